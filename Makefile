@@ -1,0 +1,41 @@
+# Two commands matter: `make demo` and `make test`. Both build the same .venv from requirements.lock first.
+PYTHON ?= python3
+BIN := .venv/bin
+SHELL := /bin/bash
+
+.PHONY: help env demo test lint lock clean
+help:
+	@echo "make demo   install into .venv, run the whole pipeline on the built-in synthetic data, say where the report is"
+	@echo "make test   install into .venv, run every test; skipped tests are listed with the reason"
+	@echo "make lint   ruff, snakefmt, snakemake --lint"
+	@echo "make lock   resolve requirements.lock again from pyproject.toml"
+	@echo "make clean  delete generated data, runs, reports and engine state (not .venv)"
+
+env: .venv/.installed
+
+# uv lives inside .venv, put there by pip, so an externally managed system Python is no obstacle.
+.venv/.installed: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Repose needs Python 3.11 or newer: make PYTHON=/path/to/python3.12 demo" >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	touch $@
+
+demo: env
+	$(BIN)/snakemake --cores
+	@echo "Report: $(CURDIR)/reports/html/index.html"
+
+test: env
+	$(BIN)/python -m pytest
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile
+	$(BIN)/snakemake --lint
+
+lock: env
+	$(BIN)/python -m uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-emit-index-url --python-version 3.11 --upgrade -o requirements.lock
+
+clean:
+	rm -rf data runs logs reports/tables reports/html .work .snakemake

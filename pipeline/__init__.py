@@ -1,0 +1,1 @@
+"""The stages of Repose, in the order of the stage table, and what they share."""

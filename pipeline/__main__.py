@@ -1,0 +1,95 @@
+"""`python -m pipeline STAGE --dataset D [--variant V]`: runs one stage of the pipeline. Dispatch only."""
+
+import argparse
+import sys
+from importlib import import_module
+
+from pipeline import console, layout, params
+from pipeline.errors import UserError
+
+# Stage or command -> the axes it takes, in the order of the stage table. Modules load only when asked for.
+STAGES = {
+    "fetch": ("dataset",),
+    "weights": ("net",),
+    "index": ("dataset",),
+    "keypoints": ("dataset",),
+    "parsing": ("dataset",),
+    "pairs": ("dataset",),
+    "distance_maps": ("dataset",),
+    "pretrain": ("dataset", "component"),
+    "reference": ("dataset",),
+    "train": ("dataset", "variant"),
+    "score": ("dataset", "variant"),
+    "tables": (),
+    "report": (),
+}
+COMMANDS = ("export", "handoff")
+
+# What an axis may be, from params.yaml.
+CHOICES = {
+    "dataset": params.datasets,
+    "net": lambda: list(params.load()["weights"]),
+    "component": lambda: list(next(iter(params.load()["pretrain"].values()))),
+    "variant": params.variants,
+}
+
+
+def _parser(name: str) -> argparse.ArgumentParser:
+    module = import_module(f"pipeline.stages.{name}" if name in STAGES else f"pipeline.{name}")
+    parser = argparse.ArgumentParser(
+        prog=f"python -m pipeline {name}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for axis in STAGES.get(name, ()):
+        parser.add_argument(f"--{axis}", required=True, help=f"one of: {', '.join(CHOICES[axis]())}")
+    if name in COMMANDS:
+        module.add_arguments(parser)
+    parser.set_defaults(module=module)
+    return parser
+
+
+def _overview() -> str:
+    lines = ["usage: python -m pipeline STAGE [options]", "", "stages, in order (each explains itself with --help):"]
+    for name, axes in STAGES.items():
+        lines.append(f"  {name:15}" + " ".join(f"--{axis} {axis.upper()}" for axis in axes))
+    lines += ["", "commands:", *(f"  {name}" for name in COMMANDS), "", "Run everything: snakemake --cores, or dvc repro."]
+    return "\n".join(lines)
+
+
+def main(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_overview())
+        return 0
+    name, *rest = arguments
+    try:
+        if name not in STAGES and name not in COMMANDS:
+            raise UserError(f"unknown stage {name}; stages: {', '.join(STAGES)}; commands: {', '.join(COMMANDS)}")
+        options = vars(_parser(name).parse_args(rest))
+        module = options.pop("module")
+        if name in COMMANDS:
+            return module.run(**options) or 0
+        for axis in STAGES[name]:
+            if options[axis] not in CHOICES[axis]():
+                raise UserError(f"unknown {axis} {options[axis]}; {layout.PARAMS} names: {', '.join(CHOICES[axis]())}")
+        with console.logging_to(layout.log(name, *options.values())):
+            module.run(**options)
+        return 0
+    except UserError as error:
+        print(f"repose: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"repose: {name} interrupted; nothing half-written was left, run the same command to go on", file=sys.stderr)
+        return 130
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"repose: {name}: {error.strerror or error}{where}; free space or permissions, then run again", file=sys.stderr)
+        return 2
+    except Exception:
+        console.terminal.print_exception(width=110)
+        print(f"repose: {name} failed: a fault of ours, not of your input; details above", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

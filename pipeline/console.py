@@ -1,0 +1,63 @@
+"""What a stage says: to the terminal, and to its log file under `logs/`.
+
+Durations and memory go here and only here: outputs must not depend on when or how fast they were made.
+"""
+
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+terminal = Console(stderr=True, highlight=False)
+_log: Console | None = None
+
+
+def say(message: str) -> None:
+    """One line to the terminal and to the stage's log."""
+    terminal.print(message, markup=False)
+    if _log is not None:
+        _log.print(message, markup=False)
+
+
+@contextmanager
+def logging_to(path: Path) -> Iterator[None]:
+    """Send `say` to `path` as well; the last line states wall time and peak memory of the stage."""
+    global _log
+    path.parent.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    with path.open("w", encoding="utf-8") as handle:
+        _log = Console(file=handle, width=200, highlight=False)
+        try:
+            yield
+        except BaseException as error:
+            _log.print(f"failed: {type(error).__name__}: {error}", markup=False)
+            raise
+        finally:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            _log.print(f"wall {time.perf_counter() - start:.1f} s, peak memory {peak:.0f} MiB", markup=False)
+            _log = None
+
+
+@contextmanager
+def progress(description: str, total: int | None) -> Iterator:
+    """A progress bar on long work; yields a function `advance(n=1, note="")`. Silent when stderr is no terminal."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=terminal, transient=True, disable=not sys.stderr.isatty()) as bars:
+        task = bars.add_task(description, total=total, note="")
+
+        def advance(amount: int = 1, note: str = "") -> None:
+            bars.update(task, advance=amount, note=note)
+
+        yield advance

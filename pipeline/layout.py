@@ -1,0 +1,80 @@
+"""Every path of the project, each spelled once. All are relative to the project root, the working directory.
+
+The same strings stand literally in Snakefile and dvc.yaml; `tests/test_graph.py` keeps the three in step.
+"""
+
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+PARAMS_SCHEMA = Path("params.schema.yaml")
+PUBLISHED = Path("reports/published.csv")
+TABLES = Path("reports/tables")
+REPORT = Path("reports/html/index.html")
+WORK = Path(".work")  # state to resume from: undeclared, safe to delete
+
+
+def raw(dataset: str) -> Path:
+    """Verified source bytes: `images.zip` plus annotation files (see `datasets/`)."""
+    return Path("data") / dataset / "raw"
+
+
+def images(dataset: str) -> Path:
+    return Path("data") / dataset / "images"
+
+
+def rejects(dataset: str) -> Path:
+    return Path("data") / dataset / "rejects.parquet"
+
+
+def keypoints(dataset: str) -> Path:
+    return Path("data") / dataset / "keypoints.parquet"
+
+
+def parsing(dataset: str) -> Path:
+    return Path("data") / dataset / "parsing"
+
+
+def pairs(dataset: str) -> Path:
+    return Path("data") / dataset / "pairs.parquet"
+
+
+def distance_maps(dataset: str) -> Path:
+    return Path("data") / dataset / "distance_maps"
+
+
+def reference(dataset: str) -> Path:
+    return Path("data") / dataset / "reference"
+
+
+def weights(net: str) -> Path:
+    return Path("data") / "weights" / net
+
+
+def checkpoints(dataset: str, name: str) -> Path:
+    """Checkpoints of a variant or of a pretrained component: `step-*.safetensors` and `meta.json`."""
+    return Path("runs") / dataset / name / "checkpoints"
+
+
+def scores(dataset: str, variant: str) -> Path:
+    return Path("reports/scores") / dataset / variant / "scores.parquet"
+
+
+def pair_scores(dataset: str, variant: str) -> Path:
+    return Path("reports/scores") / dataset / variant / "pairs.parquet"
+
+
+def samples(dataset: str, variant: str) -> Path:
+    return Path("reports/scores") / dataset / variant / "samples.parquet"
+
+
+def log(stage: str, *axes: str) -> Path:
+    return Path("logs") / stage / ("-".join(axes) + ".log" if axes else f"{stage}.log")
+
+
+def metrics_log(stage: str, *axes: str) -> Path:
+    """Per-step losses of a training run, one JSON object a line."""
+    return log(stage, *axes).with_suffix(".jsonl")
+
+
+def work(stage: str, *axes: str) -> Path:
+    return WORK.joinpath(stage, *axes)

@@ -1,0 +1,105 @@
+"""Every parquet column of the project, each spelled once.
+
+Shards hold `image_id`-sorted rows. Coordinates are (x, y) in pixels of the stored image, pixel centres at integers.
+A missing joint is null with score 0; -1 exists only in the importers and exporters of the field's CSVs.
+"""
+
+import pyarrow as pa
+
+JOINTS = 18
+LIMBS = 12
+
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])  # Hugging Face's image feature
+POINTS = pa.list_(pa.list_(pa.float32(), 2), JOINTS)
+JOINT_SCORES = pa.list_(pa.float32(), JOINTS)
+
+IMAGES = pa.schema(
+    [
+        ("image_id", pa.string()),  # the published file name, verbatim
+        ("split", pa.string()),  # train | test
+        ("person_id", pa.string()),
+        ("image", IMAGE),  # the bytes as received, never re-encoded
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+    ]
+)
+
+REJECTS = pa.schema([("image_id", pa.string()), ("split", pa.string()), ("reason", pa.string())])
+
+KEYPOINTS = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("split", pa.string()),
+        ("person_id", pa.string()),
+        ("row", pa.int32()),  # position in the split's annotation file: the pair rule follows file order
+        ("keypoints", POINTS),
+        ("keypoint_scores", JOINT_SCORES),
+        ("keypoint_source", pa.string()),
+    ]
+)
+
+PARSING = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("parsing", IMAGE),  # 8-bit PNG of LIP-20 ids
+        ("label_source", pa.string()),
+    ]
+)
+
+PAIRS = pa.schema(
+    [
+        ("split", pa.string()),  # train | val | test
+        ("pair_index", pa.int32()),  # position in the published list: train and val share one list
+        ("source_id", pa.string()),
+        ("target_id", pa.string()),
+    ]
+)
+
+DISTANCE_MAPS = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("distance_maps", pa.binary()),  # uint8, C order, LIMBS x height x width, 255 = on the limb
+    ]
+)
+
+SCORES = pa.schema(
+    [
+        ("dataset", pa.string()),
+        ("variant", pa.string()),
+        ("step", pa.int64()),
+        ("split", pa.string()),  # val | test
+        ("metric", pa.string()),  # a name of docs/protocols.md
+        ("protocol", pa.string()),
+        ("value", pa.float64()),
+        ("low", pa.float64()),  # bootstrap 95 % interval over pairs; null where a metric has no per-pair value
+        ("high", pa.float64()),
+        ("n", pa.int64()),  # pairs that entered the value
+        ("excluded", pa.int64()),  # pairs that could not (no head box, ...)
+        ("ceiling", pa.float64()),  # the value that the real target images reach, where that is not trivial
+        ("higher_is_better", pa.bool_()),
+        ("marks", pa.list_(pa.string())),  # weights | steps | width | data: how this differs from the paper's set-up
+    ]
+)
+
+PAIR_SCORE_KEYS = [
+    ("step", pa.int64()),
+    ("split", pa.string()),
+    ("pair_index", pa.int32()),
+    ("source_id", pa.string()),
+    ("target_id", pa.string()),
+]  # followed by one float64 column a per-pair metric
+
+SAMPLES = pa.schema(
+    [
+        ("step", pa.int64()),
+        ("pair_index", pa.int32()),
+        ("source_id", pa.string()),
+        ("target_id", pa.string()),
+        ("source", IMAGE),
+        ("target", IMAGE),
+        ("generated", IMAGE),  # PNG
+        ("target_keypoints", POINTS),
+    ]
+)

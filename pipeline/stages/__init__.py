@@ -1,0 +1,1 @@
+"""One module per stage, named as the stage. Each has `AXES`, a typed `Params` block and a thin `run`."""
