@@ -1,0 +1,373 @@
+# The pipeline for Snakemake: `snakemake --cores`. One rule a stage, named as the stage; the stage table is in README.md.
+#
+# dvc.yaml holds the same graph for `dvc repro`. Neither is generated from the other; tests/test_graph.py resolves both and
+# demands equal commands, inputs, outputs and params. The files of pipeline/ that decide what a stage computes are inputs
+# of its rule, so an edit re-runs what it concerns.
+import yaml
+from snakemake.utils import min_version, validate
+
+min_version("9.18")  # compares inputs by checksum
+
+
+configfile: "params.yaml"
+
+
+validate(config, "params.schema.yaml")
+with open("params.yaml") as handle:
+    if yaml.safe_load(handle) != config:
+        raise WorkflowError(
+            "edit params.yaml: the stages read that file, not --config or --configfile"
+        )
+
+DATASETS = config["datasets"]
+VARIANTS = [v for family in config["variants"].values() for v in family]
+
+
+# Documents the base system for --sdm apptainer; otherwise the project's own .venv does the work.
+container: "docker://python:3.12-slim"
+
+
+wildcard_constraints:
+    dataset="|".join(DATASETS),
+    variant="|".join(VARIANTS) or "none",
+    net="|".join(config["weights"]),
+
+
+rule all:
+    input:
+        "reports/html/index.html",
+        expand("data/{dataset}/distance_maps", dataset=DATASETS),
+        expand("data/{dataset}/parsing", dataset=DATASETS),
+    localrule: True
+
+
+rule fetch:
+    input:
+        "pipeline/stages/fetch.py",
+        "pipeline/datasets/{dataset}.py",
+        "pipeline/archive.py",
+        "pipeline/download.py",
+    output:
+        directory("data/{dataset}/raw"),
+    log:
+        "logs/fetch/{dataset}.log",
+    params:
+        lambda w: config["fetch"][w.dataset],
+    shell:
+        "PATH=.venv/bin:$PATH python -m pipeline fetch --dataset {wildcards.dataset}"
+
+
+rule weights:
+    input:
+        "pipeline/stages/weights.py",
+        "pipeline/download.py",
+    output:
+        directory("data/weights/{net}"),
+    log:
+        "logs/weights/{net}.log",
+    params:
+        lambda w: config["weights"][w.net],
+    shell:
+        "PATH=.venv/bin:$PATH python -m pipeline weights --net {wildcards.net}"
+
+
+rule index:
+    input:
+        "data/{dataset}/raw",
+        "pipeline/stages/index.py",
+        "pipeline/datasets/{dataset}.py",
+    output:
+        directory("data/{dataset}/images"),
+        "data/{dataset}/rejects.parquet",
+    log:
+        "logs/index/{dataset}.log",
+    params:
+        lambda w: config["index"][w.dataset],
+    shell:
+        "PATH=.venv/bin:$PATH python -m pipeline index --dataset {wildcards.dataset}"
+
+
+rule keypoints:
+    input:
+        "data/{dataset}/raw",
+        "data/{dataset}/images",
+        "pipeline/stages/keypoints.py",
+        "pipeline/datasets/{dataset}.py",
+    output:
+        "data/{dataset}/keypoints.parquet",
+    log:
+        "logs/keypoints/{dataset}.log",
+    params:
+        lambda w: config["keypoints"][w.dataset],
+    shell:
+        "PATH=.venv/bin:$PATH python -m pipeline keypoints --dataset {wildcards.dataset}"
+
+
+rule parsing:
+    input:
+        "data/{dataset}/raw",
+        "data/{dataset}/images",
+        "data/{dataset}/keypoints.parquet",
+        "pipeline/stages/parsing.py",
+    output:
+        directory("data/{dataset}/parsing"),
+    log:
+        "logs/parsing/{dataset}.log",
+    params:
+        lambda w: config["parsing"][w.dataset],
+    shell:
+        "PATH=.venv/bin:$PATH python -m pipeline parsing --dataset {wildcards.dataset}"
+
+
+rule pairs:
+    input:
+        "data/{dataset}/raw",
+        "data/{dataset}/keypoints.parquet",
+        "pipeline/stages/pairs.py",
+        "pipeline/datasets/{dataset}.py",
+    output:
+        "data/{dataset}/pairs.parquet",
+    log:
+        "logs/pairs/{dataset}.log",
+    params:
+        lambda w: config["pairs"][w.dataset],
+    shell:
+        "PATH=.venv/bin:$PATH python -m pipeline pairs --dataset {wildcards.dataset}"
+
+
+rule distance_maps:
+    input:
+        "data/{dataset}/images",
+        "data/{dataset}/keypoints.parquet",
+        "pipeline/stages/distance_maps.py",
+        "pipeline/distance.py",
+        "pipeline/pose.py",
+    output:
+        directory("data/{dataset}/distance_maps"),
+    log:
+        "logs/distance_maps/{dataset}.log",
+    params:
+        lambda w: config["distance_maps"][w.dataset],
+    shell:
+        "PATH=.venv/bin:$PATH python -m pipeline distance_maps --dataset {wildcards.dataset}"
+
+
+# The three part flow networks that SPIG starts from.
+rule pretrain_spig_flow:
+    input:
+        "data/{dataset}/images",
+        "data/{dataset}/keypoints.parquet",
+        "data/{dataset}/pairs.parquet",
+        "data/weights/vgg19",
+        "data/weights/squeezenet1_1",
+        "pipeline/stages/pretrain.py",
+        "pipeline/checkpoints.py",
+        "pipeline/device_data.py",
+        "pipeline/engine.py",
+        "models/blocks.py",
+        "models/features.py",
+        "models/losses.py",
+        "models/pose_maps.py",
+        "models/spig.py",
+    output:
+        directory("runs/{dataset}/spig_flow/checkpoints"),
+    log:
+        "logs/pretrain/{dataset}-spig_flow.log",
+    threads: 8
+    resources:
+        gpu=1,
+    params:
+        lambda w: config["pretrain"][w.dataset]["spig_flow"],
+    shell:
+        "PATH=.venv/bin:$PATH python -m pipeline pretrain --dataset {wildcards.dataset} --component spig_flow"
+
+
+# The network that re-detects joints in generated images, for PCKh.
+rule pretrain_detector:
+    input:
+        "data/{dataset}/images",
+        "data/{dataset}/keypoints.parquet",
+        "pipeline/stages/pretrain.py",
+        "pipeline/checkpoints.py",
+        "pipeline/device_data.py",
+        "pipeline/engine.py",
+        "models/blocks.py",
+        "models/detector.py",
+        "models/pose_maps.py",
+    output:
+        directory("runs/{dataset}/detector/checkpoints"),
+    log:
+        "logs/pretrain/{dataset}-detector.log",
+    threads: 8
+    resources:
+        gpu=1,
+    params:
+        lambda w: config["pretrain"][w.dataset]["detector"],
+    shell:
+        "PATH=.venv/bin:$PATH python -m pipeline pretrain --dataset {wildcards.dataset} --component detector"
+
+
+rule reference:
+    input:
+        "data/{dataset}/images",
+        "data/{dataset}/keypoints.parquet",
+        "data/{dataset}/pairs.parquet",
+        "runs/{dataset}/detector/checkpoints",
+        "data/weights/inception",
+        "data/weights/alexnet",
+        "data/weights/squeezenet1_1",
+        "data/weights/openpose",
+        "pipeline/stages/reference.py",
+        "pipeline/device_data.py",
+        "pipeline/openpose.py",
+        "pipeline/metrics/fid.py",
+        "pipeline/metrics/pckh.py",
+    output:
+        directory("data/{dataset}/reference"),
+    log:
+        "logs/reference/{dataset}.log",
+    threads: 8
+    resources:
+        gpu=1,
+    params:
+        lambda w: config["reference"][w.dataset],
+    shell:
+        "PATH=.venv/bin:$PATH python -m pipeline reference --dataset {wildcards.dataset}"
+
+
+# Floors for the tables: no network.
+rule train_reference:
+    input:
+        "data/{dataset}/images",
+        "data/{dataset}/keypoints.parquet",
+        "data/{dataset}/pairs.parquet",
+        "pipeline/stages/train.py",
+        "pipeline/checkpoints.py",
+        "pipeline/device_data.py",
+        "models/reference.py",
+    output:
+        directory("runs/{dataset}/{variant}/checkpoints"),
+    log:
+        "logs/train/{dataset}-{variant}.log",
+    wildcard_constraints:
+        variant="|".join(config["variants"]["reference"]) or "none",
+    threads: 8
+    resources:
+        gpu=1,
+    params:
+        lambda w: config["train"][w.dataset]["reference"],
+    shell:
+        "PATH=.venv/bin:$PATH python -m pipeline train --dataset {wildcards.dataset} --variant {wildcards.variant}"
+
+
+rule train_spig:
+    input:
+        "data/{dataset}/images",
+        "data/{dataset}/keypoints.parquet",
+        "data/{dataset}/pairs.parquet",
+        "data/{dataset}/parsing",
+        "runs/{dataset}/spig_flow/checkpoints",
+        "data/weights/vgg19",
+        "data/weights/squeezenet1_1",
+        "pipeline/stages/train.py",
+        "pipeline/checkpoints.py",
+        "pipeline/device_data.py",
+        "pipeline/engine.py",
+        "models/blocks.py",
+        "models/features.py",
+        "models/losses.py",
+        "models/pose_maps.py",
+        "models/spig.py",
+    output:
+        directory("runs/{dataset}/{variant}/checkpoints"),
+    log:
+        "logs/train/{dataset}-{variant}.log",
+    wildcard_constraints:
+        variant="|".join(config["variants"]["spig"]) or "none",
+    threads: 8
+    resources:
+        gpu=1,
+    params:
+        lambda w: config["train"][w.dataset]["spig"],
+    shell:
+        "PATH=.venv/bin:$PATH python -m pipeline train --dataset {wildcards.dataset} --variant {wildcards.variant}"
+
+
+rule score:
+    input:
+        "runs/{dataset}/{variant}/checkpoints",
+        "runs/{dataset}/detector/checkpoints",
+        "data/{dataset}/reference",
+        "data/{dataset}/images",
+        "data/{dataset}/keypoints.parquet",
+        "data/{dataset}/pairs.parquet",
+        "data/weights/inception",
+        "data/weights/alexnet",
+        "data/weights/squeezenet1_1",
+        "data/weights/openpose",
+        "pipeline/stages/score.py",
+        "pipeline/checkpoints.py",
+        "pipeline/device_data.py",
+        "pipeline/openpose.py",
+        "pipeline/metrics/bootstrap.py",
+        "pipeline/metrics/fid.py",
+        "pipeline/metrics/lpips.py",
+        "pipeline/metrics/pckh.py",
+        "pipeline/metrics/pose_mask.py",
+        "pipeline/metrics/psnr.py",
+        "pipeline/metrics/ssim.py",
+        "pipeline/metrics/stream.py",
+    output:
+        "reports/scores/{dataset}/{variant}/scores.parquet",
+        "reports/scores/{dataset}/{variant}/pairs.parquet",
+        "reports/scores/{dataset}/{variant}/samples.parquet",
+    log:
+        "logs/score/{dataset}-{variant}.log",
+    threads: 8
+    resources:
+        gpu=1,
+    params:
+        lambda w: config["score"][w.dataset],
+    shell:
+        "PATH=.venv/bin:$PATH python -m pipeline score --dataset {wildcards.dataset} --variant {wildcards.variant}"
+
+
+rule tables:
+    input:
+        expand(
+            "reports/scores/{dataset}/{variant}/scores.parquet",
+            dataset=DATASETS,
+            variant=VARIANTS,
+        ),
+        "reports/published.csv",
+        "pipeline/stages/tables.py",
+    output:
+        directory("reports/tables"),
+    log:
+        "logs/tables/tables.log",
+    params:
+        [config["tables"], DATASETS, config["variants"]],
+    shell:
+        "PATH=.venv/bin:$PATH python -m pipeline tables"
+
+
+rule report:
+    input:
+        expand(
+            "reports/scores/{dataset}/{variant}/{file}.parquet",
+            dataset=DATASETS,
+            variant=VARIANTS,
+            file=["scores", "pairs", "samples"],
+        ),
+        "reports/tables",
+        "reports/published.csv",
+        "reports/template.html.j2",
+        "pipeline/stages/report.py",
+    output:
+        "reports/html/index.html",
+    log:
+        "logs/report/report.log",
+    params:
+        [config["report"], DATASETS, config["variants"]],
+    shell:
+        "PATH=.venv/bin:$PATH python -m pipeline report"
