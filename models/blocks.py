@@ -1,0 +1,278 @@
+"""Building blocks shared by the generators, and the two records every generator and objective exchanges.
+
+Feature maps are (B, C, H, W). `channels(base, scale)` is the one place where the width multiplier acts.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+
+@dataclass
+class Batch:
+    """Training pairs on one device: images (B, 3, H, W) float in [-1, 1] RGB, joints (B, 18, 2) float pixels,
+    valid bool.
+    """
+
+    source: Tensor
+    target: Tensor
+    source_joints: Tensor
+    source_valid: Tensor
+    target_joints: Tensor
+    target_valid: Tensor
+
+
+@dataclass
+class Output:
+    """What a generator returns: the image (B, 3, H, W) in [-1, 1], and what it looked at, for losses and
+    figures.
+
+    `flows` and `visibilities` are keyed by stride (8 and 4): (B, parts, 2, H/stride, W/stride) in cells of
+    that grid, and (B, parts, 1, H/stride, W/stride) in [0, 1]. `relation_maps` are keyed by pooled size s:
+    (B, s*s, s*s), row = target patch.
+    """
+
+    image: Tensor
+    flows: dict[int, Tensor] = field(default_factory=dict)
+    visibilities: dict[int, Tensor] = field(default_factory=dict)
+    relation_maps: dict[int, Tensor] | None = None
+
+
+def channels(base: int, scale: float) -> int:
+    """`base` channels at scale 1, a multiple of 8 and at least 8 at any other."""
+    return max(8, round(base * scale / 8) * 8)
+
+
+def initialise(module: nn.Module) -> None:
+    """Unit-gain normal weights, zero biases: `net.apply(initialise)`. Shortcut paths then keep the scale of
+    their input.
+    """
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def full_precision(tensor: Tensor) -> torch.autocast:
+    """Context without autocast on the tensor's device: offsets in pixels and losses need more than bfloat16's
+    8 bits.
+    """
+    return torch.autocast(tensor.device.type, enabled=False)
+
+
+def warp(features: Tensor, flow: Tensor) -> Tensor:
+    """Bilinear sampling: out[y, x] = features[y + flow_y, x + flow_x], SPIG equation 2.
+
+    features (B, C, H, W), flow (B, 2, H, W) as (dx, dy) in cells of this grid, given at target positions.
+    Positions outside the grid take the nearest border value: a person cut by the frame goes on rather than
+    turning to zero.
+    """
+    height, width = features.shape[-2:]
+    with full_precision(features):
+        features = features.to(flow.dtype)
+        x = flow[:, 0] + torch.arange(width, device=flow.device, dtype=flow.dtype)
+        y = flow[:, 1] + torch.arange(height, device=flow.device, dtype=flow.dtype).unsqueeze(-1)
+        grid = torch.stack([2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1], dim=-1)
+        return F.grid_sample(features, grid, mode="bilinear", padding_mode="border", align_corners=True)
+
+
+def norm_act(features: int) -> nn.Sequential:
+    return nn.Sequential(nn.InstanceNorm2d(features, affine=True), nn.LeakyReLU(0.2))
+
+
+class DownBlock(nn.Module):
+    """Halve the resolution: norm, act, 4x4 stride 2, norm, act, 3x3, plus a shortcut (average pooling, 1x1).
+
+    The branch is GFLA's encoder block. The shortcut is ours: instance norm removes each channel's mean and
+    contrast, which in a part image is its colour; the shortcut carries them past. `first` drops the leading
+    norm and act: the input is raw. Convolutions that a norm follows have no bias, since the norm would cancel
+    it.
+    """
+
+    def __init__(self, inputs: int, outputs: int, first: bool = False):
+        super().__init__()
+        self.enter = nn.Identity() if first else norm_act(inputs)
+        self.branch = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 4, stride=2, padding=1, bias=False),
+            norm_act(outputs),
+            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
+        )
+        self.shortcut = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(inputs, outputs, 1, bias=False))
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, inputs, H, W) -> (B, outputs, H/2, W/2)
+        return self.branch(self.enter(x)) + self.shortcut(x)
+
+
+class UpBlock(nn.Module):
+    """Double the resolution: norm, act, 3x3, norm, act, 3x3 transposed, plus a transposed shortcut (GFLA's
+    decoder block).
+    """
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        up = {"kernel_size": 3, "stride": 2, "padding": 1, "output_padding": 1}
+        self.branch = nn.Sequential(
+            norm_act(inputs),
+            nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+            norm_act(outputs),
+            nn.ConvTranspose2d(outputs, outputs, bias=False, **up),
+        )
+        self.shortcut = nn.ConvTranspose2d(inputs, outputs, bias=False, **up)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, inputs, H, W) -> (B, outputs, 2H, 2W)
+        return self.branch(x) + self.shortcut(x)
+
+
+class ResBlock(nn.Module):
+    """x + (norm, act, 3x3, norm, act, 3x3)."""
+
+    def __init__(self, features: int):
+        super().__init__()
+        self.branch = nn.Sequential(
+            norm_act(features),
+            nn.Conv2d(features, features, 3, padding=1, bias=False),
+            norm_act(features),
+            nn.Conv2d(features, features, 3, padding=1, bias=False),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.branch(x)
+
+
+class Hourglass(nn.Module):
+    """Pose maps down to 1/2^levels and back up to 1/4, with skip additions: GFLA's PoseFlowNet without its
+    heads.
+
+    forward: (B, inputs, H, W) -> {8: (B, widths[8], H/8, W/8), 4: (B, widths[4], H/4, W/4)}.
+    """
+
+    def __init__(self, inputs: int, base: int, levels: int, largest: int):
+        super().__init__()
+        width = [inputs] + [min(base * 2**level, largest) for level in range(levels)]  # width[k] at 1/2^k
+        self.widths = {4: width[2], 8: width[3]}
+        self.down = nn.ModuleList(DownBlock(width[k], width[k + 1], first=k == 0) for k in range(levels))
+        self.up = nn.ModuleList(UpBlock(width[k], width[k - 1]) for k in range(levels, 2, -1))
+        self.skip = nn.ModuleList(
+            nn.Sequential(nn.LeakyReLU(0.2), nn.Conv2d(width[k - 1], width[k - 1], 3, padding=1, bias=False))
+            for k in range(levels, 2, -1)
+        )
+
+    def forward(self, x: Tensor) -> dict[int, Tensor]:
+        encoded = []
+        for down in self.down:
+            x = down(x)
+            encoded.append(x)
+        decoded = {}
+        for step, (up, skip) in enumerate(zip(self.up, self.skip, strict=True)):
+            level = len(self.down) - 1 - step
+            x = up(x) + skip(encoded[level - 1])
+            decoded[2**level] = x
+        return {stride: decoded[stride] for stride in (8, 4)}
+
+
+class HybridDilatedConv(nn.Sequential):
+    """HDCB, SPIG equations 4 and 5: sequential 3x3 convolutions with dilation 1 then 2, resolution and width
+    kept.
+
+    No norm between them: it would erase the part's colour, and two layers do not need it.
+    """
+
+    def __init__(self, features: int, rates: tuple[int, ...] = (1, 2)):
+        layers = []
+        for rate in rates:
+            layers += [nn.Conv2d(features, features, 3, padding=rate, dilation=rate), nn.LeakyReLU(0.2)]
+        super().__init__(*layers)
+
+
+class NonLocal2d(nn.Module):
+    """Standard non-local operation: R = softmax(theta(x)^T phi(x)), y = R g(x), then 1x1 back to C channels.
+
+    forward: x (B, C, h, w) -> y (B, C, h, w) and R (B, hw, hw) float32, rows sum to 1. The last 1x1 starts at
+    zero, so that a network begins as if the block were absent.
+    """
+
+    def __init__(self, features: int):
+        super().__init__()
+        inner = features // 2
+        self.theta = nn.Conv2d(features, inner, 1)
+        self.phi = nn.Conv2d(
+            features, inner, 1, bias=False
+        )  # a bias shifts a whole row of logits: softmax cancels it
+        self.g = nn.Conv2d(features, inner, 1, bias=False)  # rows sum to 1: a bias here is one of `out`
+        self.out = nn.Conv2d(inner, features, 1)
+        self.reset_output()
+
+    def reset_output(self) -> None:
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        theta, phi, g = (conv(x).flatten(2) for conv in (self.theta, self.phi, self.g))  # (B, C/2, hw)
+        with full_precision(x):
+            relation = torch.softmax(theta.float().transpose(1, 2) @ phi.float(), dim=-1)  # (B, hw, hw)
+        y = (g @ relation.transpose(1, 2).to(g.dtype)).unflatten(2, x.shape[-2:])
+        return self.out(y), relation
+
+
+class PyramidNonLocal(nn.Module):
+    """PNB, SPIG equation 7: max-pool to each size, non-local at that size, upsample, add to the input.
+
+    forward: x (B, C, H, W) -> the same shape, and the relation maps {size: (B, size^2, size^2)}.
+    """
+
+    def __init__(self, features: int, sizes: tuple[int, ...] = (4, 6)):
+        super().__init__()
+        self.sizes = sizes
+        self.blocks = nn.ModuleList(NonLocal2d(features) for _ in sizes)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
+        total, relations = x, {}
+        for size, block in zip(self.sizes, self.blocks, strict=True):
+            y, relations[size] = block(F.adaptive_max_pool2d(x, size))
+            total = total + F.interpolate(y, size=x.shape[-2:], mode="bilinear", align_corners=False)
+        return total, relations
+
+
+class DiscriminatorBlock(nn.Module):
+    """Halve the resolution: (act), 3x3, act, 4x4 stride 2, plus average pooling and 1x1. Spectral norm, no
+    other norm.
+    """
+
+    def __init__(self, inputs: int, outputs: int, first: bool):
+        super().__init__()
+        self.branch = nn.Sequential(
+            nn.Identity() if first else nn.LeakyReLU(0.2),
+            spectral_norm(nn.Conv2d(inputs, outputs, 3, padding=1)),
+            nn.LeakyReLU(0.2),
+            spectral_norm(nn.Conv2d(outputs, outputs, 4, stride=2, padding=1)),
+        )
+        self.shortcut = nn.Sequential(
+            nn.AvgPool2d(2), spectral_norm(nn.Conv2d(inputs, outputs, 1, bias=False))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.branch(x) + self.shortcut(x)
+
+
+class PatchDiscriminator(nn.Module):
+    """Residual patch discriminator: image (B, 3, H, W) -> one logit a patch (B, 1, H/2^levels, W/2^levels).
+
+    GFLA's: 32 to 128 channels, 4 levels for images of 256 pixels, 3 below. Unconditional, as in SPIG's
+    equation 12.
+    """
+
+    def __init__(self, height: int, width: int, scale: float = 1.0):
+        super().__init__()
+        levels = 4 if min(height, width) >= 256 else 3
+        count = [3] + [channels(min(32 * 2**level, 128), scale) for level in range(levels)]
+        self.blocks = nn.Sequential(
+            *(DiscriminatorBlock(count[k], count[k + 1], first=k == 0) for k in range(levels)),
+            nn.LeakyReLU(0.2),
+            spectral_norm(nn.Conv2d(count[-1], 1, 1)),
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.blocks(image)

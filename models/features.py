@@ -1,0 +1,159 @@
+"""The frozen ImageNet feature extractor behind sampling correctness, perceptual and style losses.
+
+`build("vgg19", weights)` is what the papers use. `squeezenet1_1` is a small stand-in, and without weights
+either net is seeded: random, fixed, and worth less. `provenance` says which it is, so that results made with
+it can be marked.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, for images in [0, 1]
+
+
+class Fire(nn.Module):
+    """SqueezeNet's module; attribute names are torchvision's, so that its weights load."""
+
+    def __init__(self, inputs: int, squeeze: int, expand: int):
+        super().__init__()
+        self.squeeze = nn.Conv2d(inputs, squeeze, 1)
+        self.expand1x1 = nn.Conv2d(squeeze, expand, 1)
+        self.expand3x3 = nn.Conv2d(squeeze, expand, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.squeeze(x))
+        return torch.cat([F.relu(self.expand1x1(x)), F.relu(self.expand3x3(x))], dim=1)
+
+
+def vgg19_layers() -> list[nn.Module]:
+    """torchvision's vgg19().features up to relu5_2, the deepest layer that a loss reads."""
+    layers, inputs = [], 3
+    for outputs in (
+        64,
+        64,
+        0,
+        128,
+        128,
+        0,
+        256,
+        256,
+        256,
+        256,
+        0,
+        512,
+        512,
+        512,
+        512,
+        0,
+        512,
+        512,
+    ):  # 0 = max-pool
+        if outputs:
+            layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU()]
+            inputs = outputs
+        else:
+            layers.append(nn.MaxPool2d(2))
+    return layers
+
+
+def squeezenet1_1_layers() -> list[nn.Module]:
+    """torchvision's squeezenet1_1().features, all of it."""
+    pool = {"kernel_size": 3, "stride": 2, "ceil_mode": True}
+    return [
+        *(nn.Conv2d(3, 64, 3, stride=2), nn.ReLU(), nn.MaxPool2d(**pool)),
+        *(Fire(64, 16, 64), Fire(128, 16, 64), nn.MaxPool2d(**pool)),
+        *(Fire(128, 32, 128), Fire(256, 32, 128), nn.MaxPool2d(**pool)),
+        *(Fire(256, 48, 192), Fire(384, 48, 192), Fire(384, 64, 256), Fire(512, 64, 256)),
+    ]
+
+
+# Layers are named by their index in `.features`. `correctness` maps a flow's stride to the layer on exactly
+# that grid. vgg19 is GFLA's choice: correctness relu3_1, relu4_1; content relu1_1 ... relu5_1; style
+# relu2_2, 3_4, 4_4, 5_2. squeezenet1_1: the same depths as nearly as it has them. Its convolution without
+# padding would shrink every grid, so the image is padded by one replicated pixel, which makes an image of
+# 128 give 32, 16 and 8 cells.
+NETS = {
+    "vgg19": {
+        "layers": vgg19_layers,
+        "pad": 0,
+        "correctness": {4: "11", 8: "20"},
+        "content": ("1", "6", "11", "20", "29"),
+        "style": ("8", "17", "26", "31"),
+    },
+    "squeezenet1_1": {
+        "layers": squeezenet1_1_layers,
+        "pad": 1,
+        "correctness": {4: "4", 8: "7"},
+        "content": ("1", "4", "7", "10", "12"),
+        "style": ("4", "7", "10", "12"),
+    },
+}
+
+
+class Features(nn.Module):
+    """Frozen, always in eval mode. forward(images, layers): (B, 3, H, W) in [-1, 1] -> {layer: (B, C, h, w)},
+    after ReLU.
+
+    Only as much of the net runs as the deepest layer asked for. Gradients reach the images, never the
+    weights.
+    """
+
+    def __init__(self, net: str, provenance: str):
+        super().__init__()
+        spec = NETS[net]
+        self.net = net
+        self.provenance = provenance  # "pretrained" or "seeded"
+        self.pad = spec["pad"]
+        self.correctness: dict[int, str] = spec["correctness"]
+        self.content: tuple[str, ...] = spec["content"]
+        self.style: tuple[str, ...] = spec["style"]
+        self.features = nn.Sequential(*spec["layers"]())
+        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> "Features":
+        return super().train(False)
+
+    def forward(self, images: Tensor, layers: tuple[str, ...]) -> dict[str, Tensor]:
+        x = ((images + 1) / 2 - self.mean) / self.std
+        x = F.pad(x, (self.pad,) * 4, mode="replicate")
+        wanted, found = set(layers), {}
+        for name, module in self.features.named_children():
+            x = module(x)
+            if name in wanted:
+                found[name] = x
+            if len(found) == len(wanted):
+                break
+        return found
+
+
+def build(net: str, state_dict: dict[str, Tensor] | None = None, seed: int = 0) -> Features:
+    """The extractor `net` ("vgg19" or "squeezenet1_1") on the CPU.
+
+    `state_dict`: torchvision's, of the whole net ("features.0.weight", ...) or of its `.features`
+    ("0.weight", ...); deeper layers and the classifier are ignored. None: weights are drawn from `seed`, with
+    the variance that keeps the signal's scale through ReLU (He et al. 2015). Raises ValueError for an unknown
+    net or for weights that do not fit.
+    """
+    if net not in NETS:
+        raise ValueError(f"no feature net {net!r}: choose from {', '.join(NETS)}")
+    model = Features(net, "seeded" if state_dict is None else "pretrained")
+    own = model.features.state_dict()
+    if state_dict is None:
+        generator = torch.Generator().manual_seed(seed)
+        for tensor in own.values():
+            if tensor.dim() == 1:
+                tensor.zero_()
+            else:
+                tensor.normal_(0, (2 / tensor[0].numel()) ** 0.5, generator=generator)
+        return model
+    given = {key.removeprefix("features."): value for key, value in state_dict.items()}
+    for key, tensor in own.items():
+        if key not in given or given[key].shape != tensor.shape:
+            found = "is missing" if key not in given else f"has shape {tuple(given[key].shape)}"
+            raise ValueError(f"weights are not {net}'s: {key} {found}, expected {tuple(tensor.shape)}")
+    model.features.load_state_dict({key: given[key] for key in own})
+    return model

@@ -1,0 +1,99 @@
+"""Maps made from joint coordinates, on whatever device the coordinates are: heatmaps, part boxes, box masks.
+
+Coordinates are (x, y) in pixels with pixel centres at integers. Joints follow OpenPose-18 (nose, neck, R
+shoulder, elbow, wrist, L ..., R hip, knee, ankle, L ..., R eye, L eye, R ear, L ear). Values at invalid
+joints are ignored, NaN included.
+"""
+
+import torch
+from torch import Tensor
+
+JOINTS = 18
+NECK, R_SHOULDER, L_SHOULDER, R_HIP, L_HIP = 1, 2, 5, 8, 11
+
+# SPIG splits the pose into head, torso and legs but does not print the groups. Arms go with the torso,
+# because the paper names no fourth part; neck and hips belong to both neighbours, so that no part floats
+# free of the next.
+PARTS = {
+    "head": (0, 1, 14, 15, 16, 17),
+    "torso": (1, 2, 3, 4, 5, 6, 7, 8, 11),
+    "leg": (8, 9, 10, 11, 12, 13),
+}
+PART_PADDING = {"head": 0.4, "torso": 0.25, "leg": 0.25}  # in torso lengths
+TORSO_FALLBACK = 0.25  # torso length in image heights, where shoulders and neck, or both hips, are missing
+
+
+def heatmaps(joints: Tensor, valid: Tensor, height: int, width: int, sigma: float = 6.0) -> Tensor:
+    """Gaussian joint maps exp(-d^2 / (2 sigma^2)), d in pixels; a missing joint's channel is zero.
+
+    joints (B, J, 2) float, valid (B, J) bool -> (B, J, height, width) float32 in [0, 1] (float64 for float64
+    joints). A Gaussian is separable, so each map is the outer product of a column and a row.
+    """
+    joints = joints.double() if joints.dtype == torch.float64 else joints.float()
+    joints = torch.where(valid.unsqueeze(-1), joints, 0.0)
+
+    def profile(centre: Tensor, length: int) -> Tensor:  # (B, J) -> (B, J, length)
+        position = torch.arange(length, device=joints.device, dtype=joints.dtype)
+        return torch.exp(-((position - centre.unsqueeze(-1)) ** 2) / (2 * sigma**2))
+
+    rows = profile(joints[..., 1], height) * valid.unsqueeze(-1)
+    columns = profile(joints[..., 0], width)
+    return rows.unsqueeze(-1) * columns.unsqueeze(-2)
+
+
+def torso_length(joints: Tensor, valid: Tensor, height: int) -> Tensor:
+    """Distance from the shoulders' midpoint to the hips' midpoint in pixels: joints (B, 18, 2), valid (B, 18)
+    -> (B,).
+
+    One shoulder (or hip) stands for both when the other is missing, the neck for both missing shoulders.
+    Without any of them, or without hips, the length is TORSO_FALLBACK times the image height.
+    """
+
+    def midpoint(indices: tuple[int, ...]) -> tuple[Tensor, Tensor]:  # (B, 2), (B,) bool
+        chosen = valid[:, indices].unsqueeze(-1)
+        total = torch.where(chosen, joints[:, indices], 0.0).sum(1)
+        return total / chosen.sum(1).clamp(min=1), chosen.any(1).squeeze(-1)
+
+    shoulders, has_shoulders = midpoint((R_SHOULDER, L_SHOULDER))
+    neck, has_neck = midpoint((NECK,))
+    hips, has_hips = midpoint((R_HIP, L_HIP))
+    top = torch.where(has_shoulders.unsqueeze(-1), shoulders, neck)
+    known = (has_shoulders | has_neck) & has_hips
+    return torch.where(known, (top - hips).norm(dim=-1), TORSO_FALLBACK * height)
+
+
+def part_boxes(
+    joints: Tensor, valid: Tensor, groups: list[tuple[int, ...]], padding: list[float], height: int
+) -> Tensor:
+    """One box a joint group: the tightest box around its valid joints, padded by `padding` torso lengths on
+    every side.
+
+    joints (B, 18, 2), valid (B, 18) -> (B, len(groups), 4) float (x0, y0, x1, y1) in pixels, both ends
+    inclusive, not clipped to the image. A group with no valid joint gives an empty box: x0 = y0 = +inf, x1 =
+    y1 = -inf.
+    """
+    members = torch.zeros(len(groups), joints.shape[1], dtype=torch.bool)
+    for row, group in zip(members, groups, strict=True):
+        row[list(group)] = True
+    chosen = (members.to(joints.device) & valid.unsqueeze(1)).unsqueeze(-1)  # (B, P, 18, 1)
+    points = joints.unsqueeze(1)  # (B, 1, 18, 2)
+    low = torch.where(chosen, points, torch.inf).amin(2)
+    high = torch.where(chosen, points, -torch.inf).amax(2)
+    pad = torch.tensor(padding, device=joints.device, dtype=joints.dtype)
+    pad = (torso_length(joints, valid, height).unsqueeze(1) * pad).unsqueeze(-1)  # (B, P, 1)
+    return torch.cat([low - pad, high + pad], dim=-1)
+
+
+def box_masks(boxes: Tensor, height: int, width: int, stride: int = 1) -> Tensor:
+    """1 where a cell's centre lies inside the box, else 0: boxes (B, P, 4) in image pixels -> (B, P, height,
+    width) float.
+
+    `height` and `width` count cells of `stride` pixels: cell j is centred on pixel (j + 0.5) * stride - 0.5.
+    """
+
+    def inside(length: int, low: Tensor, high: Tensor) -> Tensor:  # (B, P) -> (B, P, length)
+        centre = (torch.arange(length, device=boxes.device, dtype=boxes.dtype) + 0.5) * stride - 0.5
+        return (centre >= low.unsqueeze(-1)) & (centre <= high.unsqueeze(-1))
+
+    x0, y0, x1, y1 = boxes.unbind(-1)
+    return (inside(height, y0, y1).unsqueeze(-1) & inside(width, x0, x1).unsqueeze(-2)).to(boxes.dtype)

@@ -1,0 +1,55 @@
+"""The rows any method must beat: copying the source image, and the mean training image. Neither has a
+gradient.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from models.blocks import Output
+
+
+class CopySource(nn.Module):
+    """Returns the source image, whatever pose is asked for."""
+
+    def forward(
+        self,
+        source: Tensor,
+        source_joints: Tensor,
+        source_valid: Tensor,
+        target_joints: Tensor,
+        target_valid: Tensor,
+    ) -> Output:
+        return Output(source)
+
+
+class MeanImage(nn.Module):
+    """Returns the mean of the training images (H, W fixed at construction), whatever is asked for."""
+
+    def __init__(self, height: int, width: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(3, height, width))
+
+    @torch.no_grad()
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        """Set `mean` in one pass over image batches (B, 3, H, W) in [-1, 1]; the sum is float64. ValueError
+        if there is none.
+        """
+        total, count = torch.zeros_like(self.mean, dtype=torch.float64), 0
+        for images in batches:
+            total += images.double().sum(0)
+            count += len(images)
+        if count == 0:
+            raise ValueError("the mean image needs at least one training image")
+        self.mean.copy_(total / count)
+
+    def forward(
+        self,
+        source: Tensor,
+        source_joints: Tensor,
+        source_valid: Tensor,
+        target_joints: Tensor,
+        target_valid: Tensor,
+    ) -> Output:
+        return Output(self.mean.to(source.dtype).expand(len(source), -1, -1, -1))

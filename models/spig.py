@@ -1,0 +1,287 @@
+"""SPIG: Structure-aware Person Image Generation with Pose Decomposition and Semantic Correlation (Tang et
+al., AAAI 2021).
+
+Numbers in brackets are the paper's equations. What the paper leaves open (docs/papers.md lists it) follows
+GFLA, the code it builds on. Strides are relative to the image: flows at 1/8 and 1/4, warping, fusion and the
+non-local block at 1/4.
+"""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models import losses
+from models.blocks import (
+    Batch,
+    DownBlock,
+    Hourglass,
+    HybridDilatedConv,
+    NonLocal2d,
+    Output,
+    PatchDiscriminator,
+    PyramidNonLocal,
+    ResBlock,
+    UpBlock,
+    channels,
+    full_precision,
+    initialise,
+    warp,
+)
+from models.features import Features
+from models.pose_maps import JOINTS, PART_PADDING, PARTS, box_masks, heatmaps, part_boxes
+
+GROUPS = tuple(PARTS.values())
+PADDING = tuple(PART_PADDING.values())
+
+
+def flow_levels(height: int, width: int) -> int:
+    """Five halvings as GFLA's flow net, fewer where the smallest map would be a single cell, which has no
+    instance norm.
+    """
+    return min(5, min(height, width).bit_length() - 2)
+
+
+class FlowNet(nn.Module):
+    """One part's flow net: (source sub-pose, target sub-pose) -> flow and visibility logits at strides 8 and
+    4 [1].
+
+    forward: maps (B, 2 * joints, H, W) -> {8: (B, 3, H/8, W/8), 4: (B, 3, H/4, W/4)} float32, channels (dx,
+    dy, logit). The flow at 1/4 refines the one at 1/8: it starts from its upsampled, doubled offsets.
+    """
+
+    def __init__(self, joints: int, levels: int, scale: float):
+        super().__init__()
+        self.trunk = Hourglass(2 * joints, channels(32, scale), levels, channels(256, scale))
+        self.heads = nn.ModuleDict(
+            {str(stride): nn.Conv2d(self.trunk.widths[stride], 3, 3, padding=1) for stride in (8, 4)}
+        )
+
+    def forward(self, maps: Tensor) -> dict[int, Tensor]:
+        trunk = self.trunk(maps)
+        with full_precision(maps):
+            coarse = self.heads["8"](trunk[8].float())
+            up = F.interpolate(coarse, scale_factor=2.0, mode="bilinear", align_corners=False)
+            up = torch.cat([2 * up[:, :2], up[:, 2:]], dim=1)
+            return {8: coarse, 4: up + self.heads["4"](trunk[4].float())}
+
+
+class PartFlow(nn.Module):
+    """The part-based flow generation module: one FlowNet a joint group, from sub-poses only [1].
+
+    forward: source and target heatmaps (B, 18, H, W) -> flows, visibilities as in `Output`: {stride: (B, P, 2
+    or 1, h, w)}.
+    """
+
+    def __init__(
+        self, height: int, width: int, scale: float = 1.0, groups: tuple[tuple[int, ...], ...] = GROUPS
+    ):
+        super().__init__()
+        self.groups = groups
+        levels = flow_levels(height, width)
+        self.nets = nn.ModuleList(FlowNet(len(group), levels, scale) for group in groups)
+        self.apply(initialise)
+        for net in self.nets:
+            for head in net.heads.values():  # start near "sample where you stand", half visible
+                nn.init.normal_(head.weight, std=0.001)
+
+    def forward(self, source: Tensor, target: Tensor) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+        parts = [
+            net(torch.cat([source[:, group], target[:, group]], dim=1))
+            for net, group in zip(self.nets, self.groups, strict=True)
+        ]
+        stacked = {stride: torch.stack([part[stride] for part in parts], dim=1) for stride in (8, 4)}
+        flows = {stride: x[:, :, :2] for stride, x in stacked.items()}
+        visibilities = {stride: torch.sigmoid(x[:, :, 2:]) for stride, x in stacked.items()}
+        return flows, visibilities
+
+
+class LocalWarp(nn.Module):
+    """The local warping module of one part [2, 3, 5]: encode, warp, blend with target-pose features,
+    correlate neighbours.
+    """
+
+    def __init__(self, joints: int, scale: float, hdcb: bool):
+        super().__init__()
+        features = channels(128, scale)
+        self.image = nn.Sequential(
+            DownBlock(3, channels(64, scale), first=True), DownBlock(channels(64, scale), features)
+        )
+        self.pose = nn.Sequential(
+            DownBlock(joints, channels(32, scale), first=True), DownBlock(channels(32, scale), features)
+        )
+        self.hdcb = HybridDilatedConv(features) if hdcb else nn.Identity()
+
+    def forward(self, image: Tensor, target: Tensor, flow: Tensor, visibility: Tensor) -> Tensor:
+        """Part image (B, 3, H, W), target sub-pose (B, J, H, W), flow and visibility at 1/4 -> (B, C, H/4,
+        W/4).
+        """
+        warped = warp(self.image(image), flow)
+        return self.hdcb(visibility * warped + (1 - visibility) * self.pose(target))
+
+
+class SPIG(nn.Module):
+    """The generator. forward -> Output with flows and visibilities at strides 8 and 4, relation maps of sizes
+    4 and 6.
+
+    height, width: multiples of 32, 64 or more for the full depth; scale: width multiplier, 1 is GFLA's
+    widths. `part=False`, `hdcb=False`, `pnb=False` are the ablations of the paper's Table 3: one flow net for
+    all 18 joints and the whole source image; blended features straight to fusion; fused features straight to
+    the decoder.
+    """
+
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        scale: float = 1.0,
+        part: bool = True,
+        hdcb: bool = True,
+        pnb: bool = True,
+    ):
+        super().__init__()
+        self.part = part
+        self.groups = GROUPS if part else (tuple(range(JOINTS)),)
+        fused = channels(256, scale)
+        self.local = nn.ModuleList(LocalWarp(len(group), scale, hdcb) for group in self.groups)
+        self.pose = Hourglass(
+            JOINTS, channels(64, scale), flow_levels(height, width), channels(256, scale)
+        )  # global target pose
+        inputs = len(self.groups) * channels(128, scale) + self.pose.widths[4]
+        self.fusion = nn.Sequential(nn.Conv2d(inputs, fused, 3, padding=1), ResBlock(fused), ResBlock(fused))
+        self.pnb = PyramidNonLocal(fused) if pnb else None
+        self.decoder = nn.Sequential(
+            UpBlock(fused, channels(128, scale)),
+            UpBlock(channels(128, scale), channels(64, scale)),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(channels(64, scale), 3, 3, padding=1),
+        )
+        self.apply(initialise)
+        with torch.no_grad():
+            self.decoder[-1].weight.mul_(0.1)  # begin inside tanh's linear range
+        for module in self.modules():
+            if isinstance(module, NonLocal2d):
+                module.reset_output()
+        self.flow = PartFlow(height, width, scale, self.groups)
+
+    def part_images(self, source: Tensor, joints: Tensor, valid: Tensor) -> list[Tensor]:
+        """The source image (B, 3, H, W) once a part, mid-grey (0) outside the part's box: flows stay in image
+        coordinates.
+        """
+        if not self.part:
+            return [source]
+        height, width = source.shape[-2:]
+        masks = box_masks(part_boxes(joints, valid, self.groups, PADDING, height), height, width)
+        return [source * mask.unsqueeze(1) for mask in masks.to(source.dtype).unbind(1)]
+
+    def forward(
+        self,
+        source: Tensor,
+        source_joints: Tensor,
+        source_valid: Tensor,
+        target_joints: Tensor,
+        target_valid: Tensor,
+    ) -> Output:
+        height, width = source.shape[-2:]
+        source_maps = heatmaps(source_joints, source_valid, height, width)
+        target_maps = heatmaps(target_joints, target_valid, height, width)
+        flows, visibilities = self.flow(source_maps, target_maps)  # [1]
+        images = self.part_images(source, source_joints, source_valid)
+        parts = [
+            local(image, target_maps[:, group], flows[4][:, k], visibilities[4][:, k])  # [2, 3, 5]
+            for k, (local, image, group) in enumerate(zip(self.local, images, self.groups, strict=True))
+        ]
+        x = self.fusion(torch.cat([*parts, self.pose(target_maps)[4]], dim=1))  # [6]
+        relations = None
+        if self.pnb is not None:
+            x, relations = self.pnb(x)  # [7]
+        return Output(torch.tanh(self.decoder(x)), flows, visibilities, relations)  # [8]
+
+
+def sampling_loss(
+    flows: dict[int, Tensor],
+    source: dict[str, Tensor],
+    target: dict[str, Tensor],
+    batch: Batch,
+    features: Features,
+    groups: tuple[tuple[int, ...], ...],
+) -> Tensor:
+    """L_sam [9]: summed over parts and strides; each flow answers for its part's box in the target image
+    only.
+    """
+    height = batch.target.shape[-2]
+    padding = PADDING if len(groups) == len(PADDING) else (max(PADDING),) * len(groups)
+    boxes = part_boxes(batch.target_joints, batch.target_valid, groups, padding, height)
+    total = 0.0
+    for stride, layer in features.correctness.items():
+        best = losses.best_cosine(source[layer], target[layer])
+        masks = box_masks(boxes, *best.shape[-2:], stride)
+        for part in range(len(groups)):
+            total = total + losses.sampling_correctness(
+                source[layer], target[layer], flows[stride][:, part], masks[:, part], best
+            )
+    return total
+
+
+class FlowObjective:
+    """Stage one: the flow nets alone, on sampling correctness. networks: flow. Terms: sampling."""
+
+    def __init__(self, flow: PartFlow, weights: Mapping[str, float]):
+        self.flow = flow
+        self.weights = weights
+
+    def networks(self) -> dict[str, nn.Module]:
+        return {"flow": self.flow}
+
+    def generator_losses(self, batch: Batch, features: Features | None) -> tuple[dict[str, Tensor], None]:
+        height, width = batch.source.shape[-2:]
+        flows, _ = self.flow(
+            heatmaps(batch.source_joints, batch.source_valid, height, width),
+            heatmaps(batch.target_joints, batch.target_valid, height, width),
+        )
+        layers = tuple(features.correctness.values())
+        with torch.no_grad():
+            source, target = features(batch.source, layers), features(batch.target, layers)
+        loss = sampling_loss(flows, source, target, batch, features, self.flow.groups)
+        return {"sampling": self.weights["sampling"] * loss}, None
+
+    def discriminator_losses(self, batch: Batch, output: None) -> dict[str, Tensor]:
+        return {}
+
+
+class SpigObjective:
+    """Stage two, end to end [10]. networks: generator, discriminator. Terms: sampling, l1, adversarial,
+    perceptual, style.
+    """
+
+    def __init__(self, generator: SPIG, discriminator: PatchDiscriminator, weights: Mapping[str, float]):
+        self.generator = generator
+        self.discriminator = discriminator
+        self.weights = weights
+
+    def networks(self) -> dict[str, nn.Module]:
+        return {"generator": self.generator, "discriminator": self.discriminator}
+
+    def generator_losses(self, batch: Batch, features: Features | None) -> tuple[dict[str, Tensor], Output]:
+        output = self.generator(
+            batch.source, batch.source_joints, batch.source_valid, batch.target_joints, batch.target_valid
+        )
+        correctness = tuple(features.correctness.values())
+        compared = tuple({*features.content, *features.style})
+        with torch.no_grad():
+            source = features(batch.source, correctness)
+            target = features(batch.target, (*correctness, *compared))
+        generated = features(output.image, compared)
+        terms = {
+            "sampling": sampling_loss(output.flows, source, target, batch, features, self.generator.groups),
+            "l1": losses.l1(output.image, batch.target),
+            "adversarial": losses.adversarial_generator(self.discriminator(output.image)),
+            "perceptual": losses.perceptual(generated, target, features.content),
+            "style": losses.style(generated, target, features.style),
+        }
+        return {name: self.weights[name] * term for name, term in terms.items()}, output
+
+    def discriminator_losses(self, batch: Batch, output: Output) -> dict[str, Tensor]:
+        real, fake = self.discriminator(batch.target), self.discriminator(output.image.detach())
+        return {"discriminator": losses.adversarial_discriminator(real, fake)}
