@@ -1,0 +1,67 @@
+"""LPIPS v0.1 (Zhang et al. 2018) by the `lpips` package: its own 1x1 heads, given trunk weights."""
+
+import warnings
+from collections.abc import Mapping
+
+import lpips as package
+import numpy as np
+import torch
+
+from pipeline.metrics.networks import in_batches, load_weights, seed_weights
+
+
+def lpips_network(
+    state_dict: Mapping[str, torch.Tensor] | None, seed: int = 0, net: str = "alex"
+) -> package.LPIPS:
+    """The network in eval mode on the CPU; `provenance` is "published" or "seeded".
+
+    net: "alex" or "squeeze". state_dict: torchvision's `alexnet` or `squeezenet1_1` weights, whole or only
+    their `features` part, or None for seeded ones. The heads, which weigh the layers' channels, come with the
+    package and are always the published ones. Raises UserError if the tensors do not fit.
+    """
+    # The package's constructor draws a throw-away trunk: keep that off the caller's random state, and its
+    # notice silent.
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        network = package.LPIPS(net=net, version="0.1", pnet_rand=True, verbose=False)
+    if state_dict is None:
+        seed_weights(network.net, seed)
+    else:
+        load_weights(network.net, _trunk_state(network.net, state_dict), f"LPIPS {net}")
+    network.provenance = "seeded" if state_dict is None else "published"
+    return network.eval().requires_grad_(False)
+
+
+def _trunk_state(trunk: torch.nn.Module, state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    # The package cuts torchvision's `features` into slices but keeps the layers' numbers: slice2.3.weight is
+    # 3.weight.
+    slices = {key.split(".", 1)[1]: key for key in trunk.state_dict()}
+    features = {
+        k.removeprefix("features."): v for k, v in state_dict.items() if not k.startswith("classifier.")
+    }
+    return {slices.get(key, key): value for key, value in features.items()}
+
+
+def lpips(network: package.LPIPS, generated: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """(N, H, W, 3) uint8 RGB twice -> (N,) float64, 0 for identical images. The network sees [-1, 1]."""
+    device = next(network.parameters()).device
+    return _to_float64(in_batches(lambda x, y: network(_scale(x), _scale(y)), device, generated, target))
+
+
+def masked_lpips(
+    network: package.LPIPS, generated: np.ndarray, target: np.ndarray, masks: np.ndarray
+) -> np.ndarray:
+    """As `lpips`, both images multiplied by masks (N, H, W) uint8 {0, 1} in [-1, 1]: outside is mid-grey."""
+
+    def distance(x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return network(_scale(x) * mask[:, None], _scale(y) * mask[:, None])
+
+    return _to_float64(in_batches(distance, next(network.parameters()).device, generated, target, masks))
+
+
+def _scale(images: torch.Tensor) -> torch.Tensor:
+    return images.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def _to_float64(distances: torch.Tensor) -> np.ndarray:
+    return distances.flatten().double().cpu().numpy()

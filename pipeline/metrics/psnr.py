@@ -1,0 +1,20 @@
+"""Peak signal-to-noise ratio in dB of one image at a time, data range 255."""
+
+import numpy as np
+
+
+def squared_error(generated: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """(N, H, W, 3) uint8 twice -> (N,) int64: the exact sum of squared differences; 0 means identical."""
+    difference = generated.astype(np.int32) - target
+    return np.einsum("nhwc,nhwc->n", difference, difference, dtype=np.int64)
+
+
+def psnr(generated: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """(N, H, W, 3) uint8 RGB twice -> (N,) float64 dB: 10 log10(255^2 / MSE) over pixels and channels.
+
+    An identical pair, whose ratio is infinite, scores what a pair with a single difference of one grey level
+    scores (92.04 dB at 128x64): the best finite value, so that one lucky pair neither makes the mean infinite
+    nor drops out.
+    """
+    size = generated[0].size if len(generated) else 1
+    return 10 * np.log10(255.0**2 * size / np.maximum(squared_error(generated, target), 1))

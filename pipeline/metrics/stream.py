@@ -1,0 +1,200 @@
+"""One pass over the generated images that feeds every metric."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from torch import nn
+
+from pipeline.errors import UserError
+from pipeline.metrics import METRICS
+from pipeline.metrics.bootstrap import bootstrap_interval
+from pipeline.metrics.fid import FrechetStatistics, frechet_distance
+from pipeline.metrics.pckh import Joints, pckh
+from pipeline.metrics.psnr import squared_error
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a metric may look at: n pairs, and the feature networks by name."""
+
+    generated: np.ndarray  # (n, H, W, 3) uint8 RGB
+    target: np.ndarray  # the same shape
+    masks: np.ndarray | None  # (n, H, W) uint8 {0, 1}: target-pose masks
+    detected: Joints | None  # found in the generated images
+    target_joints: Joints | None
+    networks: Mapping[str, nn.Module]
+
+    @property
+    def pair(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.generated, self.target
+
+    @cached_property
+    def masked(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.generated * self.masks[..., None], self.target * self.masks[..., None]
+
+
+class Score(NamedTuple):
+    """A metric over all pairs. `low`, `high`: bootstrap 95 % interval, NaN without per-pair values."""
+
+    value: float
+    low: float
+    high: float
+    n: int  # pairs that entered
+    excluded: int  # pairs without a value: empty mask, no head box
+    marks: tuple[str, ...]  # ("weights",) if a network's weights are seeded, not the published ones
+
+
+class PairScores:
+    """Scores of one set of generated images; call `update` for every pair once, in any order and grouping.
+
+    pair_ids: every pair to be scored, in the order of the table that `compute` returns.
+    metrics: names of `METRICS`. networks: by the name that metrics need them under ("lpips-alex",
+    "inception", ...). references: for "fid", the real images' statistics. Raises UserError for an unknown
+    metric or a missing part.
+    """
+
+    def __init__(
+        self,
+        pair_ids: Sequence[str | int],
+        metrics: Iterable[str],
+        networks: Mapping[str, nn.Module] | None = None,
+        references: Mapping[str, FrechetStatistics] | None = None,
+    ):
+        self._ids = list(pair_ids)
+        self._row = {pair_id: row for row, pair_id in enumerate(self._ids)}
+        if len(self._row) != len(self._ids):
+            raise UserError("scores: the pair list names a pair twice: remove the duplicate")
+        self._networks = dict(networks or {})
+        self._references = dict(references or {})
+        self._metrics = []
+        for name in metrics:
+            if name not in METRICS:
+                raise UserError(f"scores: no metric is called {name}: choose from {', '.join(METRICS)}")
+            metric = METRICS[name]
+            for need in set(metric.needs) - {"masks", "joints"} - self._networks.keys():
+                raise UserError(f"scores: {name} needs the network {need}: add it or leave the metric out")
+            if metric.features and name not in self._references:
+                raise UserError(
+                    f"scores: {name} needs the real images' statistics: run the reference stage first"
+                )
+            self._metrics.append(metric)
+        self._needs = {need for metric in self._metrics for need in metric.needs}
+        pairs = len(self._ids)
+        self._done = np.zeros(pairs, dtype=bool)
+        self._values = {m.name: np.full(pairs, np.nan) for m in self._metrics if m.per_pair}
+        self._weights = {m.name: np.zeros(pairs) for m in self._metrics if m.weight}
+        self._statistics = {m.name: FrechetStatistics(0) for m in self._metrics if m.features}
+        self._counts = {"identical_pairs": 0, "empty_masks": 0, "degenerate_head_boxes": 0}
+
+    def update(
+        self,
+        pair_ids: Sequence[str | int],
+        generated: np.ndarray,
+        target: np.ndarray,
+        masks: np.ndarray | None = None,
+        detected: Joints | None = None,
+        target_joints: Joints | None = None,
+    ) -> None:
+        """Add n pairs. Images (n, H, W, 3) uint8 RGB (arrays or tensors), masks (n, H, W) uint8 {0, 1}.
+
+        `detected` are the joints found in the generated images, `target_joints` those of the target images;
+        both are needed by "pckh@0.5", masks by the masked metrics. Networks run 16 images at a time, so
+        multiples of 16 waste nothing. Raises UserError for an unknown or repeated pair and for images that do
+        not fit.
+        """
+        rows = self._claim(pair_ids)
+        generated, target = _as_uint8(generated, "generated"), _as_uint8(target, "target")
+        if not len(rows) == len(generated) == len(target) or generated.shape != target.shape:
+            raise UserError(
+                f"scores: {len(rows)} pairs, generated images {generated.shape}, targets {target.shape}: "
+                "every pair needs both, of equal size"
+            )
+        if "masks" in self._needs and masks is None:
+            raise UserError(
+                "scores: the masked metrics need the target-pose masks: pass them or leave the metrics out"
+            )
+        if "joints" in self._needs and (detected is None or target_joints is None):
+            raise UserError(
+                "scores: pckh@0.5 needs detected and target joints: pass them or leave the metric out"
+            )
+        masks = None if masks is None else np.asarray(masks, dtype=np.uint8)
+        batch = Batch(generated, target, masks, detected, target_joints, self._networks)
+
+        empty = np.zeros(len(rows), dtype=bool) if masks is None else ~masks.any(axis=(1, 2))
+        for metric in self._metrics:
+            if metric.features:
+                self._add_features(metric, batch)
+                continue
+            values = metric.per_pair(batch)
+            # Nothing is compared under an empty mask: two black images are not a perfect pair.
+            self._values[metric.name][rows] = (
+                np.where(empty, np.nan, values) if "masks" in metric.needs else values
+            )
+            if metric.weight:
+                self._weights[metric.name][rows] = metric.weight(batch)
+        self._counts["identical_pairs"] += int((squared_error(generated, target) == 0).sum())
+        self._counts["empty_masks"] += int(empty.sum())
+        if "joints" in self._needs:
+            self._counts["degenerate_head_boxes"] += int(pckh(detected, target_joints).degenerate.sum())
+
+    def compute(self, resamples: int = 1000, seed: int = 0) -> tuple[dict[str, np.ndarray], dict[str, Score]]:
+        """The per-pair table (one array a metric, rows in the order of the constructor's ids) and the scores.
+
+        Raises UserError if a pair is missing: a mean over whatever was found would not be the protocol's.
+        """
+        if not self._done.all():
+            first = self._ids[int(np.argmin(self._done))]
+            raise UserError(
+                f"scores: {int((~self._done).sum())} of {len(self._ids)} pairs have no generated image, "
+                f"first {first}: generate them or score a shorter list"
+            )
+        scores = {}
+        for metric in self._metrics:
+            networks = (self._networks[need] for need in metric.needs if need in self._networks)
+            marks = ("weights",) if any(network.provenance == "seeded" for network in networks) else ()
+            if metric.features:
+                statistics = self._statistics[metric.name]
+                distance = frechet_distance(statistics, self._references[metric.name])
+                scores[metric.name] = Score(distance, np.nan, np.nan, statistics.count, 0, marks)
+            else:
+                weights = self._weights.get(metric.name)
+                interval = bootstrap_interval(self._values[metric.name], weights, resamples, seed=seed)
+                scores[metric.name] = Score(*interval, marks)
+        return {name: values.copy() for name, values in self._values.items()}, scores
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Pairs seen so far that a rule treats apart: identical_pairs, empty_masks, degenerate_head_boxes."""
+        return dict(self._counts)
+
+    def _claim(self, pair_ids: Sequence[str | int]) -> np.ndarray:
+        rows = []
+        for pair_id in pair_ids:
+            row = self._row.get(pair_id)
+            if row is None:
+                raise UserError(
+                    f"scores: pair {pair_id} is not in the pair list: remove its image or fix its name"
+                )
+            if self._done[row]:
+                raise UserError(f"scores: pair {pair_id} was scored before: give one generated image a pair")
+            self._done[row] = True
+            rows.append(row)
+        return np.array(rows, dtype=np.int64)
+
+    def _add_features(self, metric, batch: Batch) -> None:
+        features = metric.features(batch)
+        if self._statistics[metric.name].count == 0:
+            self._statistics[metric.name] = FrechetStatistics(features.shape[1])
+        self._statistics[metric.name].update(features)
+
+
+def _as_uint8(images, what: str) -> np.ndarray:
+    images = images.cpu().numpy() if hasattr(images, "cpu") else np.asarray(images)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+        raise UserError(
+            f"scores: {what} images are {images.dtype} {images.shape}: give uint8 (n, height, width, 3)"
+        )
+    return images
