@@ -346,7 +346,9 @@ rule tables:
     log:
         "logs/tables/tables.log",
     params:
-        [config["tables"], DATASETS, config["variants"]],
+        own=config["tables"],
+        datasets=DATASETS,
+        variants=config["variants"],
     shell:
         "PATH=.venv/bin:$PATH python -m pipeline tables"
 
@@ -368,6 +370,8 @@ rule report:
     log:
         "logs/report/report.log",
     params:
-        [config["report"], DATASETS, config["variants"]],
+        own=config["report"],
+        datasets=DATASETS,
+        variants=config["variants"],
     shell:
         "PATH=.venv/bin:$PATH python -m pipeline report"

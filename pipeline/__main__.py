@@ -50,10 +50,20 @@ def _parser(name: str) -> argparse.ArgumentParser:
 
 
 def _overview() -> str:
-    lines = ["usage: python -m pipeline STAGE [options]", "", "stages, in order (each explains itself with --help):"]
+    lines = [
+        "usage: python -m pipeline STAGE [options]",
+        "",
+        "stages, in order (each explains itself with --help):",
+    ]
     for name, axes in STAGES.items():
         lines.append(f"  {name:15}" + " ".join(f"--{axis} {axis.upper()}" for axis in axes))
-    lines += ["", "commands:", *(f"  {name}" for name in COMMANDS), "", "Run everything: snakemake --cores, or dvc repro."]
+    lines += [
+        "",
+        "commands:",
+        *(f"  {name}" for name in COMMANDS),
+        "",
+        "Run everything: snakemake --cores, or dvc repro.",
+    ]
     return "\n".join(lines)
 
 
@@ -79,11 +89,17 @@ def main(arguments: list[str]) -> int:
         print(f"repose: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"repose: {name} interrupted; nothing half-written was left, run the same command to go on", file=sys.stderr)
+        print(
+            f"repose: {name} interrupted; nothing half-written was left, run the same command to go on",
+            file=sys.stderr,
+        )
         return 130
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        print(f"repose: {name}: {error.strerror or error}{where}; free space or permissions, then run again", file=sys.stderr)
+        print(
+            f"repose: {name}: {error.strerror or error}{where}; free space or permissions, then run again",
+            file=sys.stderr,
+        )
         return 2
     except Exception:
         console.terminal.print_exception(width=110)

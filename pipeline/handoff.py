@@ -66,7 +66,17 @@ def run(dry_run: bool) -> None:
     elif dvc:
         say("dvc vouches for every output: recording them for snakemake")
         if not dry_run:
-            _do("snakemake", "--touch", "--forceall", "--cores", "1", "--quiet", "all", "--workflow-profile", "none")
+            _do(
+                "snakemake",
+                "--touch",
+                "--forceall",
+                "--cores",
+                "1",
+                "--quiet",
+                "all",
+                "--workflow-profile",
+                "none",
+            )
     else:
         reason = (
             "outputs are there but neither engine knows how they were made"

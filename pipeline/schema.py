@@ -73,13 +73,19 @@ SCORES = pa.schema(
         ("metric", pa.string()),  # a name of docs/protocols.md
         ("protocol", pa.string()),
         ("value", pa.float64()),
-        ("low", pa.float64()),  # bootstrap 95 % interval over pairs; null where a metric has no per-pair value
+        (
+            "low",
+            pa.float64(),
+        ),  # bootstrap 95 % interval over pairs; null where a metric has no per-pair value
         ("high", pa.float64()),
         ("n", pa.int64()),  # pairs that entered the value
         ("excluded", pa.int64()),  # pairs that could not (no head box, ...)
         ("ceiling", pa.float64()),  # the value that the real target images reach, where that is not trivial
         ("higher_is_better", pa.bool_()),
-        ("marks", pa.list_(pa.string())),  # weights | steps | width | data: how this differs from the paper's set-up
+        (
+            "marks",
+            pa.list_(pa.string()),
+        ),  # weights | steps | width | data: how this differs from the paper's set-up
     ]
 )
 

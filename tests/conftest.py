@@ -1,0 +1,46 @@
+"""Fixtures that several test files share."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PROJECT_FILES = ["Snakefile", "dvc.yaml", "params.yaml", "params.schema.yaml", ".dvcignore", ".gitignore"]
+
+
+def copy_project(folder: Path) -> Path:
+    """A working copy of the project's tracked parts in `folder`, as a git repository of its own, without outputs."""
+    for name in PROJECT_FILES:
+        shutil.copy(ROOT / name, folder / name)
+    ignore = shutil.ignore_patterns("__pycache__", "tables", "html", "scores")
+    for name in ["pipeline", "models", "reports", "profiles"]:
+        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+    shutil.copytree(ROOT / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / ".dvc").mkdir()
+    for name in ["config", ".gitignore"]:
+        shutil.copy(ROOT / ".dvc" / name, folder / ".dvc" / name)
+    # The commands look for python in .venv/bin first: give them the one that runs the tests.
+    (folder / ".venv/bin").mkdir(parents=True)
+    python = folder / ".venv/bin/python"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    subprocess.run(["git", "init", "-q", "."], cwd=folder, check=True)
+    return folder
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    return copy_project(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def mirror() -> Path:
+    """The folder of real data, from REPOSE_MIRROR; the tests that need it are marked `real`."""
+    folder = os.environ.get("REPOSE_MIRROR")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("needs the real data: set REPOSE_MIRROR to a folder with market1501/ and weights/")
+    return Path(folder).resolve()

@@ -1,0 +1,180 @@
+"""Snakemake and DVC on one project folder: each accepts the other's work, re-runs what a change concerns and nothing
+else, and does not believe a stage that was killed.
+
+A stage that runs writes its log anew, whichever engine called it: that is how runs are counted.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import copy_project
+
+pytestmark = pytest.mark.engines
+
+AFTER_TRAIN_SPIG = {
+    "train/synthetic-spig.log",
+    "score/synthetic-spig.log",
+    "tables/tables.log",
+    "report/report.log",
+}
+
+
+def edit(project: Path, change) -> None:
+    path = project / "params.yaml"
+    values = yaml.safe_load(path.read_text())
+    change(values)
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+
+
+def make_tiny(values: dict) -> None:
+    """The smallest run that still does everything."""
+    values["variants"]["reference"] = ["copy_source"]
+    values["fetch"]["synthetic"] |= {"train_identities": 4, "test_identities": 2, "views": 3, "height": 64, "width": 32}
+    values["pairs"]["synthetic"]["test_pairs"] = 4
+    for block in (values["pretrain"]["synthetic"]["spig_flow"], values["train"]["synthetic"]["spig"]):
+        block |= {"steps": 2, "checkpoint_every": 2, "batch": 2, "width": 0.125}
+    values["pretrain"]["synthetic"]["detector"] |= {"steps": 2, "batch": 2}
+    values["reference"]["synthetic"] |= {"val_pairs": 2, "test_pairs": 4, "batch": 4}
+    values["score"]["synthetic"] |= {"batch": 4, "samples": 2, "bootstrap": 100}
+
+
+def call(project: Path, *command: str, check: bool = True) -> subprocess.CompletedProcess:
+    result = subprocess.run([sys.executable, "-m", *command], cwd=project, capture_output=True, text=True)
+    if check:
+        assert result.returncode == 0, (result.stdout + result.stderr)[-4000:]
+    return result
+
+
+def snakemake(project: Path) -> None:
+    call(project, "snakemake", "--cores", "2")
+
+
+def dvc(project: Path) -> None:
+    call(project, "dvc", "repro")
+
+
+def handoff(project: Path) -> None:
+    call(project, "pipeline", "handoff")
+
+
+def logs(project: Path) -> dict[str, int]:
+    found = (project / "logs").rglob("*.log")
+    return {str(path.relative_to(project / "logs")): path.stat().st_mtime_ns for path in found}
+
+
+def ran(project: Path, engine) -> set[str]:
+    """The stages that `engine` runs, by their logs."""
+    before = logs(project)
+    engine(project)
+    return {name for name, written in logs(project).items() if before.get(name) != written}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> Path:
+    """A project that Snakemake has built."""
+    project = copy_project(tmp_path_factory.mktemp("built"))
+    edit(project, make_tiny)
+    assert len(ran(project, snakemake)) == 20
+    return project
+
+
+def set_seed(seed: int):
+    return lambda values: values["train"]["synthetic"]["spig"].update(seed=seed)
+
+
+def test_snakemake_then_dvc_and_back(built):
+    """One story, in order: the states of the engines' books build on each other."""
+    page = (built / "reports/html/index.html").read_bytes()
+    refused = call(built, "pipeline", "handoff", "--dry-run")
+    assert "snakemake vouches" in refused.stderr
+    handoff(built)
+    assert ran(built, dvc) == set()
+    assert ran(built, snakemake) == set()
+
+    edit(built, set_seed(7))
+    refused = call(built, "pipeline", "handoff", check=False)  # neither engine vouches for stale outputs
+    assert refused.returncode == 2
+    assert "nothing handed over" in refused.stderr
+    assert ran(built, dvc) == AFTER_TRAIN_SPIG
+    handoff(built)
+    assert ran(built, snakemake) == set()
+
+    edit(built, set_seed(0))
+    assert ran(built, snakemake) == AFTER_TRAIN_SPIG
+    handoff(built)
+    assert ran(built, dvc) == set()
+    assert (built / "reports/html/index.html").read_bytes() == page
+
+
+def test_an_edited_source_reruns_its_stage(built):
+    source = built / "pipeline/stages/report.py"
+    source.write_text(source.read_text() + "\n# edited\n")
+    assert ran(built, snakemake) == {"report/report.log"}
+    handoff(built)
+    assert ran(built, dvc) == set()
+
+
+def test_dvc_then_snakemake(tmp_path):
+    project = copy_project(tmp_path)
+    edit(project, make_tiny)
+    assert len(ran(project, dvc)) == 20
+    handoff(project)
+    assert ran(project, snakemake) == set()
+    edit(project, set_seed(5))
+    assert ran(project, snakemake) == AFTER_TRAIN_SPIG
+
+
+def test_unrecorded_outputs_are_not_blessed(built, tmp_path):
+    """Outputs that DVC built are unknown to Snakemake, which would overlook a changed seed: no handoff from there."""
+    project = tmp_path / "copy"
+    subprocess.run(["cp", "-a", str(built), str(project)], check=True)
+    subprocess.run(["rm", "-rf", str(project / ".snakemake")], check=True)
+    edit(project, set_seed(3))
+    refused = call(project, "pipeline", "handoff", check=False)
+    assert refused.returncode == 2
+    assert "nothing handed over" in refused.stderr
+    assert len(refused.stderr.strip().splitlines()) == 1
+
+
+def kill_all_in(project: Path) -> None:
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "cwd").readlink() == project:
+                os.kill(int(process.name), signal.SIGKILL)
+        except OSError:
+            continue  # gone, or not ours
+
+
+@pytest.mark.parametrize("engine", [snakemake, dvc])
+def test_a_killed_stage_is_redone(built, tmp_path, engine):
+    """SIGKILL in the middle of training: no output under the final name, and the next run ends as if undisturbed."""
+    project = tmp_path / "copy"
+    subprocess.run(["cp", "-a", str(built), str(project)], check=True)
+    edit(project, lambda values: values["train"]["synthetic"]["spig"].update(steps=40, checkpoint_every=10))
+    steps = project / "logs/train/synthetic-spig.jsonl"
+    steps.unlink()
+    command = [sys.executable, "-m", *(["snakemake", "--cores", "2"] if engine is snakemake else ["dvc", "repro"])]
+    process = subprocess.Popen(
+        command, cwd=project, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while not (steps.exists() and len(steps.read_text().splitlines()) >= 12):
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    kill_all_in(project)  # Snakemake starts its jobs in sessions of their own
+    assert not (project / "runs/synthetic/spig/checkpoints").exists()
+    if engine is snakemake:
+        call(project, "snakemake", "--unlock")
+    assert ran(project, engine) >= AFTER_TRAIN_SPIG
+    found = sorted(path.name for path in (project / "runs/synthetic/spig/checkpoints").glob("*.safetensors"))
+    assert found == [f"step-{step:07d}.safetensors" for step in (10, 20, 30, 40)]

@@ -1,0 +1,175 @@
+"""Snakefile and dvc.yaml describe one graph, and every source that decides a result is an input of its stage."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.__main__ import STAGES
+from tests.conftest import ROOT
+
+# What carries data and names it, without deciding what a result is: an edit here does not re-run the pipeline.
+PLUMBING = {"__init__", "__main__", "errors", "atomic", "layout", "schema", "store", "console", "params"}
+PLUMBING = {f"pipeline/{name}.py" for name in PLUMBING} | {
+    "pipeline/stages/__init__.py",
+    "models/__init__.py",
+}
+# Lists of what exists. Each entry's own file is an input of the stages that use it, so a new entry re-runs nothing.
+REGISTRIES = {"pipeline/datasets/__init__.py", "pipeline/metrics/__init__.py", "models/variants.py"}
+# Readers of inputs that are declared themselves: their content, not this code, decides.
+READERS = {"pipeline/published_weights.py"}
+
+
+def resolve(project: Path) -> dict[str, dict[str, dict]]:
+    """Both graphs of a project folder: engine -> command -> inputs, outputs, params, rule."""
+    result = subprocess.run([sys.executable, "-m", "tests.graphs"], cwd=project, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return json.loads(result.stdout)
+
+
+def differences(graphs: dict) -> list[str]:
+    """Where the two graphs disagree, one line each.
+
+    DVC cannot list files over the data sets of params.yaml, so a directory among its inputs stands for what its other
+    stages write there; Snakemake must then read something of every stage that does.
+    """
+    snakemake, dvc = graphs["snakemake"], graphs["dvc"]
+    found = [f"only in one engine: {command}" for command in sorted(snakemake.keys() ^ dvc.keys())]
+    for command in sorted(snakemake.keys() & dvc.keys()):
+        ours, theirs = snakemake[command], dvc[command]
+        inputs = set(ours["inputs"])
+        for folder in theirs["inputs"]:
+            writers = {
+                tuple(job["outputs"]) for job in dvc.values() if any(o.startswith(folder + "/") for o in job["outputs"])
+            }
+            below = {path for path in inputs if path.startswith(folder + "/")}
+            known = {path for outputs in writers for path in outputs}
+            if writers and below and below <= known and all(below & set(outputs) for outputs in writers):
+                inputs = inputs - below | {folder}
+        if inputs != set(theirs["inputs"]):
+            found.append(f"inputs of {command}: {sorted(inputs ^ set(theirs['inputs']))}")
+        if ours["outputs"] != theirs["outputs"]:
+            found.append(f"outputs of {command}: {sorted(set(ours['outputs']) ^ set(theirs['outputs']))}")
+        values = [sorted(json.dumps(value, sort_keys=True) for value in job["params"]) for job in (ours, theirs)]
+        if values[0] != values[1]:
+            found.append(f"params of {command}: {values[0]} != {values[1]}")
+    return found
+
+
+@pytest.fixture(scope="module")
+def graphs() -> dict:
+    return resolve(ROOT)
+
+
+def test_both_engines_see_one_graph(graphs):
+    assert differences(graphs) == []
+
+
+def test_every_stage_of_the_table_is_in_the_graph(graphs):
+    run = {command.split(" -m pipeline ")[1].split()[0] for command in graphs["dvc"]}
+    assert run == set(STAGES)
+
+
+def test_every_data_set_at_once(project):
+    params = project / "params.yaml"
+    params.write_text(params.read_text().replace("datasets: [synthetic]", "datasets: [synthetic, market1501]"))
+    both = resolve(project)
+    assert differences(both) == []
+    assert sum("--dataset market1501" in command for command in both["dvc"]) > 10
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "kind"),
+    [
+        (
+            "Snakefile",
+            "python -m pipeline index --dataset",
+            "python -m pipeline index  --dataset",
+            "only in one engine",
+        ),
+        ("Snakefile", '        "pipeline/distance.py",\n', "", "inputs of"),
+        ("dvc.yaml", "      - data/${item.dataset}/rejects.parquet\n", "", "outputs of"),
+        ("dvc.yaml", "      - pairs.${item.dataset}\n", "      - index.${item.dataset}\n", "params of"),
+        (
+            "Snakefile",
+            "variant=VARIANTS,\n            file",
+            "variant=VARIANTS[:-1],\n            file",
+            "inputs of",
+        ),
+    ],
+)
+def test_a_planted_difference_is_found(project, file, old, new, kind):
+    text = (project / file).read_text()
+    assert old in text
+    (project / file).write_text(text.replace(old, new, 1))
+    found = differences(resolve(project))
+    assert len(found) >= 1
+    assert all(line.startswith(kind) for line in found), found
+
+
+def imported_files(path: str, seen: set[str]) -> set[str]:
+    """Project files that `path` imports, directly or not, as paths from the project root."""
+    if path in seen:
+        return seen
+    seen.add(path)
+    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        for name in names:
+            file = name.replace(".", "/") + ".py"
+            if name.split(".")[0] in ("pipeline", "models") and (ROOT / file).exists():
+                if file in REGISTRIES | PLUMBING | READERS:
+                    continue  # what hangs below a registry is declared entry by entry
+                imported_files(file, seen)
+    return seen
+
+
+# The files behind an entry of a registry that a stage reaches by name.
+ENTRIES = {
+    "pretrain_spig_flow": ["models/spig.py"],
+    "pretrain_detector": ["models/detector.py"],
+    "train_reference": ["models/reference.py"],
+    "train_spig": ["models/spig.py"],
+}
+# Imported by a module that serves several rules, but not used by this one.
+UNUSED = {
+    "train_reference": {"pipeline/engine.py", "models/features.py", "models/losses.py", "models/blocks.py"},
+    "pretrain_detector": {"models/features.py", "models/losses.py"},
+}
+
+
+def test_sources_that_decide_a_result_are_inputs(graphs):
+    lacking = {}
+    for command, job in graphs["dvc"].items():
+        stage = command.split(" -m pipeline ")[1].split()[0]
+        needed = set()
+        for start in [f"pipeline/stages/{stage}.py", *ENTRIES.get(job["rule"], [])]:
+            imported_files(start, needed)
+        if stage in ("fetch", "index", "keypoints", "pairs") and "--dataset synthetic" in command:
+            imported_files("pipeline/datasets/synthetic.py", needed)
+        if stage == "fetch" and "--dataset market1501" in command:
+            imported_files("pipeline/datasets/market1501.py", needed)
+        missing = needed - PLUMBING - REGISTRIES - READERS - UNUSED.get(job["rule"], set()) - set(job["inputs"])
+        if missing:
+            lacking[job["rule"]] = sorted(missing)
+    assert lacking == {}
+
+
+def test_sources_that_are_inputs_exist(graphs):
+    named = {
+        path for job in graphs["dvc"].values() for path in job["inputs"] if path.split("/")[0] in ("pipeline", "models")
+    }
+    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
+
+
+def test_config_overrides_are_refused(project):
+    command = [sys.executable, "-m", "snakemake", "-n", "--cores", "1", "--config", "datasets=[market1501]"]
+    result = subprocess.run(command, cwd=project, capture_output=True, text=True)
+    assert result.returncode != 0
+    assert "edit params.yaml" in result.stdout + result.stderr
