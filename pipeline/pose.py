@@ -5,6 +5,7 @@ left hip/knee/ankle, right eye, left eye, right ear, left ear. Right and left ar
 """
 
 import numpy as np
+import pyarrow as pa
 
 JOINT_NAMES = (
     "nose", "neck",
@@ -45,6 +46,13 @@ def batch_arrays(column) -> tuple[np.ndarray, np.ndarray]:
     joints = np.zeros((len(points), 2), dtype=np.float32)
     joints[valid.reshape(-1)] = np.asarray(points.drop_null().flatten(), dtype=np.float32).reshape(-1, 2)
     return joints.reshape(-1, len(JOINT_NAMES), 2), valid
+
+
+def to_column(joints: np.ndarray, valid: np.ndarray) -> pa.FixedSizeListArray:
+    """Inverse of `batch_arrays`: joints (N, 18, 2), valid (N, 18) bool -> an array of `schema.POINTS`, null = missing."""
+    values = pa.array(np.ascontiguousarray(joints, dtype=np.float32).reshape(-1))
+    points = pa.FixedSizeListArray.from_arrays(values, 2, mask=pa.array(~valid.reshape(-1)))
+    return pa.FixedSizeListArray.from_arrays(points, len(JOINT_NAMES))
 
 
 def from_array(joints: np.ndarray, valid: np.ndarray) -> list:

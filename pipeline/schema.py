@@ -26,6 +26,15 @@ IMAGES = pa.schema(
 
 REJECTS = pa.schema([("image_id", pa.string()), ("split", pa.string()), ("reason", pa.string())])
 
+TRUTH = pa.schema(  # what a renderer knows: data/D/raw/truth.parquet
+    [
+        ("image_id", pa.string()),
+        ("split", pa.string()),
+        ("keypoints", POINTS),
+        ("occluded", pa.list_(pa.bool_(), JOINTS)),  # hidden by the person's own body; false outside the image
+    ]
+)
+
 KEYPOINTS = pa.schema(
     [
         ("image_id", pa.string()),

@@ -1,0 +1,79 @@
+"""The built-in data set as files: renders it into the raw folder, in the formats a downloaded data set comes in."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline import archive, console, pose, schema, store
+from pipeline.datasets import SPLITS, annotations, synthetic
+
+JUNK = ()  # everybody is somebody
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Block `fetch.synthetic`: what to render."""
+
+    seed: int
+    height: int
+    width: int
+    train_identities: int
+    test_identities: int
+    views: int
+
+
+def person_id(name: str) -> str:
+    """`0002_c1s1_000451_00.png` -> `0002`."""
+    return name.partition("_")[0]
+
+
+def fetch(block: Fetch, raw: Path) -> dict:
+    """Render both splits into `raw`; return what goes into `source.json`."""
+    identities = {"train": block.train_identities, "test": block.test_identities}
+    scenes = {
+        f"{split}/{synthetic.name(scene)}": scene
+        for split in SPLITS
+        for scene in synthetic.scenes(block.seed, split, identities[split], block.views)
+    }
+    joints = {}  # (18, 2) float32, NaN outside, in the order of the scenes
+    occluded = {}
+    parsing = {}
+
+    def images(advance) -> Iterator[tuple[str, bytes]]:
+        for name in sorted(scenes, key=str.encode):
+            drawn = synthetic.render(scenes[name], block.height, block.width)
+            joints[name], occluded[name] = drawn.joints, drawn.occluded
+            parsing[name] = synthetic.encode_png(drawn.parsing)
+            yield name, synthetic.encode_png(drawn.image)
+            advance()
+
+    with console.progress("rendering", len(scenes)) as advance:
+        archive.write(raw / "images.zip", images(advance))
+    archive.write(raw / "parsing.zip", parsing.items())
+
+    names = list(scenes)
+    points = np.stack([joints[name] for name in names])
+    valid = ~np.isnan(points).any(axis=2)
+    points = np.where(valid[:, :, None], points, np.float32(0))
+    splits, image_ids = zip(*(name.split("/") for name in names), strict=True)
+    truth = {
+        "image_id": pa.array(image_ids),
+        "split": pa.array(splits),
+        "keypoints": pose.to_column(points, valid),
+        "occluded": pa.array([occluded[name].tolist() for name in names], schema.TRUTH.field("occluded").type),
+    }
+    store.write_table(raw / "truth.parquet", pa.table(truth), schema.TRUTH)
+    for split in SPLITS:
+        rows = [row for row, name in enumerate(names) if splits[row] == split]
+        lines = annotations.keypoint_lines([image_ids[row] for row in rows], points[rows], valid[rows])
+        (raw / f"annotation-{split}.csv").write_text("".join(lines), encoding="utf-8", newline="\n")
+    return {
+        "dataset": "Repose synthetic",
+        "terms": "rendered here; no rights of others",
+        "height": block.height,
+        "width": block.width,
+        "images": {split: {"count": splits.count(split)} for split in SPLITS},
+    }

@@ -1,0 +1,119 @@
+"""Turn the raw images into shards: data/D/images/part-*.parquet, one row an image, sorted by image_id.
+
+The bytes go in as published, never re-encoded. An image that cannot be used is left out and listed with its reason in
+data/D/rejects.parquet: it does not decode, has another size than the data set's (source.json), has no row in the
+keypoint lists, or its name occurs twice. A keypoint row without an image is listed there too. More than
+`index.D.max_rejects` of them stop the stage: then something bigger is wrong.
+"""
+
+import json
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pipeline import console, datasets, layout, params, schema, store
+from pipeline.datasets import annotations
+from pipeline.errors import UserError
+
+
+@dataclass(frozen=True)
+class Params:
+    max_rejects: int
+
+
+def size_of(data: bytes) -> tuple[int, int] | None:
+    """(height, width) of an encoded image that decodes completely, else None."""
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:  # no bytes at all, or dimensions beyond reason
+        return None
+    return None if image is None else image.shape[:2]
+
+
+def fault(size: tuple[int, int] | None, expected: tuple[int | None, int | None]) -> str | None:
+    """Why an image of this size (height, width; None = does not decode) cannot be used, or None if it can."""
+    if size is None:
+        return "does not decode"
+    if None not in expected and size != expected:
+        return f"is {size[0]}x{size[1]} (height x width), not {expected[0]}x{expected[1]}"
+    return None
+
+
+def annotated(raw: Path) -> dict[str, str] | None:
+    """Image id -> split of every row of the keypoint lists, or None where the data set comes without."""
+    lists = {split: raw / f"annotation-{split}.csv" for split in datasets.SPLITS}
+    if not any(path.exists() for path in lists.values()):
+        return None
+    return {name: split for split, path in lists.items() for name in annotations.read_keypoints(path)[0]}
+
+
+def rows(raw: Path, dataset: str, rejects: list[dict]) -> Iterator[dict]:
+    """Rows of schema.IMAGES sorted by image_id; what cannot be used is appended to `rejects` (schema.REJECTS)."""
+    source = json.loads((raw / "source.json").read_text(encoding="utf-8"))
+    expected = (source["height"], source["width"])
+    wanted = annotated(raw)
+    person_id = datasets.get(dataset).person_id
+
+    def reject(image_id: str, split: str, reason: str) -> None:
+        rejects.append({"image_id": image_id, "split": split, "reason": reason})
+
+    seen: set[str] = set()
+    with zipfile.ZipFile(raw / "images.zip") as archive:
+        members = [tuple(name.split("/", 1)) for name in archive.namelist()]
+        members.sort(key=lambda member: (member[1].encode(), member[0]))
+        with console.progress("images", len(members)) as advance:
+            for split, image_id in members:
+                advance()
+                if image_id in seen:
+                    reject(image_id, split, "its name occurs twice")
+                    continue
+                seen.add(image_id)
+                data = archive.read(f"{split}/{image_id}")
+                size = size_of(data)
+                reason = fault(size, expected)
+                if reason is None and wanted is not None and wanted.get(image_id) != split:
+                    reason = "no row in the keypoint list"
+                if reason is not None:
+                    reject(image_id, split, reason)
+                    continue
+                yield {
+                    "image_id": image_id,
+                    "split": split,
+                    "person_id": person_id(image_id),
+                    "image": {"bytes": data, "path": image_id},
+                    "height": size[0],
+                    "width": size[1],
+                }
+    for image_id, split in (wanted or {}).items():
+        if image_id not in seen:
+            reject(image_id, split, "in the keypoint list, but no such image")
+
+
+def at_most(limit: int, rejects: list[dict], images: Iterator[dict]) -> Iterator[dict]:
+    """Pass `images` on; at their end raise UserError if there are more than `limit` rejects."""
+    yield from images
+    if len(rejects) > limit:
+        shown = "; ".join(f"{reject['image_id']} {reject['reason']}" for reject in rejects[:3])
+        more = "; ..." if len(rejects) > 3 else ""
+        raise UserError(
+            f"{len(rejects)} images cannot be used, more than index.max_rejects = {limit}: {shown}{more}; mend the raw"
+            f" data (run fetch again) or raise the limit in {layout.PARAMS}"
+        )
+
+
+def run(dataset: str) -> None:
+    """Write `data/D/images/` and `data/D/rejects.parquet`. Raises UserError: too many rejects, no raw data."""
+    block = params.block(Params, "index", dataset)
+    raw = layout.raw(dataset)
+    if not (raw / "images.zip").exists():
+        raise UserError(f"{raw}: no images.zip; run fetch (snakemake --cores)")
+    rejects: list[dict] = []
+    images = at_most(block.max_rejects, rejects, rows(raw, dataset, rejects))
+    count = store.write_shards(layout.images(dataset), images, schema.IMAGES, dataset=dataset)
+    rejects.sort(key=lambda reject: (reject["image_id"], reject["split"], reject["reason"]))
+    store.write_table(layout.rejects(dataset), rejects, schema.REJECTS, dataset=dataset)
+    console.say(f"index {dataset}: {count} images, {len(rejects)} rejects")
