@@ -198,9 +198,7 @@ class NonLocal2d(nn.Module):
         super().__init__()
         inner = features // 2
         self.theta = nn.Conv2d(features, inner, 1)
-        self.phi = nn.Conv2d(
-            features, inner, 1, bias=False
-        )  # a bias shifts a whole row of logits: softmax cancels it
+        self.phi = nn.Conv2d(features, inner, 1, bias=False)  # a bias shifts a whole row of logits: softmax cancels it
         self.g = nn.Conv2d(features, inner, 1, bias=False)  # rows sum to 1: a bias here is one of `out`
         self.out = nn.Conv2d(inner, features, 1)
         self.reset_output()
@@ -249,9 +247,7 @@ class DiscriminatorBlock(nn.Module):
             nn.LeakyReLU(0.2),
             spectral_norm(nn.Conv2d(outputs, outputs, 4, stride=2, padding=1)),
         )
-        self.shortcut = nn.Sequential(
-            nn.AvgPool2d(2), spectral_norm(nn.Conv2d(inputs, outputs, 1, bias=False))
-        )
+        self.shortcut = nn.Sequential(nn.AvgPool2d(2), spectral_norm(nn.Conv2d(inputs, outputs, 1, bias=False)))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.branch(x) + self.shortcut(x)

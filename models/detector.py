@@ -17,9 +17,7 @@ from models.pose_maps import JOINTS, heatmaps
 
 STRIDE = 4
 SIGMA = 1.5  # in cells: 6 px in the image, the field's heatmap
-THRESHOLD = (
-    0.3  # a peak below this is no joint: halfway between "absent" (0) and a blurred but present one (0.6)
-)
+THRESHOLD = 0.3  # a peak below this is no joint: halfway between "absent" (0) and a blurred but present one (0.6)
 
 
 def conv_block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -56,7 +54,7 @@ class JointDetector(nn.Module):
 
 
 def target_maps(joints: Tensor, valid: Tensor, height: int, width: int) -> Tensor:
-    """What the maps should be: joints (B, 18, 2) in image pixels, image size -> (B, 18, height/4, width/4)."""
+    """What the maps should be: joints (B, 18, 2) in image pixels -> (B, 18, height/4, width/4)."""
     cells = (joints + 0.5) / STRIDE - 0.5
     return heatmaps(cells, valid, height // STRIDE, width // STRIDE, SIGMA)
 
@@ -64,9 +62,9 @@ def target_maps(joints: Tensor, valid: Tensor, height: int, width: int) -> Tenso
 def decode(maps: Tensor) -> tuple[Tensor, Tensor]:
     """Maps (B, 18, h, w) -> joints (B, 18, 2) in image pixels and peak scores (B, 18).
 
-    A score below THRESHOLD means missing; the caller drops the joint. The position is the largest cell, refined in
-    each direction by the parabola through the logarithms of it and its two neighbours, which is exact for a Gaussian.
-    Cells at the border stay unrefined across it.
+    A score below THRESHOLD means missing; the caller drops the joint. The position is the largest cell,
+    refined in each direction by the parabola through the logarithms of it and its two neighbours, which is
+    exact for a Gaussian. Cells at the border stay unrefined across it.
     """
     maps = maps.float()
     height, width = maps.shape[-2:]
@@ -83,9 +81,9 @@ def decode(maps: Tensor) -> tuple[Tensor, Tensor]:
         inner = (position > 0) & (position < length - 1)
         return position + torch.where(inner, offset.clamp(-0.5, 0.5), 0.0)
 
-    cells = torch.stack(
-        [refine(at(0, -1), at(0, 1), x, width), refine(at(-1, 0), at(1, 0), y, height)], dim=-1
-    )
+    column = refine(at(0, -1), at(0, 1), x, width)
+    row = refine(at(-1, 0), at(1, 0), y, height)
+    cells = torch.stack([column, row], dim=-1)
     return (cells + 0.5) * STRIDE - 0.5, scores
 
 

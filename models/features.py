@@ -29,31 +29,13 @@ class Fire(nn.Module):
 def vgg19_layers() -> list[nn.Module]:
     """torchvision's vgg19().features up to relu5_2, the deepest layer that a loss reads."""
     layers, inputs = [], 3
-    for outputs in (
-        64,
-        64,
-        0,
-        128,
-        128,
-        0,
-        256,
-        256,
-        256,
-        256,
-        0,
-        512,
-        512,
-        512,
-        512,
-        0,
-        512,
-        512,
-    ):  # 0 = max-pool
-        if outputs:
-            layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU()]
-            inputs = outputs
-        else:
+    plan = "64 64 pool 128 128 pool 256 256 256 256 pool 512 512 512 512 pool 512 512"
+    for step in plan.split():
+        if step == "pool":
             layers.append(nn.MaxPool2d(2))
+        else:
+            layers += [nn.Conv2d(inputs, int(step), 3, padding=1), nn.ReLU()]
+            inputs = int(step)
     return layers
 
 
@@ -72,7 +54,8 @@ def squeezenet1_1_layers() -> list[nn.Module]:
 # that grid. vgg19 is GFLA's choice: correctness relu3_1, relu4_1; content relu1_1 ... relu5_1; style
 # relu2_2, 3_4, 4_4, 5_2. squeezenet1_1: the same depths as nearly as it has them. Its convolution without
 # padding would shrink every grid, so the image is padded by one replicated pixel, which makes an image of
-# 128 give 32, 16 and 8 cells.
+# 128 give 32, 16 and 8 cells. Its pretrained features grow with depth, up to an RMS of 34 on photographs of
+# people (`rms`, measured), where a Gram matrix would drown every other term; they are divided by it.
 NETS = {
     "vgg19": {
         "layers": vgg19_layers,
@@ -80,6 +63,7 @@ NETS = {
         "correctness": {4: "11", 8: "20"},
         "content": ("1", "6", "11", "20", "29"),
         "style": ("8", "17", "26", "31"),
+        "rms": {},
     },
     "squeezenet1_1": {
         "layers": squeezenet1_1_layers,
@@ -87,13 +71,15 @@ NETS = {
         "correctness": {4: "4", 8: "7"},
         "content": ("1", "4", "7", "10", "12"),
         "style": ("4", "7", "10", "12"),
+        "rms": {"1": 0.7, "4": 3.3, "7": 14.0, "10": 34.0, "12": 11.0},
     },
 }
 
 
 class Features(nn.Module):
-    """Frozen, always in eval mode. forward(images, layers): (B, 3, H, W) in [-1, 1] -> {layer: (B, C, h, w)},
-    after ReLU.
+    """Frozen, always in eval mode.
+
+    forward(images, layers): (B, 3, H, W) in [-1, 1] -> {layer: (B, C, h, w)}, after ReLU.
 
     Only as much of the net runs as the deepest layer asked for. Gradients reach the images, never the
     weights.
@@ -108,6 +94,7 @@ class Features(nn.Module):
         self.correctness: dict[int, str] = spec["correctness"]
         self.content: tuple[str, ...] = spec["content"]
         self.style: tuple[str, ...] = spec["style"]
+        self.rms: dict[str, float] = spec["rms"] if provenance == "pretrained" else {}
         self.features = nn.Sequential(*spec["layers"]())
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
@@ -124,7 +111,7 @@ class Features(nn.Module):
         for name, module in self.features.named_children():
             x = module(x)
             if name in wanted:
-                found[name] = x
+                found[name] = x / self.rms.get(name, 1.0)
             if len(found) == len(wanted):
                 break
         return found

@@ -74,9 +74,7 @@ class PartFlow(nn.Module):
     or 1, h, w)}.
     """
 
-    def __init__(
-        self, height: int, width: int, scale: float = 1.0, groups: tuple[tuple[int, ...], ...] = GROUPS
-    ):
+    def __init__(self, height: int, width: int, scale: float = 1.0, groups: tuple[tuple[int, ...], ...] = GROUPS):
         super().__init__()
         self.groups = groups
         levels = flow_levels(height, width)
