@@ -11,11 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from pipeline.metrics.fid import inception_features
-from pipeline.metrics.lpips import lpips, masked_lpips
-from pipeline.metrics.pckh import pckh
-from pipeline.metrics.psnr import psnr
-from pipeline.metrics.ssim import ssim
+from pipeline.metrics import fid, lpips, pckh, psnr, ssim
 
 if TYPE_CHECKING:
     from pipeline.metrics.stream import Batch
@@ -43,7 +39,7 @@ class Metric:
 def _lpips(net: str) -> Metric:
     key = f"lpips-{net}"
     protocol = f"lpips 0.1 {net}, uint8 scaled to [-1,1]"
-    return Metric(f"{key}-v0.1", protocol, False, (key,), lambda b: lpips(b.networks[key], *b.pair))
+    return Metric(f"{key}-v0.1", protocol, False, (key,), lambda b: lpips.lpips(b.networks[key], *b.pair))
 
 
 def _masked_lpips(net: str) -> Metric:
@@ -51,31 +47,27 @@ def _masked_lpips(net: str) -> Metric:
     protocol = f"lpips 0.1 {net}, [-1,1] x pose mask"
     needs = (key, "masks")
     return Metric(
-        f"mask-{key}-v0.1", protocol, False, needs, lambda b: masked_lpips(b.networks[key], *b.pair, b.masks)
+        f"mask-{key}-v0.1", protocol, False, needs, lambda b: lpips.masked_lpips(b.networks[key], *b.pair, b.masks)
     )
 
 
 def _inception(batch: "Batch") -> torch.Tensor:
-    return inception_features(batch.networks["inception"], batch.generated)
+    return fid.inception_features(batch.networks["inception"], batch.generated)
 
 
 def _pckh(batch: "Batch") -> np.ndarray:
-    return pckh(batch.detected, batch.target_joints).share
+    return pckh.pckh(batch.detected, batch.target_joints).share
 
 
 def _head_joints(batch: "Batch") -> np.ndarray:
-    return pckh(batch.detected, batch.target_joints).joints
+    return pckh.pckh(batch.detected, batch.target_joints).joints
 
 
 _ALL = (
-    Metric("ssim", "gaussian 1.5, uint8, range 255", True, (), lambda b: ssim(*b.pair)),
-    Metric("psnr", "uint8, range 255, per image", True, (), lambda b: psnr(*b.pair)),
-    Metric(
-        "mask-ssim", "ssim of uint8 x pose mask, whole image", True, ("masks",), lambda b: ssim(*b.masked)
-    ),
-    Metric(
-        "mask-psnr", "psnr of uint8 x pose mask, whole image", True, ("masks",), lambda b: psnr(*b.masked)
-    ),
+    Metric("ssim", "gaussian 1.5, uint8, range 255", True, (), lambda b: ssim.ssim(*b.pair)),
+    Metric("psnr", "uint8, range 255, per image", True, (), lambda b: psnr.psnr(*b.pair)),
+    Metric("mask-ssim", "ssim of uint8 x pose mask, whole image", True, ("masks",), lambda b: ssim.ssim(*b.masked)),
+    Metric("mask-psnr", "psnr of uint8 x pose mask, whole image", True, ("masks",), lambda b: psnr.psnr(*b.masked)),
     _lpips("alex"),
     _lpips("squeeze"),
     _masked_lpips("alex"),

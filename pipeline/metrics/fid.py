@@ -47,16 +47,12 @@ def inception_network(state_dict: Mapping[str, torch.Tensor] | None, seed: int =
     state_dict: the tensors of pytorch-fid's `pt_inception-2015-12-05` file (its classifier is ignored), or
     None for seeded weights. Raises UserError if the tensors do not fit.
     """
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # torchvision draws throw-away weights: not from the caller's random state
+    with torch.random.fork_rng(devices=[]):  # torchvision draws throw-away weights: not from the caller's random state
         network = FidInception()
     if state_dict is None:
         seed_weights(network, seed)
     else:
-        load_weights(
-            network, {k: v for k, v in state_dict.items() if not k.startswith("fc.")}, "FID Inception"
-        )
+        load_weights(network, {k: v for k, v in state_dict.items() if not k.startswith("fc.")}, "FID Inception")
     network.provenance = "seeded" if state_dict is None else "published"
     # channels_last is a third faster on a CPU, and uint8 images arrive in that order anyway.
     return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
@@ -74,9 +70,7 @@ class FrechetStatistics:
     def __init__(self, dimensions: int = DIMENSIONS):
         self.count = 0
         self._mean = torch.zeros(dimensions, dtype=torch.float64)
-        self._scatter = torch.zeros(
-            dimensions, dimensions, dtype=torch.float64
-        )  # sum of (x - mean)(x - mean)^T
+        self._scatter = torch.zeros(dimensions, dimensions, dtype=torch.float64)  # sum of (x - mean)(x - mean)^T
         self._root = None
 
     def update(self, features: torch.Tensor | np.ndarray) -> None:
@@ -112,9 +106,7 @@ class FrechetStatistics:
     def covariance(self) -> np.ndarray:
         """(d, d) float64, divided by n - 1 as `numpy.cov` does. Raises UserError below two images."""
         if self.count < 2:
-            raise UserError(
-                f"FID: a covariance needs at least two images, got {self.count}: score more pairs"
-            )
+            raise UserError(f"FID: a covariance needs at least two images, got {self.count}: score more pairs")
         return self._scatter.numpy() / (self.count - 1)
 
     def state(self) -> dict[str, np.ndarray]:

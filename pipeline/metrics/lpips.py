@@ -10,9 +10,7 @@ import torch
 from pipeline.metrics.networks import in_batches, load_weights, seed_weights
 
 
-def lpips_network(
-    state_dict: Mapping[str, torch.Tensor] | None, seed: int = 0, net: str = "alex"
-) -> package.LPIPS:
+def lpips_network(state_dict: Mapping[str, torch.Tensor] | None, seed: int = 0, net: str = "alex") -> package.LPIPS:
     """The network in eval mode on the CPU; `provenance` is "published" or "seeded".
 
     net: "alex" or "squeeze". state_dict: torchvision's `alexnet` or `squeezenet1_1` weights, whole or only
@@ -36,9 +34,7 @@ def _trunk_state(trunk: torch.nn.Module, state_dict: Mapping[str, torch.Tensor])
     # The package cuts torchvision's `features` into slices but keeps the layers' numbers: slice2.3.weight is
     # 3.weight.
     slices = {key.split(".", 1)[1]: key for key in trunk.state_dict()}
-    features = {
-        k.removeprefix("features."): v for k, v in state_dict.items() if not k.startswith("classifier.")
-    }
+    features = {k.removeprefix("features."): v for k, v in state_dict.items() if not k.startswith("classifier.")}
     return {slices.get(key, key): value for key, value in features.items()}
 
 
@@ -48,9 +44,7 @@ def lpips(network: package.LPIPS, generated: np.ndarray, target: np.ndarray) -> 
     return _to_float64(in_batches(lambda x, y: network(_scale(x), _scale(y)), device, generated, target))
 
 
-def masked_lpips(
-    network: package.LPIPS, generated: np.ndarray, target: np.ndarray, masks: np.ndarray
-) -> np.ndarray:
+def masked_lpips(network: package.LPIPS, generated: np.ndarray, target: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """As `lpips`, both images multiplied by masks (N, H, W) uint8 {0, 1} in [-1, 1]: outside is mid-grey."""
 
     def distance(x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -38,9 +38,7 @@ def seed_weights(network: nn.Module, seed: int) -> None:
 
 def load_weights(network: nn.Module, state: Mapping[str, torch.Tensor], what: str) -> None:
     """`load_state_dict` that names the first misfit in one line. Raises UserError."""
-    own = {
-        key: value for key, value in network.state_dict().items() if not key.endswith("num_batches_tracked")
-    }
+    own = {key: value for key, value in network.state_dict().items() if not key.endswith("num_batches_tracked")}
     given = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
     for key in sorted(own.keys() ^ given.keys()):
         problem = "lacks" if key in own else "has an unknown"
@@ -48,15 +46,11 @@ def load_weights(network: nn.Module, state: Mapping[str, torch.Tensor], what: st
     for key, value in own.items():
         if given[key].shape != value.shape:
             shapes = f"{tuple(given[key].shape)} instead of {tuple(value.shape)}"
-            raise UserError(
-                f"{what}: tensor {key} has shape {shapes}: the weights file belongs to another network"
-            )
+            raise UserError(f"{what}: tensor {key} has shape {shapes}: the weights file belongs to another network")
     network.load_state_dict(given, strict=False)
 
 
-def in_batches(
-    function: Callable[..., torch.Tensor], device: torch.device, *arrays: np.ndarray
-) -> torch.Tensor:
+def in_batches(function: Callable[..., torch.Tensor], device: torch.device, *arrays: np.ndarray) -> torch.Tensor:
     """Call `function` on 16 rows at a time of each array (N, ...), on `device`; results (N, ...) there.
 
     The last batch is filled up with zero rows, whose results are dropped. Convolution libraries choose their

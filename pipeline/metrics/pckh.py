@@ -23,16 +23,12 @@ class Pckh(NamedTuple):
 
     correct: np.ndarray  # int64
     joints: np.ndarray  # int64: target joints that count; 0 where the target has no head box (skipped)
-    degenerate: (
-        np.ndarray
-    )  # bool: the head box has no width or no height, so every joint of the pair is wrong
+    degenerate: np.ndarray  # bool: the head box has no width or no height, so every joint of the pair is wrong
 
     @property
     def share(self) -> np.ndarray:
         """(N,) float64: correct / joints, NaN for a skipped pair."""
-        return np.divide(
-            self.correct, self.joints, out=np.full(len(self.joints), np.nan), where=self.joints > 0
-        )
+        return np.divide(self.correct, self.joints, out=np.full(len(self.joints), np.nan), where=self.joints > 0)
 
 
 def pckh(detected: Joints, target: Joints, threshold: float = 0.5) -> Pckh:

@@ -21,24 +21,30 @@ def ssim(generated: np.ndarray, target: np.ndarray) -> np.ndarray:
     """
     if min(generated.shape[1:3]) <= 2 * RADIUS:
         size = f"{generated.shape[2]}x{generated.shape[1]}"
-        raise UserError(
-            f"SSIM: images of {size} pixels are smaller than its 11-pixel window: score larger images"
-        )
+        raise UserError(f"SSIM: images of {size} pixels are smaller than its 11-pixel window: score larger images")
     return np.array([_ssim_one(x, y) for x, y in zip(generated, target, strict=True)], dtype=np.float64)
 
 
 def _ssim_one(x: np.ndarray, y: np.ndarray) -> float:
-    x, y = x.astype(np.float64), y.astype(np.float64)
+    # Channel by channel: the working arrays of one 256x176 plane stay in cache, which halves the time.
+    return float(np.mean([_ssim_plane(*planes) for planes in zip(_planes(x), _planes(y), strict=True)]))
+
+
+def _planes(image: np.ndarray) -> np.ndarray:
+    return image.transpose(2, 0, 1).astype(np.float64, order="C")
+
+
+def _ssim_plane(x: np.ndarray, y: np.ndarray) -> float:
     mean_x, mean_y, squares, product = (_window_mean(m) for m in (x, y, x * x + y * y, x * y))
     mean_product = mean_x * mean_y
     mean_squares = mean_x * mean_x + mean_y * mean_y
     luminance = (2 * mean_product + C1) / (mean_squares + C1)
     # Only the sum of the two variances enters, so four blurs do the work of five.
     structure = (2 * (product - mean_product) + C2) / (squares - mean_squares + C2)
-    return float((luminance * structure).mean())
+    return (luminance * structure).mean()
 
 
-def _window_mean(image: np.ndarray) -> np.ndarray:
+def _window_mean(plane: np.ndarray) -> np.ndarray:
     """Gaussian mean at every pixel whose window lies inside the image, as scikit-image."""
     size = 2 * RADIUS + 1
-    return cv2.GaussianBlur(image, (size, size), SIGMA)[RADIUS:-RADIUS, RADIUS:-RADIUS]
+    return cv2.GaussianBlur(plane, (size, size), SIGMA)[RADIUS:-RADIUS, RADIUS:-RADIUS]

@@ -77,9 +77,7 @@ class PairScores:
             for need in set(metric.needs) - {"masks", "joints"} - self._networks.keys():
                 raise UserError(f"scores: {name} needs the network {need}: add it or leave the metric out")
             if metric.features and name not in self._references:
-                raise UserError(
-                    f"scores: {name} needs the real images' statistics: run the reference stage first"
-                )
+                raise UserError(f"scores: {name} needs the real images' statistics: run the reference stage first")
             self._metrics.append(metric)
         self._needs = {need for metric in self._metrics for need in metric.needs}
         pairs = len(self._ids)
@@ -113,13 +111,9 @@ class PairScores:
                 "every pair needs both, of equal size"
             )
         if "masks" in self._needs and masks is None:
-            raise UserError(
-                "scores: the masked metrics need the target-pose masks: pass them or leave the metrics out"
-            )
+            raise UserError("scores: the masked metrics need the target-pose masks: pass them or leave the metrics out")
         if "joints" in self._needs and (detected is None or target_joints is None):
-            raise UserError(
-                "scores: pckh@0.5 needs detected and target joints: pass them or leave the metric out"
-            )
+            raise UserError("scores: pckh@0.5 needs detected and target joints: pass them or leave the metric out")
         masks = None if masks is None else np.asarray(masks, dtype=np.uint8)
         batch = Batch(generated, target, masks, detected, target_joints, self._networks)
 
@@ -130,9 +124,7 @@ class PairScores:
                 continue
             values = metric.per_pair(batch)
             # Nothing is compared under an empty mask: two black images are not a perfect pair.
-            self._values[metric.name][rows] = (
-                np.where(empty, np.nan, values) if "masks" in metric.needs else values
-            )
+            self._values[metric.name][rows] = np.where(empty, np.nan, values) if "masks" in metric.needs else values
             if metric.weight:
                 self._weights[metric.name][rows] = metric.weight(batch)
         self._counts["identical_pairs"] += int((squared_error(generated, target) == 0).sum())
@@ -175,9 +167,7 @@ class PairScores:
         for pair_id in pair_ids:
             row = self._row.get(pair_id)
             if row is None:
-                raise UserError(
-                    f"scores: pair {pair_id} is not in the pair list: remove its image or fix its name"
-                )
+                raise UserError(f"scores: pair {pair_id} is not in the pair list: remove its image or fix its name")
             if self._done[row]:
                 raise UserError(f"scores: pair {pair_id} was scored before: give one generated image a pair")
             self._done[row] = True
@@ -194,7 +184,5 @@ class PairScores:
 def _as_uint8(images, what: str) -> np.ndarray:
     images = images.cpu().numpy() if hasattr(images, "cpu") else np.asarray(images)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
-        raise UserError(
-            f"scores: {what} images are {images.dtype} {images.shape}: give uint8 (n, height, width, 3)"
-        )
+        raise UserError(f"scores: {what} images are {images.dtype} {images.shape}: give uint8 (n, height, width, 3)")
     return images
