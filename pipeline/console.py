@@ -26,9 +26,9 @@ _log: Console | None = None
 
 def say(message: str) -> None:
     """One line to the terminal and to the stage's log."""
-    terminal.print(message, markup=False)
+    terminal.print(message, markup=False, soft_wrap=True)
     if _log is not None:
-        _log.print(message, markup=False)
+        _log.print(message, markup=False, soft_wrap=True)
 
 
 @contextmanager
