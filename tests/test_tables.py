@@ -1,0 +1,412 @@
+"""The papers' tables: which checkpoint stands for a variant, and that no number loses its marks, source or protocol."""
+
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline import layout, params, schema, store
+from pipeline.errors import UserError
+from pipeline.stages import tables
+
+ROOT = Path(__file__).parent.parent
+
+PROTOCOLS = {
+    "fid": "pytorch-fid Inception 2048-d, test targets",
+    "lpips-alex-v0.1": "lpips 0.1 alex, uint8 scaled to [-1,1]",
+    "mask-lpips-alex-v0.1": "lpips 0.1 alex, [-1,1] x pose mask",
+    "ssim": "gaussian 1.5, uint8, range 255",
+    "mask-ssim": "ssim of uint8 x pose mask, whole image",
+    "psnr": "uint8, range 255, per image",
+    "mask-psnr": "psnr of uint8 x pose mask, whole image",
+    "pckh@0.5": "PATN head box, joints re-detected",
+}
+LOWER = {"fid", "lpips-alex-v0.1", "mask-lpips-alex-v0.1"}
+# Invented values per metric: at the start of training and after it.
+RANGE = {
+    "fid": (180.0, 95.0),
+    "lpips-alex-v0.1": (0.52, 0.31),
+    "mask-lpips-alex-v0.1": (0.31, 0.17),
+    "ssim": (0.31, 0.44),
+    "mask-ssim": (0.71, 0.80),
+    "psnr": (13.1, 16.4),
+    "mask-psnr": (18.2, 21.7),
+    "pckh@0.5": (0.32, 0.71),
+}
+
+
+def score(dataset: str, variant: str, step: int, split: str, metric: str, value: float, marks=(), **given) -> dict:
+    """One row of scores.parquet; the interval is 4 % to either side, none for FID."""
+    interval = (None, None) if metric == "fid" else (0.96 * value, 1.04 * value)
+    row = {
+        "dataset": dataset,
+        "variant": variant,
+        "step": step,
+        "split": split,
+        "metric": metric,
+        "protocol": PROTOCOLS[metric],
+        "value": value,
+        "low": interval[0],
+        "high": interval[1],
+        "n": 96 if split == "test" else 24,
+        "excluded": 0,
+        "ceiling": 0.83 if metric == "pckh@0.5" else None,
+        "higher_is_better": metric not in LOWER,
+        "marks": list(marks),
+    }
+    return row | given
+
+
+def training_run(dataset: str, variant: str, steps: list[int]) -> list[dict]:
+    """Scores that improve from the first to the last of `steps`; test is a little worse than val."""
+    rows = []
+    for index, step in enumerate(steps):
+        done = (index + 1) / len(steps)
+        for metric, (start, end) in RANGE.items():
+            for split, offset in (("val", 0.0), ("test", -0.02)):
+                value = start + (done + offset) * (end - start)
+                seeded = ["metric-weights"] if metric == "fid" or "lpips" in metric else []
+                trained = ["weights", "steps", "width"] if len(steps) > 1 else []
+                rows.append(score(dataset, variant, step, split, metric, value, ["data", *seeded, *trained]))
+    return rows
+
+
+def write_scores(dataset: str, variant: str, rows: list[dict]) -> None:
+    store.write_table(layout.scores(dataset, variant), rows, schema.SCORES)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch) -> Path:
+    """A project folder with params.yaml, published.csv, the template, and scores of the two floors and of spig."""
+    for name in ("params.yaml", "params.schema.yaml", "reports/published.csv", "reports/template.html.j2"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        if (ROOT / name).exists():
+            shutil.copy(ROOT / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    set_params(datasets="[synthetic]")
+    for variant, steps in (("copy_source", [0]), ("mean_image", [0]), ("spig", [30, 60, 90])):
+        write_scores("synthetic", variant, training_run("synthetic", variant, steps))
+    yield tmp_path
+    params.load.cache_clear()
+
+
+def set_params(**lines: str) -> None:
+    """Replace top-level one-line entries of params.yaml."""
+    text = Path("params.yaml").read_text()
+    for key, value in lines.items():
+        text = "\n".join(f"{key}: {value}" if line.startswith(f"{key}:") else line for line in text.split("\n"))
+    Path("params.yaml").write_text(text)
+    params.load.cache_clear()
+
+
+def read(name: str) -> list[dict]:
+    with (layout.TABLES / name).open(newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def cell(name: str, **wanted) -> dict:
+    found = [row for row in read(name) if all(row[key] == value for key, value in wanted.items())]
+    assert len(found) == 1, (wanted, len(found))
+    return found[0]
+
+
+def text(name: str) -> str:
+    return (layout.TABLES / name).read_text()
+
+
+# ---- published numbers
+
+
+def test_published_numbers_are_those_of_the_papers():
+    rows = {
+        (r["paper"], r["table"], r["dataset"], r["method"], r["variant"], r["metric"]): r
+        for r in tables.read_published(ROOT / layout.PUBLISHED)
+    }
+    # SPIG, arXiv 2102.02972, Tables 1 and 3; SPGNet, arXiv 2104.06650, supplement, Table A.
+    market = [24.254, 0.2796, 0.1464, 0.290, 0.802, 14.526, 20.726]
+    for metric, value in zip(tables.COLUMNS, market, strict=True):
+        row = rows["SPIG", "Table 1", "Market-1501", "SPIG (Ours)", "full", metric]
+        assert (float(row["value"]), row["verified"]) == (value, "yes")
+    fashion = {"FID": 26.283, "LPIPS": 0.2330, "SSIM": 0.747, "PSNR": 17.524}
+    for metric, value in fashion.items():
+        assert float(rows["SPIG", "Table 1", "DeepFashion", "Def-GAN", "", metric]["value"]) == value
+    assert rows["SPIG", "Table 3 (ablation)", "DeepFashion", "SPIG", "w/o HDCB", "PSNR"]["value"] == "18.021"
+    scheme = "S1||S2 (parallel; adopted)"
+    assert rows["SPGNet", "Supp. Table A", "DeepFashion", "SPGNet", scheme, "FID"]["value"] == "12.243"
+
+
+def test_published_file_is_sound():
+    rows = tables.read_published(ROOT / layout.PUBLISHED)
+    keys = [tuple(row[key] for key in tables.PUBLISHED_COLUMNS[:6]) for row in rows]
+    assert len(set(keys)) == len(keys)
+    for row in rows:
+        assert row["source"].strip()
+        assert not any(word in row["source"] for word in ("seed", "memory", ".txt", "FACTS"))
+        lower = row["metric"].split(" ")[0] in ("FID", "LPIPS", "Mask-LPIPS")
+        assert (row["higher_is_better"] == "no") == lower
+        if row["value"] and row["metric"].split(" ")[0] in ("SSIM", "Mask-SSIM", "LPIPS", "Mask-LPIPS", "PCKh", "mIoU"):
+            assert 0 < float(row["value"]) < 1
+        unread = "checked against the paper" in row["source"] or "not known" in row["source"]
+        assert not (unread and row["verified"] == "yes")
+
+
+def test_tables_print_the_published_values_as_they_stand(project):
+    tables.run()
+    patn = cell("spig_table1.csv", dataset="deepfashion", row="Def-GAN", column="LPIPS")
+    assert (patn["value"], patn["printed"], patn["marks"]) == ("0.2330", "0.2330", "")
+    assert "0.2330" in text("spig_table1.md")
+    assert "0.2330" in text("spig_table1.tex")
+    own = [r for r in read("spig_table1.csv") if r["dataset"] == "market1501" and r["row"] == "PATN"]
+    assert [r["column"] for r in own] == list(tables.COLUMNS)
+    assert [r["column"] for r in read("spig_table1.csv") if r["dataset"] == "deepfashion" and r["row"] == "PATN"] == [
+        "FID",
+        "LPIPS",
+        "SSIM",
+        "PSNR",
+    ]
+
+
+def test_unverified_published_numbers_are_marked(project):
+    old = 'SPIG,Table 1,Market-1501,PATN,,SSIM,0.282,yes,"SPIG (arXiv 2102.02972), Table 1",yes'
+    published = layout.PUBLISHED.read_text()
+    assert old in published
+    tables.run()
+    assert "?" not in {row["symbol"] for row in read("legend.csv")}
+    layout.PUBLISHED.write_text(published.replace(old, old.removesuffix("yes") + "no"))
+    tables.run()
+    assert cell("spig_table1.csv", dataset="market1501", row="PATN", column="SSIM")["marks"] == "unverified"
+    for kind in ("md", "tex"):
+        assert "0.282?" in text(f"spig_table1.{kind}")
+        assert tables.MARKS["unverified"].text in text(f"spig_table1.{kind}")
+    assert "?" in {row["symbol"] for row in read("legend.csv")}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("0.282,yes,", "high,yes,"),
+        ("0.282,yes,", "0.282,perhaps,"),
+        ("0.282,yes,", "yes,"),
+        ("paper,table", "paper,tab"),
+    ],
+)
+def test_a_malformed_published_file_is_refused(project, old, new):
+    layout.PUBLISHED.write_text(layout.PUBLISHED.read_text().replace(old, new, 1))
+    with pytest.raises(UserError, match=r"published\.csv") as caught:
+        tables.run()
+    assert "\n" not in str(caught.value)
+
+
+# ---- the checkpoint
+
+
+def test_the_checkpoint_is_chosen_on_val_never_on_test(project):
+    rows = []
+    for step, val, test in ((30, 0.40, 0.30), (60, 0.20, 0.50), (90, 0.30, 0.10)):  # test alone would choose 90
+        rows.append(score("synthetic", "spig", step, "val", "lpips-alex-v0.1", val))
+        rows.append(score("synthetic", "spig", step, "test", "lpips-alex-v0.1", test))
+    write_scores("synthetic", "spig", rows)
+    tables.run()
+    chosen = cell("spig_table1.csv", dataset="synthetic", row="SPIG, this run", column="LPIPS")
+    assert (chosen["step"], chosen["split"], chosen["value"]) == ("60", "test", "0.5")
+    assert {row["step"] for row in read("all_scores.csv") if row["variant"] == "spig" and row["chosen"] == "yes"} == {
+        "60"
+    }
+    assert "step 60, of 3 checkpoints the one with the lowest lpips-alex-v0.1 on val (0.2000)" in text("spig_table1.md")
+
+
+def test_choice_follows_the_metrics_direction_and_breaks_ties_early():
+    rows = [score("d", "v", step, "val", "ssim", value) for step, value in ((10, 0.4), (20, 0.6), (30, 0.6), (40, 0.1))]
+    assert tables.choose(rows, "ssim", "val").row["step"] == 20
+    rows = [r | {"metric": "lpips-squeeze-v0.1", "higher_is_better": False} for r in rows]
+    assert tables.choose(rows, "lpips", "val").row["step"] == 40
+
+
+def test_no_val_score_is_the_users_error(project):
+    rows = [score("synthetic", "spig", 30, "test", "lpips-alex-v0.1", 0.4)]
+    write_scores("synthetic", "spig", rows)
+    with pytest.raises(UserError, match="no lpips on val"):
+        tables.run()
+    rows[0] |= {"split": "val", "value": float("nan")}
+    write_scores("synthetic", "spig", rows)
+    with pytest.raises(UserError, match="no lpips on val"):
+        tables.run()
+
+
+# ---- marks
+
+
+@pytest.mark.parametrize("mark", [name for name in tables.MARKS if name != "unverified"])
+def test_a_mark_reaches_all_three_formats_with_its_legend(project, mark):
+    symbol, tex = tables.MARKS[mark].symbol, tables.MARKS[mark].tex + "{}"
+    for marks, expected in (([], False), ([mark], True)):
+        for variant in ("copy_source", "mean_image", "spig"):
+            row = {"step": 1, "metric": "lpips-alex-v0.1", "value": 0.4321, "low": None, "high": None}
+            rows = [score("synthetic", variant, split=split, **row) for split in ("val", "test")]
+            rows[1]["marks"] = marks
+            write_scores("synthetic", variant, rows)
+        tables.run()
+        for name in ("spig_table1", "spig_table3", "all_scores"):
+            in_csv = [
+                row["marks"] for row in read(f"{name}.csv") if row["value"] == "0.4321" and row["split"] == "test"
+            ]
+            assert in_csv
+            assert set(in_csv) == {mark if expected else ""}
+            assert (f"0.4321{symbol}" in text(f"{name}.md")) == expected
+            assert (f"0.4321{tex}" in text(f"{name}.tex")) == expected
+            assert (f"{symbol} {tables.MARKS[mark].text}" in text(f"{name}.md")) == expected
+            assert (f"{tex} {tables.tex_escape(tables.MARKS[mark].text)}" in text(f"{name}.tex")) == expected
+        assert (mark in {row["mark"] for row in read("legend.csv")}) == expected
+
+
+def test_an_unknown_mark_is_refused(project):
+    write_scores("synthetic", "spig", [score("synthetic", "spig", 1, "val", "ssim", 0.5, ["sloppy"])])
+    with pytest.raises(UserError, match="unknown mark sloppy"):
+        tables.run()
+
+
+# ---- differences
+
+
+def test_a_difference_needs_equal_protocols(project, monkeypatch):
+    set_params(datasets="[market1501]")
+    for variant in ("copy_source", "mean_image", "spig"):
+        rows = [score("market1501", variant, 5, s, m, RANGE[m][1]) for s in ("val", "test") for m in RANGE]
+        write_scores("market1501", variant, rows)
+
+    tables.run()
+    assert {row["difference"] for name in ("spig_table1.csv", "spig_table3.csv") for row in read(name)} == {""}
+    assert "Δ" not in text("spig_table1.md")
+    assert "between equal protocols" in text("spig_table1.md")
+
+    monkeypatch.setitem(tables.EQUAL_PROTOCOLS, "psnr", {("SPIG", "PSNR")})
+    tables.run()
+    # 16.4 - 14.526, in that row and that column alone
+    found = {(row["dataset"], row["row"], row["column"]): row["difference"] for row in read("spig_table1.csv")}
+    assert found.pop(("market1501", "SPIG, this run", "PSNR")) == "+1.874"
+    assert set(found.values()) == {""}
+    assert "(Δ +1.874)" in text("spig_table1.md")
+    assert r"($\Delta$ +1.874)" in text("spig_table1.tex")
+
+
+@pytest.mark.parametrize("mark", ["metric-weights", "data"])
+def test_a_mark_that_alters_the_measure_forbids_a_difference(project, monkeypatch, mark):
+    set_params(datasets="[market1501]")
+    monkeypatch.setitem(tables.EQUAL_PROTOCOLS, "psnr", {("SPIG", "PSNR")})
+    for variant in ("copy_source", "mean_image", "spig"):
+        rows = [score("market1501", variant, 5, s, m, RANGE[m][1], [mark]) for s in ("val", "test") for m in RANGE]
+        write_scores("market1501", variant, rows)
+    tables.run()
+    assert {row["difference"] for row in read("spig_table1.csv")} == {""}
+
+
+# ---- the rest
+
+
+def test_floors_and_ablation_rows_stand_where_they_belong(project):
+    tables.run()
+    own = [r for r in read("spig_table1.csv") if r["dataset"] == "synthetic"]
+    assert list(dict.fromkeys((r["row"], r["kind"]) for r in own)) == [
+        ("Copy of the source", "floor"),
+        ("Mean training image", "floor"),
+        ("SPIG, this run", "trained"),
+    ]
+    assert {r["n"] for r in own} == {"96"}
+    third = read("spig_table3.csv")
+    rows = list(dict.fromkeys(r["row"] for r in third if r["dataset"] == "deepfashion"))
+    assert rows == [x for name in ("w/o Part", "w/o PNB", "w/o HDCB", "Full") for x in (name, f"{name}, this run")]
+    untrained = [r for r in third if r["row"] == "w/o PNB, this run"]
+    assert untrained
+    assert all(r["value"] == "" for r in untrained)
+    assert cell("spig_table3.csv", dataset="synthetic", row="Full, this run", column="PSNR")["value"]
+    assert "| w/o PNB, this run | – | – | – | – | – |" in text("spig_table3.md")
+
+
+def test_all_scores_holds_every_row_exactly(project):
+    tables.run()
+    written = {(r["variant"], r["step"], r["split"], r["metric"]): r for r in read("all_scores.csv")}
+    expected = [
+        row for v, s in (("copy_source", [0]), ("spig", [30, 60, 90])) for row in training_run("synthetic", v, s)
+    ]
+    assert len(written) == len(expected) + len(training_run("synthetic", "mean_image", [0]))
+    for row in expected:
+        found = written[row["variant"], str(row["step"]), row["split"], row["metric"]]
+        assert float(found["value"]) == row["value"]
+        assert found["marks"].split() == [mark for mark in tables.MARKS if mark in row["marks"]]
+        assert (found["low"] == "") == (row["low"] is None)
+        assert found["protocol"] == row["protocol"]
+
+
+def test_excluded_pairs_show_in_the_number_of_pairs(project):
+    rows = training_run("synthetic", "spig", [30])
+    for row in rows:
+        if row["metric"] == "mask-ssim":
+            row |= {"n": row["n"] - 6, "excluded": 6}
+    write_scores("synthetic", "spig", rows)
+    tables.run()
+    assert any(
+        line.startswith("| SPIG, this run |") and "| 90–96 |" in line for line in text("spig_table1.md").split("\n")
+    )
+
+
+def test_tex_is_escaped():
+    hostile = r"50% of a_b & {c} #1 $x$ ~^ \input{x} <b> | [y]"
+    escaped = tables.tex_escape(hostile)
+    assert escaped == (
+        r"50\% of a\_b \& \{c\} \#1 \$x\$ \textasciitilde{}\textasciicircum{} "
+        r"\textbackslash{}input\{x\} \textless{}b\textgreater{} \textbar{} {[}y{]}"
+    )
+    assert tables.tex_escape("人") == "U+4EBA"
+
+
+def test_tex_and_md_keep_their_grid_with_hostile_names(project):
+    hostile = 'P|A&T_N% <i>"x"'
+    source = layout.PUBLISHED.read_text()
+    doubled = hostile.replace('"', '""')
+    layout.PUBLISHED.write_text(
+        source.replace("SPIG,Table 1,Market-1501,PATN,", f'SPIG,Table 1,Market-1501,"{doubled}",')
+    )
+    tables.run()
+    line = next(line for line in text("spig_table1.md").split("\n") if "A&T_N" in line)
+    assert line.replace(r"\|", "").count("|") == len(tables.COLUMNS) + 3
+    assert "<i>" not in line
+    line = next(line for line in text("spig_table1.tex").split("\n") if r"A\&T\_N\%" in line)
+    assert line.replace(r"\&", "").count("&") == len(tables.COLUMNS) + 1
+
+
+def test_tex_is_plain_and_balanced(project):
+    tables.run()
+    for name in ("spig_table1", "spig_table3", "all_scores"):
+        body = text(f"{name}.tex")
+        assert body.isascii()
+        assert body.count("{") - body.count(r"\{") == body.count("}") - body.count(r"\}")
+        assert body.count(r"\begin{table}") == body.count(r"\end{tabular}") == body.count(r"\end{table}") > 0
+
+
+def test_tables_are_reproducible_and_replaced_as_one(project):
+    tables.run()
+    first = {path.name: path.read_bytes() for path in layout.TABLES.iterdir()}
+    assert set(first) == {
+        *(f"{name}.{kind}" for name in ("spig_table1", "spig_table3", "all_scores") for kind in ("csv", "md", "tex")),
+        "notes.csv",
+        "legend.csv",
+    }
+    (layout.TABLES / "stale.md").write_text("left over")
+    tables.run()
+    assert {path.name: path.read_bytes() for path in layout.TABLES.iterdir()} == first
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "columns"])
+def test_missing_or_empty_scores_are_the_users_error(project, damage):
+    path = layout.scores("synthetic", "spig")
+    if damage == "missing":
+        path.unlink()
+    elif damage == "empty":
+        write_scores("synthetic", "spig", [])
+    else:
+        store.write_table(path, [], schema.REJECTS)
+    with pytest.raises(UserError, match=r"scores\.parquet") as caught:
+        tables.run()
+    assert "\n" not in str(caught.value)
+    assert not layout.TABLES.exists()
