@@ -28,7 +28,15 @@ _BLOCK = 1 << 20
 
 
 class Unavailable(Exception):
-    """The bytes cannot be had: no path, not in the mirror, and no URL or one that does not answer. One clause."""
+    """The bytes cannot be had: no path, not in the mirror, and no URL or one that does not answer.
+
+    `clause` is the reason without what changes from one attempt or machine to the next; str() has that as well.
+    """
+
+    def __init__(self, clause: str, detail: str = ""):
+        super().__init__(f"{clause} ({detail})" if detail else clause)
+        self.clause = clause
+        self.detail = detail
 
 
 class _Cut(Exception):
@@ -67,7 +75,7 @@ def obtain(source: Mapping, key: str) -> Path:
         return _verified(folder / source["file"], wanted, key)
     if source["url"] is not None:
         return download(source["url"], wanted)
-    where = f"not in {MIRROR}={folder}" if folder else f"{MIRROR} is not set"
+    where = f"no {source['file']} in ${MIRROR}" if folder else f"${MIRROR} is not set"
     raise Unavailable(f"{key}: no path, no url, and {where}")
 
 
@@ -105,8 +113,7 @@ def discard(path: Path) -> None:
 def download(url: str, sha256: str | None = None) -> Path:
     """Download `url` (http, https) to `.work/downloads/`, or find it there. `sha256`: eight or more leading digits.
 
-    Raises Unavailable if the server cannot be reached, does not have the file or stops answering, UserError if what
-    it gave is not the file that was wanted.
+    Raises Unavailable if the server cannot be reached, does not have the file, stops answering or gives another file.
     """
     DOWNLOADS.mkdir(parents=True, exist_ok=True)
     name = Path(urlsplit(url).path).name or "download"
@@ -126,7 +133,7 @@ def download(url: str, sha256: str | None = None) -> Path:
             resumed = connected = True
             failures = 0 if after > before else failures + 1
             if failures == TRIES:
-                raise Unavailable(f"{url}: {cut}, {TRIES} times") from None
+                raise Unavailable(f"{url}: gave up", f"{cut}, {TRIES} times") from None
             if failures:
                 time.sleep(pause)
                 pause *= 2
@@ -137,7 +144,7 @@ def download(url: str, sha256: str | None = None) -> Path:
             if resumed:  # pieces of two different files? once more from the start
                 resumed = False
                 continue
-            raise UserError(f"{url}: sha256 is {found}, {layout.PARAMS} says {sha256}; not the file that was wanted")
+            raise Unavailable(f"{url}: not the file that was wanted", f"sha256 {found}, not {sha256}")
         part.replace(done)
         _validator(part).unlink(missing_ok=True)
         return done
@@ -165,7 +172,7 @@ def _open(request: Request, part: Path, connected: bool):
     except URLError as error:  # no connection at all: no use to insist, unless there was one a moment ago
         if connected:
             raise _Cut(f"cannot connect ({error.reason})") from None
-        raise Unavailable(f"{url}: cannot connect ({error.reason})") from None
+        raise Unavailable(f"{url}: cannot connect", str(error.reason)) from None
     except (OSError, HTTPException) as error:
         raise _Cut(f"no answer ({error or type(error).__name__})") from None
 

@@ -1,6 +1,6 @@
 """Parquet in and out: sorted shards with small row groups, written atomically and byte for byte reproducible.
 
-A random read decodes one row group of `ROW_GROUP` rows, about the cost of one JPEG decode; the files open as they
+A random read decodes one row group, about the cost of one JPEG decode; the files open as they
 are in pandas, DuckDB, polars and Hugging Face `datasets`.
 """
 
@@ -57,10 +57,13 @@ def write_table(path: Path, rows: pa.Table | Sequence[Mapping], columns: pa.Sche
         pq.write_table(table, partial, **_FORMAT)
 
 
-def write_shards(folder: Path, rows: Iterable[Mapping], columns: pa.Schema, **metadata: str) -> int:
+def write_shards(
+    folder: Path, rows: Iterable[Mapping], columns: pa.Schema, row_group: int = ROW_GROUP, **metadata: str
+) -> int:
     """Stream rows, in the order given, into `part-*.parquet` under `folder`; return their number.
 
-    Memory holds one row group at a time. No rows still give one empty, readable shard.
+    Memory holds one row group at a time. No rows still give one empty, readable shard. `row_group` (a divisor of
+    SHARD_ROWS) is smaller than usual where a single row is large, so that a random read stays cheap.
     """
     count = 0
     with atomic_directory(folder) as partial:
@@ -76,13 +79,13 @@ def write_shards(folder: Path, rows: Iterable[Mapping], columns: pa.Schema, **me
                 name = partial / f"part-{count // SHARD_ROWS:05d}.parquet"
                 writer = pq.ParquetWriter(name, _with_metadata(columns, metadata), **options)
             if batch:
-                writer.write_table(pa.Table.from_pylist(batch, schema=columns), row_group_size=ROW_GROUP)
+                writer.write_table(pa.Table.from_pylist(batch, schema=columns), row_group_size=row_group)
                 count += len(batch)
                 batch.clear()
 
         for row in rows:
             batch.append(row)
-            if len(batch) == ROW_GROUP:
+            if len(batch) == row_group:
                 flush()
         flush()
         writer.close()
@@ -132,7 +135,8 @@ class RandomReader:
         if position < 0:
             raise KeyError(image_id)
         number, group = self._groups[position]
-        table = self._files[number].read_row_group(group, columns=self._columns)
+        # A row group is too small to share among threads: starting them takes longer than the read.
+        table = self._files[number].read_row_group(group, columns=self._columns, use_threads=False)
         ids = table.column("image_id").to_pylist()
         index = bisect_left(ids, image_id)
         if index == len(ids) or ids[index] != image_id:

@@ -8,8 +8,8 @@ that is the published list of 263,632 pairs, line for line.
 `val` is cut from it: identities are ranked by the SHA-256 of their id, and the first `val_fraction` of them (at least
 one) are kept out of training. `pair_index` is the position in the whole published list.
 
-`pairs.D.test_list`: `official` takes the first `test_pairs` rows of data/D/raw/pairs-test.csv; `sampled` draws that many
-from the same rule on the test keypoint list, without replacement, by the SHA-256 of seed and names.
+`pairs.D.test_list`: `official` takes the first `test_pairs` rows of data/D/raw/pairs-test.csv; `sampled` draws that
+many from the same rule on the test keypoint list, without replacement, by the SHA-256 of seed and names.
 """
 
 import hashlib
@@ -134,6 +134,4 @@ def run(dataset: str) -> None:
     pairs = table(keypoints, layout.raw(dataset), dataset, block)
     store.write_table(layout.pairs(dataset), pairs, schema.PAIRS, dataset=dataset)
     counts = {row["values"]: row["counts"] for row in pc.value_counts(pairs.column("split")).to_pylist()}
-    console.say(
-        f"pairs {dataset}: " + ", ".join(f"{counts.get(split, 0)} {split}" for split in ("train", "val", "test"))
-    )
+    console.say(f"pairs {dataset}: {counts['train']} train, {counts['val']} val, {counts['test']} test")

@@ -1,0 +1,60 @@
+"""Limb distance maps of SPGNet (Lv et al., CVPR 2021): M = exp(kappa d), d the distance in pixels to a limb's segment.
+
+The same function fills the store and serves the loader.
+"""
+
+import numpy as np
+
+from pipeline.pose import LIMBS
+
+# M falls by less than one of 255 levels over a step of 1 / (256 |kappa|) pixels. In these steps the level at distance d
+# is that of the bin's near end, or one less beyond the one place in the bin where rounding tips over. A table is exact
+# and the same on every machine; float exp differs in the last bit from one processor to the next.
+_STEPS = 256
+_LEVEL = np.floor(255 * np.exp(-np.arange(int(np.log(510) * _STEPS) + 2) / _STEPS) + 0.5).astype(np.uint8)
+_TIPS = np.where(_LEVEL > 0, -np.log(np.maximum(_LEVEL - 0.5, 0.5) / 255) * _STEPS, np.inf).astype(np.float32)
+_CHUNK = 4  # limbs at a time: their maps stay in the processor's cache
+_FROM, _TO = (np.array(ends) for ends in zip(*LIMBS, strict=True))
+
+
+def limb_distance_maps(joints: np.ndarray, valid: np.ndarray, height: int, width: int, kappa: float) -> np.ndarray:
+    """round(255 exp(kappa d)) for the twelve limbs of `pose.LIMBS`.
+
+    joints: (N, 18, 2) (x, y) in pixels, pixel centres at integers, may lie outside the image; valid: (N, 18) bool;
+    kappa: < 0, per pixel (the released code has -0.1). Returns uint8 (N, 12, height, width), 255 on the limb; all zero
+    for a limb with a missing end. A limb of no length is a point.
+    """
+    if not kappa < 0:
+        raise ValueError(f"kappa is {kappa}, must be negative")
+    scale = _STEPS * -kappa
+    seen = valid[:, _FROM] & valid[:, _TO]
+    start = joints[:, _FROM][seen].astype(np.float64)
+    along = joints[:, _TO][seen] - start
+    middle = start + along / 2
+    length = np.sqrt((along**2).sum(axis=1, keepdims=True))
+    cos, sin = np.split(np.divide(along, length, out=np.zeros_like(along), where=length > 0), 2, axis=1)
+    cos[length == 0] = 1.0
+    # In the limb's own frame, centred on it: distance along and across are each a sum of a term per row and per column.
+    x = (np.arange(width) - middle[:, :1]) * scale
+    y = (np.arange(height) - middle[:, 1:]) * scale
+    along_x, along_y, across_x, across_y, half = (
+        term.astype(np.float32) for term in (x * cos, y * sin, x * sin, y * cos, length / 2 * scale)
+    )
+    maps = np.zeros((seen.size, height, width), np.uint8)
+    rows = np.flatnonzero(seen)
+    for first in range(0, len(rows), _CHUNK):
+        part = slice(first, first + _CHUNK)
+        beyond = along_y[part, :, None] + along_x[part, None, :]
+        np.abs(beyond, out=beyond)
+        beyond -= half[part, :, None]
+        np.maximum(beyond, 0, out=beyond)  # past the nearer end
+        beyond *= beyond
+        distance = across_y[part, :, None] - across_x[part, None, :]
+        distance *= distance
+        distance += beyond
+        np.sqrt(distance, out=distance)
+        bins = distance.astype(np.intp)
+        levels = _LEVEL.take(bins, mode="clip")  # the last bin is zero, and so is everything farther
+        levels -= distance > _TIPS.take(bins, mode="clip")
+        maps[rows[part]] = levels
+    return maps.reshape(len(joints), len(LIMBS), height, width)

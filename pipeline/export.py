@@ -1,0 +1,77 @@
+"""Write prepared data in the field's own CSV formats, for other code bases.
+
+--what keypoints   `name: [y, ...]: [x, ...]`, -1 for a missing joint; --split train or test
+                   (the published lists come back byte for byte)
+--what pairs       `from,to`; --split
+                     train              the published training list: Repose's train and val pairs, in published order
+                     train-without-val  only the pairs that Repose trains on
+                     val                the pairs kept out of training, to choose checkpoints on
+                     test               the test list
+To stdout, or to --output FILE, which appears whole or not at all. How many rows of what goes to stderr.
+
+  python -m pipeline export --dataset market1501 --what pairs --split train --output market-pairs-train.csv
+"""
+
+import os
+import sys
+from argparse import ArgumentParser
+from collections.abc import Iterable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import datasets, layout, pose, store
+from pipeline.atomic import atomic_file
+from pipeline.datasets import annotations
+from pipeline.errors import UserError
+
+# --split -> the splits of pairs.parquet it stands for.
+_PAIR_SPLITS = {"train": ("train", "val"), "train-without-val": ("train",), "val": ("val",), "test": ("test",)}
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--dataset", required=True, help="a prepared data set, such as synthetic or market1501")
+    parser.add_argument("--what", required=True, choices=("keypoints", "pairs"))
+    parser.add_argument("--split", required=True, choices=tuple(_PAIR_SPLITS), help="see above")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write here instead of to stdout")
+
+
+def _in_split(table: pa.Table, splits: tuple[str, ...]) -> pa.Table:
+    return table.filter(pc.is_in(table.column("split"), pa.array(splits)))
+
+
+def keypoints(dataset: str, split: str) -> tuple[str, Iterable[str]]:
+    """What it is, and the lines of the keypoint list of one split, in the order of the file it came from."""
+    if split not in datasets.SPLITS:
+        raise UserError(f"export: keypoints have no split {split}; use {' or '.join(datasets.SPLITS)}")
+    table = _in_split(store.read_table(layout.keypoints(dataset)), (split,)).sort_by("row")
+    joints, valid = pose.batch_arrays(table.column("keypoints"))
+    lines = annotations.keypoint_lines(table.column("image_id").to_pylist(), joints, valid)
+    return f"{len(table)} rows of keypoints ({split})", lines
+
+
+def pairs(dataset: str, split: str) -> tuple[str, Iterable[str]]:
+    """What it is, and the lines of a pair list, in published order."""
+    table = _in_split(store.read_table(layout.pairs(dataset)), _PAIR_SPLITS[split]).sort_by("pair_index")
+    counts = {row["values"]: row["counts"] for row in pc.value_counts(table.column("split")).to_pylist()}
+    parts = " + ".join(f"{counts.get(part, 0)} {part}" for part in _PAIR_SPLITS[split])
+    described = f"{len(table)} pairs ({split}: {parts})"
+    names = (table.column(column).to_pylist() for column in ("source_id", "target_id"))
+    return described, annotations.pair_lines(zip(*names, strict=True))
+
+
+def run(dataset: str, what: str, split: str, output: Path | None) -> None:
+    """Write one list. Raises UserError if the stage that prepares it has not run."""
+    datasets.get(dataset)
+    described, lines = {"keypoints": keypoints, "pairs": pairs}[what](dataset, split)
+    if output is None:
+        try:
+            sys.stdout.buffer.writelines(line.encode() for line in lines)
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:  # `| head`: the reader has what it wanted
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    else:
+        with atomic_file(output) as partial, partial.open("wb") as handle:
+            handle.writelines(line.encode() for line in lines)
+    print(f"export {dataset}: {described} to {output or 'stdout'}", file=sys.stderr)
