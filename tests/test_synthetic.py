@@ -168,6 +168,25 @@ def test_raster_hits_the_nearest_surface(drawn):
         assert np.all(depth[rows, columns] <= first)
 
 
+def test_garments_open_in_front_alone():
+    """An open coat shows the shirt in a strip down its front and nowhere on its back; a neckline shows skin."""
+    upright = body.Pose(0, (0, 0, 0), (0, 0, 0), ((20, 0, 0, 5, 0),) * 2, ((0, 0, 0, 2, 0),) * 2)
+    coats = 0
+    for scene in synthetic.scenes(5, "train", 16, 1):
+        who = replace(scene.identity, opening=0.03, scarf=False)
+        if who.top != 7:
+            continue
+        coats += 1
+        for yaw, seen in ((0.0, 5), (180.0, 7)):
+            shown = still(replace(scene, identity=who, pose=upright), yaw=yaw, scale=0.8, shift=(0.0, 0.0))
+            drawing = synthetic.render(shown)
+            chest = drawing.joints[[1, 1, 8, 11]].mean(0)
+            row, column = pixel(chest)
+            assert drawing.parsing[row, column] == seen
+            assert set(drawing.parsing[row, [column - 7, column + 7]]) == {7}
+    assert coats >= 3
+
+
 def test_light_and_background_leave_the_truth_alone(drawn):
     scene, drawing = drawn[2]
     other = drawn[-1][0]
@@ -242,6 +261,7 @@ def test_occlusion_follows_the_turn():
         right, left = [2, 3, 4, 8, 9, 14, 16], [5, 6, 7, 11, 12, 15, 17]
         assert occluded[90.0][right].all()  # at 90 degrees the left side is near
         assert not occluded[90.0][[5, 6, 7, 12, 15]].any()
+        assert occluded[90.0][11]  # the near hip, behind the hanging arm
         assert occluded[270.0][left].all()
         assert not occluded[270.0][[2, 3, 4, 9, 14]].any()
 
