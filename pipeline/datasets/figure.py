@@ -330,13 +330,12 @@ def _head(tailor: _Tailor, who: Identity):
 def _arm(tailor: _Tailor, who: Identity, side: float, arm: int, skin: int):
     size, g = sizes(who), who.girth
     paint = OUTER if who.top == 7 else TOP
-    radii = np.array([(0.030, 0.030, 0.024), (0.024, 0.0245, 0.017)]) * g
+    radii = np.array([(0.0265, 0.0295, 0.024), (0.024, 0.0245, 0.017)]) * g
     lengths = size["arm"], size["forearm"]
     tailor.limb(arm, lengths, radii, skin, who.sleeve, who.top, paint, 0.7 * who.loose + 0.002)
     cap = (who.top, paint) if who.sleeve else (skin, SKIN)
-    tailor.ball(
-        arm, (-side * 0.006, 0.014, 0), (0.035 * g + 0.5 * who.loose, 0.037 * g, 0.035 * g + 0.5 * who.loose), *cap
-    )
+    deltoid = 0.033 * g + 0.5 * who.loose
+    tailor.ball(arm, (-side * 0.008, 0.016, 0), (deltoid, 0.036 * g, deltoid), *cap)
     hand = (3, GLOVE) if who.gloves else (skin, SKIN)
     t = 1.15 if who.gloves else 1.0
     tailor.ball(arm + 2, (0, 0.030, 0), (0.012 * t, 0.038, 0.022 * t), *hand)

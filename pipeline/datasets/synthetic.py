@@ -367,7 +367,7 @@ def render(scene: Scene, height: int = 128, width: int = 64) -> Rendering:
     samples[rows, columns, :3] = paint
     samples[rows, columns, 3] = 1
     samples = _tent(_tent(samples).transpose(1, 0, 2)).transpose(1, 0, 2)
-    image = samples[..., :3] + (1 - samples[..., 3:]) * _backdrop(scene.background, bones, height, width)
+    image = samples[..., :3] + (1 - samples[..., 3:]) * _backdrop(scene, bones, height, width)
     image *= np.array(scene.light.tint, np.float32)
     image = np.clip(image + 0.5, 0, 255).astype(np.uint8)
 
@@ -474,8 +474,9 @@ def _joints(who: Identity, bones, part, depth) -> tuple[np.ndarray, np.ndarray]:
     return np.where(inside[:, None], points[:, :2], np.nan).astype(np.float32), occluded
 
 
-def _backdrop(ground: Background, bones, height: int, width: int) -> np.ndarray:
-    """Background (height, width, 3) float32 with a soft shadow under the feet."""
+def _backdrop(scene: Scene, bones, height: int, width: int) -> np.ndarray:
+    """Background (height, width, 3) float32, with a stool behind who sits and a soft shadow under the feet."""
+    ground = scene.background
     rng = _random(ground.noise)
     y = ((np.arange(height, dtype=np.float32) + 0.5) / height)[:, None]
     x = ((np.arange(width, dtype=np.float32) - (width - 1) / 2) / height)[None]
@@ -510,6 +511,12 @@ def _backdrop(ground: Background, bones, height: int, width: int) -> np.ndarray:
     stature = math.sqrt((bones[0, :, 0] ** 2).sum())
     cx, cy = feet[:, 0].mean(), feet[:, 1].max() + 0.03 * stature
     rx, ry = 0.5 * abs(float(feet[0, 0] - feet[1, 0])) + 0.16 * stature, 0.045 * stature
+    if min(leg[1] for leg in scene.pose.legs) > 60:  # a stool
+        across = np.abs(x * height + (width - 1) / 2 - bones[0, 0, 3]) / stature
+        down = (y * height - 0.5 - bones[0, 1, 3]) / stature
+        stool = (down > 0.06) & (down < 0.10) & (across < 0.13)
+        stool |= (down > 0.06) & (y * height < cy + 0.01 * stature) & (np.abs(across - 0.09) < 0.018)
+        picture = np.where(stool[..., None], 0.7 * dark, picture)
     shadow = ((x * height + (width - 1) / 2 - cx) / rx) ** 2 + ((y * height - 0.5 - cy) / ry) ** 2
     return (picture * (1 - 0.4 * np.clip(1 - shadow, 0, 1))[..., None]).astype(np.float32)
 
