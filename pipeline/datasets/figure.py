@@ -245,7 +245,8 @@ def _torso(tailor: _Tailor, who: Identity):
     tailor.cone(CHEST, (0, neck - 0.009, 0.002), (0, neck - 0.046, 0.002), slope, *dress, 0.68, front)
     if who.bust:
         for side in SIDES:
-            tailor.ball(CHEST, (side * 0.038, -0.108, -0.036 * g), (who.bust,) * 3, *dress, strip=front)
+            radii = np.array((1.2, 1.2, 1.3)) * who.bust
+            tailor.ball(CHEST, (side * 0.036, -0.100, -0.032 * g), radii, *dress, strip=front)
     tailor.cone(CHEST, (0, neck + 0.03, 0), (0, neck - 0.07, -0.010), (0.031 * g, 0.028 * g), 13, SKIN)
     if top == 7:
         tailor.cone(CHEST, (0, neck + 0.004, 0.004), (0, neck - 0.046, 0.006), (0.052, 0.040), *dress, 0.95, front)
