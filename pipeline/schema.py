@@ -73,6 +73,14 @@ DISTANCE_MAPS = pa.schema(
     ]
 )
 
+DETECTED = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("split", pa.string()),  # val | test: of the pairs whose target the image is
+        ("keypoints", POINTS),  # as the detector sees them, not as annotated
+    ]
+)
+
 SCORES = pa.schema(
     [
         ("dataset", pa.string()),

@@ -35,7 +35,7 @@ def blob(height: int, width: int, x: float, y: float, sigma: float) -> np.ndarra
     return np.round(255 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * sigma**2))).astype(np.uint8)
 
 
-@pytest.mark.parametrize(("height", "width"), [(128, 64), (256, 256), (256, 176), (100, 50)])
+@pytest.mark.parametrize(("height", "width"), [(128, 64), (256, 256), (256, 176), (64, 33)])
 def test_peaks_come_back_in_pixels_of_the_image_that_was_given(colour_network, height, width):
     places = {0: (0.3, 0.2), 1: (0.62, 0.5), 2: (0.45, 0.81)}  # red, green, blue: x and y as shares of the size
     image = np.zeros((height, width, 3), np.uint8)
@@ -81,7 +81,7 @@ def test_peaks_of_flat_maps_and_at_borders_stay_in_the_cell():
 
 
 def test_files_that_are_no_network_are_one_line(tmp_path):
-    with pytest.raises(UserError, match="want one .xml"):
+    with pytest.raises(UserError, match=r"want one \.xml"):
         OpenPose([tmp_path / "net.bin"])
     (tmp_path / "net.xml").write_text("no network")
     with pytest.raises(UserError, match="openvino cannot read it"):

@@ -1,0 +1,305 @@
+"""Score every checkpoint of a variant on the validation and the test pairs.
+
+Reads   runs/D/V/checkpoints, data/D/reference (which pairs, which networks, the real images' statistics),
+        runs/D/detector/checkpoints, data/D/images, data/D/keypoints.parquet, data/D/pairs.parquet.
+Writes  reports/scores/D/V/
+          scores.parquet    a row for each step, split and metric: value, bootstrap 95 % interval, protocol, marks
+          pairs.parquet     a row for each step and pair, a column for each metric that has a value per pair
+          samples.parquet   the last checkpoint's first `samples` test pairs as images
+
+One pass over the pairs feeds all metrics; memory does not grow with their number, and no value depends on `batch`.
+Every image is judged as the 8-bit picture that would be saved, and pairs are matched by pair_index, never by order.
+FID is computed on the test pairs only. A run that was stopped goes on after the last checkpoint it finished.
+
+Marks say how a number differs from the paper's set-up: `weights`, `steps`, `width` and `data` come from training;
+`metric-weights` means that the metric's own network has random weights because the published ones were missing.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+
+from pipeline import checkpoints, console, layout, params, pose, schema, store
+from pipeline.atomic import atomic_directory
+from pipeline.device_data import PairData, device
+from pipeline.errors import UserError
+from pipeline.metrics import METRICS
+from pipeline.metrics.networks import BATCH, in_batches
+from pipeline.metrics.pose_mask import pose_masks
+from pipeline.metrics.stream import PairScores, Score
+from pipeline.stages import reference
+from pipeline.stages.reference import Detector, Reference, images_of, joints_of
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@dataclass(frozen=True)
+class Params:
+    batch: int
+    seed: int
+    bootstrap: int
+    samples: int
+    device: str
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What all scores of a data set share."""
+
+    reference: Reference
+    networks: Mapping[str, nn.Module]
+    detector: Detector
+
+
+@dataclass(frozen=True)
+class Split:
+    """The pairs of one split that are scored, and their targets' pose masks."""
+
+    name: str
+    data: PairData
+    masks: dict[int, np.ndarray]  # by row of `data.images`: (H, W) uint8 {0, 1}
+
+    @property
+    def pair_ids(self) -> list[int]:
+        return self.data.pair_index.tolist()
+
+
+def metric_names(networks: Iterable[str], split: str) -> list[str]:
+    """The metrics of a split, in the order of the tables."""
+    at_hand = {"masks", "joints", *networks}
+    names = [name for name, metric in METRICS.items() if at_hand.issuperset(metric.needs)]
+    return [name for name in names if split == "test" or METRICS[name].features is None]
+
+
+def open_protocol(dataset: str, where: torch.device) -> Protocol:
+    """The networks and the detector that the reference was made with. Raises UserError if they are no longer there."""
+    made = reference.read(dataset)
+    detector = reference.open_detector(dataset, where)
+    if {"name": detector.name, **detector.provenance} != made.described["detector"]:
+        raise UserError(f"{layout.reference(dataset)}: made with another joint detector; run reference again")
+    return Protocol(made, reference.open_networks(made.described["networks"], where), detector)
+
+
+def open_split(dataset: str, name: str, where: torch.device, made: Reference) -> Split:
+    data = reference.load_scored_pairs(dataset, name, where, made)
+    targets = data.pairs[:, 1].unique()
+    masks = pose_masks(*joints_of(data, targets), data.height, data.width)  # once, not again for every checkpoint
+    return Split(name, data, dict(zip(targets.tolist(), masks, strict=True)))
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """(B, 3, H, W) in [-1, 1] -> (B, H, W, 3) uint8 RGB: the picture that would be saved. Clips what lies outside."""
+    return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def generate(generator: nn.Module, data: PairData, batch: int, what: str) -> Iterator[tuple[list[int], np.ndarray]]:
+    """Yield pair ids and generated images (n, H, W, 3) uint8, `batch` pairs at a time.
+
+    The generator runs on a fixed number of pairs whatever `batch` is, so that no image depends on it. Raises UserError
+    if it returns a value that is not finite, naming `what`.
+    """
+
+    def forward(*inputs: Tensor) -> Tensor:
+        return generator(*inputs).image.float()
+
+    for rows in torch.arange(len(data)).split(batch):
+        pairs = data.batch(rows)
+        inputs = (pairs.source, pairs.source_joints, pairs.source_valid, pairs.target_joints, pairs.target_valid)
+        images = in_batches(forward, data.device, *inputs)
+        if not images.isfinite().all():
+            raise UserError(f"{what}: generates values that are not finite; the training diverged, train again")
+        yield data.pair_index[rows].tolist(), to_uint8(images).cpu().numpy()
+
+
+def score_images(
+    split: Split,
+    generated: Iterable[tuple[Sequence[int], np.ndarray]],
+    protocol: Protocol,
+    bootstrap: int,
+    seed: int,
+) -> tuple[dict[str, np.ndarray], dict[str, Score]]:
+    """Score any method's images: (pair ids, images (n, H, W, 3) uint8 RGB) in any order and grouping, each pair once.
+
+    Returns the values of each pair, in the order of the split, and the scores. Raises UserError for an unknown, missing
+    or repeated pair and for images of another size than the targets.
+    """
+    names = metric_names(protocol.networks, split.name)
+    scores = PairScores(split.pair_ids, names, protocol.networks, {"fid": protocol.reference.fid})
+    position = {pair_id: row for row, pair_id in enumerate(split.pair_ids)}
+    with console.progress(f"score {split.name}", len(split.data)) as advance:
+        for pair_ids, images in generated:
+            unknown = [pair_id for pair_id in pair_ids if pair_id not in position]
+            if unknown:
+                raise UserError(
+                    f"scores: pair {unknown[0]} is not a {split.name} pair; remove its image or fix its name"
+                )
+            images = np.array(images, order="C")  # a copy: torch refuses the negative strides of an image read as BGR
+            targets = split.data.pairs[[position[pair_id] for pair_id in pair_ids], 1]
+            scores.update(
+                pair_ids,
+                images,
+                images_of(split.data, targets),
+                np.stack([split.masks[row] for row in targets.tolist()]),
+                protocol.detector.find(images),
+                joints_of(split.data, targets),
+            )
+            advance(len(pair_ids))
+    values, totals = scores.compute(bootstrap, seed)
+    special = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in scores.counts.items() if count)
+    console.say(f"  {split.name}: {len(split.data)} pairs" + (f"; {special}" if special else ""))
+    return values, totals
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def score_rows(
+    scores: Mapping[str, Score], protocol: Protocol, split: str, step: int, variant: str, marks: Sequence[str]
+) -> list[dict]:
+    """Rows of `schema.SCORES`. `marks` are the training's; the metric network's own is added here."""
+    described, rows = protocol.reference.described, []
+    for name, score in scores.items():
+        metric = METRICS[name]
+        redetected = "joints" in metric.needs
+        rows.append(
+            {
+                "dataset": described["dataset"],
+                "variant": variant,
+                "step": step,
+                "split": split,
+                "metric": name,
+                "protocol": metric.protocol + (f" by {protocol.detector.name}" if redetected else ""),
+                "value": _number(score.value),
+                "low": _number(score.low),
+                "high": _number(score.high),
+                "n": score.n,
+                "excluded": score.excluded,
+                "ceiling": described["pckh_ceiling"][split] if redetected else None,
+                "higher_is_better": metric.higher_is_better,
+                "marks": [*marks, *(f"metric-{mark}" for mark in score.marks)],
+            }
+        )
+    return rows
+
+
+def pair_rows(split: Split, values: Mapping[str, np.ndarray], step: int) -> pa.Table:
+    """`schema.PAIR_SCORE_KEYS`, then a column a metric; a pair without a value (no head box, say) is null."""
+    table = reference.pair_table(split.data, split.name)
+    table = table.add_column(0, "step", pa.array([step] * len(table), pa.int64()))
+    for name, column in values.items():
+        table = table.append_column(name, pa.array(column, pa.float64(), from_pandas=True))
+    return table
+
+
+def sample_rows(dataset: str, split: Split, generator: nn.Module, count: int, step: int, what: str) -> list[dict]:
+    """The first `count` pairs as rows of `schema.SAMPLES`: source and target as stored, the generated image as PNG."""
+    stored = store.RandomReader(layout.images(dataset), ["image"])
+    rows: list[dict] = []
+    for pair_ids, images in generate(generator, split.data, BATCH, what):
+        for pair_id, image in zip(pair_ids, images, strict=True):
+            if len(rows) == count:
+                return rows
+            source, target = split.data.pairs[len(rows)].tolist()
+            joints, valid = joints_of(split.data, torch.tensor([target], device=split.data.device))
+            encoded, png = cv2.imencode(".png", image[:, :, ::-1])
+            assert encoded
+            rows.append(
+                {
+                    "step": step,
+                    "pair_index": pair_id,
+                    "source_id": split.data.ids[source],
+                    "target_id": split.data.ids[target],
+                    "source": stored[split.data.ids[source]]["image"],
+                    "target": stored[split.data.ids[target]]["image"],
+                    "generated": {"bytes": png.tobytes(), "path": None},
+                    "target_keypoints": pose.from_array(joints[0], valid[0]),
+                }
+            )
+    return rows
+
+
+def _code_digest() -> str:
+    """Of all our sources: a run stopped before an edit does not go on after it."""
+    files = sorted(file for folder in ("pipeline", "models") for file in (ROOT / folder).rglob("*.py"))
+    lines = "".join(f"{reference.digest(file)}  {file.relative_to(ROOT)}\n" for file in files)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def score_checkpoint(
+    dataset: str, variant: str, step: int, splits: Sequence[Split], protocol: Protocol, block: Params, samples: int
+) -> tuple[list[dict], list[pa.Table], list[dict]]:
+    """Rows of scores, pairs and samples of one checkpoint; `samples` of the test pairs."""
+    folder = layout.checkpoints(dataset, variant)
+    generator, meta = checkpoints.load(folder, step)
+    what = str(checkpoints.path(folder, step))
+    described = protocol.reference.described
+    if (meta["height"], meta["width"]) != (described["height"], described["width"]):
+        sizes = [f"{size['height']} x {size['width']}" for size in (meta, described)]
+        raise UserError(f"{what}: trained for images of {sizes[0]}, the data set has {sizes[1]}; train again")
+    scores, pairs, shown = [], [], []
+    for split in splits:
+        generator.to(split.data.device)
+        generated = generate(generator, split.data, block.batch, what)
+        values, totals = score_images(split, generated, protocol, block.bootstrap, block.seed)
+        scores += score_rows(totals, protocol, split.name, step, variant, meta["marks"])
+        pairs.append(pair_rows(split, values, step))
+        if split.name == "test" and samples:
+            shown = sample_rows(dataset, split, generator, samples, step, what)
+    return scores, pairs, shown
+
+
+def _finished(state: Path, scores: list[dict], pairs: Sequence[pa.Table], samples: list[dict]) -> None:
+    with atomic_directory(state) as partial:
+        store.write_table(partial / "scores.parquet", scores, schema.SCORES)
+        table = pa.concat_tables(pairs)
+        store.write_table(partial / "pairs.parquet", table, table.schema)
+        store.write_table(partial / "samples.parquet", samples, schema.SAMPLES)
+
+
+def run(dataset: str, variant: str) -> None:
+    block = params.block(Params, "score", dataset)
+    folder = layout.checkpoints(dataset, variant)
+    meta = checkpoints.meta(folder)
+    steps = checkpoints.steps(folder)
+    if not steps:
+        raise UserError(
+            f"{folder}: no checkpoint; run: python -m pipeline train --dataset {dataset} --variant {variant}"
+        )
+
+    where = device(block.device)
+    protocol = open_protocol(dataset, where)
+    settings = {**asdict(block), "batch": None, "device": str(where), "meta": meta, "torch": torch.__version__}
+    settings["code"] = _code_digest()
+    splits: list[Split] = []  # loaded when the first checkpoint needs them
+    states = []
+    for step in steps:
+        samples = block.samples if step == steps[-1] else 0
+        parts = [settings, samples, protocol.reference.digest, reference.digest(checkpoints.path(folder, step))]
+        key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        state = layout.work("score", dataset, variant) / f"{step:07d}-{key[:32]}"
+        states.append(state)
+        if state.is_dir():
+            console.say(f"{variant} step {step}: scored before")
+            continue
+        console.say(f"{variant} step {step}")
+        if not splits:
+            splits = [open_split(dataset, name, where, protocol.reference) for name in reference.SPLITS]
+        _finished(state, *score_checkpoint(dataset, variant, step, splits, protocol, block, samples))
+
+    outputs = (("scores", layout.scores), ("pairs", layout.pair_scores), ("samples", layout.samples))
+    for name, path in outputs:
+        table = pa.concat_tables([store.read_table(state / f"{name}.parquet") for state in states])
+        columns = table.schema.remove_metadata()
+        store.write_table(path(dataset, variant), table.combine_chunks(), columns)
+    for old in set(layout.work("score", dataset, variant).iterdir()) - set(states):
+        shutil.rmtree(old)

@@ -1,0 +1,332 @@
+"""The score stage on a small drawn data set, with reference variants whose values can be worked out by hand."""
+
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from models.variants import VARIANTS
+from pipeline import checkpoints, layout, params, schema, store
+from pipeline.device_data import load_pairs
+from pipeline.errors import UserError
+from pipeline.metrics import METRICS, networks
+from pipeline.stages import reference, score
+from tests.test_reference import (
+    CPU,
+    HEIGHT,
+    WIDTH,
+    build_project,
+    seeing,
+    stored_images,
+    true_joints,
+    write_checkpoints,
+)
+
+OUTPUTS = (layout.scores, layout.pair_scores, layout.samples)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _small_batches_on_one_thread():
+    """Networks see 4 images at a time, not 16: Inception is most of this file."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(networks, "BATCH", 4)
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """The project with copy_source scored on synthetic; tests that change it change a copy."""
+    folder = tmp_path_factory.mktemp("project")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        build_project(folder)
+        reference.run("synthetic")
+        score.run("synthetic", "copy_source")
+        yield folder
+    params.load.cache_clear()
+
+
+@pytest.fixture
+def copied(project, tmp_path, monkeypatch):
+    shutil.copytree(project, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    params.load.cache_clear()
+    yield tmp_path / "copy"
+    params.load.cache_clear()
+
+
+def rows(dataset: str = "synthetic", variant: str = "copy_source") -> list[dict]:
+    return store.read_table(layout.scores(dataset, variant)).to_pylist()
+
+
+def pairs(dataset: str = "synthetic", variant: str = "copy_source") -> list[dict]:
+    return store.read_table(layout.pair_scores(dataset, variant)).to_pylist()
+
+
+def output_bytes() -> list[bytes]:
+    return [path("synthetic", "copy_source").read_bytes() for path in OUTPUTS]
+
+
+def test_one_row_a_step_split_and_metric(project):
+    assert store.read_table(layout.scores("synthetic", "copy_source")).schema.remove_metadata() == schema.SCORES
+    both = ["ssim", "psnr", "mask-ssim", "mask-psnr", "lpips-alex-v0.1", "mask-lpips-alex-v0.1", "pckh@0.5"]
+    expected = [(step, "val", name) for step in (0, 5) for name in both]
+    expected += [(step, "test", name) for step in (0, 5) for name in [*both, "fid"]]
+    assert sorted((row["step"], row["split"], row["metric"]) for row in rows()) == sorted(expected)
+    for row in rows():
+        assert (row["dataset"], row["variant"]) == ("synthetic", "copy_source")
+        assert row["n"] + row["excluded"] == {"val": 3, "test": 7}[row["split"]]
+        assert row["protocol"].startswith(METRICS[row["metric"]].protocol)
+        assert row["higher_is_better"] == METRICS[row["metric"]].higher_is_better
+        if row["metric"] == "pckh@0.5":
+            ceiling = reference.read("synthetic").described["pckh_ceiling"][row["split"]]
+            assert row["ceiling"] == ceiling
+            assert "our detector, synthetic step 20" in row["protocol"]
+        else:
+            assert row["ceiling"] is None
+
+
+def test_every_pair_has_the_values_of_its_own_two_images(project):
+    stored = store.read_table(layout.pairs("synthetic")).to_pylist()
+    known = {(row["split"], row["pair_index"]): (row["source_id"], row["target_id"]) for row in stored}
+    table = pairs()
+    assert [(row["step"], row["split"]) for row in table] == [
+        (step, split) for step in (0, 5) for split in ["val"] * 3 + ["test"] * 7
+    ]
+    assert list(table[0])[:5] == [name for name, _ in schema.PAIR_SCORE_KEYS]
+    for row in table:
+        assert known[row["split"], row["pair_index"]] == (row["source_id"], row["target_id"])
+        source, target = stored_images([row["source_id"], row["target_id"]])
+        ssim = structural_similarity(
+            source,
+            target,
+            channel_axis=2,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+            data_range=255,
+        )
+        assert row["ssim"] == pytest.approx(ssim, abs=1e-9)
+        assert row["psnr"] == pytest.approx(peak_signal_noise_ratio(target, source, data_range=255), abs=1e-9)
+
+
+def test_interval_holds_the_mean_of_the_pairs(project):
+    table = pairs()
+    for row in rows():
+        if row["metric"] == "fid":
+            assert row["value"] > 0
+            assert row["low"] is row["high"] is None
+            continue
+        assert row["low"] <= row["value"] <= row["high"]
+        if row["metric"] == "pckh@0.5":  # pools joints
+            continue
+        mine = [pair for pair in table if (pair["step"], pair["split"]) == (row["step"], row["split"])]
+        assert row["value"] == pytest.approx(np.mean([pair[row["metric"]] for pair in mine]), abs=1e-12)
+        assert row["low"] < row["value"] < row["high"]
+
+
+def test_marks_tell_training_from_the_metrics_own_network(project):
+    for row in rows():
+        seeded = "lpips" in row["metric"] or row["metric"] == "fid"
+        assert row["marks"] == ["steps", "data"] + ["metric-weights"] * seeded
+
+
+def test_samples_hold_stored_bytes_and_the_generated_image(project):
+    table = store.read_table(layout.samples("synthetic", "copy_source"))
+    assert table.schema.remove_metadata() == schema.SAMPLES
+    reader = store.RandomReader(layout.images("synthetic"), ["image"])
+    keypoints = {
+        row["image_id"]: row["keypoints"] for row in store.read_table(layout.keypoints("synthetic")).to_pylist()
+    }
+    first = [row["pair_index"] for row in pairs() if (row["step"], row["split"]) == (5, "test")][:2]
+    assert [row["pair_index"] for row in table.to_pylist()] == first
+    for row in table.to_pylist():
+        assert row["step"] == 5
+        assert row["source"] == reader[row["source_id"]]["image"]
+        assert row["target"] == reader[row["target_id"]]["image"]
+        assert row["target_keypoints"] == keypoints[row["target_id"]]
+        picture = cv2.imdecode(np.frombuffer(row["generated"]["bytes"], np.uint8), cv2.IMREAD_COLOR)
+        assert np.array_equal(picture[:, :, ::-1], stored_images([row["source_id"]])[0])
+
+
+def test_perfect_images_score_perfectly(project, copied):
+    reference.run("market1501")  # pairs of an image with itself, LPIPS on SqueezeNet
+    score.run("market1501", "copy_source")
+    values = {row["metric"]: row for row in rows("market1501") if row["split"] == "test" and row["step"] == 5}
+    assert values["ssim"]["value"] == values["mask-ssim"]["value"] == 1
+    assert values["lpips-squeeze-v0.1"]["value"] == values["mask-lpips-squeeze-v0.1"]["value"] == 0
+    assert values["psnr"]["value"] == pytest.approx(10 * np.log10(255**2 * 3 * HEIGHT * WIDTH))
+    assert values["fid"]["value"] == pytest.approx(0, abs=1e-6)
+    assert values["pckh@0.5"]["value"] == values["pckh@0.5"]["ceiling"]  # the generated images are the real ones
+    assert values["ssim"]["n"] == 8
+
+
+def test_pckh_judges_generated_images_by_the_targets_joints(project, copied, monkeypatch):
+    data = load_pairs("synthetic", "test", CPU, 7)
+    sources = {data.ids[row] for row in data.pairs[:, 0].tolist()}
+    blind = min(sources)
+    memory = true_joints(sorted(sources - {blind}))
+    detector = seeing(memory)("synthetic", CPU)
+    made = reference.read("synthetic")
+    protocol = score.Protocol(made, {}, detector)  # no feature networks: only metrics that need none
+    split = score.open_split("synthetic", "test", CPU, made)
+    generator = VARIANTS["copy_source"].build(HEIGHT, WIDTH, 1.0).eval()
+    values, totals = score.score_images(split, score.generate(generator, data, 3, "here"), protocol, 100, 0)
+    assert set(values) == {"ssim", "psnr", "mask-ssim", "mask-psnr", "pckh@0.5"}
+
+    right = counted = 0
+    for (source, target), share in zip(data.pairs.tolist(), values["pckh@0.5"], strict=True):
+        head = [0, 1, 14, 15, 16, 17]
+        box = (data.joints[target, head].amax(0) - data.joints[target, head].amin(0)) / 2
+        near = ((data.joints[source] - data.joints[target]).abs() < box).all(1)
+        near &= data.valid[source] & data.valid[target] & (data.ids[source] != blind)
+        assert share == pytest.approx(float(near.sum() / data.valid[target].sum()))
+        right, counted = right + int(near.sum()), counted + int(data.valid[target].sum())
+    assert totals["pckh@0.5"].value == pytest.approx(right / counted)
+    assert 0 < right < counted
+
+
+def test_images_are_matched_by_id_in_any_order(project):
+    made = reference.read("synthetic")
+    protocol = score.Protocol(made, {}, reference.open_detector("synthetic", CPU))
+    split = score.open_split("synthetic", "test", CPU, made)
+    generator = VARIANTS["copy_source"].build(HEIGHT, WIDTH, 1.0).eval()
+    batches = list(score.generate(generator, split.data, 2, "here"))
+    turned = [(ids[::-1], images[::-1]) for ids, images in batches[::-1]]
+    straight, totals = score.score_images(split, batches, protocol, 100, 0)
+    shuffled, totals_shuffled = score.score_images(split, turned, protocol, 100, 0)
+    assert totals == totals_shuffled
+    for name, values in straight.items():
+        assert np.array_equal(values, shuffled[name])
+    assert len(set(straight["ssim"])) > 1
+    with pytest.raises(UserError, match="have no generated image"):
+        score.score_images(split, batches[:-1], protocol, 100, 0)
+    with pytest.raises(UserError, match="99 is not a test pair"):
+        score.score_images(split, [([99], batches[0][1][:1])], protocol, 100, 0)
+    with pytest.raises(UserError, match="equal size"):
+        score.score_images(split, [(ids, images[:, 1:]) for ids, images in batches], protocol, 100, 0)
+
+
+def test_values_do_not_depend_on_the_batch(project, copied):
+    before, before_pairs, samples = rows(), pairs(), output_bytes()[2]
+    shutil.rmtree(layout.WORK)
+    (copied / "params.yaml").write_text((copied / "params.yaml").read_text().replace("batch: 4", "batch: 3"))
+    params.load.cache_clear()
+    score.run("synthetic", "copy_source")
+    assert pairs() == before_pairs
+    assert output_bytes()[2] == samples
+    for old, new in zip(before, rows(), strict=True):
+        assert {**old, "value": 0} == {**new, "value": 0}
+        assert new["value"] == pytest.approx(old["value"], rel=1e-9 if old["metric"] == "fid" else 0)
+
+
+def test_a_network_generates_the_same_pictures_in_any_batch(project):
+    torch.manual_seed(2)
+    generator = VARIANTS["spig"].build(HEIGHT, WIDTH, 0.25).eval()
+    data = load_pairs("synthetic", "test", CPU, 7)
+    whole = np.concatenate([images for _, images in score.generate(generator, data, 7, "here")])
+    parts = np.concatenate([images for _, images in score.generate(generator, data, 2, "here")])
+    assert whole.dtype == np.uint8
+    assert np.array_equal(whole, parts)
+    assert len(np.unique(whole)) > 20
+
+
+def test_a_stopped_run_goes_on_where_it_was_and_ends_with_the_same_bytes(project, copied, monkeypatch):
+    whole = output_bytes()
+    shutil.rmtree(layout.WORK)
+    for path in OUTPUTS:
+        path("synthetic", "copy_source").unlink()
+    scored, stop, once = [], [5], score.score_checkpoint
+
+    def counted(dataset, variant, step, *rest):
+        if step in stop:
+            raise KeyboardInterrupt
+        scored.append(step)
+        return once(dataset, variant, step, *rest)
+
+    monkeypatch.setattr(score, "score_checkpoint", counted)
+    with pytest.raises(KeyboardInterrupt):
+        score.run("synthetic", "copy_source")
+    assert scored == [0]
+    assert not any(path("synthetic", "copy_source").exists() for path in OUTPUTS)
+    stop.clear()
+    score.run("synthetic", "copy_source")
+    assert scored == [0, 5]
+    assert output_bytes() == whole
+
+
+def test_what_was_scored_before_serves_only_the_same_question(project, copied, monkeypatch):
+    asked = []
+
+    def noted(dataset, variant, step, *rest):
+        asked.append(step)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(score, "score_checkpoint", noted)
+    score.run("synthetic", "copy_source")
+    assert asked == []
+    folder = layout.checkpoints("synthetic", "copy_source")
+
+    def asks(step: int) -> None:
+        with pytest.raises(KeyboardInterrupt):
+            score.run("synthetic", "copy_source")
+        assert asked.pop() == step
+
+    checkpoints.save(folder, 7, VARIANTS["copy_source"].build(HEIGHT, WIDTH, 1.0))
+    asks(5)  # no longer the last one: its samples are not wanted, and step 7's are
+    checkpoints.path(folder, 7).unlink()
+    score.run("synthetic", "copy_source")
+    meta = checkpoints.meta(folder)
+    checkpoints.write_meta(folder, {**meta, "marks": []})
+    asks(0)
+    checkpoints.write_meta(folder, meta)
+    score.run("synthetic", "copy_source")
+    described = layout.reference("synthetic") / "reference.json"
+    described.write_text(described.read_text() + "\n")
+    asks(0)
+
+
+def test_generated_values_are_rounded_and_clipped():
+    values = torch.tensor([-1.2, -1.0, -0.999, 0.0, 0.5, 0.9999, 1.0, 3.0])
+    images = values.view(1, 1, 1, -1).expand(1, 3, 1, -1)
+    assert score.to_uint8(images)[0, 0, :, 1].tolist() == [0, 0, 0, 128, 191, 255, 255, 255]
+
+
+def test_a_diverged_checkpoint_is_named(project, copied):
+    mean = VARIANTS["mean_image"].build(HEIGHT, WIDTH, 1.0)
+    mean.mean.fill_(float("nan"))
+    checkpoints.save(layout.checkpoints("synthetic", "mean_image"), 0, mean)
+    with pytest.raises(UserError, match=r"mean_image.*step-0000000.*not finite"):
+        score.run("synthetic", "mean_image")
+
+
+def test_checkpoints_for_another_image_size_or_none_are_refused(project, copied):
+    folder = layout.checkpoints("synthetic", "mean_image")
+    checkpoints.write_meta(folder, {**checkpoints.meta(folder), "height": 128, "width": 64})
+    checkpoints.save(folder, 0, VARIANTS["mean_image"].build(128, 64, 1.0))
+    with pytest.raises(UserError, match="128 x 64, the data set has 64 x 32"):
+        score.run("synthetic", "mean_image")
+    checkpoints.path(folder, 0).unlink()
+    with pytest.raises(UserError, match="no checkpoint"):
+        score.run("synthetic", "mean_image")
+
+
+def test_another_detector_than_the_references_is_refused(project, copied):
+    folder = layout.checkpoints("synthetic", "detector")
+    shutil.rmtree(folder)
+    torch.manual_seed(9)
+    write_checkpoints("synthetic", "detector", "component", reference.detector.JointDetector(0.25), [20], [])
+    with pytest.raises(UserError, match="another joint detector"):
+        score.open_protocol("synthetic", CPU)
+
+
+def test_outputs_hold_no_path(project):
+    for content in output_bytes():
+        assert str(Path.cwd()).encode() not in content
