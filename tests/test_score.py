@@ -26,6 +26,7 @@ from tests.test_reference import (
     write_checkpoints,
 )
 
+CODE_DIGEST = score._code_digest
 OUTPUTS = (layout.scores, layout.pair_scores, layout.samples)
 
 
@@ -46,6 +47,7 @@ def project(tmp_path_factory):
     folder = tmp_path_factory.mktemp("project")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setattr(score, "_code_digest", lambda: "the code as it is")  # whoever edits it while the tests run
         build_project(folder)
         reference.run("synthetic")
         score.run("synthetic", "copy_source")
@@ -60,6 +62,10 @@ def copied(project, tmp_path, monkeypatch):
     params.load.cache_clear()
     yield tmp_path / "copy"
     params.load.cache_clear()
+
+
+class Stopped(Exception):
+    """Stands for a kill."""
 
 
 def rows(dataset: str = "synthetic", variant: str = "copy_source") -> list[dict]:
@@ -247,12 +253,12 @@ def test_a_stopped_run_goes_on_where_it_was_and_ends_with_the_same_bytes(project
 
     def counted(dataset, variant, step, *rest):
         if step in stop:
-            raise KeyboardInterrupt
+            raise Stopped
         scored.append(step)
         return once(dataset, variant, step, *rest)
 
     monkeypatch.setattr(score, "score_checkpoint", counted)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stopped):
         score.run("synthetic", "copy_source")
     assert scored == [0]
     assert not any(path("synthetic", "copy_source").exists() for path in OUTPUTS)
@@ -267,7 +273,7 @@ def test_what_was_scored_before_serves_only_the_same_question(project, copied, m
 
     def noted(dataset, variant, step, *rest):
         asked.append(step)
-        raise KeyboardInterrupt
+        raise Stopped
 
     monkeypatch.setattr(score, "score_checkpoint", noted)
     score.run("synthetic", "copy_source")
@@ -275,7 +281,7 @@ def test_what_was_scored_before_serves_only_the_same_question(project, copied, m
     folder = layout.checkpoints("synthetic", "copy_source")
 
     def asks(step: int) -> None:
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Stopped):
             score.run("synthetic", "copy_source")
         assert asked.pop() == step
 
@@ -289,8 +295,20 @@ def test_what_was_scored_before_serves_only_the_same_question(project, copied, m
     checkpoints.write_meta(folder, meta)
     score.run("synthetic", "copy_source")
     described = layout.reference("synthetic") / "reference.json"
-    described.write_text(described.read_text() + "\n")
+    text = described.read_text()
+    described.write_text(text + "\n")
     asks(0)
+    described.write_text(text)
+    score.run("synthetic", "copy_source")
+    monkeypatch.setattr(score, "_code_digest", lambda: "the code after an edit")
+    asks(0)
+
+
+def test_code_digest_covers_metrics_and_networks(monkeypatch):
+    hashed = []
+    monkeypatch.setattr(reference, "digest", lambda path: hashed.append(path.name) or "0")
+    CODE_DIGEST()
+    assert {"score.py", "reference.py", "fid.py", "stream.py", "openpose.py", "spig.py", "detector.py"} <= set(hashed)
 
 
 def test_generated_values_are_rounded_and_clipped():
