@@ -1,0 +1,147 @@
+import io
+import os
+import stat
+import zipfile
+
+import pytest
+
+from pipeline import archive
+from pipeline.errors import UserError
+
+
+def zip_of(path, members, compression=zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(path, "w", compression) as file:
+        for name, data in members:
+            file.writestr(zipfile.ZipInfo(name), data, compression)
+    return path
+
+
+def one_line(error) -> str:
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+def test_zip_and_folder_read_alike(tmp_path):
+    members = {"a/train/1.jpg": b"one", "a/test/2.jpg": b"two", "a/empty.txt": b""}
+    for name, data in members.items():
+        (tmp_path / "folder" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "folder" / name).write_bytes(data)
+    zip_of(tmp_path / "x.zip", [("a/", b""), *members.items()])
+    for source in (tmp_path / "folder", tmp_path / "x.zip"):
+        with archive.reading(source) as content:
+            assert {name: content.read(name) for name in content.names} == members
+
+
+@pytest.mark.parametrize(
+    "name", ["../evil.jpg", "a/../../evil.jpg", "/evil.jpg", "C:/evil.jpg", "c:evil", "a\\..\\evil"]
+)
+def test_path_outside_is_refused(tmp_path, name):
+    zip_of(tmp_path / "x.zip", [("good.jpg", b"1"), (name, b"2")])
+    with pytest.raises(UserError) as error, archive.reading(tmp_path / "x.zip"):
+        pass
+    assert "points outside the archive" in one_line(error)
+    assert str(tmp_path / "x.zip") in one_line(error)
+
+
+def test_two_dots_inside_a_name_are_no_path(tmp_path):
+    zip_of(tmp_path / "x.zip", [("a/b..c.jpg", b"1")])
+    with archive.reading(tmp_path / "x.zip") as content:
+        assert content.read("a/b..c.jpg") == b"1"
+
+
+def test_link_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as file:
+        info = zipfile.ZipInfo("train/1.jpg")
+        info.external_attr = (stat.S_IFLNK | 0o777) << 16
+        file.writestr(info, "/etc/passwd")
+    with pytest.raises(UserError) as error, archive.reading(tmp_path / "x.zip"):
+        pass
+    assert "is a link" in one_line(error)
+
+
+@pytest.mark.parametrize("keep", [0, 10, 0.5, 0.99])
+def test_truncated_zip_is_one_line(tmp_path, keep):
+    path = zip_of(tmp_path / "x.zip", [(f"{i}.jpg", os.urandom(1000)) for i in range(20)])
+    data = path.read_bytes()
+    path.write_bytes(data[: int(keep * len(data)) if keep < 1 else keep])
+    with pytest.raises(UserError) as error, archive.reading(path):
+        pass
+    assert "not a whole zip archive" in one_line(error)
+
+
+def test_bomb_is_refused_before_it_unpacks(tmp_path):
+    path = zip_of(tmp_path / "x.zip", [("a.jpg", bytes(30 << 20)), ("b.jpg", bytes(30 << 20))])
+    with pytest.raises(UserError) as error, archive.reading(path):
+        pass
+    assert "zip bomb" in one_line(error)
+
+
+def test_size_in_the_header_is_not_believed(tmp_path):
+    """A member that claims 10 bytes and inflates to 60 MiB: reading stops, with one line."""
+    path = zip_of(tmp_path / "x.zip", [("a.jpg", bytes(60 << 20))])
+    data = bytearray(path.read_bytes())
+    directory = data.rfind(b"PK\x01\x02")
+    for offset in (22, directory + 24):  # uncompressed size in the local header and in the directory
+        assert int.from_bytes(data[offset : offset + 4], "little") == 60 << 20
+        data[offset : offset + 4] = (10).to_bytes(4, "little")
+    path.write_bytes(data)
+    with archive.reading(path) as content, pytest.raises(UserError) as error:
+        content.read("a.jpg")
+    assert "cannot be read" in one_line(error)
+
+
+def test_damaged_member_is_one_line(tmp_path):
+    path = zip_of(tmp_path / "x.zip", [("a.jpg", b"x" * 1000)], zipfile.ZIP_STORED)
+    data = bytearray(path.read_bytes())
+    data[500] ^= 1
+    path.write_bytes(data)
+    with archive.reading(path) as content, pytest.raises(UserError) as error:
+        content.read("a.jpg")
+    assert "'a.jpg' cannot be read" in one_line(error)
+
+
+def test_encrypted_member_is_one_line(tmp_path):
+    path = zip_of(tmp_path / "x.zip", [("a.jpg", b"x" * 100)], zipfile.ZIP_STORED)
+    data = bytearray(path.read_bytes())
+    for offset in (6, data.rfind(b"PK\x01\x02") + 8):  # the flag "encrypted"
+        data[offset] |= 1
+    path.write_bytes(data)
+    with archive.reading(path) as content, pytest.raises(UserError) as error:
+        content.read("a.jpg")
+    assert "cannot be read" in one_line(error)
+
+
+@pytest.mark.parametrize("form", ["zip", "folder"])
+def test_member_larger_than_any_picture(tmp_path, monkeypatch, form):
+    monkeypatch.setattr(archive, "MAX_MEMBER_BYTES", 100)
+    (tmp_path / "folder").mkdir()
+    for name, size in (("small", 100), ("large", 101)):
+        (tmp_path / "folder" / name).write_bytes(os.urandom(size))
+    source = tmp_path / "folder"
+    if form == "zip":
+        source = zip_of(tmp_path / "x.zip", [(path.name, path.read_bytes()) for path in source.iterdir()])
+    with archive.reading(source) as content:
+        assert len(content.read("small")) == 100
+        with pytest.raises(UserError):
+            content.read("large")
+
+
+def test_too_many_members(tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "MAX_MEMBERS", 3)
+    zip_of(tmp_path / "x.zip", [(str(i), b"") for i in range(4)])
+    with pytest.raises(UserError) as error, archive.reading(tmp_path / "x.zip"):
+        pass
+    assert "4 members" in one_line(error)
+
+
+def test_written_archive_is_the_same_at_any_time(tmp_path, monkeypatch):
+    members = [("train/1.jpg", b"abc"), ("test/2.jpg", b"")]
+    archive.write(tmp_path / "a.zip", members)
+    monkeypatch.setattr("time.time", lambda: 2e9)
+    archive.write(tmp_path / "b.zip", iter(members))
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+    with zipfile.ZipFile(io.BytesIO((tmp_path / "a.zip").read_bytes())) as file:
+        assert [(info.filename, file.read(info)) for info in file.infolist()] == members
+        assert {info.compress_type for info in file.infolist()} == {zipfile.ZIP_STORED}
+        assert {info.date_time for info in file.infolist()} == {(1980, 1, 1, 0, 0, 0)}
