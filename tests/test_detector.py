@@ -52,6 +52,14 @@ def test_decode_of_flat_and_extreme_maps_is_finite():
         assert (found[..., 1] <= 31).all()
 
 
+def test_heatmap_loss_weighs_peaks():
+    maps, target = torch.zeros(1, 18, 2, 2), torch.zeros(1, 18, 2, 2)
+    assert detector.heatmap_loss(maps + 0.5, target).item() == pytest.approx(0.25)
+    target[:] = 1
+    assert detector.heatmap_loss(maps, target).item() == pytest.approx(1 + detector.PEAK_WEIGHT)
+    assert detector.heatmap_loss(target, target).item() == 0
+
+
 def test_size():
     parameters = sum(p.numel() for p in detector.JointDetector().parameters())
     assert 300_000 < parameters < 1_000_000
