@@ -9,6 +9,7 @@ PARAMS = Path("params.yaml")
 PARAMS_SCHEMA = Path("params.schema.yaml")
 PUBLISHED = Path("reports/published.csv")
 TABLES = Path("reports/tables")
+REPORT_TEMPLATE = Path("reports/template.html.j2")
 REPORT = Path("reports/html/index.html")
 WORK = Path(".work")  # state to resume from: undeclared, safe to delete
 

@@ -18,6 +18,7 @@ import csv
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import zip_longest
 from pathlib import Path
 
 from pipeline import layout, params, schema, store
@@ -81,7 +82,7 @@ UNMASKED = ("FID", "LPIPS", "SSIM", "PSNR")
 LOWER_IS_BETTER = {"FID", "LPIPS", "Mask-LPIPS"}
 
 # Variant -> its row of the paper.
-TABLE1_ROWS = {"spig": "SPIG (Ours)"}
+TABLE1_ROWS = {"spig": "SPIG (the paper's)"}
 TABLE3_ROWS = {
     "spig_without_part": "w/o Part",
     "spig_without_pnb": "w/o PNB",
@@ -209,12 +210,15 @@ def _empty(table: str, dataset: str, row: str, kind: str, variant: str, column: 
 
 
 def _published_cells(published: list[dict], table: str, paper_table: str, dataset: str, name: str) -> list[Cell]:
-    """Cells of SPIG's `paper_table` for a data set; the row is called by the key `name` of published.csv."""
+    """Cells of SPIG's `paper_table` for a data set; the row is called by the key `name` of published.csv.
+
+    Whom the paper calls ours is not us: such a row is called the paper's.
+    """
     cells = []
     for row in published:
         if (row["paper"], row["table"], row["dataset"]) != ("SPIG", paper_table, _title(dataset)):
             continue
-        cell = _empty(table, dataset, row[name], "published", "", row["metric"])
+        cell = _empty(table, dataset, row[name].replace("(Ours)", "(the paper's)"), "published", "", row["metric"])
         marks = "" if row["verified"] == "yes" else "unverified"
         given = {"value": row["value"], "printed": row["value"], "marks": marks, "source": row["source"]}
         cells.append(Cell(**(asdict(cell) | given | {"higher_is_better": row["higher_is_better"] == "yes"})))
@@ -320,7 +324,7 @@ def notes(cells: list[Cell], runs: Runs) -> dict[str, list[str]]:
             listed = "; ".join(f"{column} = {metric} ({protocol})" for column, metric, protocol in sorted(protocols))
             lines.append(f"Protocols of this run, defined in docs/protocols.md: {listed}.")
             if any(cell.low for cell in ours):
-                lines.append("In brackets: bootstrap 95 % interval over pairs.")
+                lines.append("Intervals: 95 %, bootstrap over pairs; none for FID, which has no value per pair.")
         if theirs and ours and not all(cell.difference for cell in ours if cell.kind == "trained"):
             lines.append(
                 "A difference to the paper is printed only between equal protocols. SPIG released no scoring code, "
@@ -328,7 +332,7 @@ def notes(cells: list[Cell], runs: Runs) -> dict[str, list[str]]:
                 "against the training images, and LPIPS without the last partial batch: where no difference "
                 "stands, the two numbers do not measure the same thing."
             )
-        if dataset == "deepfashion" and theirs:
+        if dataset == "deepfashion" and own[0].table == "spig_table1":
             lines.append(
                 "The published SSIM and PSNR appear to mix pictures with a white border (VU-Net, Def-GAN) and "
                 "without (PATN, DIST, SPIG): do not rank across the two."
@@ -356,13 +360,14 @@ def _symbols(marks: str) -> str:
 
 
 def _cell_text(cell: Cell | None) -> str:
+    """The value with its marks; the interval, and the difference, each on a line of its own."""
     if cell is None or not cell.value:
         return "–"
     text = cell.printed + _symbols(cell.marks)
     if cell.low and cell.high:
         decimals = COLUMNS[cell.column].decimals
-        text += f" [{float(cell.low):.{decimals}f}, {float(cell.high):.{decimals}f}]"
-    return text + (f" (Δ {cell.difference})" if cell.difference else "")
+        text += f"\n[{float(cell.low):.{decimals}f}, {float(cell.high):.{decimals}f}]"
+    return text + (f"\n(Δ {cell.difference})" if cell.difference else "")
 
 
 def pairs_text(cells: Iterable[Cell]) -> str:
@@ -387,7 +392,9 @@ def _grid(cells: list[Cell]) -> tuple[list[str], list[list[str]]]:
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     def line(texts: Iterable[str]) -> str:
-        return "| " + " | ".join(str(t).replace("|", r"\|").replace("<", "&lt;") for t in texts) + " |"
+        return (
+            "| " + " | ".join(str(t).replace("|", r"\|").replace("<", "&lt;").replace("\n", " ") for t in texts) + " |"
+        )
 
     return "\n".join([line(header), line(["---", *["---:"] * (len(header) - 1)]), *map(line, rows)])
 
@@ -409,7 +416,10 @@ def tex_escape(text: str) -> str:
 
 
 def tabular(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [" & ".join(tex_escape(str(text)) for text in row) + r" \\" for row in [header, *rows]]
+    lines = []
+    for row in [header, *rows]:
+        stacked = zip_longest(*(str(text).split("\n") for text in row), fillvalue="")  # a text's lines become rows
+        lines.append("\n".join(" & ".join(map(tex_escape, line)) + r" \\" for line in stacked))
     columns = "l" + "r" * (len(header) - 1)
     return "\n".join(
         [rf"\begin{{tabular}}{{{columns}}}", r"\hline", lines[0], r"\hline", *lines[1:], r"\hline", r"\end{tabular}"]
@@ -423,7 +433,8 @@ def _titled(title: str, header: list[str], rows: list[list[str]], lines: list[st
     small = "".join(f"\\par {tex_escape(line)}\n" for line in [*lines, *legend])
     return {
         "md": f"## {title}\n\n{markdown(header, rows)}\n\n{listed}",
-        "tex": f"\\begin{{table}}\n\\caption{{{tex_escape(title)}}}\n{tabular(header, rows)}\n"
+        "tex": f"\\begin{{table}}\n\\caption{{{tex_escape(title)}}}\n"
+        f"{{\\scriptsize\\setlength{{\\tabcolsep}}{{3pt}}\n{tabular(header, rows)}\\par}}\n"
         f"{{\\footnotesize\n{small}}}\n\\end{{table}}\n",
     }
 
@@ -466,14 +477,19 @@ SCORE_COLUMNS = (
 
 def all_scores(runs: Runs) -> list[tuple]:
     """Every score as a tuple of SCORE_COLUMNS, sorted by data set and variant then step, split, metric."""
+    order = [metric for column in COLUMNS.values() for metric in column.metrics]
     rows = []
     for scores, choice in runs.values():
-        for row in sorted(scores, key=lambda r: (r["step"], r["split"], r["metric"])):
+        names = [*order, *sorted({row["metric"] for row in scores} - set(order))]
+        for row in sorted(scores, key=lambda r: (r["step"], r["split"], names.index(r["metric"]))):
             chosen = "yes" if row["step"] == choice.row["step"] else "no"
             text = row | {key: _exact(row[key]) for key in ("value", "low", "high", "ceiling")}
             text |= {"chosen": chosen, "marks": " ".join(row["marks"])}
             rows.append(tuple("" if text[column] is None else text[column] for column in SCORE_COLUMNS))
     return rows
+
+
+TEX_ROWS = 40  # a LaTeX table does not break across pages
 
 
 def _write_all_scores(folder: Path, rows: list[tuple]) -> None:
@@ -489,8 +505,14 @@ def _write_all_scores(folder: Path, rows: list[tuple]) -> None:
     used = {mark for row in rows for mark in row[at["marks"]].split()}
     lines = ["chosen = the checkpoint that stands for the variant; low, high = bootstrap 95 % interval over pairs."]
     marks = [mark for mark in MARKS if mark in used]
-    rendered = _titled(TABLE_TITLES["all_scores"], list(SCORE_COLUMNS[:-1]), text, lines, marks)
-    _write_text(folder, "all_scores", [rendered])
+    title, header = TABLE_TITLES["all_scores"], list(SCORE_COLUMNS[:-1])
+    pages = [text[start : start + TEX_ROWS] for start in range(0, len(text), TEX_ROWS)]
+    parts = [
+        _titled(f"{title}, {number} of {len(pages)}", header, page, lines, marks)["tex"]
+        for number, page in enumerate(pages, start=1)
+    ]
+    (folder / "all_scores.md").write_text(_titled(title, header, text, lines, marks)["md"], encoding="utf-8")
+    (folder / "all_scores.tex").write_text("\n".join(parts), encoding="utf-8")
 
 
 def read_runs(choose_by: dict[str, str]) -> Runs:

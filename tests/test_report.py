@@ -1,0 +1,387 @@
+"""The report: one file that asks nothing of the network, escapes what it shows, and renders in a browser."""
+
+import math
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipeline import layout, pose, schema, store
+from pipeline.errors import UserError
+from pipeline.stages import report, tables
+from tests.test_tables import RANGE, project, replace_in_params, write_scores  # noqa: F401  (project is a fixture)
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+PER_PAIR = [metric for metric in RANGE if metric != "fid"]
+
+
+def person(seed: int, height: int = 128, width: int = 64) -> tuple[np.ndarray, list]:
+    """A drawn figure on a plain ground, (height, width, 3) uint8 BGR, and its 18 joints (two of them missing)."""
+    random = np.random.default_rng(seed)
+    unit = height / 128
+    swing = random.uniform(-10, 10, 4)
+    spots = {
+        0: (32, 18), 1: (32, 30), 2: (23, 31), 3: (19 + swing[0], 46), 4: (18 + swing[0], 60),
+        5: (41, 31), 6: (45 + swing[1], 46), 7: (46 + swing[1], 60), 8: (27, 64), 9: (26 + swing[2], 88),
+        10: (26 + swing[2], 114), 11: (37, 64), 12: (38 + swing[3], 88), 13: (38 + swing[3], 114),
+        14: (29, 16), 15: (35, 16),
+    }  # fmt: skip
+    joints = np.zeros((18, 2), np.float32)
+    valid = np.zeros(18, bool)
+    for joint, spot in spots.items():
+        joints[joint], valid[joint] = np.array(spot) * unit, True
+    image = np.full((height, width, 3), random.integers(150, 230, 3), np.uint8)
+    shirt, trousers = (tuple(int(c) for c in random.integers(20, 220, 3)) for _ in range(2))
+    thick = max(2, round(8 * unit))
+    for a, b in pose.LIMBS:
+        colour = trousers if max(a, b) in (9, 10, 12, 13) else shirt
+        cv2.line(image, *(tuple(int(v) for v in joints[j]) for j in (a, b)), colour, thick, cv2.LINE_AA)
+    cv2.circle(image, tuple(int(v) for v in joints[0]), round(8 * unit), (150, 180, 220), -1, cv2.LINE_AA)
+    return image, pose.from_array(joints, valid)
+
+
+def png(image: np.ndarray) -> bytes:
+    encoded, content = cv2.imencode(".png", image)
+    assert encoded
+    return content.tobytes()
+
+
+def write_pictures(dataset: str, variant: str, step: int, count: int = 8) -> None:
+    rows = []
+    for index in range(count):
+        (source, _), (target, joints) = person(2 * index), person(2 * index + 1)
+        rows.append(
+            {
+                "step": step,
+                "pair_index": index,
+                "source_id": f"{index:04d}_c1.png",
+                "target_id": f"{index:04d}_c2.png",
+                "source": {"bytes": png(source), "path": None},
+                "target": {"bytes": png(target), "path": None},
+                "generated": {"bytes": png(cv2.GaussianBlur(target, (9, 9), 3)), "path": None},
+                "target_keypoints": joints,
+            }
+        )
+    store.write_table(layout.samples(dataset, variant), rows, schema.SAMPLES)
+
+
+def write_pairs(dataset: str, variant: str, steps: list[int], count: int = 96, **names: str) -> None:
+    random = np.random.default_rng(len(variant))
+    keys = [
+        {
+            "step": step,
+            "split": split,
+            "pair_index": index,
+            "source_id": names.get("source_id", f"{index:04d}_c1.png"),
+            "target_id": f"{index:04d}_c2.png",
+        }
+        for step in steps
+        for split, pairs in (("val", 24), ("test", count))
+        for index in range(pairs)
+    ]
+    table = pa.Table.from_pylist(keys, schema=pa.schema(schema.PAIR_SCORE_KEYS))
+    for metric in PER_PAIR:
+        values = RANGE[metric][1] * random.normal(1, 0.08, len(keys))
+        values[3] = math.nan
+        table = table.append_column(metric, pa.array(values, pa.float64(), from_pandas=True))
+    store.write_table(layout.pair_scores(dataset, variant), table, table.schema)
+
+
+@pytest.fixture
+def made(project):  # noqa: F811
+    """The project with pictures, pairs and tables: all inputs of the report."""
+    for variant, steps in (("copy_source", [0]), ("mean_image", [0]), ("spig", [30, 60, 90])):
+        write_pictures("synthetic", variant, steps[-1], count=8 if variant == "spig" else 1)
+        write_pairs("synthetic", variant, steps)
+    tables.run()
+    return project
+
+
+class Page(HTMLParser):
+    """What a page holds: every tag with its attributes, and the ids it links to. Void tags need no end."""
+
+    VOID = frozenset({"meta", "link", "img", "br"})
+
+    def __init__(self, text: str):
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict]] = []
+        self.open: list[str] = []
+        self.text: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == [], f"not closed: {self.open}"
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, f"</{tag}> closes another tag, line {self.getpos()[0]}"
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    def all(self, name: str) -> list[dict]:
+        return [attrs for tag, attrs in self.tags if tag == name]
+
+
+def written() -> str:
+    report.run()
+    return layout.REPORT.read_text()
+
+
+# ---- the page as a file
+
+
+def test_page_is_well_formed_and_accessible(made):
+    text = written()
+    page = Page(text)
+    assert page.all("html") == [{"lang": "en"}]
+    assert text.partition("<body>")[0].count("<title>Repose") == 1
+    assert all(len(page.all(tag)) == 1 for tag in ("h1", "main", "header", "footer", "nav"))
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(set(ids)) == len(ids)
+    named = [attrs[key] for _, attrs in page.tags for key in ("aria-labelledby",) if key in attrs]
+    named += [attrs["href"][1:] for attrs in page.all("a") if attrs["href"].startswith("#")]
+    assert named
+    assert set(named) <= set(ids)
+    assert len(page.all("caption")) == len(page.all("table"))
+    assert all(attrs.get("scope") in ("row", "col") for attrs in page.all("th"))
+    assert all(attrs["alt"].strip() for attrs in page.all("img"))
+    pictures = [attrs for attrs in page.all("svg") if attrs.get("aria-hidden") != "true"]
+    assert pictures
+    assert all(attrs["role"] == "img" and attrs["aria-label"].strip() for attrs in pictures)
+    sortable = [attrs for attrs in page.all("th") if "aria-sort" in attrs]
+    assert len(sortable) == len(page.all("button")) > 10
+
+
+def test_page_asks_nothing_of_the_network(made):
+    text = written()
+    page = Page(text)
+    for tag, attrs in page.tags:
+        for key in ("src", "href", "srcset", "action", "data", "poster", "xlink:href"):
+            if key in attrs:
+                assert attrs[key].startswith(("data:", "#")), (tag, key, attrs[key][:60])
+    assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest|import\(", text.split("params.yaml</summary>")[0])
+    assert len(page.all("img")) == 6 * 3  # grid_rows x (source, target, spig)
+    assert all(attrs["src"].startswith("data:image/png;base64,") for attrs in page.all("img"))
+    assert {attrs["download"] for attrs in page.all("a") if "download" in attrs} == {
+        "all_scores.csv",
+        "legend.csv",
+        "notes.csv",
+        "published.csv",
+        "spig_table1.csv",
+        "spig_table3.csv",
+    }
+
+
+def test_a_name_cannot_become_markup(made):
+    hostile = "<script>alert(1)</script>"
+    write_pairs("synthetic", "spig", [30, 60, 90], source_id=hostile)
+    replace_in_params("title: Repose", f'title: "<b>{hostile}"')
+    text = written()
+    assert hostile not in text
+    assert "&lt;script&gt;alert(1)" in text
+    assert len(Page(text).all("script")) == 1
+
+
+def test_page_is_reproducible(made):
+    first = written()
+    assert written() == first
+    assert str(made) not in first
+
+
+def test_page_says_what_kind_of_numbers_these_are(made):
+    text = written()
+    assert "A demonstration, not a result." in text
+    for reason in report.DEMONSTRATION.values():
+        assert reason in text
+    for variant in ("copy_source", "mean_image", "spig"):
+        rows = tables.read_scores("synthetic", variant)
+        write_scores("synthetic", variant, [row | {"marks": ["data"]} for row in rows])
+    tables.run()
+    assert "A demonstration" not in written()
+
+
+def test_tables_on_the_page_are_those_of_the_files(made):
+    text = written()
+    cells = [attrs for attrs in Page(text).all("td") if "title" in attrs]
+    for name in ("spig_table1.csv", "spig_table3.csv"):
+        for row in report.read_csv(name):
+            assert not row["value"] or any(attrs["data-value"] == row["value"] for attrs in cells), row
+    assert "SPIG (arXiv 2102.02972), Table 1" in text
+    for mark in report.read_csv("legend.csv"):
+        assert f"<dt>{mark['symbol']}</dt><dd>{mark['text'].replace(chr(39), '&#39;')}</dd>" in text
+    best = re.findall(r'<span class="place best">best</span> ([\d.]+)<', text)
+    expected = [row["printed"] for row in report.read_csv("spig_table1.csv") if row["variant"] == "spig"]
+    assert best[: len(expected)] == expected  # in the invented scores, training beats both floors everywhere
+
+
+def test_provenance_names_digests_and_parameters(made):
+    text = written()
+    digest = report._sha256(layout.samples("synthetic", "spig"))
+    assert digest in text
+    write_pictures("synthetic", "spig", 90, count=5)
+    assert digest not in written()
+    assert "choose_by: {metric: lpips, split: val}" in text
+    assert f"numpy {np.__version__}" in text
+
+
+# ---- its parts
+
+
+def _cell(value: str, kind: str = "trained", **given) -> dict:
+    cell = {"value": value, "kind": kind, "marks": "", "metric": "ssim", "protocol": "p", "split": "test", "n": "9"}
+    return cell | {"higher_is_better": "True"} | given
+
+
+def test_rank_is_among_equals_only():
+    cells = [_cell("0.9", "published"), _cell("0.3", "floor"), _cell("0.5"), _cell("0.4"), _cell("")]
+    assert report.rank(cells) == {2: "best", 3: "2nd"}
+    assert report.rank([cell | {"higher_is_better": "False"} for cell in cells]) == {1: "best", 3: "2nd"}
+    assert report.rank([_cell("0.5"), _cell("0.4")]) == {0: "best"}
+    assert report.rank([_cell("0.5"), _cell("0.5"), _cell("0.4")]) == {0: "best", 1: "best", 2: "2nd"}
+    for other in ({"protocol": "q"}, {"n": "8"}, {"marks": "metric-weights"}, {"metric": "m"}):
+        assert report.rank([_cell("0.5"), _cell("0.4", **other)]) == {}
+
+
+def test_ticks_are_round_and_cover_the_range():
+    assert report.ticks(0.31, 0.49) == [0.3, 0.35, 0.4, 0.45, 0.5]
+    assert report.ticks(0, 200000) == [0, 50000, 100000, 150000, 200000]
+    for low, high in ((1e-7, 3e-7), (-5.0, 123.0), (99.9, 100.0)):
+        found = report.ticks(low, high)
+        assert found[0] <= low
+        assert found[-1] >= high
+        assert 3 <= len(found) <= 9
+
+
+def _point(variant: str, step: int, value: float, split: str = "test", chosen: str = "no") -> dict:
+    row = {"variant": variant, "step": str(step), "split": split, "value": str(value), "low": "", "high": ""}
+    return row | {"chosen": chosen, "metric": "ssim", "protocol": "p", "higher_is_better": "True", "marks": ""}
+
+
+def test_chart_draws_values_to_scale():
+    rows = [_point("spig", 0, 0.2), _point("spig", 50, 0.3), _point("spig", 100, 0.4, chosen="yes")]
+    rows.append(_point("copy_source", 0, 0.3, chosen="yes"))
+    drawn = report.chart(rows, ["spig"], ["copy_source"])
+    a, b, c = drawn["series"][0]["points"]
+    assert b["x"] - a["x"] == pytest.approx(c["x"] - b["x"])
+    assert a["y"] - b["y"] == pytest.approx(b["y"] - c["y"])
+    assert a["y"] > c["y"]  # up is more
+    assert drawn["floors"][0]["y"] == pytest.approx(b["y"])
+    at = {tick["label"]: tick["y"] for tick in drawn["y_ticks"]}
+    assert (at["0.2"], at["0.4"]) == (a["y"], c["y"])
+    assert (a["chosen"], c["chosen"]) == (False, True)
+    assert report.chart([_point("copy_source", 0, 0.3)], ["spig"], ["copy_source"]) is None
+    assert len(report.chart([_point("spig", 7, 0.3)], ["spig"], [])["series"][0]["points"]) == 1
+
+
+def test_skeleton_skips_missing_joints():
+    joints, valid = np.full((18, 2), 5.0, np.float32), np.ones(18, bool)
+    full = report.skeleton(pose.from_array(joints, valid), 128, 64)
+    valid[4] = False  # the right wrist ends one limb
+    missing = report.skeleton(pose.from_array(joints, valid), 128, 64)
+    assert (len(full["limbs"]), len(missing["limbs"])) == (len(pose.SKELETON), len(pose.SKELETON) - 1)
+    assert (full["seen"], missing["seen"]) == (18, 17)
+
+
+def test_worst_pairs_are_the_largest_of_the_chosen_checkpoint(made):
+    table = store.read_table(layout.pair_scores("synthetic", "spig")).to_pylist()
+    mine = [row for row in table if (row["step"], row["split"]) == (90, "test") and row["lpips-alex-v0.1"] is not None]
+    worst = report.worst_pairs("synthetic", "spig", 90)
+    expected = sorted(mine, key=lambda row: -row["lpips-alex-v0.1"])[: report.WORST]
+    assert [row["pair_index"] for row in worst["rows"]] == [row["pair_index"] for row in expected]
+    assert worst["pairs"] == len(mine)
+    assert sum(bar["n"] for bar in worst["histogram"]["bars"]) == len(mine)
+
+
+# ---- inputs that are not there
+
+
+@pytest.mark.parametrize("path", [layout.samples, layout.pair_scores, layout.scores])
+def test_a_missing_score_file_is_the_users_error(made, path):
+    path("synthetic", "spig").unlink()
+    with pytest.raises(UserError, match="not there") as caught:
+        report.run()
+    assert "\n" not in str(caught.value)
+    assert not layout.REPORT.exists()
+
+
+@pytest.mark.parametrize("name", ["all_scores.csv", "legend.csv", "notes.csv", "spig_table1.csv"])
+@pytest.mark.parametrize("damage", ["missing", "empty"])
+def test_a_missing_or_empty_table_is_the_users_error(made, name, damage):
+    (layout.TABLES / name).unlink() if damage == "missing" else (layout.TABLES / name).write_text("")
+    with pytest.raises(UserError, match=name):
+        report.run()
+
+
+def test_tables_of_another_run_are_the_users_error(made):
+    rows = (layout.TABLES / "all_scores.csv").read_text().splitlines(keepends=True)
+    (layout.TABLES / "all_scores.csv").write_text("".join(line for line in rows if ",spig," not in line))
+    with pytest.raises(UserError, match="nothing on synthetic/spig"):
+        report.run()
+
+
+def test_a_broken_picture_is_the_users_error(made):
+    rows = store.read_table(layout.samples("synthetic", "spig")).to_pylist()
+    rows[1]["generated"] = {"bytes": b"no picture", "path": None}
+    store.write_table(layout.samples("synthetic", "spig"), rows, schema.SAMPLES)
+    with pytest.raises(UserError, match="pair 1: does not decode"):
+        report.run()
+
+
+def test_without_samples_the_page_has_no_pictures(made):
+    store.write_table(layout.samples("synthetic", "spig"), [], schema.SAMPLES)
+    page = Page(written())
+    assert page.all("img") == []
+    assert not any(attrs.get("id") == "pictures" for _, attrs in page.tags)
+
+
+# ---- in a browser
+
+PROBE = """<script>
+addEventListener("load", () => {
+  const images = [...document.images];
+  const table = document.querySelector("table.sortable"), heads = [...table.tHead.rows[0].children];
+  const lpips = heads.findIndex((head) => head.textContent.includes("LPIPS"));
+  const order = () => [...table.tBodies[0].rows].map((row) => row.children[lpips].dataset.value).join(" ");
+  const found = { before: order() };
+  heads[lpips].querySelector("button").click();
+  Object.assign(found, { up: order(), ariaUp: heads[lpips].getAttribute("aria-sort") });
+  heads[lpips].querySelector("button").click();
+  Object.assign(found, { down: order(), ariaDown: heads[lpips].getAttribute("aria-sort") });
+  found.images = images.length;
+  found.drawn = images.filter((image) => image.naturalWidth > 0).length;
+  found.requests = performance.getEntriesByType("resource").filter((e) => !e.name.startsWith("data:")).length;
+  found.overflow = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+  for (const [key, value] of Object.entries(found)) document.body.setAttribute("data-probe-" + key, value);
+});
+</script>"""
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (apt-get install chromium)")
+@pytest.mark.parametrize("width", [1400, 500])
+def test_page_renders_sorts_and_loads_nothing(made, width):
+    (made / "probe.html").write_text(written().replace("</body>", PROBE + "</body>"))
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={made / 'browser'}"]
+    command += [f"--window-size={width},900", "--virtual-time-budget=2000", "--dump-dom", f"file://{made}/probe.html"]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    found = dict(re.findall(r'data-probe-(\w+)="([^"]*)"', shown))
+    assert found["images"] == found["drawn"] == "18"
+    assert found["requests"] == "0"
+    assert found["overflow"] == "0"  # wide tables scroll inside their own box
+    values = sorted(found["before"].split(), key=float)
+    assert len(values) == 3
+    assert found["up"].split() == values
+    assert found["down"].split() == values[::-1]
+    assert (found["ariaup"], found["ariadown"]) == ("ascending", "descending")
