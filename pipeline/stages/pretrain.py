@@ -1,0 +1,117 @@
+"""Train one component: a network that several variants share, or that scoring needs.
+
+reads   data/D/images/, data/D/keypoints.parquet; spig_flow also data/D/pairs.parquet and data/weights/NET/
+writes  runs/D/C/checkpoints/: step-*.safetensors and meta.json; logs/pretrain/D-C.jsonl: every loss of every step
+
+Components (block `pretrain.D.C` of params.yaml; null is the paper's value):
+  spig_flow  stage one of SPIG: its three flow nets, from poses alone. `train --variant spig` starts from it.
+  detector   finds the joints of a generated image, for PCKh. source: openpose takes the published Lightweight OpenPose
+             and trains nothing; source: trained trains a small heatmap network on the data set's own training images.
+             Every tenth identity is held out, and meta.json records the error on it: the ceiling of what PCKh can say.
+
+Stopped by Ctrl-C, a signal or a crash, the same command goes on where it was.
+"""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from models import detector as detector_net
+from models.variants import COMPONENTS
+from pipeline import checkpoints, console, device_data, layout, params
+from pipeline.atomic import atomic_directory
+from pipeline.device_data import ImageData
+from pipeline.errors import UserError
+from pipeline.stages.train import Params, finish, fit, load_features
+
+HELD_OUT = 10  # one identity in ten
+NEAR = 6.0  # pixels: the standard deviation of the field's joint heatmaps
+
+
+@dataclass(frozen=True)
+class DetectorParams:
+    """`pretrain.D.detector`."""
+
+    source: str  # openpose | trained
+    seed: int
+    steps: int
+    batch: int  # images
+    device: str
+
+
+def split_by_identity(people: pa.Table) -> tuple[pa.Array, pa.Array]:
+    """Ids of the training images (`image_id`, `split`, `person_id`) to learn from, and those of held-out identities."""
+    people = people.filter(pc.equal(people["split"], "train"))
+    identities = pc.unique(people["person_id"]).sort()
+    held_out = pc.is_in(people["person_id"], identities.take(pa.array(range(0, len(identities), HELD_OUT), pa.int64())))
+    if not pc.any(held_out).as_py() or pc.all(held_out).as_py():
+        raise UserError("pretrain detector: needs training images of at least two identities; see keypoints.parquet")
+    ids = people["image_id"]
+    return ids.filter(pc.invert(held_out)).combine_chunks(), ids.filter(held_out).combine_chunks()
+
+
+@torch.no_grad()
+def validate(network: detector_net.JointDetector, data: ImageData, batch: int) -> dict[str, float]:
+    """The detector against known joints: errors over joints that exist, shares in [0, 1].
+
+    mean_error_px, within_6px: of the map's peak, whether or not it passes the threshold. found: existing joints above
+    it. false_alarms: missing joints above it (null if none is missing).
+    """
+    network = network.eval()
+    errors, present, absent = [], [], []
+    for rows in torch.arange(len(data)).split(batch):
+        joints, scores = detector_net.decode(network(data.pictures(rows)))
+        valid = data.valid[rows.to(data.valid.device)]
+        distance = (joints - data.joints[rows.to(data.joints.device)]).norm(dim=-1)
+        errors.append(distance[valid].cpu())
+        present.append(scores[valid].cpu())
+        absent.append(scores[~valid].cpu())
+    error, seen, unseen = (torch.cat(parts).double() for parts in (errors, present, absent))
+
+    def share(hits: torch.Tensor) -> float | None:
+        return round(hits.double().mean().item(), 4) if len(hits) else None
+
+    return {
+        "images": len(data),
+        "joints": len(error),
+        "mean_error_px": round(error.mean().item(), 3) if len(error) else None,
+        "within_6px": share(error <= NEAR),
+        "found": share(seen >= detector_net.THRESHOLD),
+        "false_alarms": share(unseen >= detector_net.THRESHOLD),
+    }
+
+
+def train_detector(dataset: str, block: DetectorParams) -> None:
+    folder = layout.checkpoints(dataset, "detector")
+    if block.source == "openpose":
+        with atomic_directory(folder) as partial:
+            checkpoints.write_meta(partial, {"kind": "openpose", "net": "openpose"})
+        return
+    if block.steps < 1:
+        raise UserError(f"{layout.PARAMS}: pretrain.{dataset}.detector.steps is 0; a trained detector needs 1 or more")
+    where = device_data.device(block.device)
+    learn, held_out = split_by_identity(device_data.usable_images(dataset))
+    schedule = Params(block.seed, block.steps, block.steps, block.batch, 1.0, None, block.device, "fp32", None, None)
+    data = device_data.load_images(dataset, learn, where)
+    trained, meta = fit("pretrain", dataset, COMPONENTS["detector"], schedule, None, data)
+    result = validate(trained.generator, device_data.load_images(dataset, held_out, where), block.batch)
+    console.say(f"pretrain {dataset} detector: on identities held out: {result}")
+    finish("pretrain", dataset, "detector", trained, {**meta, "validation": result})
+
+
+def train_component(dataset: str, component: str, block: Params) -> None:
+    entry = COMPONENTS[component]
+    where = device_data.device(block.device)
+    source = load_features(block, f"pretrain.{dataset}.{component}") if entry.needs_features else None
+    trained, meta = fit("pretrain", dataset, entry, block, source, device_data.load_pairs(dataset, "train", where))
+    finish("pretrain", dataset, component, trained, meta)
+
+
+def run(dataset: str, component: str) -> None:
+    if component == "detector":
+        train_detector(dataset, params.block(DetectorParams, "pretrain", dataset, component))
+    else:
+        train_component(dataset, component, params.block(Params, "pretrain", dataset, component))
+    console.say(f"pretrain {dataset} {component}: checkpoints in {layout.checkpoints(dataset, component)}")

@@ -1,0 +1,262 @@
+"""Train one variant on one data set.
+
+reads   data/D/images/, data/D/keypoints.parquet, data/D/pairs.parquet (split train); for a variant that builds on a
+        component its last checkpoint, for one with feature losses data/weights/NET/, for one that needs human parsing
+        data/D/parsing/
+writes  runs/D/V/checkpoints/: step-*.safetensors (the generator) and meta.json (how to rebuild it, its settings, and
+        `marks`: how they differ from the paper's); the folder appears when training is finished, whole
+        logs/train/D-V.jsonl: every loss term of every step
+
+The block `train.D.FAMILY` of params.yaml sets steps, batch, width and the rest; null is the paper's value. Stopped by
+Ctrl-C, a signal or a crash, the same command goes on where it was: on a CPU the result is the same to the byte.
+A new method: write its networks and objective in models/, add its line to models/variants.py, name it in params.yaml.
+The variants copy_source and mean_image are the floor of every table and are not trained.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import pyarrow.parquet as pq
+import torch
+from torch import nn
+
+from models import features as feature_nets
+from models.features import Features
+from models.variants import COMPONENTS, VARIANTS, Component, Phase, Variant
+from pipeline import checkpoints, console, device_data, engine, layout, params, published_weights, store
+from pipeline.device_data import ImageData
+from pipeline.errors import UserError
+
+PUBLISHED_FEATURES = "vgg19"  # what every paper here uses
+FALLBACK = "market1501"  # whose published values stand in for a data set that no paper used
+
+
+@dataclass(frozen=True)
+class Params:
+    """A trained variant or component: `train.D.FAMILY`, `pretrain.D.COMPONENT`."""
+
+    seed: int
+    steps: int
+    checkpoint_every: int
+    batch: int | None
+    width: float  # multiplier of the published channel counts
+    learning_rate: float | None  # the generator's; other networks keep their published ratio to it
+    device: str
+    precision: str  # fp32 | bf16
+    features: str | None
+    missing_weights: str | None
+
+
+@dataclass(frozen=True)
+class ReferenceParams:
+    """A variant without training: `train.D.reference`."""
+
+    seed: int
+
+
+@dataclass(frozen=True)
+class FeatureSource:
+    """The feature net a run uses; `provenance` is "sha256:..." of its file, or "seeded"."""
+
+    net: Features
+    provenance: str
+
+
+def published(phase: Phase, dataset: str) -> dict[str, Any]:
+    """The full schedule that `models.variants` states for a data set (`FALLBACK`'s where no paper used it)."""
+    of = dataset if dataset in phase.steps else FALLBACK
+    rate = phase.optimisers[phase.generators[0]].lr
+    return {"dataset": of, "batch": phase.batch[of], "learning_rate": rate, "steps": phase.steps[of], "width": 1.0}
+
+
+def resolve(block: Params, phase: Phase, dataset: str) -> tuple[Params, Phase]:
+    """`block` with every null replaced by the published value, and the phase at the block's learning rate."""
+    paper = published(phase, dataset)
+    batch = paper["batch"] if block.batch is None else block.batch
+    rate = paper["learning_rate"] if block.learning_rate is None else block.learning_rate
+    factor = rate / paper["learning_rate"]
+    rates = {name: replace(adam, lr=adam.lr * factor) for name, adam in phase.optimisers.items()}
+    return replace(block, batch=batch, learning_rate=rate), replace(phase, optimisers=rates)
+
+
+def marks(block: Params, phase: Phase, dataset: str, source: FeatureSource | None) -> list[str]:
+    """How a resolved run differs from the paper's: weights, steps, width, data."""
+    found = []
+    if source is not None and (source.provenance == "seeded" or source.net.net != PUBLISHED_FEATURES):
+        found.append("weights")
+    if block.steps < published(phase, dataset)["steps"]:
+        found.append("steps")
+    if block.width != 1:
+        found.append("width")
+    return found + data_marks(dataset)
+
+
+def data_marks(dataset: str) -> list[str]:
+    return ["data"] if dataset == "synthetic" else []
+
+
+def load_features(block: Params, wanted_by: str) -> FeatureSource:
+    """The feature net of a block: its published weights, or seeded ones where the block allows them."""
+    files = published_weights.require(block.features, block.missing_weights, wanted_by)
+    if files is None:
+        console.say(
+            f"{wanted_by}: weights of {block.features} are missing, seeded features stand in; results are marked"
+        )
+        return FeatureSource(feature_nets.build(block.features), "seeded")
+    try:
+        net = feature_nets.build(block.features, published_weights.state_dict(files))
+    except ValueError as error:
+        raise UserError(f"{files[0]}: {error}; delete {layout.weights(block.features)} and run weights again") from None
+    total = hashlib.sha256(b"".join(path.read_bytes() for path in files))
+    return FeatureSource(net, f"sha256:{total.hexdigest()}")
+
+
+def require_parsing(dataset: str, variant: str) -> None:
+    """Raises UserError if the data set has no human parsing for a variant that needs it."""
+    source = (pq.read_schema(store.parts(layout.parsing(dataset))[0]).metadata or {}).get(b"parsing_source", b"none")
+    if source == b"none":
+        raise UserError(
+            f"train {dataset} {variant}: needs human parsing, but {layout.parsing(dataset)} has none (parsing.{dataset}"
+            f".source is none in {layout.PARAMS}); set another source or take the variant out of variants"
+        )
+
+
+def last_checkpoint(dataset: str, component: str) -> int:
+    """The last step of a component. Raises UserError, naming the command that makes it, if there is none."""
+    folder = layout.checkpoints(dataset, component)
+    found = checkpoints.steps(folder)
+    if not found:
+        command = f"python -m pipeline pretrain --dataset {dataset} --component {component}"
+        raise UserError(f"{folder}: no checkpoint of {component} to start from; run: {command}")
+    return found[-1]
+
+
+def start_from(network: nn.Module, dataset: str, component: str, like: Mapping[str, Any]) -> tuple[dict, list[str]]:
+    """Copy a component's last checkpoint into `network`; return what it was, and its marks.
+
+    `like`: height, width (of the images) and scale that it must have been trained for. Raises UserError if it was not.
+    """
+    folder, step = layout.checkpoints(dataset, component), last_checkpoint(dataset, component)
+    module, meta = checkpoints.load(folder, step)
+    trained = {"height": meta["height"], "width": meta["width"], "scale": meta["settings"]["width"]}
+    for key, value in like.items():
+        if trained[key] != value:
+            what = "network width" if key == "scale" else f"image {key}"
+            raise UserError(
+                f"{folder}: trained for {what} {trained[key]:g}, {value:g} is wanted; pretrain it with the same"
+            )
+    network.get_submodule(COMPONENTS[component].into).load_state_dict(module.state_dict())
+    content = hashlib.sha256(checkpoints.path(folder, step).read_bytes()).hexdigest()
+    return {"step": step, "checkpoint": f"sha256:{content}", "features": meta["features"]}, meta["marks"]
+
+
+def fit(
+    stage: str, dataset: str, entry: Component | Variant, block: Params, source: FeatureSource | None, data: ImageData
+) -> tuple[engine.Trained, dict[str, Any]]:
+    """Train `entry` on `data`; return what the engine leaves and the meta.json that describes it."""
+    block, phase = resolve(block, entry.phase, dataset)
+    torch.manual_seed(block.seed)
+    network = entry.build(data.height, data.width, block.width)
+    like = {"height": data.height, "width": data.width, "scale": block.width}
+    started = {name: start_from(network, dataset, name, like) for name in getattr(entry, "components", ())}
+    objective = entry.objective(network, data.height, data.width, block.width, phase.weights)
+
+    taken_over = {mark for _, inherited in started.values() for mark in inherited}
+    own = marks(block, phase, dataset, source)
+    settings = {
+        key: value for key, value in asdict(block).items() if key not in ("device", "features", "missing_weights")
+    }
+    meta = {
+        "kind": "component" if isinstance(entry, Component) else "variant",
+        "name": entry.name,
+        "dataset": dataset,
+        "height": data.height,
+        "width": data.width,
+        "settings": settings,
+        "features": None if source is None else {"net": source.net.net, "provenance": source.provenance},
+        "components": {name: made for name, (made, _) in started.items()},
+        "marks": [mark for mark in ("weights", "steps", "width", "data") if mark in taken_over.union(own)],
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "published": published(entry.phase, dataset),
+    }
+    inputs = [layout.images(dataset), layout.keypoints(dataset)]
+    run = engine.Run(
+        title=f"{stage} {dataset} {entry.name}",
+        phase=phase,
+        steps=block.steps,
+        checkpoint_every=block.checkpoint_every,
+        batch=block.batch,
+        seed=block.seed,
+        precision=block.precision,
+        device=data.device,
+        work=layout.work(stage, dataset, entry.name),
+        metrics=layout.metrics_log(stage, dataset, entry.name),
+        settings=meta,
+        inputs=tuple(inputs if data.unit == "images" else [*inputs, layout.pairs(dataset)]),
+    )
+    features = "none" if source is None else f"{source.net.net} ({source.provenance[:15]})"
+    console.say(
+        f"{run.title}: {len(data)} {data.unit} of {data.height} x {data.width}, batch {run.batch}, {run.steps} steps, "
+        f"{meta['parameters'] / 1e6:.2f} M parameters, features {features}, {data.device} {run.precision}"
+    )
+    return engine.train(run, objective, None if source is None else source.net, data), meta
+
+
+def finish(stage: str, dataset: str, name: str, trained: engine.Trained, meta: Mapping[str, Any]) -> None:
+    """Publish a finished run and clear its working folder."""
+    checkpoints.publish(trained.folder, trained.steps, meta, layout.checkpoints(dataset, name))
+    shutil.rmtree(layout.work(stage, dataset, name))
+
+
+def train_variant(dataset: str, variant: Variant, family: str, block: Params) -> None:
+    name = variant.name
+    for component in variant.components:
+        last_checkpoint(dataset, component)
+    where = device_data.device(block.device)
+    source = load_features(block, f"train.{dataset}.{family}") if variant.needs_features else None
+    trained, meta = fit("train", dataset, variant, block, source, device_data.load_pairs(dataset, "train", where))
+    finish("train", dataset, name, trained, {**meta, "family": family})
+
+
+def make_reference(dataset: str, variant: Variant, family: str, block: ReferenceParams) -> None:
+    """Step 0 of a variant without training; a generator with `fit` sees every image of the training pairs once."""
+    size = store.read_table(layout.images(dataset), columns=["height", "width"]).slice(0, 1).to_pylist()
+    if not size:
+        raise UserError(f"{layout.images(dataset)}: holds no image; see {layout.rejects(dataset)}")
+    height, width = size[0]["height"], size[0]["width"]
+    network = variant.build(height, width, 1.0)
+    if hasattr(network, "fit"):
+        ids = device_data.paired_ids(device_data.pair_list(dataset, "train"))
+        batches = device_data.stream_images(dataset, ids)
+        network.fit(device_data.as_floats(images) for _, images in batches)
+    work = layout.work("train", dataset, variant.name)
+    checkpoints.save(work, 0, network)
+    meta = {
+        "kind": "variant",
+        "name": variant.name,
+        "family": family,
+        "dataset": dataset,
+        "height": height,
+        "width": width,
+        "settings": asdict(block),
+        "features": None,
+        "components": {},
+        "marks": data_marks(dataset),
+        "parameters": 0,
+        "published": None,
+    }
+    finish("train", dataset, variant.name, engine.Trained(work, [0], network), meta)
+
+
+def run(dataset: str, variant: str) -> None:
+    family, entry = params.family(variant), VARIANTS[variant]
+    if entry.needs_parsing:
+        require_parsing(dataset, variant)
+    if entry.phase is None:
+        make_reference(dataset, entry, family, params.block(ReferenceParams, "train", dataset, family))
+    else:
+        train_variant(dataset, entry, family, params.block(Params, "train", dataset, family))
+    console.say(f"train {dataset} {variant}: checkpoints in {layout.checkpoints(dataset, variant)}")

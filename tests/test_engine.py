@@ -1,0 +1,291 @@
+import json
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from models.blocks import Batch
+from models.variants import Adam, Phase
+from pipeline import checkpoints, engine
+from pipeline.errors import UserError
+
+CPU = torch.device("cpu")
+PHASE = Phase(
+    generators=("generator",),
+    discriminators=("discriminator",),
+    optimisers={"generator": Adam(0.01, (0.5, 0.9)), "discriminator": Adam(0.02, (0.0, 0.99))},
+    weights={},
+    batch={},
+    steps={},
+)
+
+
+class Noise:
+    """Eleven pairs of random images."""
+
+    unit = "pairs"
+
+    def __init__(self):
+        self.images = torch.randn(2, 11, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def __len__(self):
+        return 11
+
+    def batch(self, rows):
+        nothing = torch.zeros(len(rows), 18, 2)
+        return Batch(
+            self.images[0, rows], self.images[1, rows], nothing, nothing[..., 0] > 0, nothing, nothing[..., 0] > 0
+        )
+
+
+class Game:
+    """A small adversarial objective: batch norm, dropout, and a network that must stay as it is."""
+
+    def __init__(self, at_step=None):
+        torch.manual_seed(4)
+        self.generator = nn.Sequential(
+            nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Conv2d(4, 3, 1)
+        )
+        self.discriminator = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 1, 3))
+        self.frozen = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2))
+        self.calls, self.at_step = 0, at_step or {}
+
+    def networks(self):
+        return {"generator": self.generator, "discriminator": self.discriminator, "frozen": self.frozen}
+
+    def generator_losses(self, batch, features):
+        self.calls += 1
+        self.at_step.get(self.calls, lambda game: None)(self)
+        made = self.generator(batch.source)
+        terms = {
+            "l1": (made.float() - batch.target).abs().mean(),
+            "seen": (self.frozen(made) - self.frozen(batch.target)).float().square().mean(),
+            "adversarial": -self.discriminator(made).float().mean(),
+        }
+        return {name: getattr(self, "factor", {}).get(name, 1.0) * term for name, term in terms.items()}, made
+
+    def discriminator_losses(self, batch, made):
+        real, fake = self.discriminator(batch.target).float(), self.discriminator(made.detach()).float()
+        return {"discriminator": (1 - real).relu().mean() + (1 + fake).relu().mean()}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """These networks are too small to share: waiting threads only slow a busy machine down."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def run(tmp_path):
+    return engine.Run(
+        title="train test game",
+        phase=PHASE,
+        steps=7,
+        checkpoint_every=3,
+        batch=4,
+        seed=1,
+        precision="fp32",
+        device=CPU,
+        work=tmp_path / "work",
+        metrics=tmp_path / "logs/game.jsonl",
+        settings={"width": 1.0},
+    )
+
+
+def files(run):
+    return {path.name: path.read_bytes() for path in (run.work / "checkpoints").iterdir()}
+
+
+def logged(run):
+    return [json.loads(line) for line in run.metrics.read_text().splitlines()]
+
+
+@pytest.fixture
+def uninterrupted(run, tmp_path):
+    whole = replace(run, work=tmp_path / "whole", metrics=tmp_path / "whole.jsonl")
+    engine.train(whole, Game(), None, Noise())
+    return files(whole), logged(whole)
+
+
+def test_steps_equal_a_loop_written_out_with_plain_adam(run):
+    """The oracle: the textbook alternation, no fused kernels, no freezing, gradients thrown away by hand."""
+    data, order = Noise(), engine.BatchOrder(11, run.batch, run.seed)
+    ours, theirs = Game(), Game()
+    trainer = engine.Trainer(run, ours, None)
+    theirs.frozen.eval()
+    generator = torch.optim.Adam(theirs.generator.parameters(), 0.01, (0.5, 0.9), foreach=False)
+    discriminator = torch.optim.Adam(theirs.discriminator.parameters(), 0.02, (0.0, 0.99), foreach=False)
+    for step in (1, 2, 3):
+        batch = data.batch(order.rows(step))
+        torch.manual_seed(step)
+        terms = trainer.step(step, batch)
+        torch.manual_seed(step)
+        losses, made = theirs.generator_losses(batch, None)
+        generator.zero_grad()
+        sum(losses.values()).backward()
+        generator.step()
+        judged = theirs.discriminator_losses(batch, made)
+        discriminator.zero_grad()
+        sum(judged.values()).backward()
+        discriminator.step()
+        assert terms == pytest.approx({name: loss.item() for name, loss in {**losses, **judged}.items()}, rel=1e-5)
+    for name, network in ours.networks().items():
+        torch.testing.assert_close(network.state_dict(), theirs.networks()[name].state_dict())
+
+
+def test_networks_outside_the_phase_stay_as_they_are(run):
+    game = Game()
+    before = {name: value.clone() for name, value in game.frozen.state_dict().items()}
+    moved = game.discriminator[0].weight.clone()
+    engine.train(run, game, None, Noise())
+    assert all(torch.equal(before[name], value) for name, value in game.frozen.state_dict().items())
+    assert all(parameter.grad is None and not parameter.requires_grad for parameter in game.frozen.parameters())
+    assert not torch.equal(moved, game.discriminator[0].weight)
+
+
+def test_checkpoints_at_every_interval_and_at_the_end(run):
+    folder, steps, generator = engine.train(run, Game(), None, Noise())
+    assert steps == checkpoints.steps(folder) == [3, 6, 7]
+    assert checkpoints.save(run.work / "again", 7, generator).read_bytes() == checkpoints.path(folder, 7).read_bytes()
+    assert [row["step"] for row in logged(run)] == list(range(1, 8))
+    assert set(logged(run)[0]) == {"step", "l1", "seen", "adversarial", "discriminator"}
+
+
+def crash(game):
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("at", [1, 2, 4, 5, 7])
+def test_a_run_that_died_ends_with_the_same_bytes(run, uninterrupted, at):
+    with pytest.raises(ZeroDivisionError):
+        engine.train(run, Game({at: crash}), None, Noise())
+    torch.manual_seed(99)  # another process has another random state
+    game = Game()
+    engine.train(run, game, None, Noise())
+    assert (files(run), logged(run)) == uninterrupted
+    assert game.calls == 7 - 3 * ((at - 1) // 3)  # it went on from the last checkpoint, not from the start
+
+
+def test_state_is_saved_between_checkpoints_too(run, uninterrupted, monkeypatch):
+    monkeypatch.setattr(engine, "STATE_SECONDS", 0.0)
+    with pytest.raises(ZeroDivisionError):
+        engine.train(run, Game({6: crash}), None, Noise())
+    game = Game()
+    engine.train(run, game, None, Noise())
+    assert game.calls == 2
+    assert (files(run), logged(run)) == uninterrupted
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_finishes_the_step_and_saves(run, uninterrupted, number):
+    handler = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt):
+        engine.train(run, Game({5: lambda game: os.kill(os.getpid(), number)}), None, Noise())
+    assert signal.getsignal(number) is handler
+    assert sorted(path.name for path in run.work.iterdir()) == ["checkpoints", "state.pt"]
+    game = Game()
+    engine.train(run, game, None, Noise())
+    assert game.calls == 2
+    assert (files(run), logged(run)) == uninterrupted
+
+
+@pytest.mark.parametrize(("value", "shown"), [(float("nan"), "nan"), (float("inf"), "inf")])
+def test_a_loss_that_is_no_number_stops_the_run(run, value, shown):
+    def spoil(game):
+        game.factor = {"seen": value}
+
+    with pytest.raises(UserError) as caught:
+        engine.train(run, Game({5: spoil}), None, Noise())
+    message = str(caught.value)
+    assert "\n" not in message
+    assert f"the loss term seen is {shown} at step 5" in message
+    assert "step-0000003.safetensors" in message
+    with pytest.raises(UserError, match="at step 2; no checkpoint yet"):
+        engine.train(replace(run, seed=8), Game({2: spoil}), None, Noise())
+
+
+def test_a_weight_that_is_no_number_is_never_saved(run):
+    def spoil(game):  # batch norm in train mode does not read its running mean: every loss stays finite
+        game.generator[1].running_mean.fill_(float("nan"))
+
+    with pytest.raises(UserError, match=r"a weight of the network generator .* at step 6; .*step-0000003"):
+        engine.train(run, Game({5: spoil}), None, Noise())
+    assert list(files(run)) == ["step-0000003.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"settings": {"width": 0.5}}, {"steps": 8}, {"seed": 2}, {"phase": replace(PHASE, weights={"l1": 2.0})}],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_state_of_other_settings_is_discarded(run, change, capfd):
+    with pytest.raises(ZeroDivisionError):
+        engine.train(run, Game({5: crash}), None, Noise())
+    other = replace(run, **change)
+    game = Game()
+    engine.train(other, game, None, Noise())
+    assert game.calls == other.steps
+    assert "from other settings, inputs or code, discarded" in capfd.readouterr().err.replace("\n", " ")
+
+
+def test_a_state_belongs_to_the_bytes_it_was_made_from(run, tmp_path):
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards/part-00000.parquet").write_bytes(b"one")
+    run = replace(run, inputs=(tmp_path / "shards",))
+    before = engine.digest(run, Game())
+    assert engine.digest(run, Game()) == before
+    (tmp_path / "shards/part-00000.parquet").write_bytes(b"two")
+    assert engine.digest(run, Game()) != before
+
+
+def damage_end(run):
+    state = run.work / "state.pt"
+    state.write_bytes(state.read_bytes()[:-500])
+
+
+def replace_by_text(run):
+    (run.work / "state.pt").write_text("no state")
+
+
+def replace_by_other_content(run):
+    torch.save([1, 2], run.work / "state.pt")
+
+
+def delete_checkpoint(run):
+    checkpoints.path(run.work / "checkpoints", 3).unlink()
+
+
+@pytest.mark.parametrize("damage", [damage_end, replace_by_text, replace_by_other_content, delete_checkpoint])
+def test_a_damaged_state_is_discarded_with_a_line(run, uninterrupted, damage, capfd):
+    with pytest.raises(ZeroDivisionError):
+        engine.train(run, Game({5: crash}), None, Noise())
+    damage(run)
+    engine.train(run, Game(), None, Noise())
+    assert "discarded; train test game starts at step 1" in capfd.readouterr().err.replace("\n", " ")
+    assert (files(run), logged(run)) == uninterrupted
+
+
+def test_bf16_gives_the_losses_of_fp32_within_two_percent(run, tmp_path):
+    engine.train(run, Game(), None, Noise())
+    seen = []
+    half = replace(run, precision="bf16", work=tmp_path / "half", metrics=tmp_path / "half.jsonl")
+    engine.train(half, Game({1: lambda game: seen.append(torch.is_autocast_enabled("cpu"))}), None, Noise())
+    assert seen == [True]
+    for full, rough in zip(logged(run), logged(half), strict=True):
+        assert rough == pytest.approx(full, rel=0.02, abs=0.02)
+    assert logged(run) != logged(half)
+
+
+def test_global_switches_are_put_back(run):
+    seen = []
+    look = {1: lambda game: seen.append(torch.are_deterministic_algorithms_enabled())}
+    engine.train(run, Game(look), None, Noise())
+    assert seen == [True]
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.utils.deterministic.fill_uninitialized_memory

@@ -1,0 +1,349 @@
+"""The stages pretrain and train through the command line, on the tiny data set."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from models import spig
+from models.variants import VARIANTS, Phase
+from pipeline import checkpoints, layout, params
+from pipeline.__main__ import main
+from pipeline.stages import pretrain, train
+from tests import tiny_dataset
+
+PRETRAIN = ["pretrain", "--dataset", "synthetic", "--component", "spig_flow"]
+DETECTOR = ["pretrain", "--dataset", "synthetic", "--component", "detector"]
+TRAIN = ["train", "--dataset", "synthetic", "--variant", "spig"]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("prepared")
+    tiny_dataset.write(folder)
+    return folder
+
+
+@pytest.fixture
+def enter(tmp_path, prepared, monkeypatch):
+    """`enter("name", **blocks)`: a project folder of its own as working directory, with the data set and params."""
+
+    def function(name="project", **blocks):
+        folder = tmp_path / name
+        (folder / "data").mkdir(parents=True, exist_ok=True)
+        if not (folder / "data/synthetic").exists():
+            (folder / "data/synthetic").symlink_to(prepared / "data/synthetic")
+        tiny_dataset.write_params(folder, **blocks)
+        monkeypatch.chdir(folder)
+        params.load.cache_clear()
+        return folder
+
+    yield function
+    params.load.cache_clear()
+
+
+def outputs(folder):
+    runs = folder / "runs"
+    return {str(path.relative_to(runs)): path.read_bytes() for path in sorted(runs.rglob("*")) if path.is_file()}
+
+
+def test_two_steps_of_everything(enter, capfd):
+    folder = enter()
+    assert main(PRETRAIN) == 0
+    assert main(TRAIN) == 0
+    out = layout.checkpoints("synthetic", "spig")
+    assert sorted(path.name for path in out.iterdir()) == [
+        "meta.json",
+        "step-0000001.safetensors",
+        "step-0000002.safetensors",
+    ]
+    assert not layout.work("train", "synthetic", "spig").exists()
+    rows = [json.loads(line) for line in layout.metrics_log("train", "synthetic", "spig").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2]
+    assert set(rows[0]) == {"step", "sampling", "l1", "adversarial", "perceptual", "style", "discriminator"}
+
+    generator, meta = checkpoints.load(out, 2)
+    batch = torch.zeros(1, 3, 64, 32), torch.zeros(1, 18, 2), torch.ones(1, 18, dtype=torch.bool)
+    assert generator(*batch, *batch[1:]).image.shape == (1, 3, 64, 32)
+    flow, _ = checkpoints.load(layout.checkpoints("synthetic", "spig_flow"), 2)
+    made = meta.pop("components")["spig_flow"]
+    assert made["step"] == 2
+    assert made["checkpoint"].startswith("sha256:")
+    assert meta == {
+        "kind": "variant",
+        "name": "spig",
+        "family": "spig",
+        "dataset": "synthetic",
+        "height": 64,
+        "width": 32,
+        "steps": [1, 2],
+        "settings": {
+            "seed": 0,
+            "steps": 2,
+            "checkpoint_every": 1,
+            "batch": 2,
+            "width": 0.1,
+            "learning_rate": 0.001,
+            "precision": "fp32",
+        },
+        "features": {"net": "squeezenet1_1", "provenance": "seeded"},
+        "marks": ["weights", "steps", "width", "data"],
+        "parameters": sum(parameter.numel() for parameter in generator.parameters()),
+        "published": {"dataset": "market1501", "batch": 8, "learning_rate": 0.001, "steps": 200_000, "width": 1.0},
+    }
+    assert set(flow.state_dict()) == set(generator.flow.state_dict())
+    log = (folder / "logs/train/synthetic-spig.log").read_text()
+    assert "14 pairs of 64 x 32, batch 2, 2 steps" in log
+    assert "features squeezenet1_1 (seeded)" in log
+
+
+def test_spig_starts_from_the_last_flow_checkpoint(enter, monkeypatch):
+    enter(spig={"steps": 1, "learning_rate": 1e-12})
+    assert main(PRETRAIN) == 0
+    assert main(TRAIN) == 0
+    flow, _ = checkpoints.load(layout.checkpoints("synthetic", "spig_flow"), 2)
+    generator, _ = checkpoints.load(layout.checkpoints("synthetic", "spig"), 1)
+    for name, value in flow.state_dict().items():
+        torch.testing.assert_close(generator.flow.state_dict()[name], value, msg=name)
+
+
+KILL = """
+import os, signal, sys
+from pipeline import engine
+from pipeline.__main__ import main
+step, left = engine.Trainer.step, int(sys.argv.pop(1))
+def count(self, *arguments):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, *arguments)
+engine.Trainer.step = count
+main(sys.argv[1:])
+"""
+
+
+def killed_at(step, command, folder):
+    environment = {**os.environ, "PYTHONPATH": str(tiny_dataset.ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", KILL, str(step), *command], cwd=folder, env=environment, capture_output=True, check=False
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+
+
+def test_a_killed_run_ends_with_the_same_bytes(enter, capfd):
+    steps = {"steps": 4, "checkpoint_every": 2}
+    whole = enter("whole", spig=steps)
+    assert main(PRETRAIN) == 0
+    assert main(TRAIN) == 0
+
+    broken = enter("broken", spig=steps)
+    assert main(PRETRAIN) == 0
+    killed_at(4, TRAIN, broken)
+    assert not layout.checkpoints("synthetic", "spig").exists()
+    assert (layout.work("train", "synthetic", "spig") / "state.pt").exists()
+    capfd.readouterr()
+    assert main(TRAIN) == 0
+    assert "going on after step 2 of 4" in capfd.readouterr().err
+    # Three claims at once: pretraining twice gives equal bytes, resuming does, and no path is in them.
+    assert outputs(broken) == outputs(whole)
+    log = layout.metrics_log("train", "synthetic", "spig")
+    assert (whole / log).read_bytes() == (broken / log).read_bytes()
+
+
+def test_changed_params_discard_the_state(enter, capfd):
+    folder = enter(spig_flow={"steps": 4, "checkpoint_every": 2})
+    killed_at(4, PRETRAIN, folder)
+    enter(spig_flow={"steps": 4, "checkpoint_every": 2, "seed": 1})
+    assert main(PRETRAIN) == 0
+    error = capfd.readouterr().err.replace("\n", " ")
+    assert "from other settings, inputs or code, discarded; pretrain synthetic spig_flow starts at step 1" in error
+    assert checkpoints.meta(layout.checkpoints("synthetic", "spig_flow"))["settings"]["seed"] == 1
+
+
+def test_a_diverging_run_says_so_in_one_line(enter, capfd, monkeypatch):
+    enter(spig_flow={"steps": 6, "checkpoint_every": 1})
+    losses, calls = spig.FlowObjective.generator_losses, []
+
+    def diverge(self, batch, features):
+        calls.append(1)
+        terms, output = losses(self, batch, features)
+        return {name: term / (3 - len(calls)) for name, term in terms.items()}, output
+
+    monkeypatch.setattr(spig.FlowObjective, "generator_losses", diverge)
+    line = refused(PRETRAIN, capfd)
+    assert line.startswith("repose: pretrain synthetic spig_flow: the loss term sampling is inf at step 3; last good")
+    assert ".work/pretrain/synthetic/spig_flow/checkpoints/step-0000002.safetensors" in line
+    assert not layout.checkpoints("synthetic", "spig_flow").exists()
+
+
+def refused(command, capfd):
+    capfd.readouterr()
+    assert main(command) == 2
+    lines = capfd.readouterr().err.strip().splitlines()
+    assert lines[-1].startswith("repose: ")
+    return lines[-1]
+
+
+def test_a_missing_component_names_its_command(enter, capfd):
+    enter()
+    assert "run: python -m pipeline pretrain --dataset synthetic --component spig_flow" in refused(TRAIN, capfd)
+
+
+def test_a_component_of_another_width_is_refused(enter, capfd):
+    enter(spig={"width": 0.5})
+    assert main(PRETRAIN) == 0
+    assert "trained for network width 0.1, 0.5 is wanted" in refused(TRAIN, capfd)
+
+
+def test_missing_weights_stop_where_params_say_so(enter, capfd):
+    enter(spig_flow={"features": "vgg19", "missing_weights": "stop"})
+    line = refused(PRETRAIN, capfd)
+    assert "pretrain.synthetic.spig_flow needs the published weights of vgg19" in line
+
+
+def test_a_variant_that_needs_parsing_is_refused_without(enter, capfd, monkeypatch, prepared, tmp_path):
+    folder = enter()
+    monkeypatch.setitem(
+        VARIANTS, "spig", VARIANTS["spig"].__class__(**{**vars(VARIANTS["spig"]), "needs_parsing": True})
+    )
+    assert "needs human parsing, but data/synthetic/parsing has none" in refused(TRAIN, capfd)
+    (folder / "data/synthetic").unlink()
+    tiny_dataset.write(folder, parsing_source="oracle")
+    assert "no checkpoint of spig_flow" in refused(TRAIN, capfd)
+
+
+def test_reference_variants(enter):
+    enter()
+    for variant in ("copy_source", "mean_image"):
+        assert main(["train", "--dataset", "synthetic", "--variant", variant]) == 0
+    copy, meta = checkpoints.load(layout.checkpoints("synthetic", "copy_source"), 0)
+    assert (meta["family"], meta["steps"], meta["marks"], meta["parameters"]) == ("reference", [0], ["data"], 0)
+    assert (meta["height"], meta["width"]) == (64, 32)
+    image = torch.rand(2, 3, 64, 32)
+    assert torch.equal(copy(image, None, None, None, None).image, image)
+
+    # the images of the training pairs: three people, one image rejected, nothing of the people of val
+    seen = [(person, view) for person in range(3) for view in range(3) if (person, view) != (0, 2)]
+    mean = np.mean([tiny_dataset.picture(*which) for which in seen], axis=0).transpose(2, 0, 1) / 127.5 - 1
+    fitted, _ = checkpoints.load(layout.checkpoints("synthetic", "mean_image"), 0)
+    np.testing.assert_allclose(fitted.mean.numpy(), mean, atol=1e-6)
+
+
+def test_an_openpose_detector_trains_nothing(enter):
+    enter(detector={"source": "openpose"})
+    assert main(DETECTOR) == 0
+    out = layout.checkpoints("synthetic", "detector")
+    assert [path.name for path in out.iterdir()] == ["meta.json"]
+    assert checkpoints.meta(out) == {"kind": "openpose", "net": "openpose"}
+
+
+def test_a_trained_detector_records_its_error_on_people_it_never_saw(enter, capfd):
+    enter()
+    assert main(DETECTOR) == 0
+    assert "9 images of 64 x 32" in capfd.readouterr().err  # eleven, less the two of the identity held out
+    network, meta = checkpoints.load(layout.checkpoints("synthetic", "detector"), 2)
+    assert meta["marks"] == ["steps", "data"]
+    assert network(torch.zeros(1, 3, 64, 32)).shape == (1, 18, 16, 8)
+    found = meta["validation"]
+    assert found["joints"] == sum(tiny_dataset.joints(0, view)[1].sum() for view in range(2))
+    assert 0 < found["mean_error_px"] < 80
+    assert 0 <= found["within_6px"] <= 1
+    enter(detector={"steps": 0})
+    assert "needs 1 or more" in refused(DETECTOR, capfd)
+
+
+def test_held_out_identities_are_every_tenth():
+    people = [f"{number:03d}" for number in range(25) for _ in range(2)] + ["900"]
+    table = pa.table(
+        {
+            "image_id": [f"{row:03d}.png" for row in range(51)],
+            "split": ["train"] * 50 + ["test"],
+            "person_id": people,
+        }
+    )
+    learn, held_out = pretrain.split_by_identity(table)
+    assert held_out.to_pylist() == ["000.png", "001.png", "020.png", "021.png", "040.png", "041.png"]
+    assert len(learn) == 44
+
+
+class Exact(torch.nn.Module):
+    """A detector whose maps peak exactly where it is told to."""
+
+    def __init__(self, data, shift):
+        super().__init__()
+        self.data, self.shift, self.first = data, shift, 0
+
+    def forward(self, images):
+        from models.detector import target_maps
+
+        rows = slice(self.first, self.first + len(images))
+        self.first += len(images)
+        return target_maps(self.data.joints[rows] + self.shift, self.data.valid[rows], 128, 64)
+
+
+def test_validation_measures_pixels():
+    generator = torch.Generator().manual_seed(0)
+    joints = torch.rand(5, 18, 2, generator=generator) * torch.tensor([40.0, 100.0]) + 10
+    valid = torch.rand(5, 18, generator=generator) > 0.2
+    images = torch.zeros(5, 3, 128, 64, dtype=torch.uint8)
+    data = pretrain.ImageData(images, joints, valid, list("abcde"), torch.device("cpu"))
+    exact = pretrain.validate(Exact(data, 0.0), data, 2)
+    assert exact["mean_error_px"] < 0.02
+    assert (exact["images"], exact["joints"], exact["within_6px"], exact["found"], exact["false_alarms"]) == (
+        5,
+        int(valid.sum()),
+        1.0,
+        1.0,
+        0.0,
+    )
+    moved = pretrain.validate(Exact(data, torch.tensor([3.0, -4.0])), data, 2)
+    assert moved["mean_error_px"] == pytest.approx(5.0, abs=0.02)
+    far = pretrain.validate(Exact(data, torch.tensor([8.0, 0.0])), data, 5)
+    assert far["within_6px"] == 0.0
+
+
+BLOCK = train.Params(0, 100, 10, None, 1.0, None, "cpu", "fp32", "vgg19", "stop")
+
+
+def test_null_is_the_published_value():
+    phase = VARIANTS["spig"].phase
+    block, same = train.resolve(BLOCK, phase, "deepfashion")
+    assert (block.batch, block.learning_rate) == (6, 0.001)
+    assert same == phase
+    block, slower = train.resolve(train.replace(BLOCK, learning_rate=2e-4, batch=3), phase, "market1501")
+    assert (block.batch, block.learning_rate) == (3, 2e-4)
+    assert {name: round(adam.lr, 9) for name, adam in slower.optimisers.items()} == {
+        "generator": 2e-4,
+        "discriminator": 2e-5,
+    }
+
+
+@pytest.mark.parametrize(
+    ("net", "provenance", "changes", "dataset", "expected"),
+    [
+        ("vgg19", "sha256:1", {"steps": 200_000}, "market1501", []),
+        ("vgg19", "sha256:1", {"steps": 199_999}, "market1501", ["steps"]),
+        ("vgg19", "seeded", {"steps": 400_000}, "market1501", ["weights"]),
+        ("squeezenet1_1", "sha256:1", {"steps": 400_000, "width": 0.5}, "market1501", ["weights", "width"]),
+        ("vgg19", "sha256:1", {"steps": 400_000}, "synthetic", ["data"]),
+    ],
+)
+def test_marks(net, provenance, changes, dataset, expected):
+    phase: Phase = VARIANTS["spig"].phase
+    source = train.FeatureSource(train.feature_nets.Features(net, provenance), provenance)
+    assert train.marks(train.replace(BLOCK, **changes), phase, dataset, source) == expected
