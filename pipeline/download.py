@@ -75,8 +75,8 @@ def obtain(source: Mapping, key: str) -> Path:
         return _verified(folder / source["file"], wanted, key)
     if source["url"] is not None:
         return download(source["url"], wanted)
-    where = f"no {source['file']} in ${MIRROR}" if folder else f"${MIRROR} is not set"
-    raise Unavailable(f"{key}: no path, no url, and {where}")
+    where = f"not in ${MIRROR}" if folder else f"${MIRROR} is not set"
+    raise Unavailable(f"no path, no url, and {where}")
 
 
 def _verified(path: Path, wanted: str | None, key: str) -> Path:

@@ -254,7 +254,7 @@ def test_order_of_sources(server, tmp_path, monkeypatch):
     assert download.obtain(source, "weights.x").read_bytes() == CONTENT
     assert len(server.requests) == 1
     source["url"] = None
-    with pytest.raises(download.Unavailable, match=r"no sub/file\.bin in"):
+    with pytest.raises(download.Unavailable, match="not in"):
         download.obtain(source, "weights.x")
     monkeypatch.delenv(download.MIRROR)
     with pytest.raises(download.Unavailable, match="is not set"):

@@ -147,7 +147,7 @@ def test_without_any_source_one_line_says_what_to_do(block, settle, monkeypatch,
         "fetch.market1501.images.path",  # where to say where it is
         "$REPOSE_MIRROR/market.zip",
         "PATN",
-        "$REPOSE_MIRROR/market-pairs-test.csv",
+        "market-pairs-test.csv into $REPOSE_MIRROR",
     ):
         assert wanted in text
     assert not Path("data").exists() or contents(Path("data")) == {}

@@ -100,7 +100,7 @@ def test_require(settle):
     assert published_weights.require("vgg19", "seeded", "train.synthetic.spig") is None
     with pytest.raises(UserError) as error:
         published_weights.require("vgg19", "stop", "train.synthetic.spig")
-    for wanted in ("train.synthetic.spig needs", "vgg19", "no weights/b.pth in", "missing_weights: seeded"):
+    for wanted in ("train.synthetic.spig needs", "vgg19", "not in $REPOSE_MIRROR", "missing_weights: seeded"):
         assert wanted in str(error.value)
     assert "\n" not in str(error.value)
 

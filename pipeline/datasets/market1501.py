@@ -79,18 +79,18 @@ def fetch(block: Fetch, raw: Path) -> dict:
 
 def _how_to_get(block: Fetch, missing: list[tuple[str, str]]) -> str:
     keys = dict(missing)
-    message = f"market1501: cannot get {', '.join(keys)} ({'; '.join(keys.values())})."
+    reasons = "; ".join(dict.fromkeys(keys.values()))
+    message = f"market1501: cannot get {', '.join(keys)} ({reasons})."
     if "images" in keys:
         message += (
             f" Request the images at {IMAGES_FROM} ({TERMS}); give the zip or its unpacked folder as"
             f" fetch.market1501.images.path in {layout.PARAMS}, or put it at ${download.MIRROR}/{block.images['file']}."
         )
-    lists = [key for key in keys if key in _LISTS]
+    lists = [getattr(block, key)["file"] for key in keys if key in _LISTS]
     if lists:
-        places = ", ".join(f"${download.MIRROR}/{getattr(block, key)['file']}" for key in lists)
         message += (
             f" The keypoint and pair lists come with PATN ({LISTS_FROM}; for research only): give each as"
-            f" fetch.market1501.<list>.path, or put them at {places}."
+            f" fetch.market1501.<list>.path, or put {', '.join(lists)} into ${download.MIRROR}."
         )
     return message
 
@@ -101,7 +101,7 @@ def _members(names: list[str]) -> dict[str, str]:
     for member in names:
         path = PurePosixPath(member.replace("\\", "/"))
         split = FOLDERS.get(path.parent.name)
-        if split is None or path.suffix.lower() != ".jpg" or path.name.startswith(".") or "__MACOSX" in path.parts:
+        if split is None or path.suffix.lower() != ".jpg" or path.name.startswith("."):
             continue  # queries, ground truth, Thumbs.db, what macOS adds
         if f"{split}/{path.name}" in members:
             raise UserError(f"two members for {split}/{path.name}: {members[f'{split}/{path.name}']} and {member}")

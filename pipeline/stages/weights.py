@@ -44,13 +44,14 @@ def run(net: str) -> None:
     """Write `data/weights/NET/`. Raises UserError for a file of the user's that is missing or has a wrong digest."""
     block = Params(**params.load()["weights"][net])
     with atomic_directory(layout.weights(net)) as partial:
-        files, record, why = {}, {"status": "present", "reason": ""}, ""
+        files = {}
+        record, why = {"status": "present", "reason": ""}, ""
         try:
             for source, path in gather(block, f"weights.{net}"):
                 name = Path(source["file"]).name
                 files[name] = download.place(path, partial / name)
         except download.Unavailable as error:
-            files, record, why = {}, {"status": "missing", "reason": error.clause}, str(error)
+            record, why = {"status": "missing", "reason": error.clause}, str(error)
         record |= {"net": net, "files": files}
         (partial / "source.json").write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     console.say(f"weights {net}: {', '.join(files)}" if files else f"weights {net}: missing ({why})")
