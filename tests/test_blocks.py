@@ -89,7 +89,7 @@ def test_part_boxes_match_a_loop_and_empty_groups_are_empty():
 
 @pytest.mark.parametrize("stride", [1, 4])
 def test_box_masks_match_a_pixel_loop(stride):
-    boxes = torch.tensor([[[1.5, 2.0, 9.0, 20.5], [-5.0, -5.0, 3.0, 100.0]]])
+    boxes = torch.tensor([[[1.6, 5.6, 9.4, 20.5], [-5.0, -5.0, 3.0, 100.0]]])
     height, width = 24 // stride, 12 // stride
     masks = pose_maps.box_masks(boxes, height, width, stride)
     for p in range(2):

@@ -88,6 +88,17 @@ def test_sampling_correctness_closed_form_and_mask():
     assert losses.sampling_correctness(source, target, flow, 0 * right).item() == 0
 
 
+def test_sampling_correctness_is_relative_to_the_best_there_is():
+    """No source position matches the target fully (cosine 0.6 at best): choosing the best still costs nothing."""
+    source = torch.tensor([[[[1.0, 0.0]], [[0.0, 1.0]], [[0.0, 0.0]]]])  # B 1, C 3, H 1, W 2
+    target = torch.tensor([0.6, 0.3, math.sqrt(1 - 0.45)]).view(1, 3, 1, 1).expand(1, 3, 1, 2)
+    flow = torch.zeros(1, 2, 1, 2)
+    flow[0, 0, 0, 1] = -1  # both cells look at the first
+    assert losses.sampling_correctness(source, target, flow).item() == pytest.approx(0, abs=1e-6)
+    away = math.exp(-0.3 / 0.6) - math.exp(-1)
+    assert losses.sampling_correctness(source, target, 1 + flow).item() == pytest.approx(away, abs=1e-6)
+
+
 def test_sampling_correctness_shares_best():
     source, target = random(1, 4, 5, 5), random(1, 4, 5, 5, seed=1)
     flow = 0.3 + constant_flow(0, 0, 5, 5)
