@@ -100,12 +100,12 @@ def test_what_cannot_be_exported_is_one_line(lists, capfdbinary, arguments, mess
 
 
 def test_reader_that_stops_early(lists, tmp_path):
-    """`export ... | head -1`: no traceback, no complaint."""
+    """`export ... | head`: no traceback, no complaint. `true` has gone long before the first byte."""
     table = store.read_table(layout.keypoints("market1501"))
     assert len(table) > 1
-    code = f"{sys.executable} -m pipeline export --dataset market1501 --what keypoints --split train | head -c 10"
+    code = f"{sys.executable} -m pipeline export --dataset market1501 --what keypoints --split train | true"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(code, shell=True, capture_output=True, env=environment, check=False)
-    assert done.stdout == b"name:keypo"
     assert b"Traceback" not in done.stderr
     assert b"Broken pipe" not in done.stderr
+    assert b"15 rows of keypoints" in done.stderr
