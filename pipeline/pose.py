@@ -49,7 +49,7 @@ def batch_arrays(column) -> tuple[np.ndarray, np.ndarray]:
 
 
 def to_column(joints: np.ndarray, valid: np.ndarray) -> pa.FixedSizeListArray:
-    """Inverse of `batch_arrays`: joints (N, 18, 2), valid (N, 18) bool -> an array of `schema.POINTS`, null = missing."""
+    """Inverse of `batch_arrays`: joints (N, 18, 2), valid (N, 18) bool -> `schema.POINTS`, null where missing."""
     values = pa.array(np.ascontiguousarray(joints, dtype=np.float32).reshape(-1))
     points = pa.FixedSizeListArray.from_arrays(values, 2, mask=pa.array(~valid.reshape(-1)))
     return pa.FixedSizeListArray.from_arrays(points, len(JOINT_NAMES))
