@@ -33,7 +33,7 @@ from pipeline.atomic import atomic_directory
 from pipeline.device_data import PairData, device
 from pipeline.errors import UserError
 from pipeline.metrics import METRICS
-from pipeline.metrics.networks import BATCH, in_batches
+from pipeline.metrics.networks import in_batches
 from pipeline.metrics.pose_mask import pose_masks
 from pipeline.metrics.stream import PairScores, Score
 from pipeline.stages import reference
@@ -201,30 +201,34 @@ def pair_rows(split: Split, values: Mapping[str, np.ndarray], step: int) -> pa.T
     return table
 
 
-def sample_rows(dataset: str, split: Split, generator: nn.Module, count: int, step: int, what: str) -> list[dict]:
-    """The first `count` pairs as rows of `schema.SAMPLES`: source and target as stored, the generated image as PNG."""
+def keep_first(generated: Iterable[tuple[list[int], np.ndarray]], count: int, kept: list[np.ndarray]) -> Iterator:
+    """Pass everything on; the first `count` images stay in `kept`."""
+    for pair_ids, images in generated:
+        kept.extend(images[: count - len(kept)])
+        yield pair_ids, images
+
+
+def sample_rows(dataset: str, data: PairData, generated: Sequence[np.ndarray], step: int) -> list[dict]:
+    """The first pairs as rows of `schema.SAMPLES`: source and target as stored, the generated image as PNG."""
     stored = store.RandomReader(layout.images(dataset), ["image"])
-    rows: list[dict] = []
-    for pair_ids, images in generate(generator, split.data, BATCH, what):
-        for pair_id, image in zip(pair_ids, images, strict=True):
-            if len(rows) == count:
-                return rows
-            source, target = split.data.pairs[len(rows)].tolist()
-            joints, valid = joints_of(split.data, torch.tensor([target], device=split.data.device))
-            encoded, png = cv2.imencode(".png", image[:, :, ::-1])
-            assert encoded
-            rows.append(
-                {
-                    "step": step,
-                    "pair_index": pair_id,
-                    "source_id": split.data.ids[source],
-                    "target_id": split.data.ids[target],
-                    "source": stored[split.data.ids[source]]["image"],
-                    "target": stored[split.data.ids[target]]["image"],
-                    "generated": {"bytes": png.tobytes(), "path": None},
-                    "target_keypoints": pose.from_array(joints[0], valid[0]),
-                }
-            )
+    rows = []
+    for position, image in enumerate(generated):
+        source, target = data.pairs[position].tolist()
+        joints, valid = joints_of(data, data.pairs[[position], 1])
+        encoded, png = cv2.imencode(".png", image[:, :, ::-1])
+        assert encoded
+        rows.append(
+            {
+                "step": step,
+                "pair_index": int(data.pair_index[position]),
+                "source_id": data.ids[source],
+                "target_id": data.ids[target],
+                "source": stored[data.ids[source]]["image"],
+                "target": stored[data.ids[target]]["image"],
+                "generated": {"bytes": png.tobytes(), "path": None},
+                "target_keypoints": pose.from_array(joints[0], valid[0]),
+            }
+        )
     return rows
 
 
@@ -250,12 +254,13 @@ def score_checkpoint(
     scores, pairs, shown = [], [], []
     for split in splits:
         generator.to(split.data.device)
-        generated = generate(generator, split.data, block.batch, what)
+        kept: list[np.ndarray] = []
+        generated = keep_first(generate(generator, split.data, block.batch, what), samples, kept)
         values, totals = score_images(split, generated, protocol, block.bootstrap, block.seed)
         scores += score_rows(totals, protocol, split.name, step, variant, meta["marks"])
         pairs.append(pair_rows(split, values, step))
-        if split.name == "test" and samples:
-            shown = sample_rows(dataset, split, generator, samples, step, what)
+        if split.name == "test" and kept:
+            shown = sample_rows(dataset, split.data, kept, step)
     return scores, pairs, shown
 
 
