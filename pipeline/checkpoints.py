@@ -100,9 +100,7 @@ def load(folder: Path, step: int) -> tuple[nn.Module, dict[str, Any]]:
         raise UserError(f"{file}: no checkpoint of step {step}; there are: {here}") from None
     except SafetensorError as error:
         raise UserError(f"{file}: damaged ({error}); delete {folder} and train again") from None
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # a builder draws initial weights: the caller's random state is not for that
+    with torch.random.fork_rng(devices=[]):  # a builder draws initial weights: not from the caller's random state
         module = build(described, Path(folder) / META)
     expected = module.state_dict()
     for name in sorted(expected.keys() | tensors.keys()):

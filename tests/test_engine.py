@@ -149,6 +149,13 @@ def test_networks_outside_the_phase_stay_as_they_are(run):
     assert not torch.equal(moved, game.discriminator[0].weight)
 
 
+def test_a_discriminator_takes_no_gradient_from_its_opponent(run):
+    seen = []
+    look = {2: lambda game: seen.extend(weight.requires_grad for weight in game.discriminator.parameters())}
+    engine.train(run, Game(look), None, Noise())
+    assert seen == [False] * 4
+
+
 def test_checkpoints_at_every_interval_and_at_the_end(run):
     folder, steps, generator = engine.train(run, Game(), None, Noise())
     assert steps == checkpoints.steps(folder) == [3, 6, 7]
