@@ -3,6 +3,8 @@
 # dvc.yaml holds the same graph for `dvc repro`. Neither is generated from the other; tests/test_graph.py resolves both and
 # demands equal commands, inputs, outputs and params. The files of pipeline/ that decide what a stage computes are inputs
 # of its rule, so an edit re-runs what it concerns.
+import glob
+
 import yaml
 from snakemake.utils import min_version, validate
 
@@ -21,6 +23,11 @@ with open("params.yaml") as handle:
 
 DATASETS = config["datasets"]
 VARIANTS = [v for family in config["variants"].values() for v in family]
+
+
+def sources(wildcards):
+    """The module of a data set, however many files it has."""
+    return sorted(glob.glob(f"pipeline/datasets/{wildcards.dataset}/*.py"))
 
 
 # Documents the base system for --sdm apptainer; otherwise the project's own .venv does the work.
@@ -44,9 +51,11 @@ rule all:
 rule fetch:
     input:
         "pipeline/stages/fetch.py",
-        "pipeline/datasets/{dataset}.py",
+        sources,
         "pipeline/archive.py",
         "pipeline/download.py",
+        "pipeline/datasets/annotations.py",
+        "pipeline/pose.py",
     output:
         directory("data/{dataset}/raw"),
     log:
@@ -75,7 +84,10 @@ rule index:
     input:
         "data/{dataset}/raw",
         "pipeline/stages/index.py",
-        "pipeline/datasets/{dataset}.py",
+        sources,
+        "pipeline/datasets/annotations.py",
+        "pipeline/archive.py",
+        "pipeline/pose.py",
     output:
         directory("data/{dataset}/images"),
         "data/{dataset}/rejects.parquet",
@@ -92,7 +104,10 @@ rule keypoints:
         "data/{dataset}/raw",
         "data/{dataset}/images",
         "pipeline/stages/keypoints.py",
-        "pipeline/datasets/{dataset}.py",
+        sources,
+        "pipeline/datasets/annotations.py",
+        "pipeline/pose.py",
+        "pipeline/archive.py",
     output:
         "data/{dataset}/keypoints.parquet",
     log:
@@ -109,6 +124,7 @@ rule parsing:
         "data/{dataset}/images",
         "data/{dataset}/keypoints.parquet",
         "pipeline/stages/parsing.py",
+        "pipeline/labels.py",
     output:
         directory("data/{dataset}/parsing"),
     log:
@@ -124,7 +140,10 @@ rule pairs:
         "data/{dataset}/raw",
         "data/{dataset}/keypoints.parquet",
         "pipeline/stages/pairs.py",
-        "pipeline/datasets/{dataset}.py",
+        sources,
+        "pipeline/datasets/annotations.py",
+        "pipeline/pose.py",
+        "pipeline/archive.py",
     output:
         "data/{dataset}/pairs.parquet",
     log:
@@ -161,9 +180,11 @@ rule pretrain_spig_flow:
         "data/weights/vgg19",
         "data/weights/squeezenet1_1",
         "pipeline/stages/pretrain.py",
+        "pipeline/stages/train.py",
         "pipeline/checkpoints.py",
         "pipeline/device_data.py",
         "pipeline/engine.py",
+        "pipeline/pose.py",
         "models/blocks.py",
         "models/features.py",
         "models/losses.py",
@@ -188,9 +209,11 @@ rule pretrain_detector:
         "data/{dataset}/images",
         "data/{dataset}/keypoints.parquet",
         "pipeline/stages/pretrain.py",
+        "pipeline/stages/train.py",
         "pipeline/checkpoints.py",
         "pipeline/device_data.py",
         "pipeline/engine.py",
+        "pipeline/pose.py",
         "models/blocks.py",
         "models/detector.py",
         "models/pose_maps.py",
@@ -218,10 +241,17 @@ rule reference:
         "data/weights/squeezenet1_1",
         "data/weights/openpose",
         "pipeline/stages/reference.py",
+        "pipeline/checkpoints.py",
         "pipeline/device_data.py",
         "pipeline/openpose.py",
+        "pipeline/pose.py",
         "pipeline/metrics/fid.py",
+        "pipeline/metrics/lpips.py",
+        "pipeline/metrics/networks.py",
         "pipeline/metrics/pckh.py",
+        "models/blocks.py",
+        "models/detector.py",
+        "models/pose_maps.py",
     output:
         directory("data/{dataset}/reference"),
     log:
@@ -244,6 +274,7 @@ rule train_reference:
         "pipeline/stages/train.py",
         "pipeline/checkpoints.py",
         "pipeline/device_data.py",
+        "pipeline/pose.py",
         "models/reference.py",
     output:
         directory("runs/{dataset}/{variant}/checkpoints"),
@@ -273,6 +304,7 @@ rule train_spig:
         "pipeline/checkpoints.py",
         "pipeline/device_data.py",
         "pipeline/engine.py",
+        "pipeline/pose.py",
         "models/blocks.py",
         "models/features.py",
         "models/losses.py",
@@ -306,12 +338,15 @@ rule score:
         "data/weights/squeezenet1_1",
         "data/weights/openpose",
         "pipeline/stages/score.py",
+        "pipeline/stages/reference.py",
         "pipeline/checkpoints.py",
         "pipeline/device_data.py",
         "pipeline/openpose.py",
+        "pipeline/pose.py",
         "pipeline/metrics/bootstrap.py",
         "pipeline/metrics/fid.py",
         "pipeline/metrics/lpips.py",
+        "pipeline/metrics/networks.py",
         "pipeline/metrics/pckh.py",
         "pipeline/metrics/pose_mask.py",
         "pipeline/metrics/psnr.py",
@@ -364,7 +399,9 @@ rule report:
         "reports/tables",
         "reports/published.csv",
         "reports/template.html.j2",
+        "params.yaml",
         "pipeline/stages/report.py",
+        "pipeline/pose.py",
     output:
         "reports/html/index.html",
     log:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.datasets import figure as body
+from pipeline.datasets.synthetic import figure as body
 from pipeline.datasets import synthetic
 from pipeline.errors import UserError
 from pipeline.labels import LIP20

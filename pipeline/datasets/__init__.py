@@ -1,4 +1,4 @@
-"""The data sets. To add one, write a module with what is listed here and name it in `_MODULES`.
+"""The data sets, a folder each. To add one, write a module with what is listed here and name it in `_MODULES`.
 
 A data set's module offers
 
@@ -27,7 +27,7 @@ from pipeline.errors import UserError
 SPLITS = ("train", "test")
 
 _MODULES = {
-    "synthetic": "pipeline.datasets.synthetic_files",
+    "synthetic": "pipeline.datasets.synthetic.files",
     "market1501": "pipeline.datasets.market1501",
 }
 

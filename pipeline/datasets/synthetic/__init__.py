@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from pipeline.datasets import figure as body
-from pipeline.datasets.figure import Identity, Material, Pose
+from pipeline.datasets.synthetic import figure as body
+from pipeline.datasets.synthetic.figure import Identity, Material, Pose
 from pipeline.errors import UserError
 
 NAME = "synthetic"
