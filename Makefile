@@ -22,7 +22,7 @@ env: .venv/.installed
 	touch $@
 
 demo: env
-	$(BIN)/snakemake --cores
+	$(BIN)/snakemake --cores all
 	@echo "Report: $(CURDIR)/reports/html/index.html"
 
 test: env

@@ -1,4 +1,4 @@
-# The pipeline for Snakemake: `snakemake --cores`. One rule a stage, named as the stage; the stage table is in README.md.
+# The pipeline for Snakemake: `snakemake --cores all`. One rule a stage, named as the stage; the stage table is in README.md.
 #
 # dvc.yaml holds the same graph for `dvc repro`. Neither is generated from the other; tests/test_graph.py resolves both and
 # demands equal commands, inputs, outputs and params. The files of pipeline/ that decide what a stage computes are inputs

@@ -68,7 +68,7 @@ def warp(features: Tensor, flow: Tensor) -> Tensor:
 
     features (B, C, H, W), flow (B, 2, H, W) as (dx, dy) in cells of this grid, given at target positions.
     Positions outside the grid take the nearest border value: a person cut by the frame goes on rather than
-    turning to zero.
+    turning to zero. Where the flow is no finite number, neither is the result.
     """
     height, width = features.shape[-2:]
     with full_precision(features):
@@ -76,7 +76,12 @@ def warp(features: Tensor, flow: Tensor) -> Tensor:
         x = flow[:, 0] + torch.arange(width, device=flow.device, dtype=flow.dtype)
         y = flow[:, 1] + torch.arange(height, device=flow.device, dtype=flow.dtype).unsqueeze(-1)
         grid = torch.stack([2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1], dim=-1)
-        return F.grid_sample(features, grid, mode="bilinear", padding_mode="border", align_corners=True)
+        # torch's CPU kernel crashes in the gradient of a NaN position: a diverged flow must show as NaN instead.
+        sane = grid.isfinite().all(-1)
+        sampled = F.grid_sample(
+            features, torch.where(sane.unsqueeze(-1), grid, 0), "bilinear", padding_mode="border", align_corners=True
+        )
+        return torch.where(sane.unsqueeze(1), sampled, torch.nan)
 
 
 def norm_act(features: int) -> nn.Sequential:

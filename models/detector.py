@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from models.blocks import Batch, channels
 from models.pose_maps import JOINTS, heatmaps
+from models.schedule import Adam, Component, Phase
 
 STRIDE = 4
 SIGMA = 1.5  # in cells: 6 px in the image, the field's heatmap
@@ -116,3 +117,23 @@ class DetectorObjective:
 
     def discriminator_losses(self, batch: Batch, output: None) -> dict[str, Tensor]:
         return {}
+
+
+COMPONENTS = (
+    Component(
+        name="detector",
+        paper="ours",
+        build=lambda height, width, scale: JointDetector(scale),
+        objective=lambda net, height, width, scale, weights: DetectorObjective(net, weights),
+        phase=Phase(
+            generators=("detector",),
+            discriminators=(),
+            optimisers={"detector": Adam(lr=0.002, betas=(0.9, 0.999))},
+            weights={"heatmap": 100.0},
+            batch={"market1501": 32, "deepfashion": 16},
+            steps={"market1501": 20_000, "deepfashion": 20_000},
+        ),
+        needs_features=False,
+        into=None,
+    ),
+)

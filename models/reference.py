@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.blocks import Output
+from models.schedule import Variant
 
 
 class CopySource(nn.Module):
@@ -53,3 +54,9 @@ class MeanImage(nn.Module):
         target_valid: Tensor,
     ) -> Output:
         return Output(self.mean.to(source.dtype).expand(len(source), -1, -1, -1))
+
+
+VARIANTS = (
+    Variant("copy_source", "none", "reference", lambda height, width, scale: CopySource()),
+    Variant("mean_image", "none", "reference", lambda height, width, scale: MeanImage(height, width)),
+)

@@ -7,6 +7,7 @@ non-local block at 1/4.
 """
 
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +32,7 @@ from models.blocks import (
 )
 from models.features import Features
 from models.pose_maps import JOINTS, PART_PADDING, PARTS, box_masks, heatmaps, part_boxes
+from models.schedule import Adam, Component, Phase, Variant
 
 GROUPS = tuple(PARTS.values())
 PADDING = tuple(PART_PADDING.values())
@@ -283,3 +285,50 @@ class SpigObjective:
     def discriminator_losses(self, batch: Batch, output: Output) -> dict[str, Tensor]:
         real, fake = self.discriminator(batch.target), self.discriminator(output.image.detach())
         return {"discriminator": losses.adversarial_discriminator(real, fake)}
+
+
+# Published: Adam (0, 0.99), 0.001 constant, batch 8 (Market-1501) and 6 (DeepFashion), two stages. Ours: the number of
+# steps, which the paper does not give, and the discriminator's tenth of the generator's rate, which is GFLA's.
+ADAM = Adam(lr=0.001, betas=(0.0, 0.99))
+BATCH = {"market1501": 8, "deepfashion": 6}
+
+COMPONENTS = (
+    Component(
+        name="spig_flow",
+        paper="SPIG",
+        build=PartFlow,
+        objective=lambda flow, height, width, scale, weights: FlowObjective(flow, weights),
+        phase=Phase(
+            generators=("flow",),
+            discriminators=(),
+            optimisers={"flow": ADAM},
+            weights={"sampling": 20.0},  # GFLA's for its flow stage
+            batch=BATCH,
+            steps={"market1501": 50_000, "deepfashion": 50_000},
+        ),
+        needs_features=True,
+        into="flow",
+    ),
+)
+
+VARIANTS = (
+    Variant(
+        name="spig",
+        paper="SPIG",
+        row="Table 3, Full",
+        build=SPIG,
+        components=("spig_flow",),
+        needs_features=True,
+        objective=lambda generator, height, width, scale, weights: SpigObjective(
+            generator, PatchDiscriminator(height, width, scale), weights
+        ),
+        phase=Phase(
+            generators=("generator",),
+            discriminators=("discriminator",),
+            optimisers={"generator": ADAM, "discriminator": replace(ADAM, lr=0.1 * ADAM.lr)},
+            weights=asdict(losses.LossWeights()),
+            batch=BATCH,
+            steps={"market1501": 200_000, "deepfashion": 200_000},
+        ),
+    ),
+)

@@ -62,7 +62,7 @@ def _overview() -> str:
         "commands:",
         *(f"  {name}" for name in COMMANDS),
         "",
-        "Run everything: snakemake --cores, or dvc repro.",
+        "Run everything: snakemake --cores all, or dvc repro.",
     ]
     return "\n".join(lines)
 

@@ -60,7 +60,7 @@ def meta(folder: Path) -> dict[str, Any]:
     try:
         found = json.loads(where.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{where}: not there; run the stage that trains it (snakemake --cores)") from None
+        raise UserError(f"{where}: not there; run the stage that trains it (snakemake --cores all)") from None
     except (json.JSONDecodeError, UnicodeDecodeError):
         raise UserError(f"{where}: no readable JSON; delete {folder} and train again") from None
     if not isinstance(found, dict) or "kind" not in found:

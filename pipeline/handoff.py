@@ -1,4 +1,4 @@
-"""Let each engine accept what the other has built: run it after `snakemake --cores` or `dvc repro`.
+"""Let each engine accept what the other has built: run it after `snakemake --cores all` or `dvc repro`.
 
 Snakemake and DVC keep their own books. After a run of one, the other would build everything again. This command
 makes the second engine record what is on disk as up to date, but only if the first one vouches for all of it:
@@ -83,4 +83,4 @@ def run(dry_run: bool) -> None:
             if snakemake == "unrecorded"
             else "some outputs are missing or older than their inputs, sources or parameters"
         )
-        raise UserError(f"nothing handed over: {reason}; run `snakemake --cores` or `dvc repro`, then this again")
+        raise UserError(f"nothing handed over: {reason}; run `snakemake --cores all` or `dvc repro`, then this again")

@@ -96,7 +96,7 @@ def parts(folder: Path) -> list[Path]:
     """The shards of a folder, in order. Raises UserError if the stage that writes them has not run."""
     found = sorted(Path(folder).glob("part-*.parquet"))
     if not found:
-        raise UserError(f"{folder}: no shards here; run the stage that writes it (snakemake --cores)")
+        raise UserError(f"{folder}: no shards here; run the stage that writes it (snakemake --cores all)")
     return found
 
 
@@ -111,7 +111,7 @@ def iter_rows(folder: Path, columns: Sequence[str] | None = None) -> Iterator[di
 def read_table(path: Path, columns: Sequence[str] | None = None, **options) -> pa.Table:
     """One parquet file, or all shards of a folder, as a table. `options` go to `pyarrow.parquet.read_table`."""
     if not Path(path).exists():
-        raise UserError(f"{path}: not there; run the stage that writes it (snakemake --cores)")
+        raise UserError(f"{path}: not there; run the stage that writes it (snakemake --cores all)")
     return pq.read_table(path, columns=columns, **options)
 
 

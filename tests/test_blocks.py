@@ -236,3 +236,14 @@ def test_discriminator_patches_and_unit_spectral_norm(size, patches):
 
 def test_channels():
     assert [blocks.channels(128, s) for s in (1.0, 0.5, 0.25, 0.01)] == [128, 64, 32, 8]
+
+
+def test_warp_passes_a_diverged_flow_on_as_nan_and_survives_its_gradient():
+    features = torch.rand(1, 2, 4, 4, requires_grad=True)
+    flow = torch.zeros(1, 2, 4, 4)
+    flow[0, 0, 1, 2], flow[0, 1, 3, 3] = torch.nan, torch.inf
+    flow.requires_grad_()
+    warped = blocks.warp(features, flow)
+    warped.sum().backward()
+    assert warped.isnan().any(1).sum() == 2
+    assert torch.equal(warped[0, :, 0], features[0, :, 0])

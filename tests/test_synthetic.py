@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.datasets.synthetic import figure as body
 from pipeline.datasets import synthetic
+from pipeline.datasets.synthetic import figure as body
 from pipeline.errors import UserError
 from pipeline.labels import LIP20
 

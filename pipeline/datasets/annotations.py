@@ -24,7 +24,7 @@ def _lines(path: Path, header: str) -> Iterator[tuple[int, str]]:
     try:
         handle = path.open("rb")
     except FileNotFoundError:
-        raise UserError(f"{path}: not there; run fetch (snakemake --cores)") from None
+        raise UserError(f"{path}: not there; run fetch (snakemake --cores all)") from None
     with handle:
         for number, line in enumerate(handle, 1):
             try:

@@ -110,7 +110,7 @@ def run(dataset: str) -> None:
     block = params.block(Params, "index", dataset)
     raw = layout.raw(dataset)
     if not (raw / "images.zip").exists():
-        raise UserError(f"{raw}: no images.zip; run fetch (snakemake --cores)")
+        raise UserError(f"{raw}: no images.zip; run fetch (snakemake --cores all)")
     rejects: list[dict] = []
     images = at_most(block.max_rejects, rejects, rows(raw, dataset, rejects))
     count = store.write_shards(layout.images(dataset), images, schema.IMAGES, dataset=dataset)

@@ -354,7 +354,7 @@ def _title(dataset: str) -> str:
 
 def _sha256(path: Path) -> str:
     if not path.exists():
-        raise UserError(f"{path}: not there; run the stage that writes it (snakemake --cores)")
+        raise UserError(f"{path}: not there; run the stage that writes it (snakemake --cores all)")
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
