@@ -1,8 +1,10 @@
 """`python -m pipeline STAGE --dataset D [--variant V]`: runs one stage of the pipeline. Dispatch only."""
 
 import argparse
+import ast
 import sys
 from importlib import import_module
+from pathlib import Path
 
 from pipeline import console, layout, params
 from pipeline.errors import UserError
@@ -49,22 +51,21 @@ def _parser(name: str) -> argparse.ArgumentParser:
     return parser
 
 
+def _summary(name: str) -> str:
+    """The first sentence of a stage's own description, without importing it (some import torch)."""
+    folder = Path(__file__).parent
+    source = folder / "stages" / f"{name}.py" if name in STAGES else folder / f"{name}.py"
+    return ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))).splitlines()[0]
+
+
 def _overview() -> str:
-    lines = [
-        "usage: python -m pipeline STAGE [options]",
-        "",
-        "stages, in order (each explains itself with --help):",
-    ]
+    lines = ["usage: python -m pipeline STAGE [options]", "", "stages, in order; each explains itself with --help:"]
     for name, axes in STAGES.items():
-        lines.append(f"  {name:15}" + " ".join(f"--{axis} {axis.upper()}" for axis in axes))
-    lines += [
-        "",
-        "commands:",
-        *(f"  {name}" for name in COMMANDS),
-        "",
-        "Run everything: snakemake --cores all, or dvc repro.",
-    ]
-    return "\n".join(lines)
+        lines += [" ".join([f"  {name}", *(f"--{axis} {axis.upper()}" for axis in axes)]), f"      {_summary(name)}"]
+    lines += ["", "commands:"]
+    for name in COMMANDS:
+        lines += [f"  {name}", f"      {_summary(name)}"]
+    return "\n".join([*lines, "", "Everything at once: snakemake --cores all, or dvc repro."])
 
 
 def main(arguments: list[str]) -> int:

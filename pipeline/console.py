@@ -31,6 +31,15 @@ def say(message: str) -> None:
         _log.print(message, markup=False, soft_wrap=True)
 
 
+def _peak_memory() -> float:
+    """MiB. Linux's high-water mark starts anew with a program; `ru_maxrss` may be that of its parent."""
+    try:
+        fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        return int(fields["VmHWM"].split()[0]) / 1024
+    except (OSError, KeyError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 @contextmanager
 def logging_to(path: Path) -> Iterator[None]:
     """Send `say` to `path` as well; the last line states wall time and peak memory of the stage."""
@@ -45,8 +54,7 @@ def logging_to(path: Path) -> Iterator[None]:
             _log.print(f"failed: {type(error).__name__}: {error}", markup=False)
             raise
         finally:
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-            _log.print(f"wall {time.perf_counter() - start:.1f} s, peak memory {peak:.0f} MiB", markup=False)
+            _log.print(f"wall {time.perf_counter() - start:.1f} s, peak memory {_peak_memory():.0f} MiB", markup=False)
             _log = None
 
 

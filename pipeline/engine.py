@@ -306,7 +306,7 @@ def train(run: Run, objective: Objective, features: Features | None, data: Data)
     with (
         _backends(run.device, run.precision),
         _stop_between_steps() as stop,
-        run.metrics.open("a", encoding="utf-8") as log,
+        run.metrics.open("a", buffering=1, encoding="utf-8") as log,
         console.progress(run.title, run.steps) as advance,
     ):
         advance(first)
