@@ -44,3 +44,18 @@ def mirror() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("needs the real data: set REPOSE_MIRROR to a folder with market1501/ and weights/")
     return Path(folder).resolve()
+
+
+@pytest.fixture(scope="module")
+def small_batches_on_one_thread():
+    """Metric networks see 4 images at a time, not 16: a tenth of a second of Inception each is most of these tests."""
+    import torch
+
+    from pipeline.metrics import networks
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(networks, "BATCH", 4)
+        yield
+    torch.set_num_threads(threads)

@@ -11,7 +11,7 @@ from pytorch_fid.fid_score import calculate_frechet_distance
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from pipeline.errors import UserError
-from pipeline.metrics import METRICS, networks
+from pipeline.metrics import METRICS
 from pipeline.metrics.bootstrap import bootstrap_interval
 from pipeline.metrics.fid import FrechetStatistics, frechet_distance, inception_features, inception_network
 from pipeline.metrics.lpips import lpips, lpips_network, masked_lpips
@@ -21,16 +21,7 @@ from pipeline.metrics.psnr import psnr
 from pipeline.metrics.ssim import ssim
 from pipeline.metrics.stream import PairScores
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _small_batches_on_one_thread():
-    """Networks see 4 images at a time instead of 16: a tenth of a second of Inception each is most of this file."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(networks, "BATCH", 4)
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("small_batches_on_one_thread")
 
 
 @pytest.fixture(scope="module")

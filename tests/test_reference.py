@@ -18,12 +18,13 @@ from models.detector import JointDetector
 from models.variants import VARIANTS
 from pipeline import checkpoints, layout, params, pose, schema, store
 from pipeline.errors import UserError
-from pipeline.metrics import networks
 from pipeline.metrics.fid import inception_features
 from pipeline.metrics.pckh import Joints
 from pipeline.stages import reference
 from tests.figures import draw
 from tests.figures import pose as draw_poses
+
+pytestmark = pytest.mark.usefixtures("small_batches_on_one_thread")
 
 ROOT = Path(__file__).parent.parent
 HEIGHT, WIDTH = 64, 32
@@ -120,19 +121,8 @@ def build_project(folder: Path) -> None:
         write_checkpoints(dataset, "mean_image", "variant", mean, [0], [])
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _small_batches_on_one_thread():
-    """Networks see 4 images at a time, not 16: Inception is most of this file."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(networks, "BATCH", 4)
-        yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
-def project(tmp_path_factory):
+def project(tmp_path_factory, small_batches_on_one_thread):
     """The project with its synthetic reference made; tests that change it change a copy."""
     folder = tmp_path_factory.mktemp("project")
     with pytest.MonkeyPatch.context() as patch:

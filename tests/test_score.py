@@ -26,23 +26,14 @@ from tests.test_reference import (
     write_checkpoints,
 )
 
+pytestmark = pytest.mark.usefixtures("small_batches_on_one_thread")
+
 CODE_DIGEST = score._code_digest
 OUTPUTS = (layout.scores, layout.pair_scores, layout.samples)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _small_batches_on_one_thread():
-    """Networks see 4 images at a time, not 16: Inception is most of this file."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(networks, "BATCH", 4)
-        yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
-def project(tmp_path_factory):
+def project(tmp_path_factory, small_batches_on_one_thread):
     """The project with copy_source scored on synthetic; tests that change it change a copy."""
     folder = tmp_path_factory.mktemp("project")
     with pytest.MonkeyPatch.context() as patch:
