@@ -99,10 +99,7 @@ SCORES = pa.schema(
         ("excluded", pa.int64()),  # pairs that could not (no head box, ...)
         ("ceiling", pa.float64()),  # the value that the real target images reach, where that is not trivial
         ("higher_is_better", pa.bool_()),
-        (
-            "marks",
-            pa.list_(pa.string()),
-        ),  # weights | steps | width | data: how this differs from the paper's set-up
+        ("marks", pa.list_(pa.string())),  # how this differs from the paper's set-up: names of tables.MARKS
     ]
 )
 

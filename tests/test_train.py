@@ -101,7 +101,7 @@ def test_two_steps_of_everything(enter, capfd):
             "precision": "fp32",
         },
         "features": {"net": "squeezenet1_1", "provenance": "seeded"},
-        "marks": ["weights", "steps", "width", "data"],
+        "marks": ["weights", "steps", "settings", "width", "data"],
         "parameters": sum(parameter.numel() for parameter in generator.parameters()),
         "published": {"dataset": "market1501", "batch": 8, "learning_rate": 0.001, "steps": 200_000, "width": 1.0},
     }
@@ -341,9 +341,12 @@ def test_null_is_the_published_value():
         ("vgg19", "seeded", {"steps": 400_000}, "market1501", ["weights"]),
         ("squeezenet1_1", "sha256:1", {"steps": 400_000, "width": 0.5}, "market1501", ["weights", "width"]),
         ("vgg19", "sha256:1", {"steps": 400_000}, "synthetic", ["data"]),
+        ("vgg19", "sha256:1", {"steps": 400_000, "learning_rate": 1e-4}, "market1501", ["settings"]),
+        ("vgg19", "sha256:1", {"steps": 400_000, "batch": 32}, "market1501", ["settings"]),
     ],
 )
 def test_marks(net, provenance, changes, dataset, expected):
     phase: Phase = VARIANTS["spig"].phase
     source = train.FeatureSource(train.feature_nets.Features(net, provenance), provenance)
-    assert train.marks(train.replace(BLOCK, **changes), phase, dataset, source) == expected
+    block, _ = train.resolve(train.replace(BLOCK, **changes), phase, dataset)
+    assert train.marks(block, phase, dataset, source) == expected

@@ -11,7 +11,8 @@ One pass over the pairs feeds all metrics; memory does not grow with their numbe
 Every image is judged as the 8-bit picture that would be saved, and pairs are matched by pair_index, never by order.
 FID is computed on the test pairs only. A run that was stopped goes on after the last checkpoint it finished.
 
-Marks say how a number differs from the paper's set-up: `weights`, `steps`, `width` and `data` come from training;
+Marks say how a number differs from the paper's set-up: `weights`, `steps`, `settings`, `width` and `data` come from
+training; `pairs` means fewer test pairs than the list has (`reference.D.test_pairs`);
 `metric-weights` means that the metric's own network has random weights because the published ones were missing.
 """
 
@@ -168,6 +169,8 @@ def score_rows(
 ) -> list[dict]:
     """Rows of `schema.SCORES`. `marks` are the training's; the metric network's own is added here."""
     described, rows = protocol.reference.described, []
+    if split == "test" and described["pairs"][split]["limit"] is not None:
+        marks = [*marks, "pairs"]
     for name, score in scores.items():
         metric = METRICS[name]
         redetected = "joints" in metric.needs

@@ -52,8 +52,10 @@ MARKS = {
         r"\textsection",
         "training losses used other feature weights than the paper's VGG19 (another net, or seeded)",
     ),
+    "settings": Mark("∗", r"\textasteriskcentered", "another batch size or learning rate than the paper's"),
     "width": Mark("¶", r"\textparagraph", "narrower network than the paper's"),
-    "data": Mark("※", r"\textreferencemark", "not the paper's data set, or not its number of pairs"),
+    "data": Mark("※", r"\textreferencemark", "not the paper's data set"),
+    "pairs": Mark("#", r"\#", "scored on fewer test pairs than the published list has"),
     "unverified": Mark("?", "?", "published number not checked against the paper"),
 }
 

@@ -31,6 +31,7 @@ from pipeline.device_data import ImageData
 from pipeline.errors import UserError
 
 PUBLISHED_FEATURES = "vgg19"  # what every paper here uses
+MARKS = ("weights", "steps", "settings", "width", "data")
 FALLBACK = "market1501"  # whose published values stand in for a data set that no paper used
 
 
@@ -83,12 +84,14 @@ def resolve(block: Params, phase: Phase, dataset: str) -> tuple[Params, Phase]:
 
 
 def marks(block: Params, phase: Phase, dataset: str, source: FeatureSource | None) -> list[str]:
-    """How a resolved run differs from the paper's: weights, steps, width, data."""
-    found = []
+    """How a resolved run differs from the paper's: names of MARKS."""
+    paper, found = published(phase, dataset), []
     if source is not None and (source.provenance == "seeded" or source.net.net != PUBLISHED_FEATURES):
         found.append("weights")
-    if block.steps < published(phase, dataset)["steps"]:
+    if block.steps < paper["steps"]:
         found.append("steps")
+    if block.batch != paper["batch"] or block.learning_rate != paper["learning_rate"]:
+        found.append("settings")
     if block.width != 1:
         found.append("width")
     return found + data_marks(dataset)
@@ -178,7 +181,7 @@ def fit(
         "settings": settings,
         "features": None if source is None else {"net": source.net.net, "provenance": source.provenance},
         "components": {name: made for name, (made, _) in started.items()},
-        "marks": [mark for mark in ("weights", "steps", "width", "data") if mark in taken_over.union(own)],
+        "marks": [mark for mark in MARKS if mark in taken_over.union(own)],
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "published": published(entry.phase, dataset),
     }
