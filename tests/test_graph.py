@@ -16,6 +16,7 @@ PLUMBING = {"__init__", "__main__", "errors", "atomic", "layout", "schema", "sto
 PLUMBING = {f"pipeline/{name}.py" for name in PLUMBING} | {
     "pipeline/stages/__init__.py",
     "models/__init__.py",
+    "models/schedule.py",
 }
 # Lists of what exists. Each entry's own file is an input of the stages that use it, so a new entry re-runs nothing.
 REGISTRIES = {"pipeline/datasets/__init__.py", "pipeline/metrics/__init__.py", "models/variants.py"}
