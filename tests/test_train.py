@@ -210,6 +210,14 @@ def test_a_component_of_another_width_is_refused(enter, capfd):
     assert "trained for network width 0.1, 0.5 is wanted" in refused(TRAIN, capfd)
 
 
+def test_another_learning_rate_than_the_papers_is_marked(enter):
+    folder = enter(spig_flow={"batch": 8, "learning_rate": 0.0001})
+    assert main(PRETRAIN) == 0
+    meta = json.loads((folder / "runs/synthetic/spig_flow/checkpoints/meta.json").read_text())
+    assert "settings" in meta["marks"]
+    assert meta["published"]["learning_rate"] == 0.001
+
+
 def test_missing_weights_stop_where_params_say_so(enter, capfd):
     enter(spig_flow={"features": "vgg19", "missing_weights": "stop"})
     line = refused(PRETRAIN, capfd)

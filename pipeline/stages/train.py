@@ -168,7 +168,7 @@ def fit(
     objective = entry.objective(network, data.height, data.width, block.width, phase.weights)
 
     taken_over = {mark for _, inherited in started.values() for mark in inherited}
-    own = marks(block, phase, dataset, source)
+    own = marks(block, entry.phase, dataset, source)
     settings = {
         key: value for key, value in asdict(block).items() if key not in ("device", "features", "missing_weights")
     }
