@@ -265,7 +265,7 @@ def test_a_trained_detector_records_its_error_on_people_it_never_saw(enter, capf
     assert main(DETECTOR) == 0
     assert "9 images of 64 x 32" in capfd.readouterr().err  # eleven, less the two of the identity held out
     network, meta = checkpoints.load(layout.checkpoints("synthetic", "detector"), 2)
-    assert meta["marks"] == ["steps", "data"]
+    assert meta["marks"] == ["steps", "settings", "data"]
     assert network(torch.zeros(1, 3, 64, 32)).shape == (1, 18, 16, 8)
     found = meta["validation"]
     assert found["joints"] == sum(tiny_dataset.joints(0, view)[1].sum() for view in range(2))

@@ -55,7 +55,7 @@ MARKS = {
     "settings": Mark("∗", r"\textasteriskcentered", "another batch size or learning rate than the paper's"),
     "width": Mark("¶", r"\textparagraph", "narrower network than the paper's"),
     "data": Mark("※", r"\textreferencemark", "not the paper's data set"),
-    "pairs": Mark("#", r"\#", "scored on fewer test pairs than the published list has"),
+    "pairs": Mark("‖", r"\textbardbl", "scored on fewer test pairs than the published list has"),
     "unverified": Mark("?", "?", "published number not checked against the paper"),
 }
 
