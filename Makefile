@@ -38,4 +38,4 @@ lock: env
 	$(BIN)/python -m uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-emit-index-url --python-version 3.11 --upgrade -o requirements.lock
 
 clean:
-	rm -rf data runs logs reports/tables reports/html .work .snakemake
+	rm -rf data runs logs reports/tables reports/html reports/scores .work .snakemake .dvc/cache .dvc/tmp dvc.lock
