@@ -11,15 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ClassVar
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 
 from models.variants import Batch
-from pipeline import console, layout, pose, store
+from pipeline import console, layout, pictures, pose, store
 from pipeline.errors import UserError
 
 SHARE_OF_MEMORY = 0.5  # of the device's free memory that pictures may take; networks need the rest
@@ -126,30 +124,6 @@ def chosen_pairs(pairs: pa.Table, limit: int | None) -> pa.Table:
     return pairs.take(pa.array(kept, pa.int64()))
 
 
-def _decode(encoded: bytes, image_id: str) -> np.ndarray:
-    """(H, W, 3) uint8 BGR. EXIF turns are ignored: joints belong to the stored pixels."""
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    picture = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
-    if picture is None:
-        raise UserError(f"image {image_id} does not decode though `index` took it; delete its shards and run again")
-    return picture
-
-
-def _encoded_images(dataset: str, wanted: pa.Array) -> Iterator[tuple[list[str], list[bytes]]]:
-    """Ids and bytes of the stored images in `wanted`, one row group at a time; groups without any are not read."""
-    for path in store.parts(layout.images(dataset)):
-        with pq.ParquetFile(path) as file:
-            here = pc.is_in(file.read(columns=["image_id"]).column("image_id"), wanted)
-            first = 0
-            for group in range(file.metadata.num_row_groups):
-                rows = file.metadata.row_group(group).num_rows
-                mask = here.slice(first, rows)
-                first += rows
-                if pc.any(mask).as_py():
-                    table = file.read_row_group(group, columns=["image_id", "image"]).filter(mask)
-                    yield table["image_id"].to_pylist(), pc.struct_field(table["image"], "bytes").to_pylist()
-
-
 def stream_images(dataset: str, wanted: pa.Array) -> Iterator[tuple[list[str], torch.Tensor]]:
     """Ids and uint8 (n, 3, H, W) RGB of the stored images in `wanted`, in stored order, at most a row group at a time.
 
@@ -157,8 +131,8 @@ def stream_images(dataset: str, wanted: pa.Array) -> Iterator[tuple[list[str], t
     """
     size, first = None, ""
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        for names, encoded in _encoded_images(dataset, wanted):
-            decoded = list(threads.map(_decode, encoded, names))
+        for names, encoded in pictures.encoded(layout.images(dataset), wanted):
+            decoded = list(threads.map(pictures.decode, encoded, names))
             for name, picture in zip(names, decoded, strict=True):
                 size, first = size or picture.shape[:2], first or name
                 if picture.shape[:2] != size:
@@ -185,10 +159,10 @@ def load_images(dataset: str, wanted: pa.Array, where: torch.device) -> ImageDat
     """The stored images in `wanted` with their joints; all must have a row in `keypoints.parquet`."""
     ids: list[str] = []
     images: torch.Tensor | None = None
-    for names, pictures in stream_images(dataset, wanted):
+    for names, decoded in stream_images(dataset, wanted):
         if images is None:
-            images = torch.empty((len(wanted), *pictures.shape[1:]), dtype=torch.uint8)
-        images[len(ids) : len(ids) + len(names)] = pictures
+            images = torch.empty((len(wanted), *decoded.shape[1:]), dtype=torch.uint8)
+        images[len(ids) : len(ids) + len(names)] = decoded
         ids += names
     if images is None:
         raise UserError(f"{layout.images(dataset)}: none of the {len(wanted)} images wanted is there; run index again")

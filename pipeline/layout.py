@@ -39,6 +39,10 @@ def pairs(dataset: str) -> Path:
     return Path("data") / dataset / "pairs.parquet"
 
 
+def pseudo_labels(dataset: str) -> Path:
+    return Path("data") / dataset / "pseudo_labels"
+
+
 def distance_maps(dataset: str) -> Path:
     return Path("data") / dataset / "distance_maps"
 

@@ -55,6 +55,15 @@ PARSING = pa.schema(
     ]
 )
 
+PSEUDO_LABELS = pa.schema(  # for each training image, the one whose parsing stands in for the unseen target's
+    [
+        ("image_id", pa.string()),
+        ("pseudo_id", pa.string()),  # null where no pose is far enough or the torso is not seen
+        ("cost", pa.float32()),  # the search's sum over ten parts, in pixels whose label differs (docs/papers.md)
+        ("pose_distance", pa.float32()),  # mean joint distance between the two, in torso lengths
+    ]
+)
+
 PAIRS = pa.schema(
     [
         ("split", pa.string()),  # train | val | test
