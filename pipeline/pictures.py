@@ -41,7 +41,7 @@ def encoded(images: Path, wanted: pa.Array) -> Iterator[tuple[list[str], list[by
 
 
 def read(images: Path, wanted: list[str]) -> list[np.ndarray]:
-    """The images `wanted` (ids, sorted), decoded as `decode` does, in that order. Raises UserError if one is missing."""
+    """The images `wanted` (ids, sorted) as `decode` gives them, in that order. Raises UserError if one is missing."""
     found = {}
     for names, data in encoded(images, pa.array(wanted, pa.string())):
         found |= {name: decode(one, name) for name, one in zip(names, data, strict=True)}

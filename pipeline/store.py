@@ -7,6 +7,7 @@ are in pandas, DuckDB, polars and Hugging Face `datasets`.
 import json
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,13 +19,7 @@ from pipeline.errors import UserError
 
 ROW_GROUP = 64
 SHARD_ROWS = 2048
-_FORMAT = {
-    "compression": "zstd",
-    "compression_level": 3,
-    "write_page_index": True,
-    "use_dictionary": False,
-    "row_group_size": ROW_GROUP,
-}
+_WRITER = {"compression": "zstd", "compression_level": 3, "write_page_index": True, "use_dictionary": False}
 
 
 def _hugging_face(columns: pa.Schema) -> dict[bytes, bytes]:
@@ -54,7 +49,7 @@ def write_table(path: Path, rows: pa.Table | Sequence[Mapping], columns: pa.Sche
     table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=columns)
     with atomic_file(path) as partial:
         table = table.cast(columns).replace_schema_metadata(_with_metadata(columns, metadata).metadata)
-        pq.write_table(table, partial, **_FORMAT)
+        pq.write_table(table, partial, row_group_size=ROW_GROUP, **_WRITER)
 
 
 def write_shards(
@@ -65,31 +60,39 @@ def write_shards(
     Memory holds one row group at a time. No rows still give one empty, readable shard. `row_group` (a divisor of
     SHARD_ROWS) is smaller than usual where a single row is large, so that a random read stays cheap.
     """
-    count = 0
     with atomic_directory(folder) as partial:
-        writer: pq.ParquetWriter | None = None
-        batch: list[Mapping] = []
+        return write_parts(partial, rows, columns, row_group, 0, metadata)
 
-        def flush() -> None:
-            nonlocal writer, count
-            if writer is None or (count % SHARD_ROWS == 0 and batch):
-                if writer is not None:
-                    writer.close()
-                options = {key: value for key, value in _FORMAT.items() if key != "row_group_size"}
-                name = partial / f"part-{count // SHARD_ROWS:05d}.parquet"
-                writer = pq.ParquetWriter(name, _with_metadata(columns, metadata), **options)
-            if batch:
-                writer.write_table(pa.Table.from_pylist(batch, schema=columns), row_group_size=row_group)
-                count += len(batch)
-                batch.clear()
 
-        for row in rows:
-            batch.append(row)
-            if len(batch) == row_group:
-                flush()
-        flush()
-        writer.close()
-    return count
+def write_parts(
+    folder: Path,
+    rows: Iterable[Mapping],
+    columns: pa.Schema,
+    row_group: int,
+    before: int,
+    metadata: Mapping[str, str],
+) -> int:
+    """Write rows as the shards that follow the first `before` rows (whole shards); return how many there are then.
+
+    A shard appears under its name when it is whole.
+    """
+    rows, count = iter(rows), before
+    while True:
+        head = list(islice(rows, row_group))
+        if not head and count > 0:
+            return count
+        with (
+            atomic_file(folder / f"part-{count // SHARD_ROWS:05d}.parquet") as partial,
+            pq.ParquetWriter(partial, _with_metadata(columns, metadata), **_WRITER) as writer,
+        ):
+            written = 0
+            while head:
+                writer.write_table(pa.Table.from_pylist(head, schema=columns), row_group_size=row_group)
+                written += len(head)
+                head = list(islice(rows, row_group)) if written < SHARD_ROWS else []
+        count += written
+        if written < SHARD_ROWS:
+            return count
 
 
 def parts(folder: Path) -> list[Path]:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import console, layout, params, pose, schema, store
+from pipeline import console, layout, params, pose, resume, schema, store
 from pipeline.distance import limb_distance_maps
 
 ROW_GROUP = 2  # a row is 12 x height x width bytes before compression
@@ -25,11 +25,12 @@ class Params:
     kappa: float
 
 
-def rows(images: Path, keypoints: pa.Table, kappa: float) -> Iterator[dict]:
-    """Rows of schema.DISTANCE_MAPS for the images of the shards `images`, in their order."""
+def rows(images: Path, keypoints: pa.Table, kappa: float, first: int = 0) -> Iterator[dict]:
+    """Rows of schema.DISTANCE_MAPS for the images of the shards `images`, in their order, without the first `first`."""
     pictures = store.read_table(images, columns=["image_id", "height", "width"])
     found = pc.index_in(pictures.column("image_id"), pc.cast(keypoints.column("image_id"), pa.string()))
     pictures = pictures.append_column("row", found).filter(pc.is_valid(found))
+    pictures = pictures.slice(first)
     joints, valid = pose.batch_arrays(keypoints.column("keypoints"))
     with console.progress("distance maps", len(pictures)) as advance:
         for (height, width), some in _batches_of_one_size(pictures):
@@ -53,10 +54,17 @@ def _batches_of_one_size(pictures: pa.Table) -> Iterator[tuple[tuple[int, int], 
 def run(dataset: str) -> None:
     """Write `data/D/distance_maps/`."""
     kappa = params.block(Params, "distance_maps", dataset).kappa
+    images, folder = layout.images(dataset), layout.distance_maps(dataset)
     keypoints = store.read_table(layout.keypoints(dataset), columns=["image_id", "keypoints"])
-    maps = rows(layout.images(dataset), keypoints, kappa)
-    folder = layout.distance_maps(dataset)
-    count = store.write_shards(
-        folder, maps, schema.DISTANCE_MAPS, ROW_GROUP, dataset=dataset, kappa=str(kappa), limbs=str(pose.LIMBS)
+    count = resume.shards(
+        folder,
+        layout.work("distance_maps", dataset),
+        resume.stamp(images, layout.keypoints(dataset), kappa),
+        lambda first: rows(images, keypoints, kappa, first),
+        schema.DISTANCE_MAPS,
+        ROW_GROUP,
+        dataset=dataset,
+        kappa=str(kappa),
+        limbs=str(pose.LIMBS),
     )
     console.say(f"distance_maps {dataset}: {count} images, kappa {kappa}")
