@@ -17,6 +17,7 @@ STAGES = {
     "keypoints": ("dataset",),
     "parsing": ("dataset",),
     "pairs": ("dataset",),
+    "pseudo_labels": ("dataset",),
     "distance_maps": ("dataset",),
     "pretrain": ("dataset", "component"),
     "reference": ("dataset",),
@@ -25,7 +26,7 @@ STAGES = {
     "tables": (),
     "report": (),
 }
-COMMANDS = ("export", "handoff")
+COMMANDS = ("inspect", "export", "handoff")
 
 # What an axis may be, from params.yaml.
 CHOICES = {

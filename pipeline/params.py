@@ -22,6 +22,8 @@ def _explain(error: ValidationError, where: Path) -> str:
         unknown = sorted(set(error.instance) - set(allowed))
         prefix = "" if key == "(top level)" else f"{key}."
         return f"{where}: unknown key {prefix}{unknown[0]}; allowed here: {', '.join(allowed)}"
+    if "propertyNames" in error.absolute_schema_path:
+        return f"{where}: unknown key {key}.{error.instance}; allowed here: {', '.join(error.validator_value)}"
     if error.validator == "enum":
         allowed = ", ".join("null" if value is None else str(value) for value in error.validator_value)
         return f"{where}: {key} is {error.instance!r}; allowed: {allowed}"

@@ -38,6 +38,7 @@ def at(values: dict, *keys: str) -> dict:
         (("train", "synthetic", "spig", "steps"), 0, ["train.synthetic.spig.steps", "minimum"]),
         (("train", "synthetic", "spig", "stepz"), 5, ["unknown key train.synthetic.spig.stepz", "steps"]),
         (("bogus",), 1, ["unknown key bogus", "datasets"]),
+        (("index", "market"), {"max_rejects": 1}, ["unknown key index.market;", "synthetic, market1501"]),
         (("distance_maps", "synthetic", "kappa"), 0.1, ["distance_maps.synthetic.kappa"]),
         (("fetch", "market1501", "images", "url"), "ftp://host/x", ["fetch.market1501.images.url"]),
     ],
