@@ -3,7 +3,7 @@
 Feature maps are (B, C, H, W). `channels(base, scale)` is the one place where the width multiplier acts.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -13,16 +13,23 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 @dataclass
 class Batch:
-    """Training pairs on one device: images (B, 3, H, W) float in [-1, 1] RGB, joints (B, 18, 2) float pixels,
-    valid bool.
+    """Pairs on one device: images (B, 3, H, W) float in [-1, 1] RGB, joints (B, 18, 2) float pixels, valid bool.
+
+    Labels are human parsing, uint8 (B, H, W) of LIP-20 ids; None where not loaded.
     """
 
     source: Tensor
-    target: Tensor
+    target: Tensor | None
     source_joints: Tensor
     source_valid: Tensor
     target_joints: Tensor
     target_valid: Tensor
+    source_labels: Tensor | None = None
+    target_labels: Tensor | None = None
+
+    def without_target(self) -> "Batch":
+        """What a generator is given to be scored: the target's pose, but neither its image nor its parsing."""
+        return replace(self, target=None, target_labels=None)
 
 
 @dataclass
@@ -30,15 +37,22 @@ class Output:
     """What a generator returns: the image (B, 3, H, W) in [-1, 1], and what it looked at, for losses and
     figures.
 
-    `flows` and `visibilities` are keyed by stride (8 and 4): (B, parts, 2, H/stride, W/stride) in cells of
-    that grid, and (B, parts, 1, H/stride, W/stride) in [0, 1]. `relation_maps` are keyed by pooled size s:
-    (B, s*s, s*s), row = target patch.
+    `flows` and `visibilities` are keyed by stride (SPIG: 8 and 4; SPGNet: 1): (B, parts, 2, H/stride, W/stride)
+    in cells of that grid, and (B, parts, 1, H/stride, W/stride) in [0, 1]. `relation_maps` are keyed by pooled
+    size s: (B, s*s, s*s), row = target patch. `parsing`: logits (B, 20, H, W) of the predicted target parsing.
     """
 
     image: Tensor
     flows: dict[int, Tensor] = field(default_factory=dict)
     visibilities: dict[int, Tensor] = field(default_factory=dict)
     relation_maps: dict[int, Tensor] | None = None
+    parsing: Tensor | None = None
+
+
+def one_hot(labels: Tensor, count: int) -> Tensor:
+    """Label maps (B, H, W) of any integer type, ids below `count` -> float32 (B, count, H, W) of 0 and 1."""
+    ids = torch.arange(count, device=labels.device, dtype=labels.dtype)
+    return (labels.unsqueeze(1) == ids.view(-1, 1, 1)).float()
 
 
 def channels(base: int, scale: float) -> int:

@@ -1,4 +1,5 @@
-"""Maps made from joint coordinates, on whatever device the coordinates are: heatmaps, part boxes, box masks.
+"""Maps made from joint coordinates, on whatever device the coordinates are: heatmaps, disks, limb distances,
+part boxes, box masks.
 
 Coordinates are (x, y) in pixels with pixel centres at integers. Joints follow OpenPose-18 (nose, neck, R
 shoulder, elbow, wrist, L ..., R hip, knee, ankle, L ..., R eye, L eye, R ear, L ear). Values at invalid
@@ -20,6 +21,10 @@ PARTS = {
     "leg": (8, 9, 10, 11, 12, 13),
 }
 PART_PADDING = {"head": 0.4, "torso": 0.25, "leg": 0.25}  # in torso lengths
+# The twelve limbs of SPGNet's distance maps: neck to shoulders, arms, neck to hips, legs.
+LIMBS = ((1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13))
+KAPPA = -0.1  # per pixel: how fast they fade
+
 TORSO_FALLBACK = 0.25  # torso length in image heights, where shoulders and neck, or both hips, are missing
 
 
@@ -39,6 +44,38 @@ def heatmaps(joints: Tensor, valid: Tensor, height: int, width: int, sigma: floa
     rows = profile(joints[..., 1], height) * valid.unsqueeze(-1)
     columns = profile(joints[..., 0], width)
     return rows.unsqueeze(-1) * columns.unsqueeze(-2)
+
+
+def disks(joints: Tensor, valid: Tensor, height: int, width: int, radius: float) -> Tensor:
+    """Binary joint maps: 1 within `radius` pixels of the joint, else 0; a missing joint's channel is zero.
+
+    joints (B, J, 2) float, valid (B, J) bool -> (B, J, height, width) float32.
+    """
+    joints = torch.where(valid.unsqueeze(-1), joints.float(), torch.inf)
+    x = torch.arange(width, device=joints.device) - joints[..., :1]  # (B, J, width)
+    y = torch.arange(height, device=joints.device) - joints[..., 1:]
+    return (x.square().unsqueeze(-2) + y.square().unsqueeze(-1) <= radius**2).float()
+
+
+def limb_maps(joints: Tensor, valid: Tensor, height: int, width: int, kappa: float = KAPPA) -> Tensor:
+    """Distance maps exp(kappa d), d in pixels to the limb's segment: SPGNet's supplement, equations 1 and 2.
+
+    joints (B, 18, 2) float, valid (B, 18) bool -> (B, 12, height, width) float32 in [0, 1], in the order of
+    LIMBS, 1 on the limb. Zero for a limb with a missing end; a limb of no length is a point.
+    """
+    start, end = (torch.tensor(ends, device=joints.device) for ends in zip(*LIMBS, strict=True))
+    both = valid[:, start] & valid[:, end]
+    points = torch.where(valid.unsqueeze(-1), joints.float(), 0.0)
+    along = points[:, end] - points[:, start]  # (B, 12, 2)
+    x = torch.arange(width, device=joints.device) - points[:, start, :1]  # (B, 12, width)
+    y = torch.arange(height, device=joints.device) - points[:, start, 1:]
+    # The nearest point of the segment lies at this share of the way.
+    share = (x * along[..., :1]).unsqueeze(-2) + (y * along[..., 1:]).unsqueeze(-1)
+    share = (share / along.square().sum(-1).clamp(min=1e-12)[..., None, None]).clamp(0, 1)
+    off_x = x.unsqueeze(-2) - share * along[..., 0, None, None]
+    off_y = y.unsqueeze(-1) - share * along[..., 1, None, None]
+    distance = (off_x.square() + off_y.square()).sqrt()
+    return torch.exp(kappa * distance) * both[..., None, None]
 
 
 def torso_length(joints: Tensor, valid: Tensor, height: int) -> Tensor:

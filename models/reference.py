@@ -7,22 +7,15 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from models.blocks import Output
+from models.blocks import Batch, Output
 from models.schedule import Variant
 
 
 class CopySource(nn.Module):
     """Returns the source image, whatever pose is asked for."""
 
-    def forward(
-        self,
-        source: Tensor,
-        source_joints: Tensor,
-        source_valid: Tensor,
-        target_joints: Tensor,
-        target_valid: Tensor,
-    ) -> Output:
-        return Output(source)
+    def forward(self, batch: Batch) -> Output:
+        return Output(batch.source)
 
 
 class MeanImage(nn.Module):
@@ -45,15 +38,8 @@ class MeanImage(nn.Module):
             raise ValueError("the mean image needs at least one training image")
         self.mean.copy_(total / count)
 
-    def forward(
-        self,
-        source: Tensor,
-        source_joints: Tensor,
-        source_valid: Tensor,
-        target_joints: Tensor,
-        target_valid: Tensor,
-    ) -> Output:
-        return Output(self.mean.to(source.dtype).expand(len(source), -1, -1, -1))
+    def forward(self, batch: Batch) -> Output:
+        return Output(self.mean.to(batch.source.dtype).expand(len(batch.source), -1, -1, -1))
 
 
 VARIANTS = (

@@ -9,7 +9,7 @@ An engine's step, for one phase:
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -19,7 +19,12 @@ from models.features import Features
 
 
 class Objective(Protocol):
-    """How a phase's networks are judged on a batch. Every loss term is a scalar, weighted, and named."""
+    """How a phase's networks are judged on a batch. Every loss term is a scalar, weighted, and named.
+
+    `weights`: by term. A term whose weight is 0 may be left out.
+    """
+
+    weights: Mapping[str, float]
 
     def networks(self) -> dict[str, nn.Module]:
         """Everything that a checkpoint must hold, by the names that Phase uses."""
@@ -31,7 +36,7 @@ class Objective(Protocol):
 
     def discriminator_losses(self, batch: Batch, output: Any) -> dict[str, Tensor]:
         """Terms to minimise over Phase.discriminators; no gradient reaches the generators. {} without an
-        adversary.
+        adversary, or while its weight is 0.
         """
 
 
@@ -39,12 +44,16 @@ class Objective(Protocol):
 class Adam:
     lr: float
     betas: tuple[float, float]
+    weight_decay: float = 0.0  # added to the gradient
 
 
 @dataclass(frozen=True)
 class Phase:
     """One optimisation phase. `weights` are handed to the objective; `batch` and `steps` are keyed by data
     set.
+
+    `frozen` names submodules of the first generator that stand still, in eval mode. `delays`, by loss term and
+    data set: the share of the run's steps for which the term is left out.
     """
 
     generators: tuple[str, ...]
@@ -53,6 +62,8 @@ class Phase:
     weights: Mapping[str, float]  # by loss term
     batch: Mapping[str, int]
     steps: Mapping[str, int]
+    frozen: tuple[str, ...] = ()
+    delays: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -70,13 +81,13 @@ class Component:
     phase: Phase
     needs_features: bool
     into: str | None
+    needs_parsing: bool = False
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of the tables. `build(height, width, scale)` gives the generator, whose forward is
-
-        (source, source_joints, source_valid, target_joints, target_valid) -> Output
+    """One row of the tables. `build(height, width, scale)` gives the generator, whose forward is Batch -> Output.
+    It looks at neither `target` nor `target_labels`: scoring calls it with `batch.without_target()`.
 
     `objective(generator, height, width, scale, weights)` adds what else training needs, a discriminator for
     one. Both are None, with `phase`, for a reference row: it is not trained, but fitted if its generator has

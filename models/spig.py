@@ -175,19 +175,12 @@ class SPIG(nn.Module):
         masks = box_masks(part_boxes(joints, valid, self.groups, PADDING, height), height, width)
         return [source * mask.unsqueeze(1) for mask in masks.to(source.dtype).unbind(1)]
 
-    def forward(
-        self,
-        source: Tensor,
-        source_joints: Tensor,
-        source_valid: Tensor,
-        target_joints: Tensor,
-        target_valid: Tensor,
-    ) -> Output:
-        height, width = source.shape[-2:]
-        source_maps = heatmaps(source_joints, source_valid, height, width)
-        target_maps = heatmaps(target_joints, target_valid, height, width)
+    def forward(self, batch: Batch) -> Output:
+        height, width = batch.source.shape[-2:]
+        source_maps = heatmaps(batch.source_joints, batch.source_valid, height, width)
+        target_maps = heatmaps(batch.target_joints, batch.target_valid, height, width)
         flows, visibilities = self.flow(source_maps, target_maps)  # [1]
-        images = self.part_images(source, source_joints, source_valid)
+        images = self.part_images(batch.source, batch.source_joints, batch.source_valid)
         parts = [
             local(image, target_maps[:, group], flows[4][:, k], visibilities[4][:, k])  # [2, 3, 5]
             for k, (local, image, group) in enumerate(zip(self.local, images, self.groups, strict=True))
@@ -264,9 +257,7 @@ class SpigObjective:
         return {"generator": self.generator, "discriminator": self.discriminator}
 
     def generator_losses(self, batch: Batch, features: Features | None) -> tuple[dict[str, Tensor], Output]:
-        output = self.generator(
-            batch.source, batch.source_joints, batch.source_valid, batch.target_joints, batch.target_valid
-        )
+        output = self.generator(batch)
         correctness = tuple(features.correctness.values())
         compared = tuple({*features.content, *features.style})
         with torch.no_grad():

@@ -4,12 +4,14 @@ Each family defines its own entries, with their schedules and loss weights, at t
 file and its lines here.
 """
 
-from models import detector, reference, spig
+from models import detector, reference, spatn, spgnet, spig
 from models.blocks import Batch, Output
 from models.schedule import Adam, Component, Objective, Phase, Variant
 
 __all__ = ["COMPONENTS", "VARIANTS", "Adam", "Batch", "Component", "Objective", "Output", "Phase", "Variant"]
 
-COMPONENTS: dict[str, Component] = {entry.name: entry for entry in (*spig.COMPONENTS, *detector.COMPONENTS)}
+COMPONENTS: dict[str, Component] = {
+    entry.name: entry for entry in (*spig.COMPONENTS, *spatn.COMPONENTS, *spgnet.COMPONENTS, *detector.COMPONENTS)
+}
 
-VARIANTS: dict[str, Variant] = {entry.name: entry for entry in (*reference.VARIANTS, *spig.VARIANTS)}
+VARIANTS: dict[str, Variant] = {entry.name: entry for entry in (*reference.VARIANTS, *spig.VARIANTS, *spgnet.VARIANTS)}

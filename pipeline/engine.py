@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -63,6 +63,7 @@ class Run:
     metrics: Path
     settings: Mapping[str, Any]
     inputs: tuple[Path, ...] = ()
+    starts: Mapping[str, int] = field(default_factory=dict)  # the first step of a delayed loss term
 
 
 class Trained(NamedTuple):
@@ -95,20 +96,25 @@ def digest(run: Run, objective: Objective) -> str:
 
 
 def optimisers(phase: Phase, networks: Mapping[str, nn.Module], device: torch.device) -> dict[str, torch.optim.Adam]:
-    """One Adam a trained network, fused where the device has it."""
+    """One Adam a trained network, over what is not frozen in it; fused where the device has it."""
 
     def make(network: nn.Module, adam: Adam) -> torch.optim.Adam:
         fused = device.type in ("cpu", "cuda")
-        return torch.optim.Adam(network.parameters(), lr=adam.lr, betas=adam.betas, fused=fused)
+        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        return torch.optim.Adam(trained, adam.lr, adam.betas, weight_decay=adam.weight_decay, fused=fused)
 
     return {name: make(networks[name], phase.optimisers[name]) for name in (*phase.generators, *phase.discriminators)}
 
 
 def freeze_untrained(phase: Phase, networks: Mapping[str, nn.Module]) -> None:
-    """Train mode for the networks that the phase names; eval mode and no gradient for all others."""
+    """Train mode for the networks that the phase names; eval mode and no gradient for all others, and for
+    `phase.frozen` in the generator.
+    """
     for name, network in networks.items():
         trained = name in (*phase.generators, *phase.discriminators)
         network.train(trained).requires_grad_(trained)
+    for name in phase.frozen:
+        networks[phase.generators[0]].get_submodule(name).eval().requires_grad_(False)
 
 
 @contextmanager
@@ -183,6 +189,9 @@ class Trainer:
         def autocast():
             return torch.autocast(run.device.type, torch.bfloat16) if run.precision == "bf16" else nullcontext()
 
+        if run.starts:
+            at = {term: weight * (step >= run.starts.get(term, 1)) for term, weight in phase.weights.items()}
+            self.objective.weights = at
         for name in phase.discriminators:  # the generators' gradient passes through, none is kept
             self.networks[name].requires_grad_(False)
         with autocast():
@@ -193,7 +202,8 @@ class Trainer:
         if phase.discriminators:
             with autocast():
                 losses = self.objective.discriminator_losses(batch, output)
-            values |= self._update(step, phase.discriminators, losses)
+            if losses:
+                values |= self._update(step, phase.discriminators, losses)
         return values
 
     def state(self, step: int, belongs: str) -> dict[str, Any]:

@@ -49,8 +49,12 @@ def pose(count: int, height: int, width: int, generator: torch.Generator) -> Ten
     return joints
 
 
+# LIP-20 ids of the shapes that `draw` paints: LIMBS, the head, the background.
+LABELS = torch.tensor([5, 5, 9, 5, 15, 15, 14, 14, 9, 17, 9, 16, 13, 13, 0])
+
+
 def draw(joints: Tensor, colours: Tensor, height: int, width: int) -> Tensor:
-    """Coloured limbs, a head, a background: joints (B, 18, 2), colours (B, limbs + 2, 3) -> (B, 3, H, W)."""
+    """Coloured limbs, a head, a background: joints (B, 18, 2), colours (B, limbs + 2, C) -> (B, C, H, W)."""
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     at = torch.stack([x, y], dim=-1).float()  # (H, W, 2)
     image = colours[:, -1, :, None, None].expand(-1, -1, height, width)
@@ -65,10 +69,12 @@ def draw(joints: Tensor, colours: Tensor, height: int, width: int) -> Tensor:
 
 
 def figures(count: int, height: int, width: int, seed: int) -> Batch:
-    """Pairs of drawn figures, every joint present: one person's clothes, two poses."""
+    """Pairs of drawn figures with their parsing, every joint present: one person's clothes, two poses."""
     generator = torch.Generator().manual_seed(seed)
     clothes = torch.rand(count, len(LIMBS) + 2, 3, generator=generator) * 1.8 - 0.9
     source, target = pose(count, height, width, generator), pose(count, height, width, generator)
     valid = torch.ones(count, 18, dtype=torch.bool)
     images = [draw(joints, clothes, height, width) for joints in (source, target)]
-    return Batch(*images, source, valid, target, valid)
+    ids = LABELS.float().view(1, -1, 1).expand(count, -1, -1)
+    labels = [draw(joints, ids, height, width).squeeze(1).to(torch.uint8) for joints in (source, target)]
+    return Batch(*images, source, valid, target, valid, *labels)

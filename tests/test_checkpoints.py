@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from models.variants import COMPONENTS, VARIANTS
+from models.variants import COMPONENTS, VARIANTS, Batch
 from pipeline import checkpoints
 from pipeline.errors import UserError
 
@@ -61,7 +61,7 @@ def test_a_network_without_tensors_has_a_checkpoint_too(tmp_path):
     checkpoints.publish(tmp_path / "work", [0], meta, tmp_path / "out")
     module, _ = checkpoints.load(tmp_path / "out", 0)
     image = torch.rand(1, 3, 64, 32)
-    assert torch.equal(module(image, None, None, None, None).image, image)
+    assert torch.equal(module(Batch(image, *[None] * 5)).image, image)
 
 
 def one_line(error: pytest.ExceptionInfo) -> str:

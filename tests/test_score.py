@@ -229,7 +229,7 @@ def test_a_network_generates_the_same_pictures_in_any_batch(project):
     torch.manual_seed(2)
     generator = VARIANTS["spig"].build(HEIGHT, WIDTH, 0.25).eval()
     seen = set()  # eight bits may hide what the number of pairs does to a network's last digits
-    generator.register_forward_pre_hook(lambda _, inputs: seen.add(len(inputs[0])))
+    generator.register_forward_pre_hook(lambda _, inputs: seen.add(len(inputs[0].source)))
     data = load_pairs("synthetic", "test", CPU, 7)
     whole = np.concatenate([images for _, images in score.generate(generator, data, 7, "here")])
     parts = np.concatenate([images for _, images in score.generate(generator, data, 2, "here")])

@@ -1,6 +1,6 @@
 """The generators, objectives and phases in VARIANTS and COMPONENTS: generic promises, then SPIG's own."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +8,7 @@ from torch import nn
 
 from models import blocks, features, losses, pose_maps, spig
 from models.variants import COMPONENTS, VARIANTS, Adam, Batch, Objective, Output, Phase
+from pipeline import engine
 from tests.figures import figures
 
 SCALE = 0.125
@@ -20,12 +21,8 @@ def net() -> features.Features:
     return features.build("squeezenet1_1")
 
 
-def arguments(batch: Batch) -> tuple[torch.Tensor, ...]:
-    return batch.source, batch.source_joints, batch.source_valid, batch.target_joints, batch.target_valid
-
-
 def take(batch: Batch, rows: slice) -> Batch:
-    return Batch(*(getattr(batch, field.name)[rows] for field in fields(Batch)))
+    return Batch(**{name: None if value is None else value[rows] for name, value in vars(batch).items()})
 
 
 def with_gaps(batch: Batch) -> Batch:
@@ -42,18 +39,24 @@ def with_gaps(batch: Batch) -> Batch:
 
 
 def build(name: str, height: int = 64, width: int = 32, seed: int = 0) -> tuple[nn.Module, Objective, Phase]:
-    """A variant or component by name, with its objective and phase."""
+    """A variant or component by name, with its objective and phase, ready to be trained."""
     spec = (VARIANTS | COMPONENTS)[name]
     torch.manual_seed(seed)
     network = spec.build(height, width, SCALE)
-    return network, spec.objective(network, height, width, SCALE, spec.phase.weights), spec.phase
+    objective = spec.objective(network, height, width, SCALE, spec.phase.weights)
+    engine.freeze_untrained(spec.phase, objective.networks())
+    return network, objective, spec.phase
+
+
+def trainable(network: nn.Module) -> dict[str, nn.Parameter]:
+    return {key: parameter for key, parameter in network.named_parameters() if parameter.requires_grad}
 
 
 def train(objective: Objective, phase: Phase, batches: list[Batch], net: features.Features) -> dict[str, float]:
     """The engine's step as `variants` documents it, once a batch. Returns the last batch's terms."""
     networks = objective.networks()
     optimisers = {
-        name: torch.optim.Adam(networks[name].parameters(), lr=adam.lr, betas=adam.betas)
+        name: torch.optim.Adam(trainable(networks[name]).values(), lr=adam.lr, betas=adam.betas)
         for name, adam in phase.optimisers.items()
     }
 
@@ -89,7 +92,7 @@ def test_output_has_the_image_shape_and_is_finite(name, size):
     for mode in (True, False):
         generator.train(mode)
         with torch.no_grad():
-            output = generator(*arguments(batch))
+            output = generator(batch.without_target())
         assert isinstance(output, Output)
         assert output.image.shape == (2, 3, *size)
         assert output.image.isfinite().all()
@@ -100,10 +103,10 @@ def test_output_has_the_image_shape_and_is_finite(name, size):
 def test_evaluation_does_not_depend_on_the_batch(name):
     torch.manual_seed(0)
     generator = VARIANTS[name].build(64, 32, SCALE).eval()
-    batch = with_gaps(figures(4, 64, 32, seed=0))
+    batch = with_gaps(figures(4, 64, 32, seed=0)).without_target()
     with torch.no_grad():
-        together = generator(*arguments(batch)).image
-        alone = torch.cat([generator(*arguments(take(batch, slice(k, k + 1)))).image for k in range(4)])
+        together = generator(batch).image
+        alone = torch.cat([generator(take(batch, slice(k, k + 1))).image for k in range(4)])
     assert torch.allclose(together, alone, atol=1e-5)
     assert name == "mean_image" or not torch.allclose(together[:1], together[1:2], atol=1e-3)
 
@@ -117,7 +120,7 @@ def test_state_survives_saving(name):
         first.fit([batch.source, batch.target])
     second.load_state_dict({key: value.clone() for key, value in first.state_dict().items()})
     with torch.no_grad():
-        assert torch.equal(first(*arguments(batch)).image, second(*arguments(batch)).image)
+        assert torch.equal(first(batch).image, second(batch).image)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -169,7 +172,8 @@ def test_every_parameter_learns_and_only_in_its_own_update(name, net):
     networks = objective.networks()
     batch = figures(4, 64, 32, seed=0)
     seen = {name: set() for name in networks}
-    optimisers = {name: torch.optim.Adam(networks[name].parameters(), lr=1e-3) for name in networks}
+    wanted = {name: set(trainable(network)) for name, network in networks.items()}
+    optimisers = {name: torch.optim.Adam(trainable(networks[name]).values(), lr=1e-3) for name in networks}
     for _ in range(2):
         for group, others in (
             (phase.generators, phase.discriminators),
@@ -194,8 +198,10 @@ def test_every_parameter_learns_and_only_in_its_own_update(name, net):
                         assert parameter.grad.isfinite().all()
                         seen[own].add(key)
                 optimisers[own].step()
-    for own, keys in seen.items():
-        assert keys == {key for key, _ in networks[own].named_parameters()}
+    assert seen == wanted
+    for own, network in networks.items():
+        frozen = tuple(f"{part}." for part in phase.frozen) if own in phase.generators else ()
+        assert wanted[own] == {key for key, _ in network.named_parameters() if not key.startswith(frozen)}
     assert not any(p.requires_grad for p in net.parameters())
 
 
@@ -230,7 +236,7 @@ def test_bfloat16_autocast_gives_nearly_the_same_losses(name, net):
 
 def test_copy_source_copies():
     batch = figures(2, 64, 32, seed=0)
-    assert torch.equal(VARIANTS["copy_source"].build(64, 32, 1.0)(*arguments(batch)).image, batch.source)
+    assert torch.equal(VARIANTS["copy_source"].build(64, 32, 1.0)(batch).image, batch.source)
 
 
 def test_mean_image_is_the_mean_over_unequal_batches():
@@ -253,12 +259,12 @@ def generator(**switches: bool) -> spig.SPIG:
 def test_flows_come_from_poses_alone_and_each_part_from_its_own():
     model, batch = generator(), figures(2, 64, 32, seed=0)
     with torch.no_grad():
-        first = model(*arguments(batch))
+        first = model(batch)
         batch.source = -batch.source
-        second = model(*arguments(batch))
+        second = model(batch)
         batch.target_joints = batch.target_joints.clone()
         batch.target_joints[:, 13] += 5  # an ankle: of the legs, and of no other part
-        third = model(*arguments(batch))
+        third = model(batch)
     assert not torch.equal(first.image, second.image)
     for stride in (8, 4):
         assert torch.equal(first.flows[stride], second.flows[stride])
@@ -273,14 +279,14 @@ def test_flows_start_near_rest_and_refine_the_coarser():
             nn.init.zeros_(flow_net.heads["4"].weight)
             flow_net.heads["8"].bias.copy_(torch.tensor([1.0, -2.0, 3.0]))
             nn.init.zeros_(flow_net.heads["8"].weight)
-        output = model(*arguments(batch))
+        output = model(batch)
     assert output.flows[8].shape == (2, 3, 2, 8, 4)
     assert output.flows[4].shape == (2, 3, 2, 16, 8)
     # one cell at 1/8 is two at 1/4; the visibility is the same
     expected = torch.tensor([2.0, -4.0]).view(1, 1, 2, 1, 1).expand(2, 3, 2, 16, 8)
     assert torch.allclose(output.flows[4], expected)
     assert torch.allclose(output.visibilities[4], torch.tensor(3.0).sigmoid().expand(2, 3, 1, 16, 8))
-    fresh = generator()(*arguments(batch))
+    fresh = generator()(batch)
     assert fresh.flows[4].abs().max() < 1
 
 
@@ -313,14 +319,14 @@ def test_part_images_are_grey_outside_their_box():
                     expected = batch.source[b, :, y, x] if inside else torch.zeros(3)
                     assert torch.equal(image[b, :, y, x], expected)
     assert (images[0][0] == 0).all()  # no head joint: no head image
-    assert len(generator(part=False).part_images(*arguments(batch)[:3])) == 1
+    assert len(generator(part=False).part_images(batch.source, batch.source_joints, batch.source_valid)) == 1
 
 
 @pytest.mark.parametrize("switch", ["part", "hdcb", "pnb"])
 def test_switches_remove_one_block(switch, net):
     full, without = generator(), generator(**{switch: False})
     batch = figures(2, 64, 32, seed=0)
-    output = without(*arguments(batch))
+    output = without(batch)
     assert output.image.isfinite().all()
     assert output.flows[4].shape[1] == (1 if switch == "part" else 3)
     assert (output.relation_maps is None) == (switch == "pnb")
@@ -371,5 +377,5 @@ def test_overfits_eight_pairs(net):
     train(objective, replace(phase, optimisers=adam), [batch] * 60, net)
     objective.generator.eval()
     with torch.no_grad():
-        generated = objective.generator(*arguments(batch)).image
+        generated = objective.generator(batch).image
     assert losses.l1(generated, batch.target) < 0.85 * losses.l1(batch.source, batch.target)

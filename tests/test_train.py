@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from models import spig
-from models.variants import VARIANTS, Phase
+from models.variants import VARIANTS, Batch, Phase
 from pipeline import checkpoints, layout, params
 from pipeline.__main__ import main
 from pipeline.stages import pretrain, train
@@ -77,8 +77,8 @@ def test_two_steps_of_everything(enter, capfd):
     assert set(rows[0]) == {"step", "sampling", "l1", "adversarial", "perceptual", "style", "discriminator"}
 
     generator, meta = checkpoints.load(out, 2)
-    batch = torch.zeros(1, 3, 64, 32), torch.zeros(1, 18, 2), torch.ones(1, 18, dtype=torch.bool)
-    assert generator(*batch, *batch[1:]).image.shape == (1, 3, 64, 32)
+    pose = torch.zeros(1, 18, 2), torch.ones(1, 18, dtype=torch.bool)
+    assert generator(Batch(torch.zeros(1, 3, 64, 32), None, *pose, *pose)).image.shape == (1, 3, 64, 32)
     flow, _ = checkpoints.load(layout.checkpoints("synthetic", "spig_flow"), 2)
     made = meta.pop("components")["spig_flow"]
     assert made["step"] == 2
@@ -243,7 +243,7 @@ def test_reference_variants(enter):
     assert (meta["family"], meta["steps"], meta["marks"], meta["parameters"]) == ("reference", [0], ["data"], 0)
     assert (meta["height"], meta["width"]) == (64, 32)
     image = torch.rand(2, 3, 64, 32)
-    assert torch.equal(copy(image, None, None, None, None).image, image)
+    assert torch.equal(copy(Batch(image, *[None] * 5)).image, image)
 
     # the images of the training pairs: three people, one image rejected, nothing of the people of val
     seen = [(person, view) for person in range(3) for view in range(3) if (person, view) != (0, 2)]

@@ -29,6 +29,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
+from models.variants import Batch
 from pipeline import checkpoints, console, layout, params, pose, schema, store
 from pipeline.atomic import atomic_directory
 from pipeline.device_data import PairData, device
@@ -110,12 +111,12 @@ def generate(generator: nn.Module, data: PairData, batch: int, what: str) -> Ite
     """
 
     def forward(*inputs: Tensor) -> Tensor:
-        return generator(*inputs).image.float()
+        return generator(Batch(target=None, **dict(zip(given, inputs, strict=True)))).image.float()
 
     for rows in torch.arange(len(data)).split(batch):
-        pairs = data.batch(rows)
-        inputs = (pairs.source, pairs.source_joints, pairs.source_valid, pairs.target_joints, pairs.target_valid)
-        images = in_batches(forward, data.device, *inputs)
+        conditions = vars(data.batch(rows).without_target())
+        given = {name: value for name, value in conditions.items() if value is not None}
+        images = in_batches(forward, data.device, *given.values())
         if not images.isfinite().all():
             raise UserError(f"{what}: generates values that are not finite; the training diverged, train again")
         yield data.pair_index[rows].tolist(), to_uint8(images).cpu().numpy()

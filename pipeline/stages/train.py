@@ -161,6 +161,7 @@ def fit(
 ) -> tuple[engine.Trained, dict[str, Any]]:
     """Train `entry` on `data`; return what the engine leaves and the meta.json that describes it."""
     block, phase = resolve(block, entry.phase, dataset)
+    paper = published(entry.phase, dataset)
     torch.manual_seed(block.seed)
     network = entry.build(data.height, data.width, block.width)
     like = {"height": data.height, "width": data.width, "scale": block.width}
@@ -183,7 +184,7 @@ def fit(
         "components": {name: made for name, (made, _) in started.items()},
         "marks": [mark for mark in MARKS if mark in taken_over.union(own)],
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "published": published(entry.phase, dataset),
+        "published": paper,
     }
     inputs = [layout.images(dataset), layout.keypoints(dataset)]
     run = engine.Run(
@@ -198,6 +199,7 @@ def fit(
         work=layout.work(stage, dataset, entry.name),
         metrics=layout.metrics_log(stage, dataset, entry.name),
         settings=meta,
+        starts={term: 1 + round(share[paper["dataset"]] * block.steps) for term, share in phase.delays.items()},
         inputs=tuple(inputs if data.unit == "images" else [*inputs, layout.pairs(dataset)]),
     )
     features = "none" if source is None else f"{source.net.net} ({source.provenance[:15]})"

@@ -1,0 +1,145 @@
+"""SPATN, stage one of SPGNet: Learning Semantic Person Image Generation by Region-Adaptive Normalization (Lv et
+al., CVPR 2021): the target's parsing from the source's parsing and both poses.
+
+The authors' code of this stage was not released; what their figure and supplement leave open (docs/papers.md lists
+it) follows PATN, whose pose-attentional blocks it builds on.
+"""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.blocks import Batch, channels, full_precision, one_hot
+from models.features import Features
+from models.losses import widen
+from models.pose_maps import JOINTS, LIMBS, heatmaps, limb_maps
+from models.schedule import Adam, Component, Phase
+
+LABELS = 20  # LIP-20
+BLOCKS = 6
+
+
+def conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
+    """Convolution and instance norm; no bias, which the norm would cancel."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False), nn.InstanceNorm2d(outputs)
+    )
+
+
+def encoder(inputs: int, base: int) -> nn.Sequential:
+    """Three convolutions with instance norm and ReLU, the last two of stride 2: (B, inputs, H, W) -> (B, 4 base,
+    H/4, W/4).
+    """
+    return nn.Sequential(
+        *(conv_norm(inputs, base, 7), nn.ReLU()),
+        *(conv_norm(base, 2 * base, 3, 2), nn.ReLU()),
+        *(conv_norm(2 * base, 4 * base, 3, 2), nn.ReLU()),
+    )
+
+
+class PoseAttentionBlock(nn.Module):
+    """Semantic-PATB: the pose path says where the semantic path changes.
+
+    forward: semantic (B, C, h, w), pose (B, C or 2C, h, w) -> semantic (B, C, h, w), pose (B, 2C, h, w).
+    """
+
+    def __init__(self, features: int, first: bool):
+        super().__init__()
+        self.semantic = nn.Sequential(conv_norm(features, features, 3), nn.ReLU(), conv_norm(features, features, 3))
+        inputs = features if first else 2 * features
+        self.pose = nn.Sequential(conv_norm(inputs, features, 3), nn.ReLU(), conv_norm(features, features, 3))
+
+    def forward(self, semantic: Tensor, pose: Tensor) -> tuple[Tensor, Tensor]:
+        pose = self.pose(pose)
+        semantic = semantic + torch.sigmoid(pose) * self.semantic(semantic)
+        return semantic, torch.cat([pose, semantic], dim=1)
+
+
+class Spatn(nn.Module):
+    """The parsing generator. forward: Batch -> logits (B, 20, H, W) of the target's parsing.
+
+    Height and width are multiples of 4; scale: width multiplier. `distance=False` leaves out the distance maps,
+    the supplement's section C. Reads the batch's poses and `source_labels`; ValueError where these are missing.
+    """
+
+    def __init__(self, scale: float = 1.0, distance: bool = True):
+        super().__init__()
+        self.distance = distance
+        base = channels(64, scale)
+        self.semantic = encoder(LABELS, base)
+        self.pose = encoder(2 * (JOINTS + len(LIMBS) * distance), base)
+        self.blocks = nn.ModuleList(PoseAttentionBlock(4 * base, first=k == 0) for k in range(BLOCKS))
+        up = {"kernel_size": 3, "stride": 2, "padding": 1, "output_padding": 1, "bias": False}
+        self.decoder = nn.Sequential(
+            *(nn.ConvTranspose2d(4 * base, 2 * base, **up), nn.InstanceNorm2d(2 * base), nn.ReLU()),
+            *(nn.ConvTranspose2d(2 * base, base, **up), nn.InstanceNorm2d(base), nn.ReLU()),
+            nn.Conv2d(base, LABELS, 7, padding=3),
+        )
+
+    def pose_maps(self, joints: Tensor, valid: Tensor, height: int, width: int) -> Tensor:
+        """(B, 18, H, W), or (B, 30, H, W) with distance maps."""
+        maps = heatmaps(joints, valid, height, width)
+        return torch.cat([maps, limb_maps(joints, valid, height, width)], dim=1) if self.distance else maps
+
+    def forward(self, batch: Batch) -> Tensor:
+        if batch.source_labels is None:
+            raise ValueError("SPATN needs the source's parsing: source_labels is None")
+        size = batch.source.shape[-2:]
+        source = self.pose_maps(batch.source_joints, batch.source_valid, *size)
+        target = self.pose_maps(batch.target_joints, batch.target_valid, *size)
+        semantic = self.semantic(one_hot(batch.source_labels, LABELS))
+        pose = self.pose(torch.cat([source, target], dim=1))
+        for block in self.blocks:
+            semantic, pose = block(semantic, pose)
+        return self.decoder(semantic)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean over pixels of -log softmax(logits)[label]: logits (B, 20, H, W), labels (B, H, W) uint8."""
+    with full_precision(logits):
+        return F.cross_entropy(widen(logits), labels.long())
+
+
+class ParsingObjective:
+    """Stage one. networks: parsing. Terms: cross_entropy."""
+
+    def __init__(self, parsing: Spatn, weights: Mapping[str, float]):
+        self.parsing = parsing
+        self.weights = weights
+
+    def networks(self) -> dict[str, nn.Module]:
+        return {"parsing": self.parsing}
+
+    def generator_losses(self, batch: Batch, features: Features | None) -> tuple[dict[str, Tensor], None]:
+        loss = cross_entropy(self.parsing(batch), batch.target_labels)
+        return {"cross_entropy": self.weights["cross_entropy"] * loss}, None
+
+    def discriminator_losses(self, batch: Batch, output: None) -> dict[str, Tensor]:
+        return {}
+
+
+# Published: the cross-entropy. Optimiser, batch and length are PATN's: 2.8 million pairs, without its decay.
+PHASE = Phase(
+    generators=("parsing",),
+    discriminators=(),
+    optimisers={"parsing": Adam(lr=2e-4, betas=(0.5, 0.999))},
+    weights={"cross_entropy": 1.0},
+    batch={"market1501": 32, "deepfashion": 7},
+    steps={"market1501": 87_500, "deepfashion": 400_000},
+)
+
+COMPONENTS = tuple(
+    Component(
+        name=name,
+        paper="SPGNet",
+        build=lambda height, width, scale, distance=distance: Spatn(scale, distance),
+        objective=lambda parsing, height, width, scale, weights: ParsingObjective(parsing, weights),
+        phase=PHASE,
+        needs_features=False,
+        into="parsing",
+        needs_parsing=True,
+    )
+    for name, distance in (("spatn", True), ("spatn_no_distance", False))
+)
