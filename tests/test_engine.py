@@ -149,6 +149,54 @@ def test_networks_outside_the_phase_stay_as_they_are(run):
     assert not torch.equal(moved, game.discriminator[0].weight)
 
 
+def test_frozen_parts_of_the_generator_stay_as_they_are(run):
+    """Here its batch norm: neither its weights nor its statistics move, and the rest of the generator does."""
+    game = Game()
+    before = {name: value.clone() for name, value in game.generator.state_dict().items()}
+    engine.train(replace(run, phase=replace(PHASE, frozen=("1",))), game, None, Noise())
+    after = game.generator.state_dict()
+    moved = {name.split(".")[0] for name, value in before.items() if not torch.equal(value, after[name])}
+    assert moved == {"0", "3"}
+    assert not game.generator[1].training
+    assert all(parameter.grad is None for parameter in game.generator[1].parameters())
+
+
+class Weighted(Game):
+    """An adversary that can be left out."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights, self.seen = {"l1": 1.0, "adversarial": 0.5}, []
+
+    def generator_losses(self, batch, features):
+        self.seen.append(self.weights["adversarial"])
+        terms, made = super().generator_losses(batch, features)
+        return {name: term for name, term in terms.items() if self.weights.get(name)}, made
+
+    def discriminator_losses(self, batch, made):
+        return super().discriminator_losses(batch, made) if self.weights["adversarial"] else {}
+
+
+def test_a_delayed_term_comes_in_at_its_step(run):
+    game = Weighted()
+    delayed = replace(run, phase=replace(PHASE, weights=dict(game.weights)), starts={"adversarial": 4})
+    first = game.discriminator[0].weight.clone()
+    trainer = engine.Trainer(delayed, game, None)
+    for step in (1, 2, 3):
+        assert set(trainer.step(step, Noise().batch(torch.arange(4)))) == {"l1"}
+    assert torch.equal(first, game.discriminator[0].weight)
+    assert set(trainer.step(4, Noise().batch(torch.arange(4)))) == {"l1", "adversarial", "discriminator"}
+    assert not torch.equal(first, game.discriminator[0].weight)
+    assert game.seen == [0, 0, 0, 0.5]
+
+
+def test_weight_decay_is_added_to_the_gradient(run):
+    adam = {**PHASE.optimisers, "discriminator": Adam(0.02, (0.0, 0.99), weight_decay=0.3)}
+    trainer = engine.Trainer(replace(run, phase=replace(PHASE, optimisers=adam)), Game(), None)
+    assert trainer.optimisers["discriminator"].defaults["weight_decay"] == 0.3
+    assert trainer.optimisers["generator"].defaults["weight_decay"] == 0
+
+
 def test_a_discriminator_takes_no_gradient_from_its_opponent(run):
     seen = []
     look = {2: lambda game: seen.extend(weight.requires_grad for weight in game.discriminator.parameters())}

@@ -341,6 +341,20 @@ def test_null_is_the_published_value():
     }
 
 
+def test_a_delay_is_a_share_of_the_steps(enter, monkeypatch):
+    """The published share of a data set that no paper used is that of Market-1501."""
+    enter(spig={"steps": 20, "checkpoint_every": 20})
+    assert main(PRETRAIN) == 0
+    variant = VARIANTS["spig"]
+    phase = train.replace(variant.phase, delays={"adversarial": {"market1501": 0.5, "deepfashion": 0.1}})
+    monkeypatch.setitem(VARIANTS, "spig", train.replace(variant, phase=phase))
+    seen = []
+    monkeypatch.setattr(train.engine, "train", lambda run, *others: seen.append(run.starts) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train.run("synthetic", "spig")
+    assert seen == [{"adversarial": 11}]
+
+
 @pytest.mark.parametrize(
     ("net", "provenance", "changes", "dataset", "expected"),
     [
