@@ -1,0 +1,127 @@
+"""How good and how fast is the parser in the box?
+
+    python -m benchmarks.parser --photos clothing-co-parsing-384.zip \\
+        --openpose human-pose-estimation-0001.xml human-pose-estimation-0001.bin > table.md
+
+Prints IoU of every label on the 150 hold-out photographs of Clothing Co-Parsing, whole at 384 pixels and as person
+crops of 128 x 64, and on synthetic test people of 128 x 64; each with joints and with every joint missing. IoU is over
+all pixels of a set together, pixels of unknown label left out. mIoU is the mean over the labels that the set's truth
+has, background included. Then images/s of the parser on 128 x 64 crops.
+
+Joints: what Lightweight OpenPose finds (photographs; crops use the joints of the whole photograph), the renderer's own
+(synthetic). The truth of the photographs is their own pixel labels mapped by pipeline/repose_parser/prepare.py; left
+and right in it come from the same detector's joints, so they are consistent with the joints given, not independent.
+"""
+
+import argparse
+import os
+import time
+from itertools import groupby
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pipeline import repose_parser
+from pipeline.datasets import synthetic
+from pipeline.labels import LIP20
+from pipeline.repose_parser import prepare
+
+TEST_PEOPLE, TEST_VIEWS = 60, 4
+
+
+def confusion(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Two label maps of one shape -> (20, 20) pixel counts, rows the truth; truth above 19 is left out."""
+    known = truth < 20
+    return np.bincount(20 * truth[known].astype(int) + found[known], minlength=400).reshape(20, 20)
+
+
+def iou(counts: np.ndarray) -> np.ndarray:
+    """Confusion (20, 20) -> IoU (20,), NaN for a label that the truth does not have."""
+    both, truth = np.diag(counts), counts.sum(1)
+    return np.where(truth > 0, both / np.maximum(truth + counts.sum(0) - both, 1), np.nan)
+
+
+def person_crop(photo: dict, height: int = 128, width: int = 64) -> dict:
+    """The photograph's person as a detector's box would show it: 1.1 persons high, 2:1, resized."""
+    y, x = np.nonzero((photo["labels"] > 0) & (photo["labels"] < 20))
+    tall = 1.1 * (y.max() - y.min())
+    scale = height / tall
+    corner = np.array([(x.max() + x.min() - tall / 2) / 2, (y.max() + y.min() - tall) / 2])
+    affine = np.column_stack([np.eye(2) * scale, (-corner) * scale - 0.5])
+    fine = affine * 4  # drawn at four times the size, then averaged: no aliasing
+    fine[:, 2] += 1.5
+    size = (4 * width, 4 * height)
+    image = cv2.warpAffine(photo["image"], fine, size, None, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE)
+    labels = cv2.warpAffine(
+        photo["labels"], affine, (width, height), None, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT, prepare.IGNORE
+    )
+    joints = (photo["joints"] @ affine[:, :2].T + affine[:, 2]).astype(np.float32)
+    inside = (joints > -0.5).all(1) & (joints < (width - 0.5, height - 0.5)).all(1)
+    image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return {"image": image, "labels": labels, "joints": joints, "found": photo["found"] & inside}
+
+
+def synthetic_people() -> list[dict]:
+    people = []
+    for scene in synthetic.scenes(0, "test", TEST_PEOPLE, TEST_VIEWS):
+        drawn = synthetic.render(scene, 128, 64)
+        found = ~np.isnan(drawn.joints).any(1)
+        joints = np.where(found[:, None], drawn.joints, 0)
+        people.append({"image": drawn.image[:, :, ::-1], "labels": drawn.parsing, "joints": joints, "found": found})
+    return people
+
+
+def measure(parser: repose_parser.Parser, samples: list[dict], with_joints: bool) -> np.ndarray:
+    """Confusion (20, 20) over all samples."""
+    counts = np.zeros((20, 20), int)
+    samples = sorted(samples, key=lambda sample: sample["image"].shape)
+    for _, group in groupby(samples, key=lambda sample: sample["image"].shape):
+        group = list(group)
+        images, joints, found = ([sample[key] for sample in group] for key in ("image", "joints", "found"))
+        parsed = parser(images, np.stack(joints), np.stack(found) & with_joints)
+        for sample, labels in zip(group, parsed, strict=True):
+            counts += confusion(sample["labels"], labels)
+    return counts
+
+
+def main() -> None:
+    about = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    about.add_argument("--photos", type=Path, required=True, help="zip of Clothing Co-Parsing, 384 pixels high")
+    about.add_argument("--openpose", type=Path, nargs=2, required=True, help="Lightweight OpenPose, .xml and .bin")
+    about.add_argument("--weights", type=Path, default=repose_parser.WEIGHTS)
+    about.add_argument("--device", default="cpu")
+    arguments = about.parse_args()
+    parser = repose_parser.load(arguments.device, arguments.weights)
+
+    holdout = [photo for photo in prepare.read_photos(arguments.photos, arguments.openpose) if photo["holdout"]]
+    crops, people = [person_crop(photo) for photo in holdout], synthetic_people()
+    sets = {"photographs, 384": holdout, "photographs, 128x64": crops, "synthetic, 128x64": people}
+    columns = {
+        f"{name}{'' if joints else ', no joints'}": measure(parser, samples, joints)
+        for name, samples in sets.items()
+        for joints in (True, False)
+    }
+    print("| label | " + " | ".join(columns) + " |\n|---|" + "---:|" * len(columns))
+    scores = np.stack([iou(counts) for counts in columns.values()], axis=1)
+    for label, row in zip(LIP20, scores, strict=True):
+        print(f"| {label} | " + " | ".join("-" if np.isnan(score) else f"{100 * score:.1f}" for score in row) + " |")
+    print("| **mIoU** | " + " | ".join(f"**{score:.1f}**" for score in 100 * np.nanmean(scores, axis=0)) + " |")
+    right = [np.diag(counts).sum() / counts.sum() for counts in columns.values()]
+    print("| right pixels | " + " | ".join(f"{100 * share:.1f}" for share in right) + " |")
+
+    images = [crop["image"] for crop in crops] * 2
+    joints = np.stack([crop["joints"] for crop in crops] * 2)
+    found = np.stack([crop["found"] for crop in crops] * 2)
+    parser(images[:32], joints[:32], found[:32])  # the first call prepares kernels
+    rounds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        parser(images, joints, found)
+        rounds.append(len(images) / (time.perf_counter() - start))
+    threads = os.environ.get("OMP_NUM_THREADS", "all")
+    print(f"\n{np.median(rounds):.0f} images/s, 128x64, {arguments.device}, threads: {threads} (median of 5 rounds)")
+
+
+if __name__ == "__main__":
+    main()
