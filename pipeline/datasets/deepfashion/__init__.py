@@ -223,7 +223,7 @@ def _splits(
         counts = ", ".join(f"{len(absent[split])} of {len(listed[split])} {split}" for split in SPLITS)
         first = next(name for names in absent.values() for name in names)
         raise UserError(
-            f"{source}: {counts} images are missing (such as {first}); {key}.allow_partial: true does without"
+            f"{source}: {counts} images are missing (such as {first}); {key}.allow_partial: true takes the rest"
         )
     partial = {
         "listed": {split: len(listed[split]) for split in SPLITS},
@@ -283,7 +283,7 @@ def _takes(protocol: str, size: tuple[int, int]) -> bool:
 
 def _png(image: Image.Image) -> bytes:
     buffer = BytesIO()
-    image.save(buffer, "PNG")
+    image.save(buffer, "PNG", compress_level=3)
     return buffer.getvalue()
 
 
@@ -365,6 +365,9 @@ def _write_pairs(found: dict, splits: dict[str, str], raw: Path, partial: bool) 
         target = raw / f"pairs-{split}.csv"
         pairs = annotations.read_pairs(found[f"pairs_{split}"])
         kept = [pair for pair in pairs if splits.get(pair[0]) == splits.get(pair[1]) == split]
+        counts[split] = {"published": len(pairs), "kept": len(kept)}
+        if not kept and split == "train":
+            continue  # others stand in for the training images: their pairs come by the rule
         if partial:
             target.write_text("".join(annotations.pair_lines(kept)), encoding="utf-8", newline="\n")
         elif len(kept) < len(pairs):
@@ -372,5 +375,4 @@ def _write_pairs(found: dict, splits: dict[str, str], raw: Path, partial: bool) 
             raise UserError(f"{found[f'pairs_{split}']}: {other[0]},{other[1]} are not both in the {split} list")
         else:
             download.place(found[f"pairs_{split}"], target)
-        counts[split] = {"published": len(pairs), "kept": len(kept)}
     return counts

@@ -244,5 +244,5 @@ def fitted(data: bytes, height: int, width: int, fit: str) -> tuple[bytes | None
         bands = ((top, height - inner[1] - top), (left, width - inner[0] - left), (0, 0))
         picture = Image.fromarray(np.pad(pixels, bands, "edge"))
     buffer = BytesIO()
-    picture.save(buffer, "PNG")
+    picture.save(buffer, "PNG", compress_level=3)
     return buffer.getvalue(), ""
