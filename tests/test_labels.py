@@ -116,6 +116,13 @@ def test_adgan_of_cihp_labels_is_the_published_merge():
     assert (labels.FROM_LIP20["adgan-8"][labels.TO_LIP20["cihp-20"]] == wanted).all()
 
 
+def test_labels_that_lip20_lacks_stand_for_the_nearest_it_has():
+    to = {name: dict(zip(labels.NAMES[name], table.tolist(), strict=True)) for name, table in labels.TO_LIP20.items()}
+    assert labels.LIP20[to["cihp-20"]["torso-skin"]] == "face"  # skin of the neck and chest
+    assert labels.LIP20[to["atr-18"]["belt"]] == "upper-clothes"
+    assert labels.LIP20[to["atr-18"]["bag"]] == "background"
+
+
 def brute_force_spt10(parsing: np.ndarray) -> np.ndarray:
     """Pixel by pixel, in Python integers. Ties are marked 255."""
     out = labels.FROM_LIP20["spt-10"][parsing]
