@@ -78,9 +78,6 @@ def settle(tmp_path, monkeypatch):
         values = yaml.safe_load((tmp_path / "params.yaml").read_text())
         values["parsing"]["synthetic"] = {"source": source, "path": path and str(path), "labels": label_set}
         (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
-        rules = yaml.safe_load((tmp_path / "params.schema.yaml").read_text())
-        rules["$defs"]["parsing"] = {"type": "object"}
-        (tmp_path / "params.schema.yaml").write_text(yaml.safe_dump(rules))
         params.load.cache_clear()
         images = images or {name: jpeg(0) for name in NAMES}
         if not layout.raw("synthetic").exists():
