@@ -263,6 +263,32 @@ def test_squash_resamples_the_whole_photograph(run, block, tmp_path):
     index_project(raw)
 
 
+def cubic_matrix(before: int, after: int) -> np.ndarray:
+    """Keys' cubic (a = -1/2) stretched by the scale, so that it takes in every pixel: (after, before) weights."""
+    scale = before / after
+    t = np.abs((np.arange(before) + 0.5 - (np.arange(after)[:, None] + 0.5) * scale) / scale)
+    near, far = 1.5 * t**3 - 2.5 * t**2 + 1, -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2
+    weights = np.where(t < 1, near, np.where(t < 2, far, 0))
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def test_squash_is_bicubic_and_does_not_alias():
+    photograph = np.random.default_rng(0).integers(60, 196, (551, 375, 3), np.uint8)  # no value that would be clipped
+    data, size = deepfashion.convert(cv2.imencode(".png", photograph)[1].tobytes(), "squash256")
+    assert size == (551, 375)
+    planes = np.moveaxis(photograph.astype(float), 2, 0)
+    expected = np.moveaxis(cubic_matrix(551, 256) @ planes @ cubic_matrix(375, 256).T, 0, 2)
+    assert np.abs(decoded(data) - expected).max() < 1.5  # rounded after each direction
+
+
+def test_small_image_among_high_resolution_ones_is_refused(run, block, tmp_path):
+    photographs = highres(block, tmp_path, 375, 551)
+    (photographs / TEST[0]).write_bytes(canvas(0))
+    block["protocol"] = "squash256"
+    with pytest.raises(UserError, match="its images are 256 x 256"):
+        run()
+
+
 @pytest.mark.parametrize(("protocol", "wanted"), [("canvas256", "img.zip"), ("crop176", "img.zip")])
 def test_high_resolution_images_where_small_ones_belong(run, block, tmp_path, protocol, wanted):
     block["protocol"] = protocol

@@ -124,8 +124,10 @@ def fetch(block: Fetch, raw: Path, dataset: str = "deepfashion") -> dict:
         if content.encrypted and not password:
             raise UserError(
                 f"{source}: encrypted; put its password into the environment variable {block.password_env}, or unpack"
-                f" it (faster: Python decrypts slowly) and give the folder as fetch.{dataset}.{form.images}.path"
+                f" it and give the folder as fetch.{dataset}.{form.images}.path"
             )
+        if content.encrypted:
+            console.say(f"{dataset}: decrypting at about 2 MB a second; to unpack it first is faster")
         members = _members(content.names, {*listed["train"], *listed["test"]}, form.images)
         splits, partial = _splits(listed, members, block, f"fetch.{dataset}", source)
         digest = _repack(content, members, splits, raw / "images.zip", block, dataset, source)
