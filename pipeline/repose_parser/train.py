@@ -11,6 +11,7 @@ OUT/state.pt (to go on from) and OUT/prepared.pickle (photographs and renderings
 """
 
 import argparse
+import math
 import pickle
 import time
 from pathlib import Path
@@ -226,6 +227,15 @@ def loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     return entropy + 0.5 * (1 - 2 * both[shown] / total[shown]).mean()
 
 
+def compact(model: torch.nn.Module) -> dict[str, Tensor]:
+    """The weights to ship: convolutions in float16; what is one number a channel stays float32.
+
+    A batch norm's variance does not fit into float16: SqueezeNet's deepest features have one near 10^6.
+    """
+    state = model.state_dict()
+    return {name: tensor.half().contiguous() if tensor.dim() > 1 else tensor for name, tensor in state.items()}
+
+
 def train(arguments: argparse.Namespace) -> None:
     out, device = arguments.out, torch.device(arguments.device)
     out.mkdir(parents=True, exist_ok=True)
@@ -255,7 +265,7 @@ def train(arguments: argparse.Namespace) -> None:
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
         lambda step: (
-            min(1, (step + 1) / max(1, warm)) * (0.5 + 0.5 * np.cos(np.pi * min(1, step / arguments.steps))) + 1e-3
+            min(1, (step + 1) / max(1, warm)) * (0.5 + 0.5 * math.cos(math.pi * min(1, step / arguments.steps))) + 1e-3
         ),
     )
     average = torch.optim.swa_utils.AveragedModel(
@@ -298,9 +308,8 @@ def train(arguments: argparse.Namespace) -> None:
         if done % CHECKPOINT == 0 or done == arguments.steps:
             with atomic_file(state) as path:
                 torch.save({name: part.state_dict() for name, part in parts.items()} | {"step": done}, path)
-            weights = {name: tensor.half().contiguous() for name, tensor in average.module.state_dict().items()}
             with atomic_file(out / "weights.safetensors") as path:
-                save_file(weights, path)
+                save_file(compact(average.module), path)
 
 
 def main() -> None:
