@@ -14,13 +14,17 @@ and right in it come from the same detector's joints, so they are consistent wit
 """
 
 import argparse
+import csv
+import json
 import os
 import time
+import zipfile
 from itertools import groupby
 from pathlib import Path
 
 import cv2
 import numpy as np
+import openvino
 
 from pipeline import repose_parser
 from pipeline.datasets import synthetic
@@ -85,12 +89,60 @@ def measure(parser: repose_parser.Parser, samples: list[dict], with_joints: bool
     return counts
 
 
+# BodyPix's 24 parts -> 0 left arm, 1 right arm, 2 left leg, 3 right leg, -1 neither. Hands are arms, feet nothing.
+BODYPIX_SIDES = np.array([-1, -1, 0, 0, 1, 1, 0, 0, 1, 1, 0, 1, -1, -1, 2, 2, 3, 3, 2, 2, 3, 3, -1, -1])
+
+
+def market_test(images: Path, annotations: Path) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    """500 test images that have at least 8 joints, evenly over the names: images BGR, joints, valid."""
+    rows = {}
+    with annotations.open() as handle:
+        for row in csv.DictReader(handle, delimiter=":"):
+            points = np.array([json.loads(row["keypoints_x"]), json.loads(row["keypoints_y"])], np.float32).T
+            if not row["name"].startswith(("-1", "0000")) and (points[:, 0] >= 0).sum() >= 8:
+                rows[row["name"]] = points
+    names = sorted(rows)[:: len(rows) // 500][:500]
+    with zipfile.ZipFile(images) as archive:
+        members = {Path(name).name: name for name in archive.namelist() if "bounding_box_test/" in name}
+        encoded = [np.frombuffer(archive.read(members[name]), np.uint8) for name in names]
+    joints = np.stack([rows[name] for name in names])
+    return [cv2.imdecode(data, cv2.IMREAD_COLOR) for data in encoded], joints, joints[..., 0] >= 0
+
+
+def cross_check(parser: repose_parser.Parser, market: tuple, bodypix: Path) -> str:
+    """What the parser and BodyPix say of the same images, in words."""
+    compiled = openvino.Core().compile_model(openvino.Core().read_model(bodypix), "CPU")
+    wanted = [next(o for o in compiled.outputs if name in o.get_names()) for name in ("segments", "part_heatmaps")]
+    alike, same, all_of = [], np.zeros(2, int), np.zeros(2, int)
+    for image, labels in zip(market[0], parser(*market), strict=True):
+        large = cv2.resize(image, (128, 256))[None, :, :, ::-1] / np.float32(127.5) - 1
+        answer = compiled(large)
+        inside, parts = (cv2.resize(answer[output][0].squeeze(), (64, 128)) for output in wanted)
+        inside = inside > 0
+        sides = np.where(inside, BODYPIX_SIDES[parts.argmax(2)], -1)
+        if inside.mean() > 0.1:  # else BodyPix has lost the person
+            alike.append((inside & (labels > 0)).sum() / (inside | (labels > 0)).sum())
+        for number, limb in enumerate((0, 2)):  # arms, legs
+            both = np.isin(labels, (14 + limb, 15 + limb)) & np.isin(sides, (limb, limb + 1))
+            all_of[number] += both.sum()
+            same[number] += (labels[both] - 14 == sides[both]).sum()
+    share = 100 * same / all_of
+    return (
+        f"Market-1501, {len(market[0])} test images: the median IoU of the outlines is {np.median(alike):.2f} (on the "
+        f"{len(alike)} where BodyPix sees a person); same side on {share[0]:.1f} % of the pixels where both see a "
+        f"bare arm ({all_of[0]}), on {share[1]:.1f} % where both see a bare leg ({all_of[1]})"
+    )
+
+
 def main() -> None:
     about = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     about.add_argument("--photos", type=Path, required=True, help="zip of Clothing Co-Parsing, 384 pixels high")
     about.add_argument("--openpose", type=Path, nargs=2, required=True, help="Lightweight OpenPose, .xml and .bin")
     about.add_argument("--weights", type=Path, default=repose_parser.WEIGHTS)
     about.add_argument("--device", default="cpu")
+    about.add_argument("--market", type=Path, help="the zip of Market-1501")
+    about.add_argument("--annotations", type=Path, help="market-annotation-test.csv")
+    about.add_argument("--bodypix", type=Path, help="BodyPix as ONNX")
     arguments = about.parse_args()
     parser = repose_parser.load(arguments.device, arguments.weights)
 
@@ -119,6 +171,9 @@ def main() -> None:
         start = time.perf_counter()
         parser(images, joints, found)
         rounds.append(len(images) / (time.perf_counter() - start))
+    if arguments.bodypix:
+        market = market_test(arguments.market, arguments.annotations)
+        print("\n" + cross_check(parser, market, arguments.bodypix))
     threads = os.environ.get("OMP_NUM_THREADS", "all")
     print(f"\n{np.median(rounds):.0f} images/s, 128x64, {arguments.device}, threads: {threads} (median of 5 rounds)")
 
