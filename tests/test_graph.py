@@ -12,7 +12,7 @@ from pipeline.__main__ import STAGES
 from tests.conftest import ROOT
 
 # What carries data and names it, without deciding what a result is: an edit here does not re-run the pipeline.
-PLUMBING = {"__init__", "__main__", "errors", "atomic", "layout", "schema", "store", "console", "params"}
+PLUMBING = {"__init__", "__main__", "errors", "atomic", "layout", "schema", "store", "resume", "console", "params"}
 PLUMBING = {f"pipeline/{name}.py" for name in PLUMBING} | {
     "pipeline/stages/__init__.py",
     "models/__init__.py",
@@ -128,6 +128,8 @@ def imported_files(path: str, seen: set[str]) -> set[str]:
             names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         for name in names:
             file = name.replace(".", "/") + ".py"
+            if (ROOT / file).with_suffix("").is_dir():
+                file = name.replace(".", "/") + "/__init__.py"
             if name.split(".")[0] in ("pipeline", "models") and (ROOT / file).exists():
                 if file in REGISTRIES | PLUMBING | READERS:
                     continue  # what hangs below a registry is declared entry by entry

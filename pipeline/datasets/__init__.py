@@ -29,12 +29,12 @@ from pipeline.errors import UserError
 
 SPLITS = ("train", "test")
 
-_MODULES = {
-    "synthetic": "pipeline.datasets.synthetic.files",
-    "market1501": "pipeline.datasets.market1501",
-    "deepfashion": "pipeline.datasets.deepfashion",
-    "deepfashion_sample": "pipeline.datasets.deepfashion_sample",
-    "folder": "pipeline.datasets.folder",
+_MODULES = {  # name -> module, title in tables and pages
+    "synthetic": ("pipeline.datasets.synthetic.files", "Synthetic"),
+    "market1501": ("pipeline.datasets.market1501", "Market-1501"),
+    "deepfashion": ("pipeline.datasets.deepfashion", "DeepFashion"),
+    "deepfashion_sample": ("pipeline.datasets.deepfashion_sample", "DeepFashion sample"),
+    "folder": ("pipeline.datasets.folder", "Own images"),
 }
 
 
@@ -42,4 +42,9 @@ def get(name: str) -> ModuleType:
     """The module of a data set. Raises UserError for a name that has none."""
     if name not in _MODULES:
         raise UserError(f"unknown data set {name}; known: {', '.join(_MODULES)}")
-    return import_module(_MODULES[name])
+    return import_module(_MODULES[name][0])
+
+
+def title(name: str) -> str:
+    """What a reader is shown for the name of a data set."""
+    return _MODULES[name][1] if name in _MODULES else name
