@@ -109,29 +109,54 @@ def market_test(images: Path, annotations: Path) -> tuple[list[np.ndarray], np.n
     return [cv2.imdecode(data, cv2.IMREAD_COLOR) for data in encoded], joints, joints[..., 0] >= 0
 
 
+def sides_at_joints(sides: np.ndarray, joints: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Sides (N, 128, 64) as above -> counts (2, 2) of elbows and wrists, of knees and ankles: where the limb is seen on
+    the joint's own side, and on any side.
+    """
+    counts = np.zeros((2, 2), int)
+    x, y = np.clip(joints.astype(int), 0, (63, 127)).transpose(2, 0, 1)
+    at = sides[np.arange(len(sides))[:, None], y, x]  # (N, 18)
+    for own, group in enumerate(((6, 7), (3, 4), (12, 13), (9, 10))):
+        limb, here = own // 2, np.where(valid, at, -1)[:, group]
+        counts[limb] += (here == own).sum(), np.isin(here, (2 * limb, 2 * limb + 1)).sum()
+    return counts
+
+
 def cross_check(parser: repose_parser.Parser, market: tuple, bodypix: Path) -> str:
-    """What the parser and BodyPix say of the same images, in words."""
+    """What the parser and BodyPix say of the same images: a table and a line."""
     compiled = openvino.Core().compile_model(openvino.Core().read_model(bodypix), "CPU")
     wanted = [next(o for o in compiled.outputs if name in o.get_names()) for name in ("segments", "part_heatmaps")]
-    alike, same, all_of = [], np.zeros(2, int), np.zeros(2, int)
-    for image, labels in zip(market[0], parser(*market), strict=True):
-        large = cv2.resize(image, (128, 256))[None, :, :, ::-1] / np.float32(127.5) - 1
-        answer = compiled(large)
+    images, joints, valid = market
+    parsed = parser(images, joints, valid)
+    ours = np.where((parsed >= 14) & (parsed <= 17), parsed.astype(int) - 14, -1)
+    theirs, alike = [], []
+    for image, labels in zip(images, parsed, strict=True):
+        answer = compiled(cv2.resize(image, (128, 256))[None, :, :, ::-1] / np.float32(127.5) - 1)
         inside, parts = (cv2.resize(answer[output][0].squeeze(), (64, 128)) for output in wanted)
         inside = inside > 0
-        sides = np.where(inside, BODYPIX_SIDES[parts.argmax(2)], -1)
+        theirs.append(np.where(inside, BODYPIX_SIDES[parts.argmax(2)], -1))
         if inside.mean() > 0.1:  # else BodyPix has lost the person
             alike.append((inside & (labels > 0)).sum() / (inside | (labels > 0)).sum())
-        for number, limb in enumerate((0, 2)):  # arms, legs
-            both = np.isin(labels, (14 + limb, 15 + limb)) & np.isin(sides, (limb, limb + 1))
-            all_of[number] += both.sum()
-            same[number] += (labels[both] - 14 == sides[both]).sum()
-    share = 100 * same / all_of
-    return (
-        f"Market-1501, {len(market[0])} test images: the median IoU of the outlines is {np.median(alike):.2f} (on the "
-        f"{len(alike)} where BodyPix sees a person); same side on {share[0]:.1f} % of the pixels where both see a "
-        f"bare arm ({all_of[0]}), on {share[1]:.1f} % where both see a bare leg ({all_of[1]})"
+    theirs = np.stack(theirs)
+    at_joints = [sides_at_joints(sides, joints, valid) for sides in (ours, theirs)]
+    lines = ["| Market-1501, share on the same side | arms | legs |", "|---|---:|---:|"]
+    both = [(ours // 2 == limb) & (theirs // 2 == limb) for limb in (0, 1)]
+    rows = {
+        "parser and BodyPix, pixels where both see the limb": [
+            ((ours == theirs)[seen].sum(), seen.sum()) for seen in both
+        ],
+        "parser and the annotated joints, at the joints": at_joints[0],
+        "BodyPix and the annotated joints, at the joints": at_joints[1],
+    }
+    for what, counts in rows.items():
+        lines.append(
+            f"| {what} | " + " | ".join(f"{100 * same / seen:.1f} % of {seen}" for same, seen in counts) + " |"
+        )
+    lines.append(
+        f"\nMedian IoU of the parser's outline and BodyPix's: {np.median(alike):.2f}, on the {len(alike)} of "
+        f"{len(images)} images where BodyPix sees a person."
     )
+    return "\n".join(lines)
 
 
 def main() -> None:
