@@ -246,6 +246,20 @@ def test_mean_maps_lie_where_the_image_does(colour_network, height, width):
     assert np.abs(np.array(heatmaps.shape[:0:-1]) * pixels_per_cell - (width, height)).max() < 32 * height / 192
 
 
+def test_an_image_and_its_mirror_image_have_mirrored_maps(colour_network):
+    """The mean is over both, left and right joints swapped: not so for a network's own maps."""
+    image = np.random.default_rng(0).integers(0, 256, (128, 64, 3), np.uint8)
+    network = OpenPose(colour_network)
+
+    def maps(picture: np.ndarray) -> np.ndarray:
+        heatmaps, fields, _ = network.mean_maps(picture)
+        return np.concatenate([heatmaps, fields.reshape(-1, *heatmaps.shape[1:])])
+
+    there, here = maps(image[:, ::-1]), maps(image)
+    np.testing.assert_allclose(there, openpose.mirrored(here), atol=1e-5)
+    assert here[2].max() > 0.1  # the right shoulder, half as high, as the left one is not painted
+
+
 def test_no_link_no_second_joint(colour_network):
     """Two lone peaks are two people; the central of them is returned, at its place, inside the image."""
     image = np.zeros((128, 64, 3), np.uint8)

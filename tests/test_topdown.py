@@ -115,6 +115,20 @@ def test_painted_joints_come_back_in_pixels_of_the_image(tmp_path, kind):
         assert score[1] == min(score[2], score[5])
 
 
+@pytest.mark.parametrize(("size", "scale"), [((128, 64), 1.6), ((256, 256), 0.6), ((300, 420), 192 / 420 / 1.25)])
+def test_the_box_is_the_image_and_a_quarter(tmp_path, size, scale):
+    """A white image fills the middle of the input; its tighter side leaves a tenth at either end."""
+    detector = TopDown(network(tmp_path / "net.onnx", "simcc"))
+    inputs = []
+    infer = detector._network.infer
+    detector._network.infer = lambda planes: inputs.append(planes) or infer(planes)
+    detector([np.full((*size, 3), 255, np.uint8)])
+    red = inputs[0][0, 0] * STD[0] + MEAN[0]
+    assert red.shape == (256, 192)
+    assert red.sum(axis=0).max() / 255 == pytest.approx(size[0] * scale, abs=0.5)
+    assert red.sum(axis=1).max() / 255 == pytest.approx(size[1] * scale, abs=0.5)
+
+
 def test_missing_joints_and_the_neck(tmp_path):
     detector = TopDown(network(tmp_path / "net.onnx", "simcc"))
     image, _ = painted(128, 64, 0, without=(5, 10))  # left shoulder, right wrist
