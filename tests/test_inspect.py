@@ -99,7 +99,11 @@ def contains(sheet: np.ndarray, part: np.ndarray) -> bool:
 
 
 def test_picture_shows_image_parsing_partner_pseudo_label_and_maps(folder):
-    sheet = drawn(folder, "--image", tiny_dataset.name(1, 1))
+    name = tiny_dataset.name
+    listed = [{"split": "train", "source_id": name(1, a), "target_id": name(1, b)} for a, b in ((2, 1), (1, 0))]
+    rows = [pair | {"pair_index": number} for number, pair in enumerate(listed)]
+    store.write_table(layout.pairs("synthetic"), rows, schema.PAIRS)
+    sheet = drawn(folder, "--image", name(1, 1))
 
     def posed(person, view):
         return inspect.drawing.skeleton(tiny_dataset.picture(person, view), *tiny_dataset.joints(person, view), scale=6)
@@ -109,7 +113,8 @@ def test_picture_shows_image_parsing_partner_pseudo_label_and_maps(folder):
         return inspect.drawing.enlarged(mixed, 6)
 
     assert contains(sheet, posed(1, 1))
-    assert contains(sheet, posed(1, 0))  # target of the first pair from it
+    assert contains(sheet, posed(1, 0))  # the target of the first pair from it
+    assert not contains(sheet, posed(1, 2))  # the source of an earlier pair to it
     assert contains(sheet, parsed(1, 1))
     assert contains(sheet, parsed(3, 2))  # its pseudo label's
     assert not contains(sheet, posed(2, 1))
