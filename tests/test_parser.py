@@ -59,16 +59,16 @@ def test_logits_lie_on_half_the_grid_and_weights_stay_under_8_mb_in_fp16(network
 
 def test_encoder_is_the_pretrained_network_on_imagenet_scale(network):
     """Its deepest layer equals that of `models.features`, which takes images in -1..1 and is tested by itself."""
+    extractor = features.build("squeezenet1_1")
+    network.features.load_state_dict(extractor.features.state_dict())  # weights that carry the signal all the way
     images = torch.randint(0, 256, (1, 3, 64, 32)).float()
     seen = {}
     handle = network.features[12].register_forward_hook(lambda module, given, result: seen.update(deepest=result))
     with torch.no_grad():
         network(images, torch.zeros(1, 18, 2), torch.zeros(1, 18, dtype=torch.bool))
-        extractor = features.build("squeezenet1_1", network.features.state_dict())
-        extractor.rms = {}
         expected = extractor(images / 127.5 - 1, ("12",))["12"]
     handle.remove()
-    assert seen["deepest"].std() > 1e-3
+    assert seen["deepest"].std() > 0.1
     torch.testing.assert_close(seen["deepest"], expected, rtol=1e-3, atol=1e-4)
 
 
