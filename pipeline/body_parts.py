@@ -161,10 +161,8 @@ def affine_maps(
     maps[:, 0], given[:, 0] = fit(joints_to, joints_from, control)
     control[:] = False
     control[:, HEAD_JOINTS] = valid_to[:, HEAD_JOINTS] & valid_from[:, HEAD_JOINTS]
-    shared = control.any(axis=1)
-    control[:, _SHOULDERS] = True
+    control[:, _SHOULDERS] = True  # these two alone are too few: no map
     maps[:, 1], given[:, 1] = fit(joints_to, joints_from, control)
-    given[:, 1] &= shared
 
     mirrored = ~present_from & present_from[:, MIRROR]
     source = np.where(mirrored[..., None, None], boxes_from[:, MIRROR], boxes_from)

@@ -33,9 +33,7 @@ RULES = ("equation", "balanced")
 LABELS = len(labels.NAMES["spt-10"])
 NOTHING = LABELS  # outside the mask or the image of the source: the zero vector
 _BEYOND = LABELS + 1  # outside the candidate's image: no pixel to pay for
-_FRAME = {  # how far the canonical frame reaches beyond the unit square of a part: (left and right, top and bottom)
-    "torso": (0.5, 0.25)
-}
+_AROUND_TORSO = 1.0, 0.25  # widths and heights that its canonical frame reaches beyond it, left and right, up and down
 _FARTHEST = torch.iinfo(torch.int64).max
 _BLOCK = 1024  # candidates at a time in `rank`
 _PAIRS = 128  # at a time in `cost`: what they need stays in the processor's cache
@@ -130,7 +128,7 @@ def _patches(joints: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     middle = (right_shoulder + left_shoulder + right_hip + left_hip) / 4
     across = (left_shoulder + left_hip - right_shoulder - right_hip) / 2
     down = (right_hip + left_hip - right_shoulder - left_shoulder) / 2
-    wide, high = _FRAME["torso"]
+    wide, high = _AROUND_TORSO
     across, down = across * (0.5 + wide), down * (0.5 + high)
     ends = (middle - across - down, middle + across - down, middle + across + down, middle - across + down)
     patches[:, 0] = np.stack(ends, axis=1)
@@ -222,9 +220,8 @@ def rank(
         if rule == "balanced":
             out |= found.present[rows] @ (1 - found.present[candidate]).T > 0
             costs /= constant.clamp(min=1)
-        key = (
-            costs.view(torch.int32).to(torch.int64) << 32
-        ) + candidate  # floats that are not negative sort as integers
+        bits = costs.view(torch.int32).to(torch.int64)  # floats that are not negative sort as their bits do
+        key = (bits << 32) + candidate
         keys = torch.cat([keys, key.masked_fill_(out, _FARTHEST)], dim=1)
         keys = keys.topk(best, dim=1, largest=False).values
     return torch.where(keys == _FARTHEST, -1, keys & 0xFFFFFFFF).cpu().numpy()
