@@ -112,13 +112,13 @@ rule keypoints:
         "pipeline/openpose.py",
         "pipeline/openpose_json.py",
         "pipeline/topdown.py",
-        "pipeline/pictures.py",
         "pipeline/pose.py",
         "pipeline/archive.py",
     output:
         "data/{dataset}/keypoints.parquet",
     log:
         "logs/keypoints/{dataset}.log",
+    threads: 8
     params:
         lambda w: config["keypoints"][w.dataset],
     shell:
@@ -135,16 +135,18 @@ rule parsing:
         "pipeline/archive.py",
         "pipeline/label_files.py",
         "pipeline/labels.py",
-        "pipeline/pictures.py",
         "pipeline/pose.py",
         "pipeline/repose_parser/__init__.py",
         "pipeline/repose_parser/weights.safetensors",
         "pipeline/schp.py",
+        "models/features.py",
         "models/parser.py",
+        "models/pose_maps.py",
     output:
         directory("data/{dataset}/parsing"),
     log:
         "logs/parsing/{dataset}.log",
+    threads: 8
     params:
         lambda w: config["parsing"][w.dataset],
     shell:
@@ -184,6 +186,7 @@ rule pseudo_labels:
         directory("data/{dataset}/pseudo_labels"),
     log:
         "logs/pseudo_labels/{dataset}.log",
+    threads: 8
     params:
         lambda w: config["pseudo_labels"][w.dataset],
     shell:

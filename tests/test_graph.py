@@ -21,7 +21,7 @@ PLUMBING = {f"pipeline/{name}.py" for name in PLUMBING} | {
 # Lists of what exists. Each entry's own file is an input of the stages that use it, so a new entry re-runs nothing.
 REGISTRIES = {"pipeline/datasets/__init__.py", "pipeline/metrics/__init__.py", "models/variants.py"}
 # Readers of inputs that are declared themselves: their content, not this code, decides.
-READERS = {"pipeline/published_weights.py"}
+READERS = {"pipeline/published_weights.py", "pipeline/pictures.py"}
 
 
 def resolve(project: Path) -> dict[str, dict[str, dict]]:
@@ -147,6 +147,7 @@ ENTRIES = {
 # Imported by a module that serves several rules, but not used by this one.
 NETWORKS = {"models/blocks.py", "models/detector.py", "models/pose_maps.py"}  # decide by way of the checkpoints read
 UNUSED = {
+    "pseudo_labels": {"pipeline/device_data.py"},
     "train_reference": {"pipeline/engine.py", "models/features.py", "models/losses.py", "models/blocks.py"},
     "pretrain_spig_flow": {"models/detector.py"},
     "pretrain_detector": {"models/features.py"},

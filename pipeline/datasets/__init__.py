@@ -15,6 +15,7 @@ A data set's module offers
                           or PNGs where the data set's protocol crops or resizes
 `annotation-SPLIT.csv`    the field's keypoint lists (annotations.py) of the splits that have one; without it, joints
                           come from a detector (keypoints.source)
+`openpose-SPLIT`          or `openpose-SPLIT.zip`, in place of such a list: OpenPose's own files, NAME_keypoints.json
 `pairs-test.csv`          the published list of test pairs, if there is one
 `pairs-train.csv`         the published list of training pairs, if there is one; else the `pairs` stage makes it by rule
 `truth.parquet`           the true joints (schema.TRUTH), if the data set knows them
