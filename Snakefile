@@ -45,6 +45,7 @@ rule all:
         "reports/html/index.html",
         expand("data/{dataset}/distance_maps", dataset=DATASETS),
         expand("data/{dataset}/parsing", dataset=DATASETS),
+        expand("data/{dataset}/pseudo_labels", dataset=DATASETS),
     localrule: True
 
 
@@ -103,15 +104,21 @@ rule keypoints:
     input:
         "data/{dataset}/raw",
         "data/{dataset}/images",
+        "data/weights/openpose",
+        "data/weights/topdown",
         "pipeline/stages/keypoints.py",
         sources,
         "pipeline/datasets/annotations.py",
+        "pipeline/openpose.py",
+        "pipeline/openpose_json.py",
+        "pipeline/topdown.py",
         "pipeline/pose.py",
         "pipeline/archive.py",
     output:
         "data/{dataset}/keypoints.parquet",
     log:
         "logs/keypoints/{dataset}.log",
+    threads: 8
     params:
         lambda w: config["keypoints"][w.dataset],
     shell:
@@ -123,12 +130,23 @@ rule parsing:
         "data/{dataset}/raw",
         "data/{dataset}/images",
         "data/{dataset}/keypoints.parquet",
+        "data/weights/schp",
         "pipeline/stages/parsing.py",
+        "pipeline/archive.py",
+        "pipeline/label_files.py",
         "pipeline/labels.py",
+        "pipeline/pose.py",
+        "pipeline/repose_parser/__init__.py",
+        "pipeline/repose_parser/weights.safetensors",
+        "pipeline/schp.py",
+        "models/features.py",
+        "models/parser.py",
+        "models/pose_maps.py",
     output:
         directory("data/{dataset}/parsing"),
     log:
         "logs/parsing/{dataset}.log",
+    threads: 8
     params:
         lambda w: config["parsing"][w.dataset],
     shell:
@@ -152,6 +170,27 @@ rule pairs:
         lambda w: config["pairs"][w.dataset],
     shell:
         "PATH=.venv/bin:$PATH python -m pipeline pairs --dataset {wildcards.dataset}"
+
+
+# For SPT: whose parsing stands in for that of the target, which it never sees.
+rule pseudo_labels:
+    input:
+        "data/{dataset}/keypoints.parquet",
+        "data/{dataset}/parsing",
+        "pipeline/stages/pseudo_labels.py",
+        "pipeline/body_parts.py",
+        "pipeline/labels.py",
+        "pipeline/part_search.py",
+        "pipeline/pose.py",
+    output:
+        directory("data/{dataset}/pseudo_labels"),
+    log:
+        "logs/pseudo_labels/{dataset}.log",
+    threads: 8
+    params:
+        lambda w: config["pseudo_labels"][w.dataset],
+    shell:
+        "PATH=.venv/bin:$PATH python -m pipeline pseudo_labels --dataset {wildcards.dataset}"
 
 
 rule distance_maps:

@@ -49,12 +49,6 @@ class Output:
     parsing: Tensor | None = None
 
 
-def one_hot(labels: Tensor, count: int) -> Tensor:
-    """Label maps (B, H, W) of any integer type, ids below `count` -> float32 (B, count, H, W) of 0 and 1."""
-    ids = torch.arange(count, device=labels.device, dtype=labels.dtype)
-    return (labels.unsqueeze(1) == ids.view(-1, 1, 1)).float()
-
-
 def channels(base: int, scale: float) -> int:
     """`base` channels at scale 1, a multiple of 8 and at least 8 at any other."""
     return max(8, round(base * scale / 8) * 8)

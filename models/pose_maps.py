@@ -24,26 +24,43 @@ PART_PADDING = {"head": 0.4, "torso": 0.25, "leg": 0.25}  # in torso lengths
 # The twelve limbs of SPGNet's distance maps: neck to shoulders, arms, neck to hips, legs.
 LIMBS = ((1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13))
 KAPPA = -0.1  # per pixel: how fast they fade
-
+# Products of two factors below this would be denormal floats, on which a CPU computes many times slower.
+NEGLIGIBLE = 1.1e-19
 TORSO_FALLBACK = 0.25  # torso length in image heights, where shoulders and neck, or both hips, are missing
 
 
-def heatmaps(joints: Tensor, valid: Tensor, height: int, width: int, sigma: float = 6.0) -> Tensor:
+def heatmaps(
+    joints: Tensor, valid: Tensor, height: int, width: int, sigma: float = 6.0, out: Tensor | None = None
+) -> Tensor:
     """Gaussian joint maps exp(-d^2 / (2 sigma^2)), d in pixels; a missing joint's channel is zero.
 
     joints (B, J, 2) float, valid (B, J) bool -> (B, J, height, width) float32 in [0, 1] (float64 for float64
-    joints). A Gaussian is separable, so each map is the outer product of a column and a row.
+    joints). A Gaussian is separable, so each map is the outer product of a column and a row; a factor below 1.1e-19
+    counts as zero. `out`: memory of that shape and type to write to; on a CPU, fresh memory takes longer than the maps.
     """
     joints = joints.double() if joints.dtype == torch.float64 else joints.float()
     joints = torch.where(valid.unsqueeze(-1), joints, 0.0)
 
     def profile(centre: Tensor, length: int) -> Tensor:  # (B, J) -> (B, J, length)
         position = torch.arange(length, device=joints.device, dtype=joints.dtype)
-        return torch.exp(-((position - centre.unsqueeze(-1)) ** 2) / (2 * sigma**2))
+        values = torch.exp(-((position - centre.unsqueeze(-1)) ** 2) / (2 * sigma**2))
+        return torch.where(values < NEGLIGIBLE, 0.0, values)
 
     rows = profile(joints[..., 1], height) * valid.unsqueeze(-1)
     columns = profile(joints[..., 0], width)
-    return rows.unsqueeze(-1) * columns.unsqueeze(-2)
+    return torch.mul(rows.unsqueeze(-1), columns.unsqueeze(-2), out=out)
+
+
+def one_hot(labels: Tensor, classes: int, out: Tensor | None = None) -> Tensor:
+    """Label ids (B, H, W) uint8 -> (B, classes, H, W) float32, 1 in the channel of a pixel's label, else 0.
+
+    An id of `classes` or more is in no channel. `out`: memory of that shape and type to write to, as in `heatmaps`.
+    """
+    if out is None:
+        batch, height, width = labels.shape
+        out = torch.empty(batch, classes, height, width, device=labels.device)
+    channel = torch.arange(classes, device=labels.device, dtype=torch.uint8).view(-1, 1, 1)
+    return torch.eq(labels.unsqueeze(1), channel, out=out)  # without a bool tensor between
 
 
 def disks(joints: Tensor, valid: Tensor, height: int, width: int, radius: float) -> Tensor:

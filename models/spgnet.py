@@ -18,9 +18,9 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from models import losses, spatn
 from models.affine_flow import BACKGROUND, INVISIBLE, VISIBLE, AffineFlow, place
-from models.blocks import Batch, Output, channels, full_precision, one_hot, warp
+from models.blocks import Batch, Output, channels, full_precision, warp
 from models.features import Features
-from models.pose_maps import JOINTS, disks, heatmaps
+from models.pose_maps import JOINTS, disks, heatmaps, one_hot
 from models.schedule import Adam, Component, Phase, Variant
 from models.spatn import LABELS, Spatn
 from models.spig import FlowObjective, PartFlow

@@ -1,19 +1,21 @@
-"""Images of a data set with their joints, decoded once and kept as uint8: on the device when they fit.
+"""Images of a data set with their joints and parsing, decoded once and kept as uint8: on the device when they fit.
 
-Training and scoring read the same way. Heatmaps, masks and floats are made per batch, on the device, from what lies
-here: an image costs height x width x 3 bytes however often it is used.
+Training and scoring read the same way. Heatmaps, masks, one-hot labels and floats are made per batch, on the device,
+from what lies here: an image costs height x width x 3 bytes however often it is used, its parsing height x width.
 """
 
 import hashlib
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import torch
 
 from models.variants import Batch
@@ -47,6 +49,7 @@ class ImageData:
 
     images: uint8 (N, 3, H, W), RGB, on the device or in main memory.  joints: float32 (N, 18, 2), (x, y) in pixels,
     zeros where missing.  valid: bool (N, 18).  ids: in the order of the rows.
+    labels: uint8 (N, H, W), LIP-20 ids, beside the images; None unless parsing was asked for.
     """
 
     unit: ClassVar[str] = "images"
@@ -56,6 +59,7 @@ class ImageData:
     valid: torch.Tensor
     ids: list[str]
     device: torch.device
+    labels: torch.Tensor | None = field(default=None, kw_only=True)
 
     @property
     def height(self) -> int:
@@ -71,6 +75,14 @@ class ImageData:
     def pictures(self, rows: torch.Tensor) -> torch.Tensor:
         """Images `rows` (int64) as float32 (B, 3, H, W) in [-1, 1] on the device."""
         return as_floats(self.images[rows.to(self.images.device)].to(self.device, non_blocking=True))
+
+    def parsing(self, rows: torch.Tensor) -> torch.Tensor:
+        """LIP-20 ids of images `rows` (int64; of a pair data set: `pairs[...]`) as uint8 (B, H, W) on the device.
+
+        `models.pose_maps.one_hot` makes channels of them. Only after loading with `parsing=True`.
+        """
+        assert self.labels is not None, "load with parsing=True"
+        return self.labels[rows.to(self.labels.device)].to(self.device, non_blocking=True)
 
     def _batch(self, source: torch.Tensor, target: torch.Tensor) -> Batch:
         return Batch(
@@ -144,8 +156,46 @@ def stream_images(dataset: str, wanted: pa.Array) -> Iterator[tuple[list[str], t
             yield names, torch.from_numpy(np.stack(decoded)[..., ::-1].transpose(0, 3, 1, 2).copy())
 
 
+def _label_map(data: bytes, image_id: str, size: tuple[int, int]) -> np.ndarray:
+    labels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if labels is None or labels.dtype != np.uint8 or labels.shape != size:
+        raise UserError(f"parsing of {image_id} is no 8-bit label map of {size[0]} x {size[1]}; run parsing again")
+    return labels
+
+
+def read_labels(dataset: str, ids: list[str], size: tuple[int, int]) -> torch.Tensor:
+    """Stored parsing of the images `ids` as LIP-20 ids, uint8 (N, H, W) in main memory; `size`: (H, W).
+
+    Memory is that of the result and one row group. Raises UserError if an image has no parsing, or one of another size.
+    """
+    folder = layout.parsing(dataset)
+    row = {name: number for number, name in enumerate(ids)}
+    wanted = pa.array(ids, pa.string())
+    labels = torch.empty((len(ids), *size), dtype=torch.uint8)
+    found = np.zeros(len(ids), bool)
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        for path in store.parts(folder):
+            with pq.ParquetFile(path) as file:
+                for group in range(file.num_row_groups):
+                    table = file.read_row_group(group, columns=["image_id", "parsing"])
+                    table = table.filter(pc.is_in(table["image_id"], wanted))
+                    names = table["image_id"].to_pylist()
+                    encoded = pc.struct_field(table["parsing"], "bytes").to_pylist()
+                    maps = threads.map(_label_map, encoded, names, [size] * len(names))
+                    for name, one in zip(names, maps, strict=True):
+                        labels[row[name]] = torch.from_numpy(one)
+                        found[row[name]] = True
+    if not found.all():
+        first = ids[int(found.argmin())]
+        raise UserError(
+            f"{folder}: no parsing of {len(ids) - found.sum()} of {len(ids)} images, {first} the first; set"
+            f" parsing.{dataset}.source in {layout.PARAMS} to something other than none and run parsing"
+        )
+    return labels
+
+
 def place(images: torch.Tensor, where: torch.device) -> torch.Tensor:
-    """Move uint8 images to the device if they fit, else pin them in main memory."""
+    """Move uint8 images (or label ids) to the device if they fit, else pin them in main memory."""
     if where.type != "cuda":
         return images.to(where)
     free, _ = torch.cuda.mem_get_info(where)
@@ -155,8 +205,11 @@ def place(images: torch.Tensor, where: torch.device) -> torch.Tensor:
     return images.pin_memory()
 
 
-def load_images(dataset: str, wanted: pa.Array, where: torch.device) -> ImageData:
-    """The stored images in `wanted` with their joints; all must have a row in `keypoints.parquet`."""
+def load_images(dataset: str, wanted: pa.Array, where: torch.device, parsing: bool = False) -> ImageData:
+    """The stored images in `wanted` with their joints; all must have a row in `keypoints.parquet`.
+
+    parsing: with their label ids, too. Raises UserError if one is missing.
+    """
     ids: list[str] = []
     images: torch.Tensor | None = None
     for names, decoded in stream_images(dataset, wanted):
@@ -169,7 +222,8 @@ def load_images(dataset: str, wanted: pa.Array, where: torch.device) -> ImageDat
     table = store.read_table(layout.keypoints(dataset), columns=["image_id", "keypoints"])
     rows = pc.index_in(pa.array(ids, pa.string()), value_set=table["image_id"].combine_chunks())
     joints, valid = (torch.from_numpy(array).to(where) for array in pose.batch_arrays(table["keypoints"].take(rows)))
-    return ImageData(place(images[: len(ids)], where), joints, valid, ids, where)
+    labels = place(read_labels(dataset, ids, tuple(images.shape[2:])), where) if parsing else None
+    return ImageData(place(images[: len(ids)], where), joints, valid, ids, where, labels=labels)
 
 
 def usable_images(dataset: str) -> pa.Table:
@@ -204,10 +258,15 @@ def paired_ids(pairs: pa.Table) -> pa.Array:
     return pc.unique(pa.chunked_array([*pairs["source_id"].chunks, *pairs["target_id"].chunks]))
 
 
-def load_pairs(dataset: str, split: str, where: torch.device, limit: int | None = None) -> PairData:
-    """The images of `pair_list(dataset, split, limit)` and the pairs over them. Split: train | val | test."""
+def load_pairs(
+    dataset: str, split: str, where: torch.device, limit: int | None = None, parsing: bool = False
+) -> PairData:
+    """The images of `pair_list(dataset, split, limit)` and the pairs over them. Split: train | val | test.
+
+    parsing: the images' label ids, too (`PairData.parsing`).
+    """
     pairs = pair_list(dataset, split, limit)
-    data = load_images(dataset, paired_ids(pairs), where)
+    data = load_images(dataset, paired_ids(pairs), where, parsing)
     ids = pa.array(data.ids, pa.string())
     rows = [pc.index_in(pairs[name], value_set=ids).to_numpy() for name in ("source_id", "target_id")]
     return PairData(

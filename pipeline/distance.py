@@ -13,7 +13,7 @@ from pipeline.pose import LIMBS
 _STEPS = 256
 _LEVEL = np.floor(255 * np.exp(-np.arange(int(np.log(510) * _STEPS) + 2) / _STEPS) + 0.5).astype(np.uint8)
 _TIPS = np.where(_LEVEL > 0, -np.log(np.maximum(_LEVEL - 0.5, 0.5) / 255) * _STEPS, np.inf).astype(np.float32)
-_CHUNK = 4  # limbs at a time: their maps stay in the processor's cache
+_TOGETHER = 32768  # pixels computed at a time: they stay in the processor's cache
 _FROM, _TO = (np.array(ends) for ends in zip(*LIMBS, strict=True))
 
 
@@ -29,7 +29,8 @@ def limb_distance_maps(joints: np.ndarray, valid: np.ndarray, height: int, width
     scale = _STEPS * -kappa
     seen = valid[:, _FROM] & valid[:, _TO]
     start = joints[:, _FROM][seen].astype(np.float64)
-    along = joints[:, _TO][seen] - start
+    end = joints[:, _TO][seen].astype(np.float64)
+    along = end - start
     middle = start + along / 2
     length = np.sqrt((along**2).sum(axis=1, keepdims=True))
     cos, sin = np.split(np.divide(along, length, out=np.zeros_like(along), where=length > 0), 2, axis=1)
@@ -40,21 +41,29 @@ def limb_distance_maps(joints: np.ndarray, valid: np.ndarray, height: int, width
     along_x, along_y, across_x, across_y, half = (
         term.astype(np.float32) for term in (x * cos, y * sin, x * sin, y * cos, length / 2 * scale)
     )
+    # M rounds to zero past `reach`: only the box that holds anything else is computed, of one limb in a large image,
+    # of several at a time in a small one.
+    reach = len(_LEVEL) / scale + 1
+    first = np.floor(np.minimum(start, end) - reach).clip(0, (width, height)).astype(int)
+    stop = np.ceil(np.maximum(start, end) + reach + 1).clip(0, (width, height)).astype(int)
+    together = max(1, _TOGETHER // (height * width))
     maps = np.zeros((seen.size, height, width), np.uint8)
-    rows = np.flatnonzero(seen)
-    for first in range(0, len(rows), _CHUNK):
-        part = slice(first, first + _CHUNK)
-        beyond = along_y[part, :, None] + along_x[part, None, :]
+    filled = np.flatnonzero(seen)
+    for number in range(0, len(filled), together):
+        part = slice(number, number + together)
+        (x0, y0), (x1, y1) = first[part].min(axis=0).tolist(), stop[part].max(axis=0).tolist()
+        rows, columns = slice(y0, y1), slice(x0, x1)
+        beyond = along_y[part, rows, None] + along_x[part, None, columns]
         np.abs(beyond, out=beyond)
         beyond -= half[part, :, None]
         np.maximum(beyond, 0, out=beyond)  # past the nearer end
         beyond *= beyond
-        distance = across_y[part, :, None] - across_x[part, None, :]
+        distance = across_y[part, rows, None] - across_x[part, None, columns]
         distance *= distance
         distance += beyond
         np.sqrt(distance, out=distance)
         bins = distance.astype(np.intp)
         levels = _LEVEL.take(bins, mode="clip")  # the last bin is zero, and so is everything farther
         levels -= distance > _TIPS.take(bins, mode="clip")
-        maps[rows[part]] = levels
+        maps[filled[part], rows, columns] = levels
     return maps.reshape(len(joints), len(LIMBS), height, width)

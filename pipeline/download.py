@@ -20,6 +20,7 @@ from pipeline import console, layout
 from pipeline.errors import UserError
 
 MIRROR = "REPOSE_MIRROR"
+OFFLINE = "REPOSE_OFFLINE"  # set: no URL is asked
 TIMEOUT = 10.0  # seconds to connect, and without a byte until a connection counts as cut
 TRIES = 3  # attempts in a row that bring no new byte
 PAUSE = 1.0  # seconds before the second attempt; doubles
@@ -122,6 +123,8 @@ def download(url: str, sha256: str | None = None) -> Path:
         if sha256 is None or sha256_of(done).startswith(sha256):
             return done
         done.unlink()
+    if os.environ.get(OFFLINE):
+        raise Unavailable(f"{url}: downloads are switched off by ${OFFLINE}")
     part = done.with_name(done.name + ".part")
     failures, pause, resumed, connected = 0, PAUSE, part.exists(), False
     while True:

@@ -18,6 +18,7 @@ from pipeline.atomic import atomic_directory, atomic_file
 from pipeline.errors import UserError
 
 ROW_GROUP = 64
+TABLE_ROW_GROUP = 65_536  # of a table, which is read whole
 SHARD_ROWS = 2048
 _WRITER = {"compression": "zstd", "compression_level": 3, "write_page_index": True, "use_dictionary": False}
 
@@ -49,7 +50,7 @@ def write_table(path: Path, rows: pa.Table | Sequence[Mapping], columns: pa.Sche
     table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=columns)
     with atomic_file(path) as partial:
         table = table.cast(columns).replace_schema_metadata(_with_metadata(columns, metadata).metadata)
-        pq.write_table(table, partial, row_group_size=ROW_GROUP, **_WRITER)
+        pq.write_table(table, partial, row_group_size=TABLE_ROW_GROUP, **_WRITER)
 
 
 def write_shards(

@@ -2,6 +2,7 @@ import io
 import os
 import stat
 import zipfile
+import zlib
 
 import pytest
 
@@ -109,7 +110,98 @@ def test_encrypted_member_is_one_line(tmp_path):
     path.write_bytes(data)
     with archive.reading(path) as content, pytest.raises(UserError) as error:
         content.read("a.jpg")
-    assert "cannot be read" in one_line(error)
+    assert "'a.jpg' is encrypted; the password does not open it" in one_line(error)
+
+
+class ZipCrypto:
+    """Encryption as PKWARE's APPNOTE 6.1 defines it: what `zip -e` writes."""
+
+    def __init__(self, password: bytes):
+        self.keys = [0x12345678, 0x23456789, 0x34567890]
+        for byte in password:
+            self._update(byte)
+
+    @staticmethod
+    def _crc(crc: int, byte: int) -> int:
+        return zlib.crc32(bytes([byte]), crc ^ 0xFFFFFFFF) ^ 0xFFFFFFFF
+
+    def _update(self, byte: int) -> None:
+        first, second, third = self.keys
+        first = self._crc(first, byte)
+        second = ((second + (first & 0xFF)) * 134775813 + 1) & 0xFFFFFFFF
+        self.keys = [first, second, self._crc(third, second >> 24)]
+
+    def encrypt(self, data: bytes) -> bytes:
+        sealed = bytearray()
+        for byte in data:
+            word = self.keys[2] | 2
+            sealed.append(byte ^ ((word * (word ^ 1)) >> 8 & 0xFF))
+            self._update(byte)
+        return bytes(sealed)
+
+
+def encrypted_zip(path, members, password: bytes):
+    """A zip whose members are stored, encrypted the traditional way; written as plain, then sealed in place."""
+    zip_of(path, [(name, bytes(12) + data) for name, data in members], zipfile.ZIP_STORED)
+    raw = bytearray(path.read_bytes())
+    directory = raw.find(b"PK\x01\x02")
+    for name, data in members:
+        checksum = zlib.crc32(data)
+        local = raw.find(name.encode()) - 30
+        head = bytes(11) + bytes([checksum >> 24])  # the last of 12 header bytes is what a reader checks first
+        start = local + 30 + len(name)
+        raw[start : start + 12 + len(data)] = ZipCrypto(password).encrypt(head + data)
+        for flags, crc, size in ((local + 6, local + 14, local + 22), (directory + 8, directory + 16, directory + 24)):
+            raw[flags] |= 1
+            raw[crc : crc + 4] = checksum.to_bytes(4, "little")
+            raw[size : size + 4] = len(data).to_bytes(4, "little")
+        directory += 46 + len(name)
+    path.write_bytes(raw)
+    return path
+
+
+SECRETS = [("a/1.jpg", b"one" * 100), ("a/2.jpg", b"two")]
+
+
+def test_encrypted_zip_opens_with_its_password(tmp_path):
+    path = encrypted_zip(tmp_path / "x.zip", SECRETS, b"in-shop")
+    with archive.reading(path, b"in-shop") as content:
+        assert content.encrypted
+        assert [(name, content.read(name)) for name in content.names] == SECRETS
+    with archive.reading(zip_of(tmp_path / "y.zip", SECRETS), b"needless") as content:
+        assert not content.encrypted
+        assert content.read("a/2.jpg") == b"two"
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_wrong_password_is_one_line_without_it(tmp_path, number):
+    path = encrypted_zip(tmp_path / "x.zip", SECRETS, b"in-shop")
+    wrong = b"guess-%d" % number
+    with archive.reading(path, wrong) as content, pytest.raises(UserError) as error:
+        content.read("a/1.jpg")
+    assert "is encrypted; the password does not open it" in one_line(error)
+    assert wrong.decode() not in str(error.value)
+
+
+def test_aes_zip_says_how_to_unpack_it(tmp_path):
+    path = zip_of(tmp_path / "x.zip", SECRETS, zipfile.ZIP_STORED)
+    raw = bytearray(path.read_bytes())
+    directory = raw.find(b"PK\x01\x02")
+    raw[directory + 8] |= 1
+    raw[directory + 10] = 99
+    path.write_bytes(raw)
+    with pytest.raises(UserError) as error, archive.reading(path, b"in-shop"):
+        pass
+    assert "encrypted with AES, which is not read here; unpack it with 7-Zip" in one_line(error)
+
+
+def test_converted_keeps_order_over_chunks(tmp_path):
+    members = [(f"{i:03d}", os.urandom(8)) for i in range(100)]
+    path = zip_of(tmp_path / "x.zip", members)
+    wanted = dict(reversed(members))
+    with archive.reading(path) as content:
+        found = list(archive.converted(content, list(wanted), lambda data: data[::-1], chunk=7))
+    assert found == [(data, data[::-1]) for data in wanted.values()]
 
 
 @pytest.mark.parametrize("form", ["zip", "folder"])

@@ -4,6 +4,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+from models import pose_maps
 from pipeline import device_data, layout, schema, store
 from pipeline.device_data import BatchOrder
 from pipeline.errors import UserError
@@ -116,6 +117,66 @@ def test_order_is_a_function_of_seed_and_step():
     assert not torch.equal(*epochs)
     # seed 0's second epoch must not be seed 1's first: a sum of seed and epoch would make it so
     assert not torch.equal(epochs[1][:16], BatchOrder(1000, 16, 1).rows(1))
+
+
+def test_label_ids_lie_beside_the_images(tmp_path, monkeypatch):
+    tiny_dataset.write(tmp_path, parsing_source="oracle")
+    monkeypatch.chdir(tmp_path)
+    data = device_data.load_pairs("synthetic", "train", CPU, parsing=True)
+    assert data.labels.dtype == torch.uint8
+    assert data.labels.shape == (len(data.ids), 64, 32)
+    rows = data.pairs[[5, 2, 5]]
+    for side in (0, 1):
+        wanted = [tiny_dataset.label_map(int(data.ids[i][:4]), int(data.ids[i][5])) for i in rows[:, side]]
+        np.testing.assert_array_equal(data.parsing(rows[:, side]).numpy(), wanted)
+    assert device_data.load_pairs("synthetic", "train", CPU).labels is None
+    assert torch.equal(data.images, device_data.load_pairs("synthetic", "train", CPU).images)
+
+
+@pytest.mark.parametrize("fault", ["none", "one missing", "other size", "not a picture"])
+def test_missing_or_broken_parsing_is_one_line(tmp_path, monkeypatch, fault):
+    tiny_dataset.write(tmp_path, parsing_source="none" if fault == "none" else "oracle")
+    monkeypatch.chdir(tmp_path)
+    rows = list(store.iter_rows(layout.parsing("synthetic")))
+    if fault == "one missing":
+        del rows[4]
+    elif fault == "other size":
+        rows[4]["parsing"]["bytes"] = cv2.imencode(".png", np.zeros((32, 64), np.uint8))[1].tobytes()
+    elif fault == "not a picture":
+        rows[4]["parsing"]["bytes"] = b"PNG"
+    store.write_shards(layout.parsing("synthetic"), rows, schema.PARSING)
+    message = {
+        "none": r"no parsing of 8 of 8 images, 0000_0.png the first; set parsing.synthetic.source",
+        "one missing": r"no parsing of 1 of 8 images, 0001_2.png the first",
+    }.get(fault, r"parsing of 0001_2.png is no 8-bit label map of 64 x 32; run parsing again")
+    with pytest.raises(UserError, match=message) as caught:
+        device_data.load_pairs("synthetic", "train", CPU, parsing=True)
+    assert "\n" not in str(caught.value)
+    assert len(device_data.load_pairs("synthetic", "train", CPU)) == 14  # who does not ask is not stopped
+
+
+def test_one_hot_agrees_with_torchs_own():
+    labels = torch.randint(0, 20, (3, 17, 11), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    wanted = torch.nn.functional.one_hot(labels.long(), 20).permute(0, 3, 1, 2).float()
+    given = torch.full((3, 20, 17, 11), torch.nan)
+    for found in (pose_maps.one_hot(labels, 20), pose_maps.one_hot(labels, 20, out=given)):
+        assert found.dtype == torch.float32
+        assert torch.equal(found, wanted)
+    assert torch.equal(pose_maps.one_hot(labels, 8), wanted[:, :8])  # ids beyond the set are in no channel
+    assert pose_maps.one_hot(labels[:0], 20).shape == (0, 20, 17, 11)
+
+
+def test_heatmaps_into_given_memory_are_the_same_and_hold_no_denormal():
+    joints = torch.tensor([[[0.0, 0.0], [250.5, 9.0], [-30.0, 300.0]]])
+    valid = torch.tensor([[True, True, False]])
+    fresh = pose_maps.heatmaps(joints, valid, 256, 256)
+    given = torch.full((1, 3, 256, 256), torch.nan)
+    assert pose_maps.heatmaps(joints, valid, 256, 256, out=given) is given
+    assert torch.equal(given, fresh)
+    assert fresh[fresh > 0].min() >= torch.finfo(torch.float32).tiny
+    y, x = torch.meshgrid(torch.arange(256.0), torch.arange(256.0), indexing="ij")
+    wanted = torch.exp(-((x - 250.5) ** 2 + (y - 9) ** 2) / 72)
+    torch.testing.assert_close(fresh[0, 1], wanted, rtol=1e-5, atol=1e-18)
 
 
 def test_devices_are_checked():

@@ -104,6 +104,23 @@ def test_limb_of_no_length_is_a_point():
     np.testing.assert_array_equal(maps[0], np.broadcast_to(wanted, (12, 9, 9)))
 
 
+@pytest.mark.parametrize("kappa", [-0.1, -0.9])
+def test_only_the_box_around_a_limb_is_computed_and_nothing_is_cut_off(kappa):
+    """Limbs in, across and far beside a large image: a map is the same as on a canvas where its box is elsewhere."""
+    rng = np.random.default_rng(8)
+    points = rng.integers(-400, 700, (6, 18, 2)).astype(np.float32)
+    valid = np.ones((6, 18), bool)
+    maps = limb_distance_maps(points, valid, 260, 300, kappa)
+    assert (maps.reshape(72, -1).max(axis=1) == 0).any()
+    y, x = np.mgrid[:260, :300].astype(np.float64)
+    for one, point in zip(maps, points.astype(np.float64), strict=True):
+        for limb, (a, b) in enumerate(pose.LIMBS):
+            along = point[b] - point[a]
+            share = (((x - point[a, 0]) * along[0] + (y - point[a, 1]) * along[1]) / (along @ along)).clip(0, 1)
+            distance = np.hypot(x - point[a, 0] - share * along[0], y - point[a, 1] - share * along[1])
+            assert np.abs(one[limb] - 255 * np.exp(kappa * distance)).max() < 0.51
+
+
 def test_batch_does_not_matter():
     points, valid = skeletons(0, 7, 40, 24)
     whole = limb_distance_maps(points, valid, 40, 24, -0.1)

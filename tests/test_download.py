@@ -261,6 +261,17 @@ def test_order_of_sources(server, tmp_path, monkeypatch):
         download.obtain(source, "weights.x")
 
 
+def test_switched_off_nothing_is_asked_but_what_is_there_is_used(server, monkeypatch):
+    monkeypatch.setenv(download.OFFLINE, "1")
+    with pytest.raises(download.Unavailable, match=r"switched off by \$REPOSE_OFFLINE"):
+        download.download(server.url(), DIGEST)
+    assert server.requests == []
+    monkeypatch.delenv(download.OFFLINE)
+    done = download.download(server.url(), DIGEST)
+    monkeypatch.setenv(download.OFFLINE, "1")
+    assert download.download(server.url(), DIGEST) == done
+
+
 @pytest.mark.parametrize("where", ["path", "mirror"])
 def test_wrong_digest_of_a_local_file_is_an_error(tmp_path, monkeypatch, where):
     (tmp_path / "f").write_bytes(b"abc")

@@ -81,7 +81,7 @@ def built(tmp_path_factory) -> Path:
     """A project that Snakemake has built."""
     project = copy_project(tmp_path_factory.mktemp("built"))
     edit(project, make_tiny)
-    assert len(ran(project, snakemake)) == 20
+    assert len(ran(project, snakemake)) == 23
     return project
 
 

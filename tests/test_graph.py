@@ -12,7 +12,7 @@ from pipeline.__main__ import STAGES
 from tests.conftest import ROOT
 
 # What carries data and names it, without deciding what a result is: an edit here does not re-run the pipeline.
-PLUMBING = {"__init__", "__main__", "errors", "atomic", "layout", "schema", "store", "console", "params"}
+PLUMBING = {"__init__", "__main__", "errors", "atomic", "layout", "schema", "store", "resume", "console", "params"}
 PLUMBING = {f"pipeline/{name}.py" for name in PLUMBING} | {
     "pipeline/stages/__init__.py",
     "models/__init__.py",
@@ -21,7 +21,7 @@ PLUMBING = {f"pipeline/{name}.py" for name in PLUMBING} | {
 # Lists of what exists. Each entry's own file is an input of the stages that use it, so a new entry re-runs nothing.
 REGISTRIES = {"pipeline/datasets/__init__.py", "pipeline/metrics/__init__.py", "models/variants.py"}
 # Readers of inputs that are declared themselves: their content, not this code, decides.
-READERS = {"pipeline/published_weights.py"}
+READERS = {"pipeline/published_weights.py", "pipeline/pictures.py"}
 
 
 def resolve(project: Path) -> dict[str, dict[str, dict]]:
@@ -128,6 +128,8 @@ def imported_files(path: str, seen: set[str]) -> set[str]:
             names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         for name in names:
             file = name.replace(".", "/") + ".py"
+            if (ROOT / file).with_suffix("").is_dir():
+                file = name.replace(".", "/") + "/__init__.py"
             if name.split(".")[0] in ("pipeline", "models") and (ROOT / file).exists():
                 if file in REGISTRIES | PLUMBING | READERS:
                     continue  # what hangs below a registry is declared entry by entry
@@ -145,6 +147,7 @@ ENTRIES = {
 # Imported by a module that serves several rules, but not used by this one.
 NETWORKS = {"models/blocks.py", "models/detector.py", "models/pose_maps.py"}  # decide by way of the checkpoints read
 UNUSED = {
+    "pseudo_labels": {"pipeline/device_data.py"},
     "train_reference": {"pipeline/engine.py", "models/features.py", "models/losses.py", "models/blocks.py"},
     "pretrain_spig_flow": {"models/detector.py"},
     "pretrain_detector": {"models/features.py"},

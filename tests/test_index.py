@@ -86,6 +86,14 @@ def test_no_keypoint_lists_no_demand(settle):
     assert rejects() == []
 
 
+def test_list_of_one_split_demands_nothing_of_the_other(settle):
+    """The train keypoints of DeepFashion may be missing while the test keypoints are there."""
+    settle(EVERY | {"test/0099_c1s1_000001_01.jpg": jpeg(9)}, lists={"test": LISTS["test"]}, max_rejects=1)
+    index.run("market1501")
+    assert rejects() == [("0099_c1s1_000001_01.jpg", "test", "no row in the keypoint list")]
+    assert len(store.read_table(layout.images("market1501"))) == len(EVERY)
+
+
 def test_images_of_mixed_size_where_the_data_set_has_no_one_size(settle):
     settle(EVERY | {FIRST: jpeg(0, 64, 32)})
     (layout.raw("market1501") / "source.json").write_text('{"height": null, "width": null}')

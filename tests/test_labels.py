@@ -6,6 +6,7 @@ import pytest
 
 from pipeline import labels, pose
 from pipeline.errors import UserError
+from tests.conftest import ROOT
 
 COARSE = ("adgan-8", "pascal-7", "spt-10")
 
@@ -114,6 +115,13 @@ def test_adgan_of_cihp_labels_is_the_published_merge():
         wanted[published[name]] = label
     assert (labels.FROM_LIP20["adgan-8"] == wanted).all()
     assert (labels.FROM_LIP20["adgan-8"][labels.TO_LIP20["cihp-20"]] == wanted).all()
+
+
+def test_labels_that_lip20_lacks_stand_for_the_nearest_it_has():
+    to = {name: dict(zip(labels.NAMES[name], table.tolist(), strict=True)) for name, table in labels.TO_LIP20.items()}
+    assert labels.LIP20[to["cihp-20"]["torso-skin"]] == "face"  # skin of the neck and chest
+    assert labels.LIP20[to["atr-18"]["belt"]] == "upper-clothes"
+    assert labels.LIP20[to["atr-18"]["bag"]] == "background"
 
 
 def brute_force_spt10(parsing: np.ndarray) -> np.ndarray:
@@ -225,3 +233,25 @@ def test_a_colour_of_no_label_is_named():
     smooth = cv2.resize(labels.colour(random_map(0, 20)), (40, 60), interpolation=cv2.INTER_LINEAR)
     with pytest.raises(UserError, match="smoothly"):
         labels.from_colours(smooth)
+
+
+def test_the_tables_in_the_documentation_are_the_tables():
+    lines = (ROOT / "docs/labels.md").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    lip20 = [row for row in rows if len(row) == 8 and row[0].isdigit()]
+    assert len(lip20) == 20
+    for label, (number, name, mirrored, *coarse, colours, voc) in enumerate(lip20):
+        assert (int(number), name) == (label, labels.LIP20[label])
+        assert int(mirrored or label) == labels.LIP20_FLIP[label]
+        for label_set, text in zip(COARSE, coarse, strict=True):
+            target = labels.FROM_LIP20[label_set][label]
+            if not (label_set == "spt-10" and text.startswith("nearest")):
+                assert text == f"{target} {labels.NAMES[label_set][target]}"
+        assert colours == ", ".join(map(str, labels.COLOURS[label]))
+        assert voc == ", ".join(map(str, labels.VOC_COLOURS[label]))
+    for label_set in ("atr-18", *COARSE):
+        first = rows.index(["id", label_set, "LIP-20"]) + 2
+        for label, name in enumerate(labels.NAMES[label_set]):
+            number, written, target = rows[first + label]
+            assert (int(number), written) == (label, name)
+            assert target.split(",")[0] in labels.LIP20[labels.TO_LIP20[label_set][label]]

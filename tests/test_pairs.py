@@ -158,15 +158,65 @@ def test_broken_official_list_names_the_line(settle, text):
         pairs.run("market1501")
 
 
+def taking_all(test_list: str = "sampled"):
+    """The table of pairs with `test_pairs` null."""
+    table = store.read_table(layout.keypoints("market1501"))
+    return pairs.table(table, layout.raw("market1501"), "market1501", pairs.Params(0.2, test_list, None, 0))
+
+
+def test_null_takes_every_test_pair(settle):
+    known = settle(3)
+    whole = naive_rule(*known["test"])
+    rows = taking_all().to_pylist()
+    assert names_of(row for row in rows if row["split"] == "test") == pairs.sample(whole, len(whole), 0)
+
+
+def test_published_training_list_is_taken_as_it_is(settle):
+    known = settle(3)
+    chosen = naive_rule(*known["train"])[::-3]
+    raw = layout.raw("market1501")
+    (raw / "pairs-train.csv").write_text("from,to\n" + "".join(f"{a},{b}\n" for a, b in chosen))
+    pairs.run("market1501")
+    rows = written("train", "val")
+    assert names_of(rows) == chosen
+    people = {split: {row["target_id"].split("_")[0] for row in written(split)} for split in ("train", "val")}
+    assert people["val"]
+    assert people["train"]
+    assert not people["train"] & people["val"]
+    (raw / "pairs-train.csv").write_text("from,to\nnobody.jpg,no.jpg\n")
+    with pytest.raises(UserError, match=r"pairs-train\.csv: line 2: nobody\.jpg is in no keypoint list"):
+        pairs.run("market1501")
+
+
 @pytest.mark.parametrize("test_list", ["official", "sampled"])
 def test_too_few_test_pairs(settle, test_list):
-    settle(official=[], test_list=test_list, test_pairs=100_000)
+    known = settle(official=[], test_list=test_list, test_pairs=100_000)
+    some = naive_rule(*known["test"])[:3]
+    path = layout.raw("market1501") / "pairs-test.csv"
+    path.write_text("from,to\n" + "".join(f"{a},{b}\n" for a, b in some))
     with pytest.raises(UserError, match=r"pairs\.market1501\.test_pairs in params\.yaml asks for 100000; lower it"):
         pairs.run("market1501")
     assert not layout.pairs("market1501").exists()
 
 
-def test_nobody_at_all(settle):
+def test_no_official_pair_at_all(settle):
+    settle(official=[])
+    with pytest.raises(UserError, match=r"no test pair at all from .*pairs-test\.csv; a pair needs two images"):
+        taking_all("official")
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_nobody_with_two_images(settle, split):
+    settle()
+    table = store.read_table(layout.keypoints("market1501"))
+    single = [row for row in table.to_pylist() if row["split"] != split or row["row"] == 0]
+    store.write_table(layout.keypoints("market1501"), single, schema.KEYPOINTS)
+    what = {"train": "no training pair at all; ", "test": "no test pair at all from the test keypoint list; "}[split]
+    with pytest.raises(UserError, match=what + "a pair needs two images of one person"):
+        taking_all()
+
+
+def test_nobody_to_train_on(settle):
     settle(people=1, test_pairs=1)
     with pytest.raises(UserError):
         pairs.run("market1501")

@@ -10,7 +10,8 @@ from torch.autograd import gradcheck
 
 from models import features, losses, pose_maps, spgnet
 from models.affine_flow import AffineFlow
-from models.blocks import Batch, one_hot, warp
+from models.blocks import Batch, warp
+from models.pose_maps import one_hot
 from models.spgnet import FeatureDeformation, Sean, SPGNet, SpgnetObjective, region_average_pooling
 from models.variants import COMPONENTS, VARIANTS
 from tests.figures import figures
@@ -147,14 +148,6 @@ def test_joint_disks_match_a_loop():
                 assert maps[0, j, y, x] == float(inside)
     batch = figures(1, 128, 64, seed=0)
     assert torch.equal(spgnet.joint_maps(batch), pose_maps.disks(batch.target_joints, batch.target_valid, 128, 64, 4.0))
-
-
-def test_one_hot():
-    labels = parsing(2, 5, 6)
-    maps = one_hot(labels, 20)
-    assert maps.dtype == torch.float32
-    assert (maps.sum(1) == 1).all()
-    assert torch.equal(maps.argmax(1).to(torch.uint8), labels)
 
 
 def test_region_average_pooling_matches_a_loop():

@@ -13,7 +13,7 @@ import torch
 
 from models import spig
 from models.variants import VARIANTS, Batch, Phase
-from pipeline import checkpoints, layout, params
+from pipeline import checkpoints, layout, params, schema, store
 from pipeline.__main__ import main
 from pipeline.stages import pretrain, train
 from tests import tiny_dataset
@@ -362,7 +362,7 @@ def test_a_delay_is_a_share_of_the_steps(enter, monkeypatch):
         ("vgg19", "sha256:1", {"steps": 199_999}, "market1501", ["steps"]),
         ("vgg19", "seeded", {"steps": 400_000}, "market1501", ["weights"]),
         ("squeezenet1_1", "sha256:1", {"steps": 400_000, "width": 0.5}, "market1501", ["weights", "width"]),
-        ("vgg19", "sha256:1", {"steps": 400_000}, "synthetic", ["data"]),
+        ("vgg19", "sha256:1", {"steps": 400_000}, "synthetic", []),
         ("vgg19", "sha256:1", {"steps": 400_000, "learning_rate": 1e-4}, "market1501", ["settings"]),
         ("vgg19", "sha256:1", {"steps": 400_000, "batch": 32}, "market1501", ["settings"]),
     ],
@@ -372,3 +372,23 @@ def test_marks(net, provenance, changes, dataset, expected):
     source = train.FeatureSource(train.feature_nets.Features(net, provenance), provenance)
     block, _ = train.resolve(train.replace(BLOCK, **changes), phase, dataset)
     assert train.marks(block, phase, dataset, source) == expected
+
+
+@pytest.mark.parametrize(
+    ("dataset", "partial", "joints", "expected"),
+    [
+        ("market1501", False, "annotations", []),
+        ("deepfashion", False, "annotations", []),
+        ("deepfashion", True, "annotations", ["data"]),
+        ("market1501", False, "openpose", ["data"]),
+        ("synthetic", False, "annotations", ["data"]),
+        ("folder", False, "annotations", ["data"]),
+    ],
+)
+def test_other_images_or_joints_than_the_papers_are_marked(tmp_path, monkeypatch, dataset, partial, joints, expected):
+    monkeypatch.chdir(tmp_path)
+    store.write_shards(layout.images(dataset), [], schema.IMAGES, **({"partial": "{}"} if partial else {}))
+    row = {"image_id": "a", "split": "train", "person_id": "1", "row": 0}
+    row |= {"keypoints": [None] * 18, "keypoint_scores": [0.0] * 18, "keypoint_source": joints}
+    store.write_table(layout.keypoints(dataset), [row], schema.KEYPOINTS)
+    assert train.data_marks(dataset) == expected

@@ -23,6 +23,12 @@ def picture(person: int, view: int) -> np.ndarray:
     return image + random.integers(0, 8, image.shape, dtype=np.uint8)
 
 
+def label_map(person: int, view: int) -> np.ndarray:
+    """(HEIGHT, WIDTH) uint8, LIP-20 ids: all twenty, in blocks of 4x4 pixels."""
+    blocks = np.random.default_rng([9, person, view]).permutation(HEIGHT * WIDTH // 16).reshape(HEIGHT // 4, WIDTH // 4)
+    return (blocks % 20).astype(np.uint8).repeat(4, axis=0).repeat(4, axis=1)
+
+
 def joints(person: int, view: int) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng([7, person, view])
     points = random.uniform((4, 4), (WIDTH - 4, HEIGHT - 4), (18, 2)).astype(np.float32)
@@ -36,17 +42,20 @@ def name(person: int, view: int) -> str:
 def write(folder: Path, dataset: str = "synthetic", parsing_source: str = "none") -> None:
     """All shards that training reads, under `folder`: train images of PEOPLE people, pairs within each of them.
 
-    One image (the last of person 0) is rejected: it has joints and pairs but no row among the images.
+    One image (the last of person 0) is rejected: it has joints and pairs but no row among the images. Parsing is empty
+    unless it has a source.
     """
     rejected = name(0, VIEWS - 1)
     everyone = [(person, view) for person in range(PEOPLE) for view in range(VIEWS)]
-    images, keypoints, pairs = [], [], []
+    images, keypoints, parsing, pairs = [], [], [], []
     for row, (person, view) in enumerate(everyone):
         common = {"image_id": name(person, view), "split": "train", "person_id": f"{person:04d}"}
         encoded = cv2.imencode(".png", picture(person, view)[:, :, ::-1])[1].tobytes()
         if common["image_id"] != rejected:
             image = {"bytes": encoded, "path": common["image_id"]}
             images.append({**common, "image": image, "height": HEIGHT, "width": WIDTH})
+            labels = {"bytes": cv2.imencode(".png", label_map(person, view))[1].tobytes(), "path": image["path"]}
+            parsing.append({"image_id": image["path"], "parsing": labels, "label_source": parsing_source})
         points, valid = joints(person, view)
         scores = valid.astype(float).tolist()
         stored = {"keypoints": pose.from_array(points, valid), "keypoint_scores": scores, "keypoint_source": "test"}
@@ -61,7 +70,8 @@ def write(folder: Path, dataset: str = "synthetic", parsing_source: str = "none"
     store.write_shards(folder / layout.images(dataset), images, schema.IMAGES)
     store.write_table(folder / layout.keypoints(dataset), keypoints, schema.KEYPOINTS)
     store.write_table(folder / layout.pairs(dataset), pairs, schema.PAIRS)
-    store.write_shards(folder / layout.parsing(dataset), [], schema.PARSING, parsing_source=parsing_source)
+    parsing = [] if parsing_source == "none" else parsing
+    store.write_shards(folder / layout.parsing(dataset), parsing, schema.PARSING, parsing_source=parsing_source)
 
 
 def write_params(folder: Path, **blocks: dict) -> None:

@@ -11,12 +11,16 @@ A data set's module offers
 
 `raw` holds the same files for every data set:
 
-`images.zip`              members `train/NAME` and `test/NAME`, the bytes as published (pipeline/archive.py writes it)
-`annotation-SPLIT.csv`    the field's keypoint lists for train and test (annotations.py)
+`images.zip`              members `train/NAME` and `test/NAME` (pipeline/archive.py writes it): the bytes as published,
+                          or PNGs where the data set's protocol crops or resizes
+`annotation-SPLIT.csv`    the field's keypoint lists (annotations.py) of the splits that have one; without it, joints
+                          come from a detector (keypoints.source)
+`openpose-SPLIT`          or `openpose-SPLIT.zip`, in place of such a list: OpenPose's own files, NAME_keypoints.json
 `pairs-test.csv`          the published list of test pairs, if there is one
+`pairs-train.csv`         the published list of training pairs, if there is one; else the `pairs` stage makes it by rule
 `truth.parquet`           the true joints (schema.TRUTH), if the data set knows them
 `parsing.zip`             label maps, 8-bit PNG of LIP-20 ids under the names of `images.zip`, if there are any
-`source.json`             what it was made from: digests, counts, licence; no paths and no times
+`source.json`             what it was made from: digests, counts, licence; no paths of this machine and no times
 """
 
 from importlib import import_module
@@ -26,9 +30,12 @@ from pipeline.errors import UserError
 
 SPLITS = ("train", "test")
 
-_MODULES = {
-    "synthetic": "pipeline.datasets.synthetic.files",
-    "market1501": "pipeline.datasets.market1501",
+_MODULES = {  # name -> module, title in tables and pages
+    "synthetic": ("pipeline.datasets.synthetic.files", "Synthetic"),
+    "market1501": ("pipeline.datasets.market1501", "Market-1501"),
+    "deepfashion": ("pipeline.datasets.deepfashion", "DeepFashion"),
+    "deepfashion_sample": ("pipeline.datasets.deepfashion_sample", "DeepFashion sample"),
+    "folder": ("pipeline.datasets.folder", "Own images"),
 }
 
 
@@ -36,4 +43,9 @@ def get(name: str) -> ModuleType:
     """The module of a data set. Raises UserError for a name that has none."""
     if name not in _MODULES:
         raise UserError(f"unknown data set {name}; known: {', '.join(_MODULES)}")
-    return import_module(_MODULES[name])
+    return import_module(_MODULES[name][0])
+
+
+def title(name: str) -> str:
+    """What a reader is shown for the name of a data set."""
+    return _MODULES[name][1] if name in _MODULES else name

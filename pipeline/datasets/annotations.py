@@ -50,8 +50,13 @@ def _coordinates(text: str) -> list[float]:
 def read_keypoints(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Names, joints float32 (N, 18, 2) as (x, y) with zeros where missing, valid bool (N, 18), in file order.
 
-    Raises UserError, naming file and line, for a broken row or a name that occurs twice.
+    Raises UserError if the file is not there and, naming file and line, for a broken row or a name that occurs twice.
     """
+    if path.parent.exists() and not path.exists():
+        raise UserError(
+            f"{path}: no such keypoint list; where a data set comes without one, set keypoints.<data set>.source to"
+            " openpose in params.yaml, or give the list to fetch"
+        )
     first_line: dict[str, int] = {}
     rows = []
     for number, text in _lines(path, KEYPOINTS_HEADER):
@@ -69,14 +74,18 @@ def read_keypoints(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
     return list(first_line), np.where(valid[:, :, None], joints, np.float32(0)), valid
 
 
-def keypoint_lines(names: Sequence[str], joints: np.ndarray, valid: np.ndarray) -> Iterator[str]:
-    """Inverse of `read_keypoints`: the file's lines. Coordinates are rounded to whole pixels, as the field has them."""
+def keypoint_lines(names: Sequence[str], joints: np.ndarray, valid: np.ndarray, decimals: int = 0) -> Iterator[str]:
+    """Inverse of `read_keypoints`: the file's lines. Coordinates are rounded, to whole pixels as the field has them
+    unless `decimals` says otherwise.
+    """
     yield KEYPOINTS_HEADER + "\n"
-    whole = np.rint(joints).astype(np.int64)
-    present_at_missing = valid & (whole[:, :, 1] == _MISSING)  # a joint just above the image, not a missing one
-    whole[:, :, 1] = np.where(present_at_missing, 0, whole[:, :, 1])
-    whole = np.where(valid[:, :, None], whole, _MISSING)
-    for name, (x, y) in zip(names, whole.swapaxes(1, 2).tolist(), strict=True):
+    values = np.round(joints.astype(np.float64), decimals)
+    if decimals == 0:
+        values = values.astype(np.int64)
+    present_at_missing = valid & (values[:, :, 1] == _MISSING)  # a joint just above the image, not a missing one
+    values[:, :, 1] = np.where(present_at_missing, 0, values[:, :, 1])
+    values = np.where(valid[:, :, None], values, _MISSING)
+    for name, (x, y) in zip(names, values.swapaxes(1, 2).tolist(), strict=True):
         yield f"{name}: {y}: {x}\n"
 
 

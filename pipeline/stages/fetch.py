@@ -7,10 +7,20 @@ market1501: images, keypoint lists and the test pairs, each looked for in this o
   3. `url`, with resume: a download that was cut continues where it stopped (.work/downloads/)
 Whatever the way, the digests in params.yaml decide. Where nothing is found the message says where to request it.
 
+deepfashion: the same for img.zip (256x256) or img_highres.zip, PATN's image lists, keypoints and pairs. The images are
+gated: request them, and put the password of an encrypted archive into the environment variable that `password_env`
+names; it is never stored. `protocol`: canvas256 (img.zip as it is), crop176 (its middle 176 columns) or squash256
+(img_highres.zip squeezed to 256x256). Train keypoints and pairs may be missing: use keypoints.source openpose.
+`allow_partial` takes what images there are; deepfashion_sample is a block of its own for such a part.
+
+folder: your own images. `path`: the folder; `identity`: subfolder (a sub-folder a person) or csv (`csv`: a file with
+the header name,identity or name,identity,split). They are fitted to `height` x `width`: `fit` pad or squash.
+
 synthetic: nothing to fetch; the images are rendered here.
 
-Writes data/D/raw/: images.zip (members train/NAME, test/NAME: the published bytes), annotation-{train,test}.csv,
-pairs-test.csv if the data set publishes one, source.json (digests, counts, terms of use).
+Writes data/D/raw/: images.zip (members train/NAME, test/NAME: the published bytes, or PNGs where they are cropped or
+resized), annotation-{train,test}.csv and pairs-{train,test}.csv if the data set publishes them, source.json (digests,
+counts, terms of use).
 """
 
 import json
@@ -28,4 +38,4 @@ def run(dataset: str) -> None:
         text = json.dumps(source, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
         (raw / "source.json").write_text(text, encoding="utf-8")
     counts = ", ".join(f"{split['count']} {name}" for name, split in source["images"].items())
-    console.say(f"fetch {dataset}: {counts} images verified; terms: {source['terms']}")
+    console.say(f"fetch {dataset}: {counts} images; terms: {source['terms']}")

@@ -2,7 +2,8 @@
 
 The bytes go in as published, never re-encoded. An image that cannot be used is left out and listed with its reason in
 data/D/rejects.parquet: it does not decode, has another size than the data set's (source.json), has no row in the
-keypoint lists, or its name occurs twice. A keypoint row without an image is listed there too. More than
+keypoint list of its split (if there is one), or its name occurs twice. A keypoint row without an image is listed there
+too. More than
 `index.D.max_rejects` of them stop the stage: then something bigger is wrong.
 """
 
@@ -43,19 +44,18 @@ def fault(size: tuple[int, int] | None, expected: tuple[int | None, int | None])
     return None
 
 
-def annotated(raw: Path) -> dict[str, str] | None:
-    """Image id -> split of every row of the keypoint lists, or None where the data set comes without."""
+def annotated(raw: Path) -> dict[str, list[str]]:
+    """Split -> image ids of its keypoint list, for the splits that come with one."""
     lists = {split: raw / f"annotation-{split}.csv" for split in datasets.SPLITS}
-    if not any(path.exists() for path in lists.values()):
-        return None
-    return {name: split for split, path in lists.items() for name in annotations.read_keypoints(path)[0]}
+    return {split: annotations.read_keypoints(path)[0] for split, path in lists.items() if path.exists()}
 
 
 def rows(raw: Path, dataset: str, rejects: list[dict]) -> Iterator[dict]:
     """Rows of schema.IMAGES sorted by image_id; what cannot be used is appended to `rejects` (schema.REJECTS)."""
     source = json.loads((raw / "source.json").read_text(encoding="utf-8"))
     expected = (source["height"], source["width"])
-    wanted = annotated(raw)
+    lists = annotated(raw)
+    wanted = {(split, name) for split, names in lists.items() for name in names}
     person_id = datasets.get(dataset).person_id
 
     def reject(image_id: str, split: str, reason: str) -> None:
@@ -75,7 +75,7 @@ def rows(raw: Path, dataset: str, rejects: list[dict]) -> Iterator[dict]:
                 data = archive.read(f"{split}/{image_id}")
                 size = size_of(data)
                 reason = fault(size, expected)
-                if reason is None and wanted is not None and wanted.get(image_id) != split:
+                if reason is None and split in lists and (split, image_id) not in wanted:
                     reason = "no row in the keypoint list"
                 if reason is not None:
                     reject(image_id, split, reason)
@@ -88,7 +88,7 @@ def rows(raw: Path, dataset: str, rejects: list[dict]) -> Iterator[dict]:
                     "height": size[0],
                     "width": size[1],
                 }
-    for image_id, split in (wanted or {}).items():
+    for split, image_id in sorted(wanted):
         if image_id not in seen:
             reject(image_id, split, "in the keypoint list, but no such image")
 
@@ -113,7 +113,9 @@ def run(dataset: str) -> None:
         raise UserError(f"{raw}: no images.zip; run fetch (snakemake --cores all)")
     rejects: list[dict] = []
     images = at_most(block.max_rejects, rejects, rows(raw, dataset, rejects))
-    count = store.write_shards(layout.images(dataset), images, schema.IMAGES, dataset=dataset)
+    partial = json.loads((raw / "source.json").read_text(encoding="utf-8")).get("partial")
+    described = {"dataset": dataset} | ({"partial": json.dumps(partial, sort_keys=True)} if partial else {})
+    count = store.write_shards(layout.images(dataset), images, schema.IMAGES, **described)
     rejects.sort(key=lambda reject: (reject["image_id"], reject["split"], reject["reason"]))
     store.write_table(layout.rejects(dataset), rejects, schema.REJECTS, dataset=dataset)
     console.say(f"index {dataset}: {count} images, {len(rejects)} rejects")

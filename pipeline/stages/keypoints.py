@@ -1,12 +1,22 @@
 """Put every image's 18 joints into one table: data/D/keypoints.parquet, sorted by image_id.
 
 `keypoints.D.source` says where they come from:
-  annotations   the keypoint lists in data/D/raw/ (the field's CSV format; -1 there is null here)
+  annotations   lists in data/D/raw/: the field's CSV (annotation-SPLIT.csv; -1 there is null here), or, for a split
+                without one, OpenPose's own files (a folder or zip openpose-SPLIT of NAME_keypoints.json, COCO or
+                BODY_25)
+  openpose      found in data/D/images by Lightweight OpenPose (data/weights/openpose), peaks grouped into people
+  topdown       found there by a top-down ONNX network of yours with the 17 COCO joints, such as RTMPose or ViTPose: set
+                weights.topdown.files path in params.yaml
   oracle        the renderer's own joints (synthetic only)
-Every row of the lists is kept, in `row` its position there, even if its image was rejected: so that
-`python -m pipeline export --what keypoints` gives the published lists back byte for byte.
+Where there are several people in an image, the one in the middle is taken, whole: never a mixture.
+
+Every row of the CSV lists is kept, in `row` its position there, even if its image was rejected: so that
+`python -m pipeline export --what keypoints` gives the published lists back byte for byte. A detector gives every image
+of data/D/images a row; `row` is its position in the split's CSV list if there is one, else by image_id.
+`keypoint_scores` are the detector's own. Detection goes on where a killed run left off.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -15,19 +25,74 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import console, datasets, layout, params, pose, schema, store
+from pipeline import (
+    console,
+    datasets,
+    layout,
+    openpose,
+    openpose_json,
+    params,
+    pictures,
+    pose,
+    published_weights,
+    resume,
+    schema,
+    store,
+)
 from pipeline.datasets import annotations
 from pipeline.errors import UserError
+from pipeline.topdown import TopDown
+
+DETECTED = pa.schema([(name, schema.KEYPOINTS.field(name).type) for name in ("keypoints", "keypoint_scores")])
+
+# Images (H, W, 3) uint8 RGB -> joints (N, 18, 2), scores (N, 18), as openpose.OpenPose.central_people gives them.
+Find = Callable[[Sequence[np.ndarray]], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
 class Params:
-    source: str
+    source: str  # annotations | openpose | topdown | oracle
 
 
-def from_annotations(raw: Path, split: str) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Names, joints float32 (N, 18, 2), valid bool (N, 18) of one split's list, in file order."""
-    return annotations.read_keypoints(raw / f"annotation-{split}.csv")
+def detector(source: str) -> tuple[Find, list[Path]]:
+    """The detector of a source, and the files it was read from. Raises UserError if they cannot be had."""
+    files = published_weights.files(source)
+    if files is None:
+        raise UserError(
+            f"keypoints.source {source} needs a network, not to be had ({layout.weights(source)}/source.json says"
+            f" why); set weights.{source}.files path in {layout.PARAMS} and run `python -m pipeline weights --net"
+            f" {source}`"
+        )
+    find = openpose.OpenPose(files).central_people if source == "openpose" else TopDown(files[0])
+    return find, files
+
+
+def from_csv(raw: Path, split: str) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Names, joints float32 (N, 18, 2), scores float32 (N, 18) (1 or 0) of one split's list, in file order."""
+    names, joints, valid = annotations.read_keypoints(raw / f"annotation-{split}.csv")
+    return names, joints, valid.astype(np.float32)
+
+
+def from_openpose_json(files: Path, images: pa.Table) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """The same from OpenPose's files, for all `images` (columns image_id, width); of several people the central one."""
+    names = images.column("image_id").to_pylist()
+    joints = np.zeros((len(names), schema.JOINTS, 2), dtype=np.float32)
+    scores = np.zeros((len(names), schema.JOINTS), dtype=np.float32)
+    found = openpose_json.read(files, names)
+    for row, (people, width) in enumerate(zip(found, images.column("width").to_pylist(), strict=True)):
+        joints[row], scores[row] = openpose.central(*people, width)
+    return names, joints, scores
+
+
+def from_lists(raw: Path, images: Path, split: str) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """The same from whichever list the split has. A split without images needs none."""
+    if not (raw / f"annotation-{split}.csv").exists():
+        for files in (raw / f"openpose-{split}", raw / f"openpose-{split}.zip"):
+            if files.exists():
+                return from_openpose_json(files, indexed(images, split))
+        if images.exists() and len(indexed(images, split)) == 0:
+            return [], np.zeros((0, schema.JOINTS, 2), np.float32), np.zeros((0, schema.JOINTS), np.float32)
+    return from_csv(raw, split)
 
 
 def from_truth(raw: Path, split: str) -> tuple[list[str], np.ndarray, np.ndarray]:
@@ -36,25 +101,41 @@ def from_truth(raw: Path, split: str) -> tuple[list[str], np.ndarray, np.ndarray
         raise UserError(f"{raw}: no truth.parquet: only a rendered data set has an oracle; set keypoints.source")
     table = store.read_table(raw / "truth.parquet", columns=["image_id", "split", "keypoints"])
     table = table.filter(pc.equal(table.column("split"), split))
-    return table.column("image_id").to_pylist(), *pose.batch_arrays(table.column("keypoints"))
+    joints, valid = pose.batch_arrays(table.column("keypoints"))
+    return table.column("image_id").to_pylist(), joints, valid.astype(np.float32)
 
 
-SOURCES = {"annotations": from_annotations, "oracle": from_truth}
+def indexed(images: Path, split: str | None = None) -> pa.Table:
+    """Columns image_id, split, person_id, width of the indexed images (of one split), by image_id."""
+    table = store.read_table(images, columns=["image_id", "split", "person_id", "width"])
+    return table if split is None else table.filter(pc.equal(table.column("split"), split))
 
 
-def table(raw: Path, dataset: str, source: str) -> pa.Table:
-    """All joints as schema.KEYPOINTS, sorted by image_id. Raises UserError for a broken list or a doubled name."""
+def keypoint_columns(joints: np.ndarray, scores: np.ndarray) -> dict[str, pa.Array]:
+    """joints (N, 18, 2), scores (N, 18), 0 where missing -> the two columns of schema.KEYPOINTS."""
+    flat = pa.array(np.ascontiguousarray(scores, dtype=np.float32).reshape(-1))
+    return {
+        "keypoints": pose.to_column(joints, scores > 0),
+        "keypoint_scores": pa.FixedSizeListArray.from_arrays(flat, schema.JOINTS),
+    }
+
+
+def table(raw: Path, images: Path, dataset: str, source: str) -> pa.Table:
+    """The lists' or the renderer's joints as schema.KEYPOINTS, sorted by image_id.
+
+    Raises UserError for a broken list or a doubled name.
+    """
     person_id = datasets.get(dataset).person_id
     splits = []
     for split in datasets.SPLITS:
-        names, joints, valid = SOURCES[source](raw, split)
+        found = from_lists(raw, images, split) if source == "annotations" else from_truth(raw, split)
+        names, joints, scores = found
         columns = {
             "image_id": pa.array(names, pa.string()),
             "split": pa.array([split] * len(names), pa.string()),
             "person_id": pa.array([person_id(name) for name in names], pa.string()),
             "row": pa.array(np.arange(len(names), dtype=np.int32)),
-            "keypoints": pose.to_column(joints, valid),
-            "keypoint_scores": pa.FixedSizeListArray.from_arrays(valid.astype(np.float32).reshape(-1), schema.JOINTS),
+            **keypoint_columns(joints, scores),
             "keypoint_source": pa.array([source] * len(names), pa.string()),
         }
         splits.append(pa.table(columns))
@@ -65,11 +146,54 @@ def table(raw: Path, dataset: str, source: str) -> pa.Table:
     return both
 
 
+def positions(raw: Path, images: pa.Table) -> np.ndarray:
+    """`row` int32 (N,) of images that a detector looked at: the place in the split's list, or else by image_id."""
+    rows = np.zeros(len(images), dtype=np.int32)
+    for split in datasets.SPLITS:
+        here = np.asarray(pc.equal(images.column("split"), split))
+        path = raw / f"annotation-{split}.csv"
+        if path.exists():
+            listed = pa.array(annotations.read_keypoints(path)[0], pa.string())
+            rows[here] = pc.index_in(images.column("image_id").filter(pa.array(here)), listed).to_numpy()
+        else:
+            rows[here] = np.arange(here.sum())
+    return rows
+
+
+def detected(raw: Path, folder: Path, source: str, find: Find, work: Path, made_from: str) -> pa.Table:
+    """The joints that `find` finds in every image of the shards `folder`, as schema.KEYPOINTS, sorted by image_id.
+
+    work: where the joints found so far are kept; made_from: a `resume.stamp` of all that they depend on.
+    """
+
+    def compute(names: Sequence[str]) -> list[dict]:
+        found = [picture[:, :, ::-1] for picture in pictures.read(folder, list(names))]
+        return pa.table(keypoint_columns(*find(found))).to_pylist()
+
+    images = indexed(folder)
+    names = images.column("image_id").to_pylist()
+    rows = list(resume.rows(work, made_from, names, compute, DETECTED, f"keypoints ({source})"))
+    joints = pa.Table.from_pylist(rows, schema=DETECTED)
+    columns = {
+        **{name: images.column(name) for name in ("image_id", "split", "person_id")},
+        "row": pa.array(positions(raw, images)),
+        **{name: joints.column(name) for name in DETECTED.names},
+        "keypoint_source": pa.array([source] * len(names), pa.string()),
+    }
+    return pa.table(columns)
+
+
 def run(dataset: str) -> None:
-    """Write `data/D/keypoints.parquet`. Raises UserError for lists that are missing or broken."""
-    block = params.block(Params, "keypoints", dataset)
-    joints = table(layout.raw(dataset), dataset, block.source)
+    """Write `data/D/keypoints.parquet`. Raises UserError: lists missing or broken, a network that cannot be had."""
+    source = params.block(Params, "keypoints", dataset).source
+    raw, images, work = layout.raw(dataset), layout.images(dataset), layout.work("keypoints", dataset)
+    if source in ("openpose", "topdown"):
+        find, files = detector(source)
+        joints = detected(raw, images, source, find, work, resume.stamp(images, *files, source))
+    else:
+        joints = table(raw, images, dataset, source)
     store.write_table(layout.keypoints(dataset), joints, schema.KEYPOINTS, dataset=dataset)
-    present = pc.sum(pc.list_flatten(joints.column("keypoint_scores"))).as_py() or 0
+    resume.finished(work)
+    present = pc.sum(pc.greater(pc.list_flatten(joints.column("keypoint_scores")), 0)).as_py() or 0
     share = present / max(1, len(joints) * schema.JOINTS)
-    console.say(f"keypoints {dataset}: {len(joints)} rows, {share:.1%} of the joints present")
+    console.say(f"keypoints {dataset}: {len(joints)} rows, {share:.1%} of the joints present ({source})")

@@ -3,13 +3,14 @@
 Training pairs follow the field's rule, applied to the train keypoint list in file order: leave out images that show
 nobody in particular (names starting `-1` or `0000` in Market-1501) and images without both shoulders and both hips,
 group the rest by identity in order of first appearance, and take all ordered pairs within an identity. For Market-1501
-that is the published list of 263,632 pairs, line for line.
+that is the published list of 263,632 pairs, line for line. Where data/D/raw/pairs-train.csv exists, that list is taken.
 
 `val` is cut from it: identities are ranked by the SHA-256 of their id, and the first `val_fraction` of them (at least
 one) are kept out of training. `pair_index` is the position in the whole published list.
 
 `pairs.D.test_list`: `official` takes the first `test_pairs` rows of data/D/raw/pairs-test.csv; `sampled` draws that
-many from the same rule on the test keypoint list, without replacement, by the SHA-256 of seed and names.
+many from the same rule on the test keypoint list, without replacement, by the SHA-256 of seed and names. `test_pairs`
+null takes all there are.
 """
 
 import hashlib
@@ -25,12 +26,14 @@ from pipeline import console, datasets, layout, params, pose, schema, store
 from pipeline.datasets import annotations
 from pipeline.errors import UserError
 
+NO_PAIRS = "a pair needs two images of one person, each with both shoulders and both hips"
+
 
 @dataclass(frozen=True)
 class Params:
     val_fraction: float
     test_list: str
-    test_pairs: int
+    test_pairs: int | None
     seed: int
 
 
@@ -67,7 +70,7 @@ def eligible(keypoints: pa.Table, split: str, junk: tuple[str, ...]) -> pa.Table
     return table.filter(pa.array(valid)).select(["image_id", "person_id"])
 
 
-def published(keypoints: pa.Table, split: str, junk: tuple[str, ...]) -> tuple[list[str], list[str], list[str]]:
+def by_rule(keypoints: pa.Table, split: str, junk: tuple[str, ...]) -> tuple[list[str], list[str], list[str]]:
     """The rule's whole list for one split: person, source and target of every pair."""
     rows = eligible(keypoints, split, junk)
     people = rows.column("person_id").to_pylist()
@@ -76,32 +79,50 @@ def published(keypoints: pa.Table, split: str, junk: tuple[str, ...]) -> tuple[l
     return [people[i] for i in source.tolist()], [ids[i] for i in source.tolist()], [ids[i] for i in target.tolist()]
 
 
+def from_file(path: Path, keypoints: pa.Table) -> list[tuple[str, str]]:
+    """The (source, target) names in a published list. Raises UserError, naming the line, for an unknown name."""
+    pairs = annotations.read_pairs(path)
+    known = set(keypoints.column("image_id").to_pylist())
+    for number, pair in enumerate(pairs, 2):
+        for name in pair:
+            if name not in known:
+                raise UserError(f"{path}: line {number}: {name} is in no keypoint list; lists of two data sets?")
+    return pairs
+
+
+def training_pairs(keypoints: pa.Table, raw: Path, junk: tuple[str, ...]) -> tuple[list[str], list[str], list[str]]:
+    """Person, source and target of every training pair, `val` included: as published, or else by the rule."""
+    if not (raw / "pairs-train.csv").exists():
+        return by_rule(keypoints, "train", junk)
+    pairs = from_file(raw / "pairs-train.csv", keypoints)
+    names = (keypoints.column(name).to_pylist() for name in ("image_id", "person_id"))
+    person = dict(zip(*names, strict=True))
+    return [person[source] for source, _ in pairs], [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+
+
 def held_out(people: Sequence[str], fraction: float) -> set[str]:
     """The people whose pairs are `val`: the first max(1, round(fraction x number)) by the SHA-256 of their id."""
     ranked = sorted(set(people), key=lambda person: hashlib.sha256(person.encode()).digest())
     return set(ranked[: max(1, round(fraction * len(ranked)))])
 
 
-def sample(pairs: list[tuple[str, str]], count: int, seed: int) -> list[tuple[str, str]]:
-    """`count` of the pairs without replacement, in the order of SHA-256("seed:source:target")."""
+def sample(pairs: list[tuple[str, str]], count: int | None, seed: int) -> list[tuple[str, str]]:
+    """`count` (None: all) of the pairs without replacement, in the order of SHA-256("seed:source:target")."""
     return sorted(pairs, key=lambda pair: hashlib.sha256(f"{seed}:{pair[0]}:{pair[1]}".encode()).digest())[:count]
 
 
 def test_pairs(keypoints: pa.Table, raw: Path, junk: tuple[str, ...], block: Params, dataset: str) -> list:
-    """The (source, target) names to test on. Raises UserError if there are fewer than asked for."""
+    """The (source, target) names to test on. Raises UserError if there is none, or fewer than asked for."""
     if block.test_list == "official":
-        pairs, origin = annotations.read_pairs(raw / "pairs-test.csv"), raw / "pairs-test.csv"
-        known = set(keypoints.column("image_id").to_pylist())
-        for number, pair in enumerate(pairs, 2):
-            for name in pair:
-                if name not in known:
-                    raise UserError(f"{origin}: line {number}: {name} is in no keypoint list; lists of two data sets?")
-        chosen = pairs[: block.test_pairs]
+        origin = raw / "pairs-test.csv"
+        chosen = from_file(origin, keypoints)[: block.test_pairs]
     else:
-        _, source, target = published(keypoints, "test", junk)
-        pairs, origin = list(zip(source, target, strict=True)), "the test keypoint list"
-        chosen = sample(pairs, block.test_pairs, block.seed)
-    if len(chosen) < block.test_pairs:
+        _, source, target = by_rule(keypoints, "test", junk)
+        origin = "the test keypoint list"
+        chosen = sample(list(zip(source, target, strict=True)), block.test_pairs, block.seed)
+    if not chosen:
+        raise UserError(f"{dataset}: no test pair at all from {origin}; {NO_PAIRS}")
+    if block.test_pairs is not None and len(chosen) < block.test_pairs:
         raise UserError(
             f"{origin} gives {len(chosen)} pairs, pairs.{dataset}.test_pairs in {layout.PARAMS} asks for"
             f" {block.test_pairs}; lower it"
@@ -112,7 +133,9 @@ def test_pairs(keypoints: pa.Table, raw: Path, junk: tuple[str, ...], block: Par
 def table(keypoints: pa.Table, raw: Path, dataset: str, block: Params) -> pa.Table:
     """All pairs as schema.PAIRS: the published training list with `val` marked, then the test list."""
     junk = datasets.get(dataset).JUNK
-    people, source, target = published(keypoints, "train", junk)
+    people, source, target = training_pairs(keypoints, raw, junk)
+    if not people:
+        raise UserError(f"{dataset}: no training pair at all; {NO_PAIRS}")
     val = held_out(people, block.val_fraction)
     if len(set(people)) <= len(val):
         raise UserError(f"{dataset}: {len(set(people))} people in the training pairs; val leaves none to train on")

@@ -26,6 +26,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pipeline import layout, params, pose, schema, store
 from pipeline.atomic import atomic_file
 from pipeline.console import say
+from pipeline.datasets import title as dataset_title
 from pipeline.errors import UserError
 
 # Short forms for the sentence at the top. These marks make a number a demonstration rather than a result.
@@ -127,7 +128,7 @@ def paper_tables(name: str, title: str, legend: dict[str, dict], run: list[str])
         parts.append(
             {
                 "id": f"{name}-{dataset}",
-                "title": f"{title}, {_title(dataset)}",
+                "title": f"{title}, {dataset_title(dataset)}",
                 "columns": [{"name": column, "higher": higher[column]} for column in columns],
                 "rows": list(rows.values()),
                 "notes": [line["note"] for line in said if (line["table"], line["dataset"]) == (name, dataset)],
@@ -348,10 +349,6 @@ def worst_pairs(dataset: str, variant: str, step: int) -> dict | None:
 # ---- the page
 
 
-def _title(dataset: str) -> str:
-    return {"market1501": "Market-1501", "deepfashion": "DeepFashion", "synthetic": "Synthetic"}.get(dataset, dataset)
-
-
 def _sha256(path: Path) -> str:
     if not path.exists():
         raise UserError(f"{path}: not there; run the stage that writes it (snakemake --cores all)")
@@ -371,7 +368,7 @@ def overview(scores: list[dict[str, str]], legend: dict[str, dict]) -> list[dict
     for score in scores:
         key = (score["dataset"], score["variant"])
         row = rows.setdefault(
-            key, {"dataset": _title(key[0]), "variant": key[1], "steps": set(), "pairs": {}, "marks": set()}
+            key, {"dataset": dataset_title(key[0]), "variant": key[1], "steps": set(), "pairs": {}, "marks": set()}
         )
         row["steps"].add(int(score["step"]))
         row["marks"] |= set(score["marks"].split())
@@ -394,7 +391,7 @@ def warning(scores: list[dict[str, str]]) -> dict | None:
     if not reasons:
         return None
     listed = reasons[0] if len(reasons) == 1 else ", ".join(reasons[:-1]) + " and " + reasons[-1]
-    return {"datasets": [_title(dataset) for dataset, own in found.items() if own], "reasons": listed}
+    return {"datasets": [dataset_title(dataset) for dataset, own in found.items() if own], "reasons": listed}
 
 
 def pckh(scores: list[dict[str, str]]) -> list[dict]:
@@ -404,7 +401,7 @@ def pckh(scores: list[dict[str, str]]) -> list[dict]:
         if row["metric"].startswith("pckh") and row["split"] == "test" and row["chosen"] == "yes" and row["value"]:
             numbers = {key: float(row[key]) if row[key] else None for key in ("value", "low", "high", "ceiling")}
             share = numbers["value"] / numbers["ceiling"] if numbers["ceiling"] else None
-            rows.append(row | numbers | {"dataset": _title(row["dataset"]), "share": share})
+            rows.append(row | numbers | {"dataset": dataset_title(row["dataset"]), "share": share})
     return rows
 
 
@@ -439,7 +436,7 @@ def page(block: Params) -> str:
         parts.append(
             {
                 "name": dataset,
-                "title": _title(dataset),
+                "title": dataset_title(dataset),
                 "marks": marks,
                 "curves": curves(own, trained, floors),
                 "gallery": gallery(dataset, trained, block.grid_rows),

@@ -24,6 +24,7 @@ from pathlib import Path
 from pipeline import layout, params, schema, store
 from pipeline.atomic import atomic_directory
 from pipeline.console import say
+from pipeline.datasets import title as dataset_title
 from pipeline.errors import UserError
 
 
@@ -54,12 +55,13 @@ MARKS = {
     ),
     "settings": Mark("∗", r"\textasteriskcentered", "another batch size or learning rate than the paper's"),
     "width": Mark("¶", r"\textparagraph", "narrower network than the paper's"),
-    "data": Mark("※", r"\textreferencemark", "not the paper's data set"),
+    "data": Mark(
+        "※", r"\textreferencemark", "not the paper's data set, a part of it, or joints other than the published"
+    ),
     "pairs": Mark("‖", r"\textbardbl", "scored on fewer test pairs than the published list has"),
     "unverified": Mark("?", "?", "published number not checked against the paper"),
 }
 
-TITLES = {"market1501": "Market-1501", "deepfashion": "DeepFashion", "synthetic": "Synthetic"}
 ROWS = {"copy_source": "Copy of the source", "mean_image": "Mean training image", "spig": "SPIG, this run"}
 
 
@@ -129,10 +131,6 @@ class Cell:
     marks: str  # names of MARKS, separated by spaces
     difference: str  # ours minus the paper's, between equal protocols only
     source: str
-
-
-def _title(dataset: str) -> str:
-    return TITLES.get(dataset, dataset)
 
 
 def read_published(path: Path = layout.PUBLISHED) -> list[dict[str, str]]:
@@ -218,7 +216,7 @@ def _published_cells(published: list[dict], table: str, paper_table: str, datase
     """
     cells = []
     for row in published:
-        if (row["paper"], row["table"], row["dataset"]) != ("SPIG", paper_table, _title(dataset)):
+        if (row["paper"], row["table"], row["dataset"]) != ("SPIG", paper_table, dataset_title(dataset)):
             continue
         cell = _empty(table, dataset, row[name].replace("(Ours)", "(the paper's)"), "published", "", row["metric"])
         marks = "" if row["verified"] == "yes" else "unverified"
@@ -466,7 +464,7 @@ def _write_paper_table(folder: Path, cells: list[Cell], said: dict[str, list[str
     parts = []
     for dataset in dict.fromkeys(cell.dataset for cell in cells):
         own = [cell for cell in cells if cell.dataset == dataset]
-        title = f"{TABLE_TITLES[name]}, {_title(dataset)}"
+        title = f"{TABLE_TITLES[name]}, {dataset_title(dataset)}"
         parts.append(_titled(title, *_grid(own), said[dataset], _marks_in(own, runs)))
     _write_text(folder, name, parts)
 

@@ -32,6 +32,7 @@ from pipeline.errors import UserError
 
 PUBLISHED_FEATURES = "vgg19"  # what every paper here uses
 MARKS = ("weights", "steps", "settings", "width", "data")
+PUBLISHED_SETS = ("market1501", "deepfashion")
 FALLBACK = "market1501"  # whose published values stand in for a data set that no paper used
 
 
@@ -84,7 +85,7 @@ def resolve(block: Params, phase: Phase, dataset: str) -> tuple[Params, Phase]:
 
 
 def marks(block: Params, phase: Phase, dataset: str, source: FeatureSource | None) -> list[str]:
-    """How a resolved run differs from the paper's: names of MARKS."""
+    """How the settings of a resolved run differ from the paper's: names of MARKS."""
     paper, found = published(phase, dataset), []
     if source is not None and (source.provenance == "seeded" or source.net.net != PUBLISHED_FEATURES):
         found.append("weights")
@@ -94,11 +95,15 @@ def marks(block: Params, phase: Phase, dataset: str, source: FeatureSource | Non
         found.append("settings")
     if block.width != 1:
         found.append("width")
-    return found + data_marks(dataset)
+    return found
 
 
 def data_marks(dataset: str) -> list[str]:
-    return ["data"] if dataset == "synthetic" else []
+    """["data"] unless the images are all those of a data set that the papers use, and the joints are the published."""
+    images = pq.read_schema(store.parts(layout.images(dataset))[0]).metadata or {}
+    joints = pq.ParquetFile(layout.keypoints(dataset)).read_row_group(0, columns=["keypoint_source"])
+    published = joints["keypoint_source"][0].as_py() == "annotations"
+    return [] if dataset in PUBLISHED_SETS and b"partial" not in images and published else ["data"]
 
 
 def load_features(block: Params, wanted_by: str) -> FeatureSource:
@@ -169,7 +174,7 @@ def fit(
     objective = entry.objective(network, data.height, data.width, block.width, phase.weights)
 
     taken_over = {mark for _, inherited in started.values() for mark in inherited}
-    own = marks(block, entry.phase, dataset, source)
+    own = [*marks(block, entry.phase, dataset, source), *data_marks(dataset)]
     settings = {
         key: value for key, value in asdict(block).items() if key not in ("device", "features", "missing_weights")
     }

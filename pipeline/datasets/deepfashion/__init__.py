@@ -1,0 +1,380 @@
+"""DeepFashion In-shop Clothes Retrieval (Liu et al., CVPR 2016): 52,712 photographs, in the form that PATN gave them.
+
+PATN's lists decide which image is in which split (48,674 train, 4,038 test), name it by its path without the separators
+(`published_name`), and give 8,570 test pairs. Three forms of the images are in use, and results differ between them:
+
+canvas256   `img.zip` as it is: 256 x 256, the photograph in the middle, bands at its sides (Def-GAN, SPT, SPGNet)
+crop176     its columns 40 to 215: 256 x 176 (PATN and who follows). Cropped without loss, where PATN saved JPEGs anew
+squash256   `img_highres.zip` (750 x 1101) squeezed to 256 x 256 (GFLA, SPIG): Pillow's bicubic filter, which GFLA's
+            author names for the images it is scored against; stored without loss
+
+A joint at x on the canvas is at x - 40 on the crop, which may be outside (-31 to 205 in the test list), and squashed at
+(x - 40) 256 / 176, as GFLA has it, though the photograph is 174.4 pixels wide on the canvas, not 176.
+
+An identity (`person_id`) is one outfit, the name without the view: `fashionMENDenimid0000008001`. All ordered pairs of
+an outfit's images with both shoulders and both hips, in the order of the keypoint list, shuffled by
+numpy.random.RandomState(0).permutation, are PATN's 8,570 test pairs, line for line.
+
+A set with images missing is refused unless `allow_partial`; then every list is cut to what is there. With no training
+image at all, some of the test outfits stand in (`borrowed`), so that what is there trains and scores.
+"""
+
+import hashlib
+import os
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+from pipeline import archive, console, download, layout
+from pipeline.datasets import SPLITS, annotations
+from pipeline.errors import UserError
+
+JUNK = ()  # photographs of clothes alone have no joints, which keeps them out of the pairs
+TERMS = "for non-commercial research only, not to be redistributed"
+IMAGES_FROM = "https://mmlab.ie.cuhk.edu.hk/projects/DeepFashion/InShopRetrieval.html"
+DRIVE = "https://drive.google.com/drive/folders/0B7EVK8r0v71pYkd5TzBiclMzR00"
+LISTS_FROM = "https://github.com/tengteng95/Pose-Transfer"
+CANVAS = 256  # height of every form; height and width of the images in img.zip
+LEFT, CROP = 40, 176  # the columns of the canvas that PATN keeps
+
+
+@dataclass(frozen=True)
+class Form:
+    """One of the three forms. A joint's x on it is (x on the canvas - left) scale."""
+
+    images: str  # key of the fetch block
+    width: int
+    left: int = 0
+    scale: float = 1.0
+
+
+FORMS = {
+    "canvas256": Form("img", CANVAS),
+    "crop176": Form("img", CROP, LEFT),
+    "squash256": Form("img_highres", CANVAS, LEFT, CANVAS / CROP),
+}
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Block `fetch.deepfashion`: the form, where each file may come from, and its digest if it is known."""
+
+    protocol: str  # a key of FORMS
+    allow_partial: bool
+    train_share: float  # of the test outfits, where no training image is there
+    password_env: str  # environment variable that holds the archive's password
+    content_sha256: str | None  # of the lines "<sha256 of an image's file>  <listed name>\n", names sorted bytewise
+    img: dict
+    img_highres: dict
+    train_list: dict
+    test_list: dict
+    annotation_width: int  # of the canvas that the keypoint lists count x on: 256 or 176
+    annotation_train: dict
+    annotation_test: dict
+    pairs_train: dict
+    pairs_test: dict
+
+
+_LISTS = ("train_list", "test_list", "annotation_train", "annotation_test", "pairs_train", "pairs_test")
+_OPTIONAL = ("annotation_train", "annotation_test", "pairs_train")
+
+
+def person_id(name: str) -> str:
+    """`fashionWOMENDressesid0000000202_1front.jpg` -> `fashionWOMENDressesid0000000202`: one outfit."""
+    return name.rpartition("_")[0]
+
+
+def published_name(path: str) -> str | None:
+    """`img/WOMEN/Dresses/id_00000002/02_1_front.jpg` -> `fashionWOMENDressesid0000000202_1front.jpg`.
+
+    Only the last four parts count. Underscores go from the item and, but for the first, from the view; a category keeps
+    its own (`Tees_Tanks`). None if there are fewer than four parts.
+    """
+    parts = PurePosixPath(path.replace("\\", "/")).with_suffix(".jpg").parts[-4:]
+    if len(parts) < 4:
+        return None
+    gender, category, item, view = parts
+    outfit, _, rest = view.partition("_")
+    return f"fashion{gender}{category}{item.replace('_', '')}{outfit}_{rest.replace('_', '')}"
+
+
+def fetch(block: Fetch, raw: Path, dataset: str = "deepfashion") -> dict:
+    """Gather, check and normalise everything into `raw`; return what goes into `source.json`.
+
+    Raises UserError: nothing to get it from (saying where to ask for it), a wrong digest or password, images that are
+    missing or not of the form's kind.
+    """
+    form = FORMS[block.protocol]
+    found, missing = {}, {}
+    for key in (form.images, *_LISTS):
+        try:
+            found[key] = download.obtain(getattr(block, key), f"fetch.{dataset}.{key}")
+        except download.Unavailable as reason:
+            missing[key] = str(reason)
+    if not missing.keys() <= set(_OPTIONAL):
+        raise UserError(_how_to_get(block, dataset, form.images, missing))
+    listed = {split: _names(found[f"{split}_list"]) for split in SPLITS}
+    source = found[form.images]
+    password = os.environ.get(block.password_env, "").encode()
+    with archive.reading(source, password) as content:
+        if content.encrypted and not password:
+            raise UserError(
+                f"{source}: encrypted; put its password into the environment variable {block.password_env}, or unpack"
+                f" it and give the folder as fetch.{dataset}.{form.images}.path"
+            )
+        if content.encrypted:
+            console.say(f"{dataset}: decrypting at about 2 MB a second; to unpack it first is faster")
+        members = _members(content.names, {*listed["train"], *listed["test"]}, form.images)
+        splits, partial = _splits(listed, members, block, f"fetch.{dataset}", source)
+        digest = _repack(content, members, splits, raw / "images.zip", block, dataset, source)
+    counts = {split: sum(one == split for one in splits.values()) for split in SPLITS}
+    kept = _write_keypoints(found, splits, raw, block, bool(partial))
+    pairs = _write_pairs(found, splits, raw, bool(partial))
+    if partial:
+        partial["pairs"] = pairs
+        console.say(f"{dataset} is partial: {_described(partial, counts)}")
+    for split in SPLITS:
+        if split not in kept:
+            console.say(
+                f"{dataset}: no keypoint list for {split}: set keypoints.{dataset}.source in {layout.PARAMS} to"
+                f" openpose, or get PATN's ({LISTS_FROM}) and give it as fetch.{dataset}.annotation_{split}.path"
+            )
+    return {
+        "dataset": "DeepFashion In-shop",
+        "protocol": block.protocol,
+        "terms": TERMS,
+        "homepage": IMAGES_FROM,
+        "keypoints_and_pairs": LISTS_FROM,
+        "height": CANVAS,
+        "width": form.width,
+        "images": {split: {"count": counts[split]} for split in SPLITS},
+        "content_sha256": digest,
+        "files": {key: download.sha256_of(found[key]) for key in _LISTS if key in found},
+    } | ({"partial": partial} if partial else {})
+
+
+def _how_to_get(block: Fetch, dataset: str, images: str, missing: dict[str, str]) -> str:
+    reasons = "; ".join(dict.fromkeys(missing.values()))
+    message = f"{dataset}: cannot get {', '.join(missing)} ({reasons})."
+    if images in missing:
+        message += (
+            f" Ask for the images at {IMAGES_FROM} (In-shop; {TERMS}): sign the research agreement, take the archive"
+            f" from {DRIVE}, put the password that the owners send into the environment variable {block.password_env},"
+            f" and give the archive or its unpacked folder as fetch.{dataset}.{images}.path in {layout.PARAMS}, or put"
+            f" it at ${download.MIRROR}/{getattr(block, images)['file']}."
+        )
+    lists = [getattr(block, key)["file"] for key in missing if key in _LISTS]
+    if lists:
+        message += (
+            f" The lists come with PATN ({LISTS_FROM}; for research only): give each as fetch.{dataset}.<list>.path, or"
+            f" put {', '.join(lists)} into ${download.MIRROR}"
+        )
+        spare = [key for key in missing if key in _OPTIONAL]
+        message += f" ({', '.join(spare)} may stay away: docs/data.md)." if spare else "."
+    return message
+
+
+def _names(path: Path) -> list[str]:
+    """The names in an image list, a line each. Raises UserError for a name that occurs twice or is no such name."""
+    names = path.read_text(encoding="utf-8", errors="replace").split()
+    if not names or len(set(names)) < len(names) or not all(name.endswith(".jpg") for name in names):
+        raise UserError(
+            f"{path}: not a list of different .jpg names, one a line; is this PATN's train.lst or test.lst?"
+        )
+    return names
+
+
+def _members(names: Sequence[str], listed: Collection[str], folder: str) -> dict[str, str]:
+    """Listed name -> member, wherever in the archive it lies, by its In-shop path or already under its listed name.
+
+    Where img/ and img_highres/ lie side by side, `folder` says which of the two is wanted.
+    """
+    candidates: dict[str, list[str]] = {}
+    for member in names:
+        path = PurePosixPath(member.replace("\\", "/"))
+        if path.suffix.lower() not in (".jpg", ".jpeg", ".png") or path.name.startswith("."):
+            continue
+        for name in (path.with_suffix(".jpg").name, published_name(member)):
+            if name in listed:
+                candidates.setdefault(name, []).append(member)
+    members = {}
+    for name, several in candidates.items():
+        if len(several) > 1:
+            several = [member for member in several if folder in PurePosixPath(member).parts] or several
+        if len(several) > 1:
+            raise UserError(f"two members for {name}: {several[0]} and {several[1]}")
+        members[name] = several[0]
+    return members
+
+
+def _splits(
+    listed: dict[str, list[str]], members: Collection[str], block: Fetch, key: str, source: Path
+) -> tuple[dict[str, str], dict]:
+    """Listed name -> split of every image that is there, and what is partial about it (empty if nothing is)."""
+    splits = {name: split for split in SPLITS for name in listed[split] if name in members}
+    if not splits:
+        raise UserError(f"{source}: none of the listed images is in it; is this DeepFashion In-shop (img/WOMEN/...)?")
+    absent = {split: [name for name in listed[split] if name not in members] for split in SPLITS}
+    if not any(absent.values()):
+        return splits, {}
+    if not block.allow_partial:
+        counts = ", ".join(f"{len(absent[split])} of {len(listed[split])} {split}" for split in SPLITS)
+        first = next(name for names in absent.values() for name in names)
+        raise UserError(
+            f"{source}: {counts} images are missing (such as {first}); {key}.allow_partial: true takes the rest"
+        )
+    partial = {
+        "listed": {split: len(listed[split]) for split in SPLITS},
+        "present": {split: len(listed[split]) - len(absent[split]) for split in SPLITS},
+    }
+    if not partial["present"]["train"]:
+        stand_in = borrowed(list(splits), block.train_share)
+        splits = {name: "train" if name in stand_in else "test" for name in splits}
+        partial["train_share"] = block.train_share
+    return splits, partial
+
+
+def borrowed(names: Sequence[str], share: float) -> set[str]:
+    """The images that stand in for a training split: those of the first round(share x number) items (at least one, not
+    all) by the SHA-256 of their name. An item's outfits stay together, so no garment is on both sides.
+    """
+    item = {name: person_id(name)[:-2] for name in names}
+    ranked = sorted(set(item.values()), key=lambda one: hashlib.sha256(one.encode()).digest())
+    chosen = set(ranked[: max(1, min(round(share * len(ranked)), len(ranked) - 1))])
+    return {name for name in names if item[name] in chosen}
+
+
+def _described(partial: dict, counts: dict[str, int]) -> str:
+    there = ", ".join(f"{partial['present'][split]} of {partial['listed'][split]} {split}" for split in SPLITS)
+    text = f"{there} images are there"
+    if "train_share" in partial:
+        text += (
+            f"; {counts['train']} of the test images stand in for the training split, {counts['test']} stay test images"
+        )
+    kept = ", ".join(f"{of['kept']} of {of['published']} {split} pairs" for split, of in partial["pairs"].items())
+    return f"{text}; kept {kept}. Scores on it compare with nothing published"
+
+
+def convert(data: bytes, protocol: str) -> tuple[bytes, tuple[int, int] | None]:
+    """An image's file in one of FORMS: (bytes to store, (height, width) as received or None if it does not decode).
+
+    canvas256 keeps the bytes. An image that the form does not take stays as it is too: `index` rejects it by its size.
+    """
+    try:
+        with Image.open(BytesIO(data)) as image:
+            width, height = image.size
+            if protocol == "crop176" and (height, width) == (CANVAS, CANVAS):
+                data = _png(image.convert("RGB").crop((LEFT, 0, LEFT + CROP, CANVAS)))
+            elif protocol == "squash256" and _takes(protocol, (height, width)):
+                data = _png(image.convert("RGB").resize((CANVAS, CANVAS), Image.Resampling.BICUBIC))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return data, None
+    return data, (height, width)
+
+
+def _takes(protocol: str, size: tuple[int, int]) -> bool:
+    """Whether the form is made from images of this size: 256 x 256, or the shape of 750 x 1101 within 3 %."""
+    if protocol == "squash256":
+        return abs(size[1] * 1101 / (size[0] * 750) - 1) < 0.03
+    return size == (CANVAS, CANVAS)
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = BytesIO()
+    image.save(buffer, "PNG", compress_level=3)
+    return buffer.getvalue()
+
+
+def _repack(
+    content, members: dict[str, str], splits: dict[str, str], target: Path, block: Fetch, dataset: str, source: Path
+) -> str:
+    """Write the images in sorted order to the zip `target`; return the digest of their files as received."""
+    ordered = sorted(splits, key=lambda name: f"{splits[name]}/{name}".encode())
+    digests: dict[str, str] = {}
+    sizes: dict[tuple[int, int] | None, int] = {}
+
+    def images(advance) -> Iterator[tuple[str, bytes]]:
+        converted = archive.converted(
+            content, [members[name] for name in ordered], lambda d: convert(d, block.protocol)
+        )
+        for name, (received, (stored, size)) in zip(ordered, converted, strict=True):
+            digests[name] = hashlib.sha256(received).hexdigest()
+            sizes[size] = sizes.get(size, 0) + 1
+            yield f"{splits[name]}/{name}", stored
+            advance()
+
+    with console.progress("images", len(ordered)) as advance:
+        archive.write(target, images(advance))
+    squeezed_twice = block.protocol == "squash256" and (CANVAS, CANVAS) in sizes  # the other archive's among them
+    if squeezed_twice or not any(size and _takes(block.protocol, size) for size in sizes):
+        size = (CANVAS, CANVAS) if squeezed_twice else max(sizes, key=sizes.__getitem__)
+        wanted = "750 x 1101 (img_highres.zip)" if block.protocol == "squash256" else "256 x 256 (img.zip)"
+        shown = f"{size[1]} x {size[0]}" if size else "not readable"
+        raise UserError(
+            f"{source}: its images are {shown}; fetch.{dataset}.protocol {block.protocol} is made from {wanted}"
+        )
+    lines = "".join(f"{digests[name]}  {name}\n" for name in sorted(digests, key=str.encode))
+    digest = hashlib.sha256(lines.encode()).hexdigest()
+    if block.content_sha256 and not digest.startswith(block.content_sha256):
+        raise UserError(
+            f"{source}: its {len(digests)} listed images have content digest {digest}, fetch.{dataset}.content_sha256"
+            f" says {block.content_sha256}; images missing or changed"
+        )
+    return digest
+
+
+def _write_keypoints(found: dict, splits: dict[str, str], raw: Path, block: Fetch, partial: bool) -> list[str]:
+    """Write `annotation-SPLIT.csv` on the form's canvas for every split that has one; return those splits.
+
+    A whole list on its own canvas is copied byte for byte.
+    """
+    lists = [key for key in ("annotation_train", "annotation_test") if key in found]
+    form = FORMS[block.protocol]
+    same_canvas = (form.left, form.scale) == ((0, 1.0) if block.annotation_width == CANVAS else (LEFT, 1.0))
+    if same_canvas and not partial:
+        for key in lists:
+            download.place(found[key], raw / f"{key.replace('_', '-')}.csv")
+        return [key.removeprefix("annotation_") for key in lists]
+    if not lists:
+        return []
+    parts = [annotations.read_keypoints(found[key]) for key in lists]
+    names = [name for part in parts for name in part[0]]
+    joints, valid = (np.concatenate([part[i] for part in parts]) for i in (1, 2))
+    on_canvas = joints[:, :, 0] + (0 if block.annotation_width == CANVAS else LEFT)
+    joints[:, :, 0] = (on_canvas - form.left) * form.scale
+    written = []
+    for split in SPLITS:
+        rows = [row for row, name in enumerate(names) if splits.get(name) == split]
+        if rows:
+            lines = annotations.keypoint_lines(
+                [names[row] for row in rows], joints[rows], valid[rows], decimals=0 if form.scale == 1 else 3
+            )
+            (raw / f"annotation-{split}.csv").write_text("".join(lines), encoding="utf-8", newline="\n")
+            written.append(split)
+    return written
+
+
+def _write_pairs(found: dict, splits: dict[str, str], raw: Path, partial: bool) -> dict[str, dict[str, int]]:
+    """Write `pairs-SPLIT.csv`, without the pairs that lack an image; return {split: {published, kept}}."""
+    counts = {}
+    for split in SPLITS:
+        if f"pairs_{split}" not in found:
+            continue
+        target = raw / f"pairs-{split}.csv"
+        pairs = annotations.read_pairs(found[f"pairs_{split}"])
+        kept = [pair for pair in pairs if splits.get(pair[0]) == splits.get(pair[1]) == split]
+        counts[split] = {"published": len(pairs), "kept": len(kept)}
+        if not kept and split == "train":
+            continue  # others stand in for the training images: their pairs come by the rule
+        if partial:
+            target.write_text("".join(annotations.pair_lines(kept)), encoding="utf-8", newline="\n")
+        elif len(kept) < len(pairs):
+            other = next(pair for pair in pairs if not splits.get(pair[0]) == splits.get(pair[1]) == split)
+            raise UserError(f"{found[f'pairs_{split}']}: {other[0]},{other[1]} are not both in the {split} list")
+        else:
+            download.place(found[f"pairs_{split}"], target)
+    return counts

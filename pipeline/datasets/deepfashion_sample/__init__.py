@@ -1,0 +1,16 @@
+"""A few of DeepFashion's photographs: everything as in `deepfashion`, which says what becomes of a partial set.
+
+A data set of its own, so that its numbers never stand under the name of the whole one.
+"""
+
+from pathlib import Path
+
+from pipeline.datasets import deepfashion
+from pipeline.datasets.deepfashion import JUNK, Fetch, person_id
+
+__all__ = ["JUNK", "Fetch", "fetch", "person_id"]
+
+
+def fetch(block: Fetch, raw: Path) -> dict:
+    """See `deepfashion.fetch`."""
+    return deepfashion.fetch(block, raw, "deepfashion_sample")

@@ -1,0 +1,172 @@
+"""Find a stand-in target parsing for every training image (SPT's pseudo labels): data/D/pseudo_labels/part-*.parquet.
+
+Training on single images has no parsing of the person in another pose. SPT takes another training image's: the one
+whose parsing is most like the source's after each of ten body parts is moved onto it (pipeline/part_search.py has the
+equation). Reads keypoints.parquet and parsing/, so set `parsing.D.source` to anything but none. One row a training
+image:
+
+  image_id       the source
+  pseudo_id      whose parsing stands in; null where the source lacks a shoulder or a hip, or no candidate is left
+  cost           the equation's sum: 2 for each pixel of a part whose label differs, 1 where only one of the two has any
+  pose_distance  mean distance of the joints seen in both, in torso lengths of the source
+
+Candidates are training images with shoulders and hips, without those that show nobody in particular. `pseudo_labels.D`:
+
+  rule               equation: the lowest cost, as published; it favours small people who show few parts.
+                     balanced: the lowest cost a pixel of the candidate's parts, if it shows all parts that the source
+                     shows
+  exclude_below      poses nearer than this are left out (torso lengths; not published)
+  min_shared_joints  candidates with fewer joints in common are left out
+  rerank             how many of the approximate ranking are compared exactly
+  frame              cells along each side of a part in the approximate ranking
+  device             auto, cpu, cuda or cuda:N for the ranking: the same output from all of them
+"""
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import (
+    body_parts,
+    console,
+    datasets,
+    device_data,
+    labels,
+    layout,
+    params,
+    part_search,
+    pose,
+    resume,
+    schema,
+    store,
+)
+from pipeline.errors import UserError
+
+CHUNK = 1024  # sources at a time: all candidates' features are made once for each chunk
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Params:
+    rule: str
+    rerank: int
+    exclude_below: float
+    min_shared_joints: int
+    frame: int
+    device: str
+
+
+def load(keypoints: pa.Table, parsing: Path, file: BinaryIO) -> tuple[list[str], part_search.People]:
+    """Ids and poses of the training images that have a parsing, sorted by id; their label maps go to the empty `file`.
+
+    keypoints: columns image_id, split, keypoints. Memory holds the poses alone. Raises UserError without any.
+    """
+    keypoints = keypoints.filter(pc.equal(keypoints.column("split"), "train"))
+    joints, valid = pose.batch_arrays(keypoints.column("keypoints"))
+    row_of = {name: row for row, name in enumerate(keypoints.column("image_id").to_pylist())}
+    names, rows, sizes, areas = [], [], [], []
+    for some in _batches_of_one_size(parsing, row_of):
+        maps = labels.to_spt10(np.stack([one for _, one in some]))
+        here = [row_of[name] for name, _ in some]
+        codes, area = part_search.encode(maps, joints[here], valid[here])
+        file.write(codes.tobytes())
+        names += [name for name, _ in some]
+        rows += here
+        sizes += [maps.shape[1:]] * len(some)
+        areas.append(area)
+    if not names:
+        raise UserError(f"{parsing}: no parsing of a training image; set parsing.source and run parsing and this again")
+    file.flush()
+    height, width = np.array(sizes, np.int64).T
+    codes = np.memmap(file, np.uint16, "r")
+    offset = np.cumsum(height * width) - height * width
+    return names, part_search.People(joints[rows], valid[rows], codes, offset, height, width, np.concatenate(areas))
+
+
+def _batches_of_one_size(parsing: Path, wanted: dict[str, int]) -> Iterator[list[tuple[str, np.ndarray]]]:
+    """(image_id, LIP-20 ids uint8 (H, W)) of wanted images in order, in lists of at most _BATCH and one size."""
+    some: list[tuple[str, np.ndarray]] = []
+    for row in store.iter_rows(parsing, columns=["image_id", "parsing"]):
+        if row["image_id"] not in wanted:
+            continue
+        one = cv2.imdecode(np.frombuffer(row["parsing"]["bytes"], np.uint8), cv2.IMREAD_UNCHANGED)
+        if one is None or one.ndim != 2 or one.dtype != np.uint8:
+            raise UserError(f"{parsing}: the parsing of {row['image_id']} is no 8-bit label map; run parsing again")
+        if some and (len(some) == _BATCH or some[0][1].shape != one.shape):
+            yield some
+            some = []
+        some.append((row["image_id"], one))
+    if some:
+        yield some
+
+
+def candidates(names: list[str], people: part_search.People, junk: tuple[str, ...], block: Params) -> part_search.Index:
+    """All candidates, ready to be ranked. Raises UserError if there is none."""
+    admitted = body_parts.usable(people.joints, people.valid)
+    if junk:
+        admitted &= [not name.startswith(junk) for name in names]
+    found = np.flatnonzero(admitted)
+    if not len(found):
+        raise UserError("no training image shows both shoulders and both hips: no pseudo labels; look at the keypoints")
+    return part_search.index(people, found, block.frame, device_data.device(block.device))
+
+
+def rows(names: list[str], index: part_search.Index, block: Params, some: np.ndarray) -> list[dict]:
+    """Rows of schema.PSEUDO_LABELS for the sources at positions `some` (int64)."""
+    some = np.asarray(some)
+    people = index.people
+    usable = body_parts.usable(people.joints[some], people.valid[some])
+    chosen, cost, distance = np.full(len(some), -1), np.zeros(len(some)), np.zeros(len(some))
+    chosen[usable], cost[usable], distance[usable] = part_search.search(
+        index, some[usable], block.rerank, block.exclude_below, block.min_shared_joints, block.rule
+    )
+    return [
+        {
+            "image_id": names[source],
+            "pseudo_id": names[other] if other >= 0 else None,
+            "cost": float(paid) if other >= 0 else None,
+            "pose_distance": float(away) if other >= 0 else None,
+        }
+        for source, other, paid, away in zip(some, chosen, cost, distance, strict=True)
+    ]
+
+
+def write(dataset: str, block: Params) -> None:
+    """Write `data/D/pseudo_labels/`. Raises UserError: no parsing, no usable pose, no such device."""
+    keypoints, parsing = layout.keypoints(dataset), layout.parsing(dataset)
+    settings = {key: value for key, value in asdict(block).items() if key != "device"}
+    work = layout.work("pseudo_labels", dataset)
+    work.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=work.parent) as file:  # label maps: on disk, gone with the process
+        table = store.read_table(keypoints, columns=["image_id", "split", "keypoints"])
+        names, people = load(table, parsing, file)
+        index = candidates(names, people, datasets.get(dataset).JUNK, block)
+        found = resume.rows(
+            work,
+            resume.stamp(keypoints, parsing, settings),
+            range(len(names)),
+            lambda some: rows(names, index, block, some),
+            schema.PSEUDO_LABELS,
+            "pseudo_labels",
+            CHUNK,
+        )
+        described = {key: str(value) for key, value in settings.items()}
+        store.write_shards(layout.pseudo_labels(dataset), found, schema.PSEUDO_LABELS, dataset=dataset, **described)
+    resume.finished(work)
+    written = store.read_table(layout.pseudo_labels(dataset), columns=["pseudo_id"]).column("pseudo_id")
+    console.say(
+        f"pseudo_labels {dataset}: {len(names)} images, {written.null_count} without a stand-in;"
+        f" {len(pc.unique(written.drop_null()))} different ones"
+    )
+
+
+def run(dataset: str) -> None:
+    """Write `data/D/pseudo_labels/` by the block of `params.yaml`."""
+    write(dataset, params.block(Params, "pseudo_labels", dataset))
