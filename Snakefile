@@ -30,6 +30,12 @@ def sources(wildcards):
     return sorted(glob.glob(f"pipeline/datasets/{wildcards.dataset}/*.py"))
 
 
+def parsing_of_sources(wildcards):
+    """What SPGNet's generators are given beside the source image."""
+    spgnet = wildcards.variant in config["variants"]["spgnet"]
+    return [f"data/{wildcards.dataset}/parsing"] if spgnet else []
+
+
 # Documents the base system for --sdm apptainer; otherwise the project's own .venv does the work.
 container: "docker://python:3.12-slim"
 
@@ -46,6 +52,11 @@ rule all:
         expand("data/{dataset}/distance_maps", dataset=DATASETS),
         expand("data/{dataset}/parsing", dataset=DATASETS),
         expand("data/{dataset}/pseudo_labels", dataset=DATASETS),
+        expand(
+            "runs/{dataset}/{component}/checkpoints",
+            dataset=DATASETS,
+            component=config["components"],
+        ),
     localrule: True
 
 
@@ -237,9 +248,106 @@ rule pretrain_spig_flow:
     resources:
         gpu=1,
     params:
-        lambda w: config["pretrain"][w.dataset]["spig_flow"],
+        own=lambda w: config["pretrain"][w.dataset]["spig_flow"],
+        asked=config["components"]["spig_flow"],
     shell:
         "PATH=.venv/bin:$PATH python -m pipeline pretrain --dataset {wildcards.dataset} --component spig_flow"
+
+
+# Stage one of SPGNet: the target's parsing.
+rule pretrain_spatn:
+    input:
+        "data/{dataset}/images",
+        "data/{dataset}/keypoints.parquet",
+        "data/{dataset}/pairs.parquet",
+        "data/{dataset}/parsing",
+        "pipeline/stages/pretrain.py",
+        "pipeline/stages/train.py",
+        "pipeline/checkpoints.py",
+        "pipeline/device_data.py",
+        "pipeline/engine.py",
+        "pipeline/pose.py",
+        "models/blocks.py",
+        "models/losses.py",
+        "models/pose_maps.py",
+        "models/spatn.py",
+    output:
+        directory("runs/{dataset}/spatn/checkpoints"),
+    log:
+        "logs/pretrain/{dataset}-spatn.log",
+    threads: 8
+    resources:
+        gpu=1,
+    params:
+        own=lambda w: config["pretrain"][w.dataset]["spatn"],
+        asked=config["components"]["spatn"],
+    shell:
+        "PATH=.venv/bin:$PATH python -m pipeline pretrain --dataset {wildcards.dataset} --component spatn"
+
+
+# The same without distance maps among its inputs.
+rule pretrain_spatn_no_distance:
+    input:
+        "data/{dataset}/images",
+        "data/{dataset}/keypoints.parquet",
+        "data/{dataset}/pairs.parquet",
+        "data/{dataset}/parsing",
+        "pipeline/stages/pretrain.py",
+        "pipeline/stages/train.py",
+        "pipeline/checkpoints.py",
+        "pipeline/device_data.py",
+        "pipeline/engine.py",
+        "pipeline/pose.py",
+        "models/blocks.py",
+        "models/losses.py",
+        "models/pose_maps.py",
+        "models/spatn.py",
+    output:
+        directory("runs/{dataset}/spatn_no_distance/checkpoints"),
+    log:
+        "logs/pretrain/{dataset}-spatn_no_distance.log",
+    threads: 8
+    resources:
+        gpu=1,
+    params:
+        own=lambda w: config["pretrain"][w.dataset]["spatn_no_distance"],
+        asked=config["components"]["spatn_no_distance"],
+    shell:
+        "PATH=.venv/bin:$PATH python -m pipeline pretrain --dataset {wildcards.dataset} --component spatn_no_distance"
+
+
+# A flow network for the whole body, for the variant of SPGNet that learns its flow.
+rule pretrain_spgnet_flow:
+    input:
+        "data/{dataset}/images",
+        "data/{dataset}/keypoints.parquet",
+        "data/{dataset}/pairs.parquet",
+        "data/weights/vgg19",
+        "data/weights/squeezenet1_1",
+        "pipeline/stages/pretrain.py",
+        "pipeline/stages/train.py",
+        "pipeline/checkpoints.py",
+        "pipeline/device_data.py",
+        "pipeline/engine.py",
+        "pipeline/pose.py",
+        "models/blocks.py",
+        "models/features.py",
+        "models/losses.py",
+        "models/pose_maps.py",
+        "models/spgnet.py",
+        "models/spig.py",
+    output:
+        directory("runs/{dataset}/spgnet_flow/checkpoints"),
+    log:
+        "logs/pretrain/{dataset}-spgnet_flow.log",
+    threads: 8
+    resources:
+        gpu=1,
+    params:
+        own=lambda w: config["pretrain"][w.dataset]["spgnet_flow"],
+        asked=config["components"]["spgnet_flow"],
+    shell:
+        "PATH=.venv/bin:$PATH python -m pipeline pretrain --dataset {wildcards.dataset} --component spgnet_flow"
 
 
 # The network that re-detects joints in generated images, for PCKh.
@@ -364,8 +472,48 @@ rule train_spig:
         "PATH=.venv/bin:$PATH python -m pipeline train --dataset {wildcards.dataset} --variant {wildcards.variant}"
 
 
+rule train_spgnet:
+    input:
+        "data/{dataset}/images",
+        "data/{dataset}/keypoints.parquet",
+        "data/{dataset}/pairs.parquet",
+        "data/{dataset}/parsing",
+        "runs/{dataset}/spatn/checkpoints",
+        "runs/{dataset}/spatn_no_distance/checkpoints",
+        "runs/{dataset}/spgnet_flow/checkpoints",
+        "data/weights/vgg19",
+        "data/weights/squeezenet1_1",
+        "pipeline/stages/train.py",
+        "pipeline/checkpoints.py",
+        "pipeline/device_data.py",
+        "pipeline/engine.py",
+        "pipeline/pose.py",
+        "models/affine_flow.py",
+        "models/blocks.py",
+        "models/features.py",
+        "models/losses.py",
+        "models/pose_maps.py",
+        "models/spatn.py",
+        "models/spgnet.py",
+        "models/spig.py",
+    output:
+        directory("runs/{dataset}/{variant}/checkpoints"),
+    log:
+        "logs/train/{dataset}-{variant}.log",
+    wildcard_constraints:
+        variant="|".join(config["variants"]["spgnet"]) or "none",
+    threads: 8
+    resources:
+        gpu=1,
+    params:
+        lambda w: config["train"][w.dataset]["spgnet"],
+    shell:
+        "PATH=.venv/bin:$PATH python -m pipeline train --dataset {wildcards.dataset} --variant {wildcards.variant}"
+
+
 rule score:
     input:
+        parsing_of_sources,
         "runs/{dataset}/{variant}/checkpoints",
         "runs/{dataset}/detector/checkpoints",
         "data/{dataset}/reference",

@@ -8,6 +8,7 @@ non-local block at 1/4.
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -302,13 +303,14 @@ COMPONENTS = (
     ),
 )
 
-VARIANTS = (
-    Variant(
-        name="spig",
+
+def variant(name: str, row: str, components: tuple[str, ...] = ("spig_flow",), **switches: bool) -> Variant:
+    return Variant(
+        name=name,
         paper="SPIG",
-        row="Table 3, Full",
-        build=SPIG,
-        components=("spig_flow",),
+        row=row,
+        build=partial(SPIG, **switches),
+        components=components,
         needs_features=True,
         objective=lambda generator, height, width, scale, weights: SpigObjective(
             generator, PatchDiscriminator(height, width, scale), weights
@@ -321,5 +323,12 @@ VARIANTS = (
             batch=BATCH,
             steps={"market1501": 200_000, "deepfashion": 200_000},
         ),
-    ),
+    )
+
+
+VARIANTS = (
+    variant("spig", "Table 3, Full"),
+    variant("spig_no_part", "Table 3, w/o Part", components=(), part=False),  # its one flow net starts untrained
+    variant("spig_no_hdcb", "Table 3, w/o HDCB", hdcb=False),
+    variant("spig_no_pnb", "Table 3, w/o PNB", pnb=False),
 )

@@ -92,6 +92,8 @@ class ImageData:
             source_valid=self.valid[source],
             target_joints=self.joints[target],
             target_valid=self.valid[target],
+            source_labels=None if self.labels is None else self.parsing(source),
+            target_labels=None if self.labels is None else self.parsing(target),
         )
 
     def batch(self, rows: torch.Tensor) -> Batch:

@@ -27,6 +27,8 @@ def _explain(error: ValidationError, where: Path) -> str:
     if error.validator == "enum":
         allowed = ", ".join("null" if value is None else str(value) for value in error.validator_value)
         return f"{where}: {key} is {error.instance!r}; allowed: {allowed}"
+    if error.validator == "const":
+        return f"{where}: {key} is {error.instance!r}; allowed: {error.validator_value}, for {error.schema['$comment']}"
     if error.validator == "required":
         missing = sorted(set(error.validator_value) - set(error.instance))
         return f"{where}: {key} lacks the key {missing[0]}"
@@ -44,7 +46,7 @@ def check(values: Any, where: Path = layout.PARAMS) -> dict:
     if error is not None:
         raise UserError(_explain(error, where))
     for stage, block in values.items():
-        if not isinstance(block, dict) or stage in ("variants", "weights", "tables", "report"):
+        if not isinstance(block, dict) or stage in ("variants", "components", "weights", "tables", "report"):
             continue
         for dataset in values["datasets"]:
             if dataset not in block:

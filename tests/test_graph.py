@@ -140,9 +140,13 @@ def imported_files(path: str, seen: set[str]) -> set[str]:
 # The files behind an entry of a registry that a stage reaches by name.
 ENTRIES = {
     "pretrain_spig_flow": ["models/spig.py"],
+    "pretrain_spatn": ["models/spatn.py"],
+    "pretrain_spatn_no_distance": ["models/spatn.py"],
+    "pretrain_spgnet_flow": ["models/spgnet.py"],
     "pretrain_detector": ["models/detector.py"],
     "train_reference": ["models/reference.py"],
     "train_spig": ["models/spig.py"],
+    "train_spgnet": ["models/spgnet.py"],
 }
 # Imported by a module that serves several rules, but not used by this one.
 NETWORKS = {"models/blocks.py", "models/detector.py", "models/pose_maps.py"}  # decide by way of the checkpoints read
@@ -150,9 +154,13 @@ UNUSED = {
     "pseudo_labels": {"pipeline/device_data.py"},
     "train_reference": {"pipeline/engine.py", "models/features.py", "models/losses.py", "models/blocks.py"},
     "pretrain_spig_flow": {"models/detector.py"},
+    "pretrain_spatn": {"models/detector.py", "models/features.py"},
+    "pretrain_spatn_no_distance": {"models/detector.py", "models/features.py"},
+    "pretrain_spgnet_flow": {"models/detector.py", "models/affine_flow.py", "models/spatn.py"},
     "pretrain_detector": {"models/features.py"},
     "score_reference": NETWORKS,
     "score_spig": NETWORKS,
+    "score_spgnet": NETWORKS,
 }
 
 

@@ -9,6 +9,7 @@ from importlib import import_module
 import pytest
 import yaml
 
+from models.variants import COMPONENTS, VARIANTS
 from pipeline import layout, params
 from pipeline.errors import UserError
 
@@ -29,7 +30,10 @@ def at(values: dict, *keys: str) -> dict:
     [
         (("datasets",), ["market"], ["datasets.0 is 'market'", "synthetic, market1501"]),
         (("datasets",), "synthetic", ["datasets is 'synthetic'", "array"]),
-        (("variants", "spig"), ["spigg"], ["variants.spig.0 is 'spigg'", "allowed: spig"]),
+        (("variants", "spig"), ["spigg"], ["variants.spig.0 is 'spigg'", "allowed: spig, spig_no_part"]),
+        (("variants", "spgnet"), ["spgnet"], ["components.spatn is False; allowed: True, for spgnet", "start from it"]),
+        (("components", "spig_flow"), False, ["components.spig_flow is False; allowed: True, for spig"]),
+        (("train", "synthetic", "spig", "features"), None, ["train.synthetic.spig.features is None", "string"]),
         (
             ("train", "synthetic", "spig", "steps"),
             "many",
@@ -63,6 +67,29 @@ def test_a_missing_key(values):
     del values["score"]["synthetic"]["bootstrap"]
     with pytest.raises(UserError, match=r"score\.synthetic lacks the key bootstrap"):
         params.check(values)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_variant_asks_for_its_components_and_no_other(values, name):
+    """The schema's list of what each variant starts from is that of models/variants.py."""
+    family = next(f for f in values["variants"] if name in allowed(f))
+    values["variants"] = dict.fromkeys(values["variants"], []) | {family: [name]}
+    needed = VARIANTS[name].components
+    values["components"] = {component: component in needed for component in values["components"]}
+    params.check(values)
+    for component in needed:
+        with pytest.raises(UserError, match=rf"components\.{component} is False"):
+            params.check({**values, "components": values["components"] | {component: False}})
+
+
+def allowed(family: str) -> list[str]:
+    schema = yaml.safe_load(layout.PARAMS_SCHEMA.read_text())
+    return schema["properties"]["variants"]["properties"][family]["items"]["enum"]
+
+
+def test_every_variant_and_component_can_be_named(values):
+    assert {name for family in values["variants"] for name in allowed(family)} == set(VARIANTS)
+    assert {*values["components"], "detector"} == set(COMPONENTS)
 
 
 def test_broken_yaml(tmp_path):

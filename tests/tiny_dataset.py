@@ -2,11 +2,13 @@
 
 import json
 from pathlib import Path
+from types import MappingProxyType
 
 import cv2
 import numpy as np
 import yaml
 
+from models.variants import VARIANTS
 from pipeline import layout, pose, schema, store
 
 ROOT = Path(__file__).parent.parent
@@ -74,14 +76,25 @@ def write(folder: Path, dataset: str = "synthetic", parsing_source: str = "none"
     store.write_shards(folder / layout.parsing(dataset), parsing, schema.PARSING, parsing_source=parsing_source)
 
 
-def write_params(folder: Path, **blocks: dict) -> None:
-    """The project's params.yaml, small enough for a test; `blocks` such as spig={"steps": 3} change values in it."""
+def list_of(paper: str) -> list[str]:
+    return [name for name, variant in VARIANTS.items() if variant.paper == paper]
+
+
+def write_params(folder: Path, components: dict[str, bool] = MappingProxyType({}), **blocks: dict) -> None:
+    """The project's params.yaml, small enough for a test, with every variant and component; `components` changes which
+    are trained, `blocks` such as spig={"steps": 3} change values.
+    """
     values = yaml.safe_load((ROOT / layout.PARAMS).read_text())
     values["datasets"] = ["synthetic"]
     common = {"steps": 2, "checkpoint_every": 1, "batch": 2, "width": 0.1, "device": "cpu", "missing_weights": "seeded"}
-    values["pretrain"]["synthetic"]["spig_flow"] |= common
+    values["variants"] |= {"spig": list_of("SPIG"), "spgnet": list_of("SPGNet")}
+    values["components"] = dict.fromkeys(values["components"], True) | components
+    for component in values["components"]:
+        trained = values["pretrain"]["synthetic"][component]
+        trained |= {key: value for key, value in common.items() if key != "missing_weights" or trained[key]}
     values["pretrain"]["synthetic"]["detector"] |= {"steps": 2, "batch": 4, "device": "cpu"}
     values["train"]["synthetic"]["spig"] |= common
+    values["train"]["synthetic"]["spgnet"] |= common
     for block, changes in blocks.items():
         stage = "pretrain" if block in values["pretrain"]["synthetic"] else "train"
         values[stage]["synthetic"][block] |= changes

@@ -1,10 +1,15 @@
 """Train one component: a network that several variants share, or that scoring needs.
 
-reads   data/D/images/, data/D/keypoints.parquet; spig_flow also data/D/pairs.parquet and data/weights/NET/
+reads   data/D/images/, data/D/keypoints.parquet; all but the detector data/D/pairs.parquet; the flows data/weights/NET/;
+        spatn data/D/parsing/
 writes  runs/D/C/checkpoints/: step-*.safetensors and meta.json; logs/pretrain/D-C.jsonl: every loss of every step
 
-Components (block `pretrain.D.C` of params.yaml; null is the paper's value):
+Components (block `pretrain.D.C` of params.yaml; null is the paper's value). All but the detector are trained only where
+`components` of params.yaml says true; else the folder holds a meta.json that says so, and no checkpoint.
   spig_flow  stage one of SPIG: its three flow nets, from poses alone. `train --variant spig` starts from it.
+  spatn      stage one of SPGNet: the target's parsing, from the source's and both poses.
+  spatn_no_distance  the same without distance maps among its inputs, for spgnet_no_distance.
+  spgnet_flow  one flow net for the whole body, for spgnet_learned_flow; the other variants' flow is not trained.
   detector   finds the joints of a generated image, for PCKh. source: openpose takes the published Lightweight OpenPose
              and trains nothing; source: trained trains a small heatmap network on the data set's own training images.
              Every tenth identity is held out, and meta.json records the error on it: the ceiling of what PCKh can say.
@@ -24,7 +29,7 @@ from pipeline import checkpoints, console, device_data, layout, params
 from pipeline.atomic import atomic_directory
 from pipeline.device_data import ImageData
 from pipeline.errors import UserError
-from pipeline.stages.train import Params, finish, fit, load_features
+from pipeline.stages.train import Params, finish, fit, load_features, require_parsing
 
 HELD_OUT = 10  # one identity in ten
 NEAR = 6.0  # pixels: the standard deviation of the field's joint heatmaps
@@ -103,15 +108,23 @@ def train_detector(dataset: str, block: DetectorParams) -> None:
 
 def train_component(dataset: str, component: str, block: Params) -> None:
     entry = COMPONENTS[component]
+    if entry.needs_parsing:
+        require_parsing(dataset, f"pretrain {dataset} {component}")
     where = device_data.device(block.device)
     source = load_features(block, f"pretrain.{dataset}.{component}") if entry.needs_features else None
-    trained, meta = fit("pretrain", dataset, entry, block, source, device_data.load_pairs(dataset, "train", where))
+    data = device_data.load_pairs(dataset, "train", where, parsing=entry.needs_parsing)
+    trained, meta = fit("pretrain", dataset, entry, block, source, data)
     finish("pretrain", dataset, component, trained, meta)
 
 
 def run(dataset: str, component: str) -> None:
     if component == "detector":
         train_detector(dataset, params.block(DetectorParams, "pretrain", dataset, component))
-    else:
+    elif params.load()["components"][component]:
         train_component(dataset, component, params.block(Params, "pretrain", dataset, component))
+    else:
+        with atomic_directory(layout.checkpoints(dataset, component)) as partial:
+            checkpoints.write_meta(partial, {"kind": "untrained", "name": component})
+        console.say(f"pretrain {dataset} {component}: not trained, components.{component} is false in {layout.PARAMS}")
+        return
     console.say(f"pretrain {dataset} {component}: checkpoints in {layout.checkpoints(dataset, component)}")

@@ -199,9 +199,11 @@ def read(dataset: str) -> Reference:
     return Reference(described, statistics, digest(folder))
 
 
-def load_scored_pairs(dataset: str, split: str, where: torch.device, reference: Reference) -> PairData:
+def load_scored_pairs(
+    dataset: str, split: str, where: torch.device, reference: Reference, parsing: bool = False
+) -> PairData:
     """The pairs that the reference lists for `split`. Raises UserError if the data set no longer gives them."""
-    data = load_pairs(dataset, split, where, reference.described["pairs"][split]["limit"])
+    data = load_pairs(dataset, split, where, reference.described["pairs"][split]["limit"], parsing)
     listed = store.read_table(layout.reference(dataset) / "pairs.parquet", filters=[("split", "=", split)])
     if not pair_table(data, split).equals(listed):
         raise UserError(f"{layout.reference(dataset)}: made for other pairs of {split}; run reference again")

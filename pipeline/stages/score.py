@@ -1,7 +1,8 @@
 """Score every checkpoint of a variant on the validation and the test pairs.
 
 Reads   runs/D/V/checkpoints, data/D/reference (which pairs, which networks, the real images' statistics),
-        runs/D/detector/checkpoints, data/D/images, data/D/keypoints.parquet, data/D/pairs.parquet.
+        runs/D/detector/checkpoints, data/D/images, data/D/keypoints.parquet, data/D/pairs.parquet; for a variant that
+        needs human parsing, data/D/parsing: the generator is given the source's, never the target's.
 Writes  reports/scores/D/V/
           scores.parquet    a row for each step, split and metric: value, bootstrap 95 % interval, protocol, marks
           pairs.parquet     a row for each step and pair, a column for each metric that has a value per pair
@@ -29,7 +30,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from models.variants import Batch
+from models.variants import VARIANTS, Batch
 from pipeline import checkpoints, console, layout, params, pose, schema, store
 from pipeline.atomic import atomic_directory
 from pipeline.device_data import PairData, device
@@ -91,8 +92,8 @@ def open_protocol(dataset: str, where: torch.device) -> Protocol:
     return Protocol(made, reference.open_networks(made.described["networks"], where), detector)
 
 
-def open_split(dataset: str, name: str, where: torch.device, made: Reference) -> Split:
-    data = reference.load_scored_pairs(dataset, name, where, made)
+def open_split(dataset: str, name: str, where: torch.device, made: Reference, parsing: bool = False) -> Split:
+    data = reference.load_scored_pairs(dataset, name, where, made, parsing)
     targets = data.pairs[:, 1].unique()
     masks = pose_masks(*joints_of(data, targets), data.height, data.width)  # once, not again for every checkpoint
     return Split(name, data, dict(zip(targets.tolist(), masks, strict=True)))
@@ -290,6 +291,9 @@ def run(dataset: str, variant: str) -> None:
     protocol = open_protocol(dataset, where)
     settings = {**asdict(block), "batch": None, "device": str(where), "meta": meta, "torch": torch.__version__}
     settings["code"] = _code_digest()
+    parsing = VARIANTS[variant].needs_parsing
+    if parsing:
+        settings["parsing"] = [reference.digest(part) for part in store.parts(layout.parsing(dataset))]
     splits: list[Split] = []  # loaded when the first checkpoint needs them
     states = []
     for step in steps:
@@ -303,7 +307,7 @@ def run(dataset: str, variant: str) -> None:
             continue
         console.say(f"{variant} step {step}")
         if not splits:
-            splits = [open_split(dataset, name, where, protocol.reference) for name in reference.SPLITS]
+            splits = [open_split(dataset, name, where, protocol.reference, parsing) for name in reference.SPLITS]
         _finished(state, *score_checkpoint(dataset, variant, step, splits, protocol, block, samples))
 
     outputs = (("scores", layout.scores), ("pairs", layout.pair_scores), ("samples", layout.samples))

@@ -88,9 +88,9 @@ LOWER_IS_BETTER = {"FID", "LPIPS", "Mask-LPIPS"}
 # Variant -> its row of the paper.
 TABLE1_ROWS = {"spig": "SPIG (the paper's)"}
 TABLE3_ROWS = {
-    "spig_without_part": "w/o Part",
-    "spig_without_pnb": "w/o PNB",
-    "spig_without_hdcb": "w/o HDCB",
+    "spig_no_part": "w/o Part",
+    "spig_no_pnb": "w/o PNB",
+    "spig_no_hdcb": "w/o HDCB",
     "spig": "Full",
 }
 

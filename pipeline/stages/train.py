@@ -122,13 +122,13 @@ def load_features(block: Params, wanted_by: str) -> FeatureSource:
     return FeatureSource(net, f"sha256:{total.hexdigest()}")
 
 
-def require_parsing(dataset: str, variant: str) -> None:
-    """Raises UserError if the data set has no human parsing for a variant that needs it."""
+def require_parsing(dataset: str, wanted_by: str) -> None:
+    """Raises UserError if the data set has no human parsing for a variant or component that needs it."""
     source = (pq.read_schema(store.parts(layout.parsing(dataset))[0]).metadata or {}).get(b"parsing_source", b"none")
     if source == b"none":
         raise UserError(
-            f"train {dataset} {variant}: needs human parsing, but {layout.parsing(dataset)} has none (parsing.{dataset}"
-            f".source is none in {layout.PARAMS}); set another source or take the variant out of variants"
+            f"{wanted_by}: needs human parsing, but {layout.parsing(dataset)} has none (parsing.{dataset}.source is none"
+            f" in {layout.PARAMS}); set another source or take the variant out of variants"
         )
 
 
@@ -137,8 +137,9 @@ def last_checkpoint(dataset: str, component: str) -> int:
     folder = layout.checkpoints(dataset, component)
     found = checkpoints.steps(folder)
     if not found:
+        first = "" if params.load()["components"][component] else f"set components.{component} to true and "
         command = f"python -m pipeline pretrain --dataset {dataset} --component {component}"
-        raise UserError(f"{folder}: no checkpoint of {component} to start from; run: {command}")
+        raise UserError(f"{folder}: no checkpoint of {component} to start from; {first}run: {command}")
     return found[-1]
 
 
@@ -192,6 +193,8 @@ def fit(
         "published": paper,
     }
     inputs = [layout.images(dataset), layout.keypoints(dataset)]
+    if entry.needs_parsing:
+        inputs.append(layout.parsing(dataset))
     run = engine.Run(
         title=f"{stage} {dataset} {entry.name}",
         phase=phase,
@@ -227,7 +230,8 @@ def train_variant(dataset: str, variant: Variant, family: str, block: Params) ->
         last_checkpoint(dataset, component)
     where = device_data.device(block.device)
     source = load_features(block, f"train.{dataset}.{family}") if variant.needs_features else None
-    trained, meta = fit("train", dataset, variant, block, source, device_data.load_pairs(dataset, "train", where))
+    data = device_data.load_pairs(dataset, "train", where, parsing=variant.needs_parsing)
+    trained, meta = fit("train", dataset, variant, block, source, data)
     finish("train", dataset, name, trained, {**meta, "family": family})
 
 
@@ -264,7 +268,7 @@ def make_reference(dataset: str, variant: Variant, family: str, block: Reference
 def run(dataset: str, variant: str) -> None:
     family, entry = params.family(variant), VARIANTS[variant]
     if entry.needs_parsing:
-        require_parsing(dataset, variant)
+        require_parsing(dataset, f"train {dataset} {variant}")
     if entry.phase is None:
         make_reference(dataset, entry, family, params.block(ReferenceParams, "train", dataset, family))
     else:
