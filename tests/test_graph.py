@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
+from models.variants import VARIANTS
 from pipeline.__main__ import STAGES
-from tests.conftest import ROOT
+from tests.conftest import ROOT, copy_project
 
 # What carries data and names it, without deciding what a result is: an edit here does not re-run the pipeline.
 PLUMBING = {"__init__", "__main__", "errors", "atomic", "layout", "schema", "store", "resume", "console", "params"}
@@ -78,12 +80,40 @@ def test_every_stage_of_the_table_is_in_the_graph(graphs):
     assert run == set(STAGES)
 
 
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory) -> dict:
+    """Both graphs with every variant and component."""
+    project = copy_project(tmp_path_factory.mktemp("everything"))
+    values = yaml.safe_load((project / "params.yaml").read_text())
+    choices = yaml.safe_load((project / "params.schema.yaml").read_text())["properties"]["variants"]["properties"]
+    values["variants"] = {family: choice["items"]["enum"] for family, choice in choices.items()}
+    values["components"] = dict.fromkeys(values["components"], True)
+    (project / "params.yaml").write_text(yaml.safe_dump(values))
+    return resolve(project)
+
+
 def test_every_data_set_at_once(project):
     params = project / "params.yaml"
     params.write_text(params.read_text().replace("datasets: [synthetic]", "datasets: [synthetic, market1501]"))
     both = resolve(project)
     assert differences(both) == []
     assert sum("--dataset market1501" in command for command in both["dvc"]) > 10
+
+
+def test_every_variant_at_once(everything):
+    assert differences(everything) == []
+    assert {job["rule"] for job in everything["dvc"].values()} >= {*ENTRIES, *UNUSED}
+    trained = [command.rsplit(" ", 1)[1] for command in everything["snakemake"] if "pipeline train" in command]
+    assert sorted(trained) == sorted(VARIANTS)
+
+
+def test_components_are_inputs_of_what_starts_from_them(everything):
+    for command, job in everything["dvc"].items():
+        if job["rule"] in ("train_spig", "train_spgnet"):
+            variant = VARIANTS[command.rsplit(" ", 1)[1]]
+            assert {f"runs/synthetic/{name}/checkpoints" for name in variant.components} <= set(job["inputs"])
+        reads_parsing = job["rule"] in ("train_spgnet", "score_spgnet", "pretrain_spatn", "pretrain_spatn_no_distance")
+        assert "data/synthetic/parsing" in job["inputs"] or not reads_parsing
 
 
 @pytest.mark.parametrize(
@@ -164,9 +194,9 @@ UNUSED = {
 }
 
 
-def test_sources_that_decide_a_result_are_inputs(graphs):
+def test_sources_that_decide_a_result_are_inputs(everything):
     lacking = {}
-    for command, job in graphs["dvc"].items():
+    for command, job in everything["dvc"].items():
         stage = command.split(" -m pipeline ")[1].split()[0]
         needed = set()
         for start in [f"pipeline/stages/{stage}.py", *ENTRIES.get(job["rule"], [])]:
@@ -181,9 +211,12 @@ def test_sources_that_decide_a_result_are_inputs(graphs):
     assert lacking == {}
 
 
-def test_sources_that_are_inputs_exist(graphs):
+def test_sources_that_are_inputs_exist(everything):
     named = {
-        path for job in graphs["dvc"].values() for path in job["inputs"] if path.split("/")[0] in ("pipeline", "models")
+        path
+        for job in everything["dvc"].values()
+        for path in job["inputs"]
+        if path.split("/")[0] in ("pipeline", "models")
     }
     assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
 

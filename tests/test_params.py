@@ -73,7 +73,7 @@ def test_a_missing_key(values):
 def test_a_variant_asks_for_its_components_and_no_other(values, name):
     """The schema's list of what each variant starts from is that of models/variants.py."""
     family = next(f for f in values["variants"] if name in allowed(f))
-    values["variants"] = dict.fromkeys(values["variants"], []) | {family: [name]}
+    values["variants"] = {key: [] for key in values["variants"]} | {family: [name]}
     needed = VARIANTS[name].components
     values["components"] = {component: component in needed for component in values["components"]}
     params.check(values)

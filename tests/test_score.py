@@ -225,6 +225,50 @@ def test_values_do_not_depend_on_the_batch(project, copied):
         assert new["value"] == pytest.approx(old["value"], rel=1e-9 if old["metric"] == "fid" else 0)
 
 
+def write_parsing(leave_out: str = "") -> dict[str, np.ndarray]:
+    """A label map for every image but one, all twenty labels in each; by image."""
+    random, rows, maps = np.random.default_rng(2), [], {}
+    for row in store.read_table(layout.keypoints("synthetic")).to_pylist():
+        maps[row["image_id"]] = random.integers(0, 20, (HEIGHT // 8, WIDTH // 8), np.uint8).repeat(8, 0).repeat(8, 1)
+        png = cv2.imencode(".png", maps[row["image_id"]])[1].tobytes()
+        entry = {"image_id": row["image_id"], "parsing": {"bytes": png, "path": row["image_id"]}}
+        rows += [] if row["image_id"] == leave_out else [{**entry, "label_source": "drawn"}]
+    store.write_shards(layout.parsing("synthetic"), rows, schema.PARSING, parsing_source="oracle")
+    return maps
+
+
+def test_a_variant_that_needs_parsing_is_given_the_sources_alone(project, copied, monkeypatch):
+    torch.manual_seed(1)
+    variant = VARIANTS["spgnet"]
+    network = variant.build(HEIGHT, WIDTH, 0.25)
+    write_checkpoints("synthetic", "spgnet", "variant", network, [3], ["steps"])
+    with pytest.raises(UserError, match="parsing"):
+        score.run("synthetic", "spgnet")
+    maps, seen, forward = write_parsing(), [], type(network).forward
+
+    def look(self, batch):
+        seen.append(batch)
+        return forward(self, batch)
+
+    monkeypatch.setattr(type(network), "forward", look)
+    score.run("synthetic", "spgnet")
+    assert {row["metric"] for row in rows(variant="spgnet")} == {row["metric"] for row in rows()}
+    assert all(batch.target is None and batch.target_labels is None for batch in seen)
+    labels = [one.numpy() for batch in seen for one in batch.source_labels if one.any()]  # others fill up a batch
+    listed = [row for split in ("val", "test") for row in pairs(variant="spgnet") if row["split"] == split]
+    assert len(labels) == len(listed) == 10
+    for found, row in zip(labels, listed, strict=True):
+        np.testing.assert_array_equal(found, maps[row["source_id"]])
+
+    # scored before, from the same parsing: nothing to do; from other: again
+    seen.clear()
+    score.run("synthetic", "spgnet")
+    assert seen == []
+    write_parsing(leave_out="test-00.jpg")
+    with pytest.raises(UserError, match=r"no parsing of 1 of \d+ images, test-00.jpg the first"):
+        score.run("synthetic", "spgnet")
+
+
 def test_a_network_generates_the_same_pictures_in_any_batch(project):
     torch.manual_seed(2)
     generator = VARIANTS["spig"].build(HEIGHT, WIDTH, 0.25).eval()

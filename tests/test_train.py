@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from models import spig
-from models.variants import VARIANTS, Batch, Phase
+from models.variants import COMPONENTS, VARIANTS, Batch, Phase
 from pipeline import checkpoints, layout, params, schema, store
 from pipeline.__main__ import main
 from pipeline.stages import pretrain, train
@@ -109,6 +109,102 @@ def test_two_steps_of_everything(enter, capfd):
     log = (folder / "logs/train/synthetic-spig.log").read_text()
     assert "14 pairs of 64 x 32, batch 2, 2 steps" in log
     assert "features squeezenet1_1 (seeded)" in log
+
+
+@pytest.fixture(scope="module")
+def components(tmp_path_factory):
+    """A project with parsing where every component was trained for two steps."""
+    folder = tmp_path_factory.mktemp("components")
+    tiny_dataset.write(folder, parsing_source="oracle")
+    tiny_dataset.write_params(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        params.load.cache_clear()
+        for component in params.load()["components"]:
+            assert main(["pretrain", "--dataset", "synthetic", "--component", component]) == 0
+        yield folder
+    params.load.cache_clear()
+
+
+@pytest.mark.parametrize("name", [name for name, entry in VARIANTS.items() if entry.phase])
+def test_two_steps_of_every_variant(components, monkeypatch, name):
+    monkeypatch.chdir(components)
+    params.load.cache_clear()
+    assert main(["train", "--dataset", "synthetic", "--variant", name]) == 0
+    generator, meta = checkpoints.load(layout.checkpoints("synthetic", name), 2)
+    assert set(meta["components"]) == set(VARIANTS[name].components)
+    rows = [json.loads(line) for line in layout.metrics_log("train", "synthetic", name).read_text().splitlines()]
+    assert set(VARIANTS[name].phase.weights) <= set(rows[-1])
+    for component in VARIANTS[name].components:  # what a phase freezes is still the component's
+        entry = COMPONENTS[component]
+        trained, _ = checkpoints.load(layout.checkpoints("synthetic", component), 2)
+        found = generator.get_submodule(entry.into).state_dict()
+        same = all(torch.equal(value, found[key]) for key, value in trained.state_dict().items())
+        assert same == (entry.into.split(".")[0] in VARIANTS[name].phase.frozen)
+
+
+@pytest.mark.parametrize("component", ["spatn", "spatn_no_distance", "spgnet_flow"])
+def test_two_steps_of_every_component(components, component):
+    _, meta = checkpoints.load(components / layout.checkpoints("synthetic", component), 2)
+    assert meta["kind"] == "component"
+    assert meta["features"] == ({"net": "squeezenet1_1", "provenance": "seeded"} if "flow" in component else None)
+    log = (components / layout.metrics_log("pretrain", "synthetic", component)).read_text().splitlines()
+    assert set(json.loads(log[0])) == {"step", "sampling" if "flow" in component else "cross_entropy"}
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "train"])
+def test_parsing_reaches_what_needs_it_and_decides_its_state(components, monkeypatch, stage):
+    """Every batch of the engine holds labels, and the parsing shards are inputs of the run; nothing else has either."""
+    monkeypatch.chdir(components)
+    params.load.cache_clear()
+    seen = {}
+
+    def look(run, objective, features, data):
+        batch = data.batch(torch.arange(2))
+        seen[run.title.split()[-1]] = (batch, layout.parsing("synthetic") in run.inputs, data)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train.engine, "train", look)
+    names = ("spatn", "spgnet_flow") if stage == "pretrain" else ("spgnet", "spig")
+    axis = "--component" if stage == "pretrain" else "--variant"
+    for name in names:
+        assert main([stage, "--dataset", "synthetic", axis, name]) == 130
+    batch, declared, data = seen[names[0]]
+    assert declared
+    for side, column in (("source", 0), ("target", 1)):
+        ids = [data.ids[row] for row in data.pairs[:2, column].tolist()]
+        wanted = [tiny_dataset.label_map(int(name[:4]), int(name[5])) for name in ids]
+        found = getattr(batch, f"{side}_labels")
+        assert found.dtype == torch.uint8
+        np.testing.assert_array_equal(found.numpy(), wanted)
+    batch, declared, _ = seen[names[1]]
+    assert (batch.source_labels, batch.target_labels, declared) == (None, None, False)
+
+
+def test_a_component_that_is_not_asked_for_is_not_trained(enter, capfd):
+    enter(components={"spgnet_flow": False}, variants={"spgnet": []})
+    command = ["pretrain", "--dataset", "synthetic", "--component", "spgnet_flow"]
+    assert main(command) == 0
+    out = layout.checkpoints("synthetic", "spgnet_flow")
+    assert [path.name for path in out.iterdir()] == ["meta.json"]
+    assert checkpoints.meta(out) == {"kind": "untrained", "name": "spgnet_flow"}
+    assert "components.spgnet_flow is false in params.yaml" in capfd.readouterr().err.replace("\n", " ")
+
+
+def test_a_component_that_needs_parsing_is_refused_without(enter, capfd):
+    enter()
+    line = refused(["pretrain", "--dataset", "synthetic", "--component", "spatn"], capfd)
+    assert "pretrain synthetic spatn: needs human parsing, but data/synthetic/parsing has none" in line
+
+
+def test_an_image_without_parsing_is_named(enter, capfd):
+    folder = enter()
+    (folder / "data/synthetic").unlink()
+    tiny_dataset.write(folder, parsing_source="oracle")
+    rows = store.read_table(layout.parsing("synthetic"))
+    store.write_shards(layout.parsing("synthetic"), rows.slice(1).to_pylist(), schema.PARSING, parsing_source="oracle")
+    line = refused(["pretrain", "--dataset", "synthetic", "--component", "spatn"], capfd)
+    assert "no parsing of 1 of 8 images, 0000_0.png the first" in line
 
 
 def test_spig_starts_from_the_last_flow_checkpoint(enter, monkeypatch):
@@ -229,7 +325,7 @@ def test_a_variant_that_needs_parsing_is_refused_without(enter, capfd, monkeypat
     monkeypatch.setitem(
         VARIANTS, "spig", VARIANTS["spig"].__class__(**{**vars(VARIANTS["spig"]), "needs_parsing": True})
     )
-    assert "needs human parsing, but data/synthetic/parsing has none" in refused(TRAIN, capfd)
+    assert "train synthetic spig: needs human parsing, but data/synthetic/parsing has none" in refused(TRAIN, capfd)
     (folder / "data/synthetic").unlink()
     tiny_dataset.write(folder, parsing_source="oracle")
     assert "no checkpoint of spig_flow" in refused(TRAIN, capfd)

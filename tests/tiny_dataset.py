@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from types import MappingProxyType
 
 import cv2
 import numpy as np
@@ -80,15 +79,16 @@ def list_of(paper: str) -> list[str]:
     return [name for name, variant in VARIANTS.items() if variant.paper == paper]
 
 
-def write_params(folder: Path, components: dict[str, bool] = MappingProxyType({}), **blocks: dict) -> None:
-    """The project's params.yaml, small enough for a test, with every variant and component; `components` changes which
-    are trained, `blocks` such as spig={"steps": 3} change values.
+def write_params(folder: Path, **blocks: dict) -> None:
+    """The project's params.yaml, small enough for a test, with every variant and component.
+
+    `blocks` change values in it, such as spig={"steps": 3}, variants={"spig": []}, components={"spatn": False}.
     """
     values = yaml.safe_load((ROOT / layout.PARAMS).read_text())
     values["datasets"] = ["synthetic"]
     common = {"steps": 2, "checkpoint_every": 1, "batch": 2, "width": 0.1, "device": "cpu", "missing_weights": "seeded"}
     values["variants"] |= {"spig": list_of("SPIG"), "spgnet": list_of("SPGNet")}
-    values["components"] = dict.fromkeys(values["components"], True) | components
+    values["components"] = dict.fromkeys(values["components"], True)
     for component in values["components"]:
         trained = values["pretrain"]["synthetic"][component]
         trained |= {key: value for key, value in common.items() if key != "missing_weights" or trained[key]}
@@ -97,7 +97,7 @@ def write_params(folder: Path, components: dict[str, bool] = MappingProxyType({}
     values["train"]["synthetic"]["spgnet"] |= common
     for block, changes in blocks.items():
         stage = "pretrain" if block in values["pretrain"]["synthetic"] else "train"
-        values[stage]["synthetic"][block] |= changes
+        (values if block in values else values[stage]["synthetic"])[block] |= changes
     (folder / layout.PARAMS).write_text(yaml.safe_dump(values))
     (folder / layout.PARAMS_SCHEMA).write_text((ROOT / layout.PARAMS_SCHEMA).read_text())
     for net in ("vgg19", "squeezenet1_1"):

@@ -1,7 +1,7 @@
 """Train one component: a network that several variants share, or that scoring needs.
 
-reads   data/D/images/, data/D/keypoints.parquet; all but the detector data/D/pairs.parquet; the flows data/weights/NET/;
-        spatn data/D/parsing/
+reads   data/D/images/, data/D/keypoints.parquet; all but the detector data/D/pairs.parquet; the flows also
+        data/weights/NET/, spatn also data/D/parsing/
 writes  runs/D/C/checkpoints/: step-*.safetensors and meta.json; logs/pretrain/D-C.jsonl: every loss of every step
 
 Components (block `pretrain.D.C` of params.yaml; null is the paper's value). All but the detector are trained only where

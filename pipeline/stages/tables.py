@@ -62,7 +62,12 @@ MARKS = {
     "unverified": Mark("?", "?", "published number not checked against the paper"),
 }
 
-ROWS = {"copy_source": "Copy of the source", "mean_image": "Mean training image", "spig": "SPIG, this run"}
+ROWS = {
+    "copy_source": "Copy of the source",
+    "mean_image": "Mean training image",
+    "spig": "SPIG, this run",
+    "spgnet": "SPGNet, this run",
+}
 
 
 @dataclass(frozen=True)

@@ -127,8 +127,8 @@ def require_parsing(dataset: str, wanted_by: str) -> None:
     source = (pq.read_schema(store.parts(layout.parsing(dataset))[0]).metadata or {}).get(b"parsing_source", b"none")
     if source == b"none":
         raise UserError(
-            f"{wanted_by}: needs human parsing, but {layout.parsing(dataset)} has none (parsing.{dataset}.source is none"
-            f" in {layout.PARAMS}); set another source or take the variant out of variants"
+            f"{wanted_by}: needs human parsing, but {layout.parsing(dataset)} has none (parsing.{dataset}.source is"
+            f" none in {layout.PARAMS}); set another source or take the variant out of variants"
         )
 
 
