@@ -207,9 +207,7 @@ def main() -> None:
         print("\n" + cross_check(parser, market, arguments.bodypix))
     threads = os.environ.get("OMP_NUM_THREADS", "all")
     print(f"\n128x64, {arguments.device}, threads: {threads}, medians of 5 rounds: ", end="")
-    print(
-        f"{wall:.0f} images/s of wall time, {cpu:.0f} a second of CPU time (on a core shared with others the two differ)"
-    )
+    print(f"{wall:.0f} images/s of wall time, {cpu:.0f} a second of CPU time (they differ on a shared core)")
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ PSEUDO_LABELS = pa.schema(  # for each training image, the one whose parsing sta
     [
         ("image_id", pa.string()),
         ("pseudo_id", pa.string()),  # null where no pose is far enough or the torso is not seen
-        ("cost", pa.float32()),  # the search's sum over ten parts, in pixels whose label differs (docs/papers.md)
+        ("cost", pa.float32()),  # the equation's sum: 2 for a pixel whose labels differ, 1 where only one side has any
         ("pose_distance", pa.float32()),  # mean joint distance between the two, in torso lengths
     ]
 )
