@@ -1,0 +1,68 @@
+"""How well does SPGNet's stage one foresee the target's parsing, with distance maps and without?
+
+    python -m benchmarks.target_parsing --project DIR --dataset D > table.md
+
+Reads the last checkpoints of the components spatn and spatn_no_distance (those that are there), the test pairs and the
+parsing of the project folder DIR. IoU is over all pixels of all pairs together, the truth being the stored parsing of
+the target; mIoU is the mean over the labels that the truth has. The floor takes the source's parsing as it is.
+"""
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.parser import confusion, iou
+from models.variants import Batch
+from pipeline import checkpoints, device_data, layout
+from pipeline.device_data import PairData
+
+BATCH = 16
+
+
+@torch.no_grad()
+def count(foresee: Callable[[Batch], Tensor], data: PairData) -> np.ndarray:
+    """Confusion (20, 20) over all pairs, rows the target's stored labels. foresee: pairs without their target ->
+    labels (B, H, W) of any integer type.
+    """
+    total = np.zeros((20, 20), dtype=np.int64)
+    for rows in torch.arange(len(data)).split(BATCH):
+        batch = data.batch(rows)
+        found = foresee(batch.without_target()).cpu().numpy()
+        total += confusion(batch.target_labels.cpu().numpy(), found)
+    return total
+
+
+def line(name: str, counts: np.ndarray) -> str:
+    scores = iou(counts)
+    whole, people = np.nanmean(scores), np.nanmean(scores[1:])
+    return f"| {name} | {whole:.3f} | {people:.3f} | {np.trace(counts) / counts.sum():.3f} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--project", type=Path, required=True)
+    parser.add_argument("--dataset", required=True)
+    options = parser.parse_args()
+    os.chdir(options.project)
+    where = device_data.device("auto")
+    data = device_data.load_pairs(options.dataset, "test", where, parsing=True)
+    print(f"{len(data)} test pairs of {options.dataset}, {data.height} x {data.width}\n")
+    print("| target's parsing | mIoU | without background | pixels right |\n|---|---|---|---|")
+    print(line("the source's, as it is", count(lambda batch: batch.source_labels, data)))
+    for component in ("spatn_no_distance", "spatn"):
+        folder = layout.checkpoints(options.dataset, component)
+        steps = checkpoints.steps(folder)
+        if steps:
+            network, meta = checkpoints.load(folder, steps[-1])
+            network.to(where)
+            name = f"{component}, {steps[-1]} steps at {meta['settings']['width']:g} of the width"
+            print(line(name, count(lambda batch, network=network: network(batch).argmax(1), data)))
+
+
+if __name__ == "__main__":
+    main()
