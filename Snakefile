@@ -443,7 +443,6 @@ rule train_spig:
         "data/{dataset}/images",
         "data/{dataset}/keypoints.parquet",
         "data/{dataset}/pairs.parquet",
-        "data/{dataset}/parsing",
         "runs/{dataset}/spig_flow/checkpoints",
         "data/weights/vgg19",
         "data/weights/squeezenet1_1",
