@@ -124,7 +124,7 @@ def test_an_edited_source_reruns_its_stage(built):
 def test_dvc_then_snakemake(tmp_path):
     project = copy_project(tmp_path)
     edit(project, make_tiny)
-    assert len(ran(project, dvc)) == 20
+    assert len(ran(project, dvc)) == 23
     handoff(project)
     assert ran(project, snakemake) == set()
     edit(project, set_seed(5))
