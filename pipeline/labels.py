@@ -141,17 +141,21 @@ def to_spt10(parsing: np.ndarray) -> np.ndarray:
             where = lip == label
             if not where.any():
                 continue
-            away = [_distance_to(spt == side) for side in sides]
+            away = [_square_distance_to(spt == side) for side in sides]
             left = _left_is_nearer(*(distance[where] for distance in away), _by_half(lip > 0)[where])
             spt[where] = np.where(left, *sides)
     return out
 
 
-def _distance_to(region: np.ndarray) -> np.ndarray:
-    """(H, W) float32: distance in pixels to the nearest pixel of `region` (bool); infinite if it is empty."""
+def _square_distance_to(region: np.ndarray) -> np.ndarray:
+    """(H, W) float64: squared distance in pixels to the nearest pixel of `region` (bool); infinite if it is empty.
+
+    Squared it is a whole number: OpenCV's own last bit depends on where the array lies in memory, and decides ties.
+    """
     if not region.any():
-        return np.full(region.shape, np.inf, dtype=np.float32)
-    return cv2.distanceTransform((~region).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        return np.full(region.shape, np.inf)
+    distance = cv2.distanceTransform((~region).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.rint(np.square(distance, dtype=np.float64))
 
 
 def to_lip20(

@@ -255,3 +255,28 @@ def test_the_tables_in_the_documentation_are_the_tables():
             number, written, target = rows[first + label]
             assert (int(number), written) == (label, name)
             assert target.split(",")[0] in labels.LIP20[labels.TO_LIP20[label_set][label]]
+
+
+GLOVE, LEFT_ARM, RIGHT_ARM = (labels.LIP20.index(name) for name in ("glove", "left-arm", "right-arm"))
+
+
+def test_ties_between_limbs_do_not_hang_on_the_last_bit_of_a_distance(monkeypatch):
+    rng = np.random.default_rng(0)
+    parsing = np.zeros((128, 64), np.uint8)
+    arms = rng.integers(0, (128, 64), (40, 2))
+    parsing[arms[:, 0], arms[:, 1]] = rng.choice([LEFT_ARM, RIGHT_ARM], 40)
+    parsing[(parsing == 0) & (rng.random(parsing.shape) < 0.5)] = GLOVE
+    gloves = np.argwhere(parsing == GLOVE)
+    to = [((gloves[:, None] - np.argwhere(parsing == arm)) ** 2).sum(-1).min(1) for arm in (LEFT_ARM, RIGHT_ARM)]
+    assert (to[0] == to[1]).sum() > 20
+    mapped = labels.to_spt10(parsing)
+    apart = to[0] != to[1]
+    np.testing.assert_array_equal(mapped[parsing == GLOVE][apart], np.where(to[0] < to[1], 6, 7)[apart])
+    exact = cv2.distanceTransform
+
+    def shaken(*arguments):
+        distance = exact(*arguments)
+        return np.where(rng.random(distance.shape) < 0.5, np.nextafter(distance, np.float32(np.inf)), distance)
+
+    monkeypatch.setattr(labels.cv2, "distanceTransform", shaken)
+    np.testing.assert_array_equal(labels.to_spt10(parsing), mapped)

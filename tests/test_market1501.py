@@ -15,7 +15,7 @@ from pipeline.distance import limb_distance_maps
 from pipeline.errors import UserError
 from tests.small_project import enter
 
-STAGES = ("fetch", "index", "keypoints", "parsing", "pairs", "distance_maps")
+STAGES = ("fetch", "index", "keypoints", "pairs", "distance_maps")
 CONTENT = {
     "train": "db44dc1aa72e8e72bc61b2a69ae609798873741231dc6eec706be82debfbc972",
     "test": "d4e0084e534f7e6d1a70fdd330ebdf469f75d7b730a28ef2983e3038e377b504",
