@@ -15,7 +15,6 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 
 from models.variants import Batch
@@ -172,21 +171,14 @@ def read_labels(dataset: str, ids: list[str], size: tuple[int, int]) -> torch.Te
     """
     folder = layout.parsing(dataset)
     row = {name: number for number, name in enumerate(ids)}
-    wanted = pa.array(ids, pa.string())
     labels = torch.empty((len(ids), *size), dtype=torch.uint8)
     found = np.zeros(len(ids), bool)
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        for path in store.parts(folder):
-            with pq.ParquetFile(path) as file:
-                for group in range(file.num_row_groups):
-                    table = file.read_row_group(group, columns=["image_id", "parsing"])
-                    table = table.filter(pc.is_in(table["image_id"], wanted))
-                    names = table["image_id"].to_pylist()
-                    encoded = pc.struct_field(table["parsing"], "bytes").to_pylist()
-                    maps = threads.map(_label_map, encoded, names, [size] * len(names))
-                    for name, one in zip(names, maps, strict=True):
-                        labels[row[name]] = torch.from_numpy(one)
-                        found[row[name]] = True
+        for names, encoded in pictures.encoded(folder, pa.array(ids, pa.string()), "parsing"):
+            maps = threads.map(_label_map, encoded, names, [size] * len(names))
+            for name, one in zip(names, maps, strict=True):
+                labels[row[name]] = torch.from_numpy(one)
+                found[row[name]] = True
     if not found.all():
         first = ids[int(found.argmin())]
         raise UserError(

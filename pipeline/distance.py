@@ -7,18 +7,17 @@ import numpy as np
 
 from pipeline.pose import LIMBS
 
-# M falls by less than one of 255 levels over a step of 1 / (256 |kappa|) pixels. In these steps the level at distance d
-# is that of the bin's near end, or one less beyond the one place in the bin where rounding tips over. A table is exact
-# and the same on every machine; float exp differs in the last bit from one processor to the next.
-_STEPS = 256
-_LEVEL = np.floor(255 * np.exp(-np.arange(int(np.log(510) * _STEPS) + 2) / _STEPS) + 0.5).astype(np.uint8)
-_TIPS = np.where(_LEVEL > 0, -np.log(np.maximum(_LEVEL - 0.5, 0.5) / 255) * _STEPS, np.inf).astype(np.float32)
+# A table over the distance in steps of 1 / (_STEPS |kappa|) pixels: M moves by at most 0.025 of one of its 255 levels in
+# a step, so the level is the rounded one to within 0.013, and the same on every machine; float exp differs in the last
+# bit from one processor to the next. The last of its 65,536 steps is zero, and so is everything farther.
+_STEPS = 10_500
+_LEVEL = np.floor(255 * np.exp(-(np.arange(65536) + 0.5) / _STEPS) + 0.5).astype(np.uint8)
 _TOGETHER = 32768  # pixels computed at a time: they stay in the processor's cache
 _FROM, _TO = (np.array(ends) for ends in zip(*LIMBS, strict=True))
 
 
 def limb_distance_maps(joints: np.ndarray, valid: np.ndarray, height: int, width: int, kappa: float) -> np.ndarray:
-    """round(255 exp(kappa d)) for the twelve limbs of `pose.LIMBS`.
+    """255 exp(kappa d), to within 0.513 (half a level, and the table's step), for the twelve limbs of `pose.LIMBS`.
 
     joints: (N, 18, 2) (x, y) in pixels, pixel centres at integers, may lie outside the image; valid: (N, 18) bool;
     kappa: < 0, per pixel (the released code has -0.1). Returns uint8 (N, 12, height, width), 255 on the limb; all zero
@@ -43,7 +42,7 @@ def limb_distance_maps(joints: np.ndarray, valid: np.ndarray, height: int, width
     )
     # M rounds to zero past `reach`: only the box that holds anything else is computed, of one limb in a large image,
     # of several at a time in a small one.
-    reach = len(_LEVEL) / scale + 1
+    reach = np.log(510) * _STEPS / scale + 1
     first = np.floor(np.minimum(start, end) - reach).clip(0, (width, height)).astype(int)
     stop = np.ceil(np.maximum(start, end) + reach + 1).clip(0, (width, height)).astype(int)
     together = max(1, _TOGETHER // (height * width))
@@ -54,16 +53,11 @@ def limb_distance_maps(joints: np.ndarray, valid: np.ndarray, height: int, width
         (x0, y0), (x1, y1) = first[part].min(axis=0).tolist(), stop[part].max(axis=0).tolist()
         rows, columns = slice(y0, y1), slice(x0, x1)
         beyond = along_y[part, rows, None] + along_x[part, None, columns]
-        np.abs(beyond, out=beyond)
-        beyond -= half[part, :, None]
-        np.maximum(beyond, 0, out=beyond)  # past the nearer end
+        beyond -= beyond.clip(-half[part, :, None], half[part, :, None])  # past either end
         beyond *= beyond
         distance = across_y[part, rows, None] - across_x[part, None, columns]
         distance *= distance
         distance += beyond
         np.sqrt(distance, out=distance)
-        bins = distance.astype(np.intp)
-        levels = _LEVEL.take(bins, mode="clip")  # the last bin is zero, and so is everything farther
-        levels -= distance > _TIPS.take(bins, mode="clip")
-        maps[filled[part], rows, columns] = levels
+        maps[filled[part], rows, columns] = _LEVEL.take(distance.astype(np.intp), mode="clip")
     return maps.reshape(len(joints), len(LIMBS), height, width)

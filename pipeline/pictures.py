@@ -22,22 +22,26 @@ def decode(encoded: bytes, image_id: str) -> np.ndarray:
     return picture
 
 
-def encoded(images: Path, wanted: pa.Array) -> Iterator[tuple[list[str], list[bytes]]]:
-    """Ids and bytes of the images of a shard folder in `wanted` (ids), in stored order, at most a row group at a time.
+def encoded(folder: Path, wanted: pa.Array, column: str = "image") -> Iterator[tuple[list[str], list[bytes]]]:
+    """Ids and bytes of the rows of a shard folder in `wanted` (ids), in stored order, at most a row group at a time.
 
-    Row groups without any are not read.
+    column: the picture, `image` or `parsing`. Shards are sorted by id, so the footers tell which row groups can hold a
+    wanted one; no other is read.
     """
-    for path in store.parts(images):
+    if not len(wanted):
+        return
+    ends = pc.min_max(wanted).as_py()
+    for path in store.parts(folder):
         with pq.ParquetFile(path) as file:
-            here = pc.is_in(file.read(columns=["image_id"]).column("image_id"), wanted)
-            first = 0
-            for group in range(file.metadata.num_row_groups):
-                rows = file.metadata.row_group(group).num_rows
-                mask = here.slice(first, rows)
-                first += rows
-                if pc.any(mask).as_py():
-                    table = file.read_row_group(group, columns=["image_id", "image"]).filter(mask)
-                    yield table["image_id"].to_pylist(), pc.struct_field(table["image"], "bytes").to_pylist()
+            for group in range(file.num_row_groups):
+                held = file.metadata.row_group(group).column(0).statistics  # of image_id
+                if held.max < ends["min"] or held.min > ends["max"]:
+                    continue
+                table = file.read_row_group(group, columns=["image_id"])
+                here = pc.is_in(table["image_id"], wanted)
+                if pc.any(here).as_py():
+                    data = file.read_row_group(group, columns=[column]).filter(here)[column]
+                    yield table["image_id"].filter(here).to_pylist(), pc.struct_field(data, "bytes").to_pylist()
 
 
 def read(images: Path, wanted: list[str]) -> list[np.ndarray]:

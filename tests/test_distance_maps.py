@@ -52,13 +52,13 @@ def test_brute_force(height, width, kappa):
     assert maps.dtype == np.uint8
     for one, point, seen in zip(maps, points, valid, strict=True):
         wanted = exact(point, seen, height, width, kappa)
-        # The rounded value, but for distances within float32 of where rounding tips over.
-        assert np.abs(one - wanted).max() <= 0.5 + 255 * abs(kappa) * 1e-5 * max(height, width)
-        assert (one == np.floor(wanted + 0.5)).mean() > 0.999
+        # Half a level, half a step of the table (0.013), and float32's share.
+        assert np.abs(one - wanted).max() <= 0.513 + 255 * abs(kappa) * 1e-5 * max(height, width)
+        assert (one == np.floor(wanted + 0.5)).mean() > 0.99
 
 
 def test_every_level_is_rounded_right():
-    """One upright limb, 4,000 distances: all 256 levels occur, each where round(255 exp(kappa d)) has it."""
+    """One upright limb, 4,000 distances: all 256 levels occur, each where round(255 exp(kappa d)) has it, to half a step of the table."""
     points = np.zeros((1, 18, 2), np.float32)
     points[0, 1], points[0, 2] = (-0.37, -5), (-0.37, 5)
     valid = np.zeros((1, 18), bool)
@@ -66,8 +66,8 @@ def test_every_level_is_rounded_right():
     row = limb_distance_maps(points, valid, 1, 4000, -0.002)[0, 0, 0]
     distance = np.arange(4000) + np.float64(np.float32(0.37))
     wanted = 255 * np.exp(-0.002 * distance)
-    sure = np.abs(wanted % 1 - 0.5) > 1e-3
-    assert sure.mean() > 0.99
+    sure = np.abs(wanted % 1 - 0.5) > 0.013
+    assert sure.mean() > 0.95
     np.testing.assert_array_equal(row[sure], np.rint(wanted[sure]))
     assert set(row.tolist()) == set(range(256))
 

@@ -47,7 +47,7 @@ def test_row_groups_without_a_wanted_image_are_not_read(images, monkeypatch):
         lambda self, group, **options: (read.append(group), original(self, group, **options))[1],
     )
     pictures.read(images[0], ["070.png"])
-    assert read == [1]
+    assert set(read) == {1}
 
 
 def test_bytes_that_do_not_decode_name_the_image():
