@@ -31,6 +31,7 @@ def test_images_are_read_by_id_whatever_row_group_they_lie_in(images):
     wanted = ["000.png", "063.png", "064.png", "149.png"]
     for name, picture in zip(wanted, pictures.read(folder, wanted), strict=True):
         np.testing.assert_array_equal(picture, pixels[name])
+        np.testing.assert_array_equal(pictures.read(folder, [name])[0], picture)  # first and last of a row group alone
 
 
 def test_a_missing_image_is_named(images):
