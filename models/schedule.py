@@ -49,13 +49,23 @@ class Adam:
 
 
 @dataclass(frozen=True)
+class Jitter:
+    """Augmentation: every image by itself scaled about its centre by scale^u and shifted by shift * (u, u) pixels, u
+    uniform in [-1, 1].
+    """
+
+    scale: float
+    shift: float
+
+
+@dataclass(frozen=True)
 class Phase:
     """One optimisation phase. `weights` are handed to the objective; `batch` and `steps` are keyed by data
     set.
 
     `frozen` names submodules of the first generator that stand still, in eval mode. `thaw`, by a name in `frozen`
     and data set: the share of the run's steps after which it trains too. `delays`, by loss term and data set: the
-    share of the run's steps for which the term is left out.
+    share of the run's steps for which the term is left out. `augment`, by data set: none but those that are named.
     """
 
     generators: tuple[str, ...]
@@ -67,6 +77,7 @@ class Phase:
     frozen: tuple[str, ...] = ()
     thaw: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     delays: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    augment: Mapping[str, Jitter] = field(default_factory=dict)
 
 
 # What an entry is trained on: `data` of Component and Variant. Only what the validation pairs leave over.

@@ -18,20 +18,25 @@ import pyarrow.compute as pc
 import torch
 
 from models.variants import Batch
-from pipeline import console, layout, pictures, pose, store
+from pipeline import console, layout, parallel, pictures, pose, store
 from pipeline.errors import UserError
+from pipeline.shard_loader import ShardPictures
 
 SHARE_OF_MEMORY = 0.5  # of the device's free memory that pictures may take; networks need the rest
 
 
 def device(name: str) -> torch.device:
-    """The device a block of `params.yaml` asks for: `auto` takes CUDA where there is one. Raises UserError."""
+    """The device a block of `params.yaml` asks for: `auto` takes CUDA where there is one; of several processes on this
+    machine each takes its own. Raises UserError.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         chosen = torch.device(name)
     except RuntimeError:
         raise UserError(f"{layout.PARAMS}: no device {name}; use auto, cpu, cuda or cuda:N") from None
+    if chosen == torch.device("cuda") and parallel.local_processes() > 1:
+        chosen = torch.device("cuda", parallel.local_rank())
     if chosen.type == "cuda" and (not torch.cuda.is_available() or (chosen.index or 0) >= torch.cuda.device_count()):
         raise UserError(f"{layout.PARAMS}: device {name} is not on this machine; use auto or cpu")
     return chosen
@@ -50,16 +55,21 @@ class ImageData:
     pictures are not wanted.  joints: float32 (N, 18, 2), (x, y) in pixels,
     zeros where missing.  valid: bool (N, 18).  ids: in the order of the rows.
     labels: uint8 (N, H, W), LIP-20 ids, beside the images; None unless parsing was asked for.
+    Where they are too many for main memory, both are still in their shards and read batch by batch.
     """
 
     unit: ClassVar[str] = "images"
 
-    images: torch.Tensor
+    images: torch.Tensor | ShardPictures
     joints: torch.Tensor
     valid: torch.Tensor
     ids: list[str]
     device: torch.device
-    labels: torch.Tensor | None = field(default=None, kw_only=True)
+    labels: torch.Tensor | ShardPictures | None = field(default=None, kw_only=True)
+
+    @property
+    def resident(self) -> bool:
+        return isinstance(self.images, torch.Tensor)
 
     @property
     def height(self) -> int:
@@ -189,13 +199,16 @@ def read_labels(dataset: str, ids: list[str], size: tuple[int, int]) -> torch.Te
             for name, one in zip(names, maps, strict=True):
                 labels[row[name]] = torch.from_numpy(one)
                 found[row[name]] = True
-    if not found.all():
-        first = ids[int(found.argmin())]
+    _require_parsing(dataset, [name for name, there in zip(ids, found, strict=True) if not there], len(ids))
+    return labels
+
+
+def _require_parsing(dataset: str, missing: list[str], images: int) -> None:
+    if missing:
         raise UserError(
-            f"{folder}: no parsing of {len(ids) - found.sum()} of {len(ids)} images, {first} the first; set"
+            f"{layout.parsing(dataset)}: no parsing of {len(missing)} of {images} images, {missing[0]} the first; set"
             f" parsing.{dataset}.source in {layout.PARAMS} to something other than none and run parsing"
         )
-    return labels
 
 
 def place(images: torch.Tensor, where: torch.device) -> torch.Tensor:
@@ -209,14 +222,8 @@ def place(images: torch.Tensor, where: torch.device) -> torch.Tensor:
     return images.pin_memory()
 
 
-def load_images(
-    dataset: str, wanted: pa.Array, where: torch.device, parsing: bool = False, unseen: pa.Array | None = None
-) -> ImageData:
-    """The stored images in `wanted` with their joints; all must have a row in `keypoints.parquet`.
-
-    parsing: with their label ids, too. unseen: more ids, of which joints and labels are wanted but no picture. Raises
-    UserError if one is missing.
-    """
+def decoded_images(dataset: str, wanted: pa.Array) -> tuple[list[str], torch.Tensor]:
+    """Ids and uint8 (N, 3, H, W) of the stored images in `wanted`, in stored order. Raises UserError without any."""
     ids: list[str] = []
     images: torch.Tensor | None = None
     for names, decoded in stream_images(dataset, wanted):
@@ -226,13 +233,56 @@ def load_images(
         ids += names
     if images is None:
         raise UserError(f"{layout.images(dataset)}: none of the {len(wanted)} images wanted is there; run index again")
-    seen = len(ids)
-    ids += [] if unseen is None else unseen.to_pylist()
+    return ids, images[: len(ids)]
+
+
+def _rgb(encoded: bytes, image_id: str) -> np.ndarray:
+    return pictures.decode(encoded, image_id)[..., ::-1].transpose(2, 0, 1).copy()
+
+
+def sharded_images(dataset: str, wanted: pa.Array) -> tuple[list[str], ShardPictures]:
+    """As `decoded_images`, but nothing is decoded before it is asked for. Raises UserError if they differ in size."""
+    folder = layout.images(dataset)
+    table = store.read_table(folder, columns=["image_id", "height", "width"])
+    table = table.filter(pc.is_in(table["image_id"], wanted))
+    sizes = table.group_by(["height", "width"]).aggregate([("image_id", "min")]).to_pylist()
+    if len(sizes) != 1:
+        found = ", ".join(f"{one['height']} x {one['width']} ({one['image_id_min']})" for one in sizes) or "none at all"
+        raise UserError(f"{folder}: training needs images of one size (height x width), these are: {found}")
+    ids, shape = table["image_id"].to_pylist(), (len(table), 3, sizes[0]["height"], sizes[0]["width"])
+    return ids, ShardPictures(folder, "image", ids, shape, _rgb)
+
+
+def sharded_labels(dataset: str, ids: list[str], size: tuple[int, int]) -> ShardPictures:
+    """As `read_labels`, but nothing is decoded before it is asked for."""
+    folder = layout.parsing(dataset)
+    there = set(store.read_table(folder, columns=["image_id"])["image_id"].to_pylist())
+    _require_parsing(dataset, [name for name in ids if name not in there], len(ids))
+    return ShardPictures(folder, "parsing", ids, (len(ids), *size), lambda data, name: _label_map(data, name, size))
+
+
+def load_images(
+    dataset: str,
+    wanted: pa.Array,
+    where: torch.device,
+    parsing: bool = False,
+    unseen: pa.Array | None = None,
+    resident: bool = True,
+) -> ImageData:
+    """The stored images in `wanted` with their joints; all must have a row in `keypoints.parquet`.
+
+    parsing: with their label ids, too. unseen: more ids, of which joints and labels are wanted but no picture.
+    resident: decode all now; else each batch decodes its own. Raises UserError if one is missing.
+    """
+    ids, images = (decoded_images if resident else sharded_images)(dataset, wanted)
+    ids = ids if unseen is None else [*ids, *unseen.to_pylist()]
     table = store.read_table(layout.keypoints(dataset), columns=["image_id", "keypoints"])
     rows = pc.index_in(pa.array(ids, pa.string()), value_set=table["image_id"].combine_chunks())
     joints, valid = (torch.from_numpy(array).to(where) for array in pose.batch_arrays(table["keypoints"].take(rows)))
-    labels = place(read_labels(dataset, ids, tuple(images.shape[2:])), where) if parsing else None
-    return ImageData(place(images[:seen], where), joints, valid, ids, where, labels=labels)
+    labels = (read_labels if resident else sharded_labels)(dataset, ids, tuple(images.shape[2:])) if parsing else None
+    if resident:
+        images, labels = place(images, where), None if labels is None else place(labels, where)
+    return ImageData(images, joints, valid, ids, where, labels=labels)
 
 
 def usable_images(dataset: str) -> pa.Table:

@@ -9,12 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from pipeline import console, layout, store
+from pipeline import console, layout, parallel, shard_loader, store
 from pipeline.device_data import (
     ImageData,
+    PairData,
     UnpairedData,
     load_images,
-    load_pairs,
     pair_list,
     pair_up,
     paired_ids,
@@ -61,14 +61,35 @@ def stand_in_pairs(dataset: str) -> pa.Table:
     return pa.table({"pair_index": order, "source_id": kept["image_id"], "target_id": kept["pseudo_id"]})
 
 
-def load(dataset: str, kind: str, where: torch.device, parsing: bool) -> ImageData:
-    """Data of a kind, on the device where it fits. parsing: with label ids. Raises UserError for what is missing."""
-    if kind == "pairs":
-        return load_pairs(dataset, "train", where, parsing=parsing)
+def fits(dataset: str, images: int, labels: int) -> bool:
+    """Whether so many pictures and label maps, decoded by every process on this machine, take at most
+    `shard_loader.SHARE` of its memory. What was decided against memory is said.
+    """
+    size = store.read_table(layout.images(dataset), columns=["height", "width"]).slice(0, 1).to_pylist()
+    needed = sum(one["height"] * one["width"] for one in size) * (3 * images + labels) * parallel.local_processes()
+    memory = shard_loader.main_memory()
+    if needed <= shard_loader.SHARE * memory:
+        return True
+    console.say(f"{dataset}: {needed >> 20} MiB of pictures stay in their shards: main memory is {memory >> 20} MiB")
+    return False
+
+
+def load(dataset: str, kind: str, where: torch.device, parsing: bool, resident: bool | str = True) -> ImageData:
+    """Data of a kind. parsing: with label ids. resident: decode all now (on the device where it fits), else batch by
+    batch; "auto": as memory allows. Raises UserError for what is missing.
+    """
+    pairs, unseen = None, None
     if kind == "images":
-        return load_images(dataset, training_images(dataset), where, parsing)
-    pairs = {"unpaired": lambda: pair_list(dataset, "train"), "pseudo_pairs": lambda: stand_in_pairs(dataset)}[kind]()
-    sources = pc.unique(pairs["source_id"])
-    targets = pc.unique(pairs["target_id"])
-    unseen = targets.filter(pc.invert(pc.is_in(targets, sources)))
-    return pair_up(UnpairedData, load_images(dataset, sources, where, parsing, unseen), pairs)
+        wanted = training_images(dataset)
+    elif kind == "pairs":
+        pairs = pair_list(dataset, "train")
+        wanted = paired_ids(pairs)
+    else:
+        pairs = stand_in_pairs(dataset) if kind == "pseudo_pairs" else pair_list(dataset, "train")
+        wanted, targets = pc.unique(pairs["source_id"]), pc.unique(pairs["target_id"])
+        unseen = targets.filter(pc.invert(pc.is_in(targets, wanted)))
+    if resident == "auto":
+        labels = len(wanted) + (0 if unseen is None else len(unseen)) if parsing else 0
+        resident = fits(dataset, len(wanted), labels)
+    data = load_images(dataset, wanted, where, parsing, unseen, resident)
+    return data if pairs is None else pair_up(PairData if kind == "pairs" else UnpairedData, data, pairs)

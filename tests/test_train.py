@@ -100,6 +100,9 @@ def test_two_steps_of_everything(enter, capfd):
             "width": 0.1,
             "learning_rate": 0.001,
             "precision": "fp32",
+            "accumulate": 1,
+            "ema": None,
+            "compile": False,
         },
         "features": {"net": "squeezenet1_1", "provenance": "seeded"},
         "marks": ["weights", "steps", "settings", "width", "data"],
@@ -161,7 +164,7 @@ def test_parsing_reaches_what_needs_it_and_decides_its_state(components, monkeyp
     params.load.cache_clear()
     seen = {}
 
-    def look(run, objective, features, data):
+    def look(run, objective, features, data, group, sample=None):
         batch = data.batch(torch.arange(2))
         seen[run.title.split()[-1]] = (batch, layout.parsing("synthetic") in run.inputs, data)
         raise KeyboardInterrupt
@@ -489,11 +492,11 @@ def test_a_variant_without_targets_with_a_judge_and_a_part_that_thaws(components
     monkeypatch.setitem(VARIANTS, "spig", variant)
     seen, original = [], train.engine.train
 
-    def look(run, objective, features, data):
+    def look(run, objective, features, data, group, sample=None):
         trained, _ = checkpoints.load(layout.checkpoints("synthetic", "detector"), 2)
         state = objective.detector.state_dict()
         assert all(torch.equal(value, state[key]) for key, value in trained.state_dict().items())
-        result = original(run, objective, features, data)
+        result = original(run, objective, features, data, group, sample)
         assert all(torch.equal(value, state[key]) for key, value in trained.state_dict().items())
         seen.append(run)
         return result
@@ -515,7 +518,7 @@ def test_a_component_that_starts_from_another(components, monkeypatch):
     monkeypatch.setattr(train, "last_checkpoint", lambda dataset, component: 2)
     copied = []
 
-    def look(run, objective, features, data):
+    def look(run, objective, features, data, group, sample=None):
         copied.append((run.settings["components"], objective.networks()))
         raise KeyboardInterrupt
 

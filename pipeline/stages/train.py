@@ -5,17 +5,20 @@ reads   data/D/images/, data/D/keypoints.parquet, data/D/pairs.parquet (split tr
         data/D/parsing/
 writes  runs/D/V/checkpoints/: step-*.safetensors (the generator) and meta.json (how to rebuild it, its settings, and
         `marks`: how they differ from the paper's); the folder appears when training is finished, whole
-        logs/train/D-V.jsonl: every loss term of every step
+        logs/train/D-V.jsonl: every loss term of every step; logs/train/D-V/step-*.png: what each checkpoint makes of
+        four validation pairs (source, target's pose, target, generated)
 
 The block `train.D.FAMILY` of params.yaml sets steps, batch, width and the rest; null is the paper's value. Stopped by
 Ctrl-C, a signal or a crash, the same command goes on where it was: on a CPU the result is the same to the byte.
+Several processes share each batch: `torchrun --nproc-per-node N -m pipeline train ...`. Losses and steps are those of
+one process, but batch norms see each process's part by itself, and dropout and noise are drawn by each.
 A new method: write its networks and objective in models/, add its line to models/variants.py, name it in params.yaml.
 The variants copy_source and mean_image are the floor of every table and are not trained.
 """
 
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,12 +30,26 @@ from torch import nn
 from models import features as feature_nets
 from models.features import Features
 from models.variants import COMPONENTS, VARIANTS, Component, Phase, Variant
-from pipeline import checkpoints, console, device_data, engine, layout, params, published_weights, store, training_data
+from pipeline import (
+    checkpoints,
+    console,
+    device_data,
+    engine,
+    layout,
+    parallel,
+    params,
+    published_weights,
+    sample_grid,
+    store,
+    training_data,
+)
 from pipeline.device_data import ImageData
 from pipeline.errors import UserError
+from pipeline.parallel import Group
 
 PUBLISHED_FEATURES = "vgg19"  # what every paper here uses
 MARKS = ("weights", "steps", "settings", "width", "data")
+OUTSIDE_SETTINGS = ("device", "features", "missing_weights", "resident")  # said elsewhere, or without effect on results
 PUBLISHED_SETS = ("market1501", "deepfashion")
 FALLBACK = "market1501"  # whose published values stand in for a data set that no paper used
 
@@ -51,6 +68,10 @@ class Params:
     precision: str  # fp32 | bf16
     features: str | None
     missing_weights: str | None
+    accumulate: int = 1
+    ema: float | None = None
+    compile: bool = False
+    resident: bool | str = "auto"
 
 
 @dataclass(frozen=True)
@@ -92,7 +113,7 @@ def marks(block: Params, phase: Phase, dataset: str, source: FeatureSource | Non
         found.append("weights")
     if block.steps < paper["steps"]:
         found.append("steps")
-    if block.batch != paper["batch"] or block.learning_rate != paper["learning_rate"]:
+    if block.batch != paper["batch"] or block.learning_rate != paper["learning_rate"] or block.ema is not None:
         found.append("settings")
     if block.width != 1:
         found.append("width")
@@ -179,6 +200,8 @@ def fit(
     source: FeatureSource | None,
     data: ImageData,
     inputs: tuple[Path, ...],
+    group: Group,
+    look: Callable[[int, nn.Module], None] | None = None,
 ) -> tuple[engine.Trained, dict[str, Any]]:
     """Train `entry` on `data`, which was read from `inputs`; return what the engine leaves and the meta.json that
     describes it.
@@ -198,9 +221,7 @@ def fit(
 
     taken_over = {mark for _, inherited in started.values() for mark in inherited}
     own = [*marks(block, entry.phase, dataset, source), *data_marks(dataset)]
-    settings = {
-        key: value for key, value in asdict(block).items() if key not in ("device", "features", "missing_weights")
-    }
+    settings = {key: value for key, value in asdict(block).items() if key not in OUTSIDE_SETTINGS}
     meta = {
         "kind": "component" if isinstance(entry, Component) else "variant",
         "name": entry.name,
@@ -232,6 +253,10 @@ def fit(
         settings=meta,
         starts=first_steps(phase.delays),
         thaws=first_steps(phase.thaw),
+        accumulate=block.accumulate,
+        ema=block.ema,
+        compile=block.compile,
+        jitter=phase.augment.get(dataset),
         inputs=inputs,
     )
     features = "none" if source is None else f"{source.net.net} ({source.provenance[:15]})"
@@ -239,11 +264,13 @@ def fit(
         f"{run.title}: {len(data)} {data.unit} of {data.height} x {data.width}, batch {run.batch}, {run.steps} steps, "
         f"{meta['parameters'] / 1e6:.2f} M parameters, features {features}, {data.device} {run.precision}"
     )
-    return engine.train(run, objective, None if source is None else source.net, data), meta
+    return engine.train(run, objective, None if source is None else source.net, data, group, look), meta
 
 
 def finish(stage: str, dataset: str, name: str, trained: engine.Trained, meta: Mapping[str, Any]) -> None:
-    """Publish a finished run and clear its working folder."""
+    """Publish a finished run and clear its working folder; the first of several processes does it for all."""
+    if parallel.rank():
+        return
     checkpoints.publish(trained.folder, trained.steps, meta, layout.checkpoints(dataset, name))
     shutil.rmtree(layout.work(stage, dataset, name))
 
@@ -257,11 +284,20 @@ def train_entry(
     for component in (*entry.components, *judges(entry).values()):
         last_checkpoint(dataset, component)
     where = device_data.device(block.device)
-    source = load_features(block, f"{stage}.{dataset}.{block_name}") if entry.needs_features else None
-    data = training_data.load(dataset, entry.data, where, entry.needs_parsing)
-    inputs = training_data.inputs(dataset, entry.data, entry.needs_parsing)
-    trained, meta = fit(stage, dataset, entry, block, source, data, inputs)
-    finish(stage, dataset, entry.name, trained, {**meta, **more})
+    with parallel.joined(where) as group:
+        source = load_features(block, f"{stage}.{dataset}.{block_name}") if entry.needs_features else None
+        data = training_data.load(dataset, entry.data, where, entry.needs_parsing, block.resident)
+        inputs = training_data.inputs(dataset, entry.data, entry.needs_parsing)
+        look = sampler(stage, dataset, entry, where) if isinstance(entry, Variant) and group.rank == 0 else None
+        trained, meta = fit(stage, dataset, entry, block, source, data, inputs, group, look)
+        finish(stage, dataset, entry.name, trained, {**meta, **more})
+
+
+def sampler(stage: str, dataset: str, variant: Variant, where: torch.device) -> Callable[[int, nn.Module], None]:
+    """A function that draws what a generator makes of a few validation pairs at a step."""
+    pairs = device_data.load_pairs(dataset, "val", where, sample_grid.PAIRS, variant.needs_parsing)
+    folder = layout.metrics_log(stage, dataset, variant.name).with_suffix("")
+    return lambda step, generator: sample_grid.draw(generator, pairs, folder / f"step-{step:07d}.png")
 
 
 def make_reference(dataset: str, variant: Variant, family: str, block: ReferenceParams) -> None:
@@ -296,6 +332,8 @@ def make_reference(dataset: str, variant: Variant, family: str, block: Reference
 
 def run(dataset: str, variant: str) -> None:
     family, entry = params.family(variant), VARIANTS[variant]
+    if entry.phase is None and parallel.rank():  # nothing to share
+        return
     if entry.phase is None:
         make_reference(dataset, entry, family, params.block(ReferenceParams, "train", dataset, family))
     else:
