@@ -23,22 +23,22 @@ def blocks(network: nn.Module) -> Iterator[nn.Module]:
             yield child
 
 
-def missing(device: torch.device) -> str | None:
+def missing(device: torch.device, backend: str) -> str | None:
     """Why nothing can be compiled for the device, None where it can: found out by trying."""
     try:
-        torch.compile(lambda x: 2 * x.sin() + 1)(torch.ones(8, device=device))
+        torch.compile(lambda x: 2 * x.sin() + 1, backend=backend)(torch.ones(8, device=device))
     except Exception as error:  # the backend raises many kinds
         return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
     return None
 
 
-def compile_blocks(networks: Iterable[nn.Module], device: torch.device) -> None:
+def compile_blocks(networks: Iterable[nn.Module], device: torch.device, backend: str = "inductor") -> None:
     """Have every block of the networks compiled at its first call; where there is no compiler, say so and go on."""
-    reason = missing(device)
+    reason = missing(device, backend)
     if reason is not None:
         console.say(f"compile: no working compiler for {device.type}, training goes on without it ({reason})")
         return
     torch._dynamo.config.recompile_limit = SHAPES
     for network in networks:
         for block in blocks(network):
-            block.compile()
+            block.compile(backend=backend)
