@@ -3,6 +3,7 @@
 Durations and memory go here and only here: outputs must not depend on when or how fast they were made.
 """
 
+import os
 import resource
 import sys
 import time
@@ -20,13 +21,15 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+RANK = int(os.environ.get("RANK", "0"))  # of several processes of one stage (torchrun) the first speaks
 terminal = Console(stderr=True, highlight=False)
 _log: Console | None = None
 
 
 def say(message: str) -> None:
     """One line to the terminal and to the stage's log."""
-    terminal.print(message, markup=False, soft_wrap=True)
+    if RANK == 0:
+        terminal.print(message, markup=False, soft_wrap=True)
     if _log is not None:
         _log.print(message, markup=False, soft_wrap=True)
 
@@ -42,8 +45,13 @@ def _peak_memory() -> float:
 
 @contextmanager
 def logging_to(path: Path) -> Iterator[None]:
-    """Send `say` to `path` as well; the last line states wall time and peak memory of the stage."""
+    """Send `say` to `path` as well; the last line states wall time and peak memory of the stage.
+
+    Of several processes each has a log of its own: NAME.rank-N.log but for the first.
+    """
     global _log
+    if RANK:
+        path = path.with_suffix(f".rank-{RANK}.log")
     path.parent.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     with path.open("w", encoding="utf-8") as handle:
@@ -69,7 +77,7 @@ def progress(description: str, total: int | None) -> Iterator:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=terminal, transient=True, disable=not sys.stderr.isatty()) as bars:
+    with Progress(*columns, console=terminal, transient=True, disable=RANK > 0 or not sys.stderr.isatty()) as bars:
         task = bars.add_task(description, total=total, note="")
 
         def advance(amount: int = 1, note: str = "") -> None:

@@ -18,20 +18,25 @@ import pyarrow.compute as pc
 import torch
 
 from models.variants import Batch
-from pipeline import console, layout, pictures, pose, store
+from pipeline import console, layout, parallel, pictures, pose, store
 from pipeline.errors import UserError
+from pipeline.shard_loader import ShardPictures
 
 SHARE_OF_MEMORY = 0.5  # of the device's free memory that pictures may take; networks need the rest
 
 
 def device(name: str) -> torch.device:
-    """The device a block of `params.yaml` asks for: `auto` takes CUDA where there is one. Raises UserError."""
+    """The device a block of `params.yaml` asks for: `auto` takes CUDA where there is one; of several processes on this
+    machine each takes its own. Raises UserError.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         chosen = torch.device(name)
     except RuntimeError:
         raise UserError(f"{layout.PARAMS}: no device {name}; use auto, cpu, cuda or cuda:N") from None
+    if chosen == torch.device("cuda") and parallel.local_processes() > 1:
+        chosen = torch.device("cuda", parallel.local_rank())
     if chosen.type == "cuda" and (not torch.cuda.is_available() or (chosen.index or 0) >= torch.cuda.device_count()):
         raise UserError(f"{layout.PARAMS}: device {name} is not on this machine; use auto or cpu")
     return chosen
@@ -46,19 +51,25 @@ def as_floats(images: torch.Tensor) -> torch.Tensor:
 class ImageData:
     """N images with their joints.
 
-    images: uint8 (N, 3, H, W), RGB, on the device or in main memory.  joints: float32 (N, 18, 2), (x, y) in pixels,
+    images: uint8 (N, 3, H, W), RGB, on the device or in main memory; of the first ids only where the last ones'
+    pictures are not wanted.  joints: float32 (N, 18, 2), (x, y) in pixels,
     zeros where missing.  valid: bool (N, 18).  ids: in the order of the rows.
     labels: uint8 (N, H, W), LIP-20 ids, beside the images; None unless parsing was asked for.
+    Where they are too many for main memory, both are still in their shards and read batch by batch.
     """
 
     unit: ClassVar[str] = "images"
 
-    images: torch.Tensor
+    images: torch.Tensor | ShardPictures
     joints: torch.Tensor
     valid: torch.Tensor
     ids: list[str]
     device: torch.device
-    labels: torch.Tensor | None = field(default=None, kw_only=True)
+    labels: torch.Tensor | ShardPictures | None = field(default=None, kw_only=True)
+
+    @property
+    def resident(self) -> bool:
+        return isinstance(self.images, torch.Tensor)
 
     @property
     def height(self) -> int:
@@ -83,10 +94,10 @@ class ImageData:
         assert self.labels is not None, "load with parsing=True"
         return self.labels[rows.to(self.labels.device)].to(self.device, non_blocking=True)
 
-    def _batch(self, source: torch.Tensor, target: torch.Tensor) -> Batch:
+    def _batch(self, source: torch.Tensor, target: torch.Tensor, target_images: bool = True) -> Batch:
         return Batch(
             source=self.pictures(source),
-            target=self.pictures(target),
+            target=self.pictures(target) if target_images else None,
             source_joints=self.joints[source],
             source_valid=self.valid[source],
             target_joints=self.joints[target],
@@ -120,6 +131,15 @@ class PairData(ImageData):
     def batch(self, rows: torch.Tensor) -> Batch:
         """The pairs at positions `rows` (int64 (B,), any device) as a batch on the device."""
         return self._batch(*self.pairs[rows.to(self.pairs.device)].unbind(1))
+
+
+class UnpairedData(PairData):
+    """Pairs of which only the sources' images are there: `target` of every batch is None. A target that is no source
+    comes last in `ids` and has no row in `images`.
+    """
+
+    def batch(self, rows: torch.Tensor) -> Batch:
+        return self._batch(*self.pairs[rows.to(self.pairs.device)].unbind(1), target_images=False)
 
 
 def chosen_pairs(pairs: pa.Table, limit: int | None) -> pa.Table:
@@ -179,13 +199,16 @@ def read_labels(dataset: str, ids: list[str], size: tuple[int, int]) -> torch.Te
             for name, one in zip(names, maps, strict=True):
                 labels[row[name]] = torch.from_numpy(one)
                 found[row[name]] = True
-    if not found.all():
-        first = ids[int(found.argmin())]
+    _require_parsing(dataset, [name for name, there in zip(ids, found, strict=True) if not there], len(ids))
+    return labels
+
+
+def _require_parsing(dataset: str, missing: list[str], images: int) -> None:
+    if missing:
         raise UserError(
-            f"{folder}: no parsing of {len(ids) - found.sum()} of {len(ids)} images, {first} the first; set"
+            f"{layout.parsing(dataset)}: no parsing of {len(missing)} of {images} images, {missing[0]} the first; set"
             f" parsing.{dataset}.source in {layout.PARAMS} to something other than none and run parsing"
         )
-    return labels
 
 
 def place(images: torch.Tensor, where: torch.device) -> torch.Tensor:
@@ -199,11 +222,8 @@ def place(images: torch.Tensor, where: torch.device) -> torch.Tensor:
     return images.pin_memory()
 
 
-def load_images(dataset: str, wanted: pa.Array, where: torch.device, parsing: bool = False) -> ImageData:
-    """The stored images in `wanted` with their joints; all must have a row in `keypoints.parquet`.
-
-    parsing: with their label ids, too. Raises UserError if one is missing.
-    """
+def decoded_images(dataset: str, wanted: pa.Array) -> tuple[list[str], torch.Tensor]:
+    """Ids and uint8 (N, 3, H, W) of the stored images in `wanted`, in stored order. Raises UserError without any."""
     ids: list[str] = []
     images: torch.Tensor | None = None
     for names, decoded in stream_images(dataset, wanted):
@@ -213,11 +233,56 @@ def load_images(dataset: str, wanted: pa.Array, where: torch.device, parsing: bo
         ids += names
     if images is None:
         raise UserError(f"{layout.images(dataset)}: none of the {len(wanted)} images wanted is there; run index again")
+    return ids, images[: len(ids)]
+
+
+def _rgb(encoded: bytes, image_id: str) -> np.ndarray:
+    return pictures.decode(encoded, image_id)[..., ::-1].transpose(2, 0, 1).copy()
+
+
+def sharded_images(dataset: str, wanted: pa.Array) -> tuple[list[str], ShardPictures]:
+    """As `decoded_images`, but nothing is decoded before it is asked for. Raises UserError if they differ in size."""
+    folder = layout.images(dataset)
+    table = store.read_table(folder, columns=["image_id", "height", "width"])
+    table = table.filter(pc.is_in(table["image_id"], wanted))
+    sizes = table.group_by(["height", "width"]).aggregate([("image_id", "min")]).to_pylist()
+    if len(sizes) != 1:
+        found = ", ".join(f"{one['height']} x {one['width']} ({one['image_id_min']})" for one in sizes) or "none at all"
+        raise UserError(f"{folder}: training needs images of one size (height x width), these are: {found}")
+    ids, shape = table["image_id"].to_pylist(), (len(table), 3, sizes[0]["height"], sizes[0]["width"])
+    return ids, ShardPictures(folder, "image", ids, shape, _rgb)
+
+
+def sharded_labels(dataset: str, ids: list[str], size: tuple[int, int]) -> ShardPictures:
+    """As `read_labels`, but nothing is decoded before it is asked for."""
+    folder = layout.parsing(dataset)
+    there = set(store.read_table(folder, columns=["image_id"])["image_id"].to_pylist())
+    _require_parsing(dataset, [name for name in ids if name not in there], len(ids))
+    return ShardPictures(folder, "parsing", ids, (len(ids), *size), lambda data, name: _label_map(data, name, size))
+
+
+def load_images(
+    dataset: str,
+    wanted: pa.Array,
+    where: torch.device,
+    parsing: bool = False,
+    unseen: pa.Array | None = None,
+    resident: bool = True,
+) -> ImageData:
+    """The stored images in `wanted` with their joints; all must have a row in `keypoints.parquet`.
+
+    parsing: with their label ids, too. unseen: more ids, of which joints and labels are wanted but no picture.
+    resident: decode all now; else each batch decodes its own. Raises UserError if one is missing.
+    """
+    ids, images = (decoded_images if resident else sharded_images)(dataset, wanted)
+    ids = ids if unseen is None else [*ids, *unseen.to_pylist()]
     table = store.read_table(layout.keypoints(dataset), columns=["image_id", "keypoints"])
     rows = pc.index_in(pa.array(ids, pa.string()), value_set=table["image_id"].combine_chunks())
     joints, valid = (torch.from_numpy(array).to(where) for array in pose.batch_arrays(table["keypoints"].take(rows)))
-    labels = place(read_labels(dataset, ids, tuple(images.shape[2:])), where) if parsing else None
-    return ImageData(place(images[: len(ids)], where), joints, valid, ids, where, labels=labels)
+    labels = (read_labels if resident else sharded_labels)(dataset, ids, tuple(images.shape[2:])) if parsing else None
+    if resident:
+        images, labels = place(images, where), None if labels is None else place(labels, where)
+    return ImageData(images, joints, valid, ids, where, labels=labels)
 
 
 def usable_images(dataset: str) -> pa.Table:
@@ -260,10 +325,14 @@ def load_pairs(
     parsing: the images' label ids, too (`PairData.parsing`).
     """
     pairs = pair_list(dataset, split, limit)
-    data = load_images(dataset, paired_ids(pairs), where, parsing)
-    ids = pa.array(data.ids, pa.string())
+    return pair_up(PairData, load_images(dataset, paired_ids(pairs), where, parsing), pairs)
+
+
+def pair_up(kind: type[PairData], data: ImageData, pairs: pa.Table) -> PairData:
+    """`data` with `pairs` (pair_index, source_id, target_id) over its images."""
+    ids, where = pa.array(data.ids, pa.string()), data.device
     rows = [pc.index_in(pairs[name], value_set=ids).to_numpy() for name in ("source_id", "target_id")]
-    return PairData(
+    return kind(
         **vars(data),
         pairs=torch.from_numpy(np.stack(rows, axis=1).astype(np.int64)).to(where),
         pair_index=torch.from_numpy(pairs["pair_index"].to_numpy().astype(np.int64)).to(where),

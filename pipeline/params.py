@@ -1,6 +1,6 @@
 """`params.yaml`, checked against `params.schema.yaml`: one line naming the key and what is allowed, or the blocks."""
 
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -68,14 +68,18 @@ def load(path: Path = layout.PARAMS) -> dict:
 
 
 def block(kind: type[Block], *keys: str) -> Block:
-    """The block at `keys` (such as "train", "synthetic", "spig") as the stage's own dataclass `kind`."""
+    """The block at `keys` (such as "train", "synthetic", "spig") as the stage's own dataclass `kind`.
+
+    A key that the schema does not require has its default there.
+    """
     value: Any = load()
     for key in keys:
         if key not in value:
             raise UserError(f"{layout.PARAMS}: no block {'.'.join(keys)}; known: {', '.join(value)}")
         value = value[key]
     known = {field.name for field in fields(kind)}
-    assert set(value) == known, f"{keys}: the schema and {kind} disagree: {set(value) ^ known}"
+    required = {field.name for field in fields(kind) if field.default is MISSING}
+    assert required <= set(value) <= known, f"{keys}: the schema and {kind} disagree: {set(value) ^ known}"
     return kind(**value)
 
 

@@ -5,9 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from models.blocks import Batch
+from models.schedule import Jitter
 from models.variants import Adam, Phase
 from pipeline import checkpoints, engine
 from pipeline.errors import UserError
@@ -26,7 +29,7 @@ PHASE = Phase(
 class Noise:
     """Eleven pairs of random images."""
 
-    unit = "pairs"
+    unit, resident = "pairs", True
 
     def __init__(self):
         self.images = torch.randn(2, 11, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -124,7 +127,7 @@ def test_steps_equal_a_loop_written_out_with_plain_adam(run):
     for step in (1, 2, 3):
         batch = data.batch(order.rows(step))
         torch.manual_seed(step)
-        terms = trainer.step(step, batch)
+        terms = trainer.step(step, [batch])
         torch.manual_seed(step)
         losses, made = theirs.generator_losses(batch, None)
         generator.zero_grad()
@@ -161,6 +164,157 @@ def test_frozen_parts_of_the_generator_stay_as_they_are(run):
     assert all(parameter.grad is None for parameter in game.generator[1].parameters())
 
 
+def test_a_frozen_part_trains_once_it_is_thawed(run):
+    """Still before its step, as if never frozen from then on; the optimiser holds it all along."""
+    game = Game()
+    game.progress = None
+    thawing = replace(run, phase=replace(PHASE, frozen=("0", "1")), thaws={"1": 3})
+    trainer = engine.Trainer(thawing, game, None)
+    before = {name: value.clone() for name, value in game.generator.state_dict().items()}
+
+    def moved():
+        after = game.generator.state_dict()
+        return {name.split(".")[0] for name, value in before.items() if not torch.equal(value, after[name])}
+
+    for step in (1, 2):
+        trainer.step(step, [Noise().batch(torch.arange(4))])
+        assert moved() == {"3"}
+        assert game.generator[1].weight.grad is None
+        assert not game.generator[1].training
+        assert game.progress == (step - 1) / 7
+    trainer.step(3, [Noise().batch(torch.arange(4))])
+    assert moved() == {"1", "3"}
+    assert game.generator[1].weight.grad.any()
+    assert game.generator[1].training
+    assert not game.generator[0].training
+    held = {id(parameter) for parameter in trainer.optimisers["generator"].param_groups[0]["params"]}
+    assert held == {id(parameter) for part in (1, 3) for parameter in game.generator[part].parameters()}
+    assert trainer.optimisers["generator"].state[game.generator[1].weight]["step"] == 1
+
+
+@pytest.mark.parametrize("at", [3, 4, 5, 7])
+def test_a_thawing_run_that_died_ends_with_the_same_bytes(run, tmp_path, monkeypatch, at):
+    monkeypatch.setattr(engine, "STATE_SECONDS", 0.0)
+    run = replace(run, phase=replace(PHASE, frozen=("1",)), thaws={"1": 4})
+    whole = replace(run, work=tmp_path / "whole", metrics=tmp_path / "whole.jsonl")
+    engine.train(whole, Game(), None, Noise())
+    with pytest.raises(ZeroDivisionError):
+        engine.train(run, Game({at: crash}), None, Noise())
+    game = Game()
+    engine.train(run, game, None, Noise())
+    assert game.calls == 8 - at
+    assert (files(run), logged(run)) == (files(whole), logged(whole))
+
+
+class Plain(Game):
+    """Networks that look at each image by itself, one of them with a spectral norm, and a term without batch norm."""
+
+    def __init__(self, at_step=None):
+        super().__init__(at_step)
+        torch.manual_seed(5)
+        self.generator = nn.Sequential(
+            nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.InstanceNorm2d(4), nn.ReLU(), nn.Conv2d(4, 3, 1)
+        )
+        self.discriminator = nn.Sequential(
+            spectral_norm(nn.Conv2d(3, 4, 3)), nn.ReLU(), spectral_norm(nn.Conv2d(4, 1, 3))
+        )
+        self.frozen = nn.Sequential(nn.Conv2d(3, 2, 1))
+
+
+@pytest.mark.parametrize("accumulate", [2, 3, 4])
+def test_micro_batches_make_the_large_batchs_step(run, tmp_path, accumulate):
+    """Unequal parts among them (4 = 2 + 1 + 1), spectral norms, both updates: the same weights and the same log."""
+    whole, small = Plain(), Plain()
+    engine.train(run, whole, None, Noise())
+    parts = replace(run, accumulate=accumulate, work=tmp_path / "parts", metrics=tmp_path / "parts.jsonl")
+    engine.train(parts, small, None, Noise())
+    assert small.calls == accumulate * whole.calls
+    for step, (one, other) in enumerate(zip(logged(run), logged(parts), strict=True), 1):
+        assert other == pytest.approx(one, rel=1e-4, abs=1e-6), step
+    for name, network in whole.networks().items():
+        torch.testing.assert_close(small.networks()[name].state_dict(), network.state_dict(), rtol=1e-3, atol=1e-5)
+
+
+def test_more_micro_batches_than_rows_are_refused(run):
+    with pytest.raises(UserError, match="a batch of 4 cannot be split over 1 processes of 5 micro-batches"):
+        engine.train(replace(run, accumulate=5), Game(), None, Noise())
+
+
+def test_checkpoints_hold_the_running_mean_of_the_generator(run, tmp_path, uninterrupted):
+    """Against the recursion written out over the weights of every step; the training itself is the same."""
+    steps = replace(run, checkpoint_every=1, work=tmp_path / "each", metrics=tmp_path / "each.jsonl")
+    first = {name: value.clone() for name, value in Game().generator.state_dict().items()}
+    engine.train(steps, Game(), None, Noise())
+    wanted = first
+    for step in range(1, 8):
+        weights = load_file(checkpoints.path(steps.work / "checkpoints", step))
+        decay = min(0.4, (1 + step) / (10 + step))
+        assert (decay == 0.4) == (step >= 5)
+        wanted = {
+            name: weights[name] if "running" in name or "num" in name else decay * mean + (1 - decay) * weights[name]
+            for name, mean in wanted.items()
+        }
+    game = Game()
+    trained = engine.train(replace(run, ema=0.4), game, None, Noise())
+    found = load_file(checkpoints.path(run.work / "checkpoints", 7))
+    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(dict(trained.generator.state_dict()), found, rtol=0, atol=0)
+    torch.testing.assert_close(dict(game.generator.state_dict()), weights, rtol=0, atol=0)
+    assert logged(run) == uninterrupted[1]
+
+
+def test_the_running_mean_is_resumed_exactly(run, tmp_path):
+    run = replace(run, ema=0.9)
+    whole = replace(run, work=tmp_path / "whole", metrics=tmp_path / "whole.jsonl")
+    engine.train(whole, Game(), None, Noise())
+    with pytest.raises(ZeroDivisionError):
+        engine.train(run, Game({5: crash}), None, Noise())
+    engine.train(run, Game(), None, Noise())
+    assert (files(run), logged(run)) == (files(whole), logged(whole))
+
+
+def test_a_look_at_a_checkpoint_disturbs_nothing(run, uninterrupted):
+    """It is given the weights saved, in eval mode, and may draw random numbers or change them."""
+    seen = []
+
+    def look(step, generator):
+        saved = load_file(checkpoints.path(run.work / "checkpoints", step))
+        assert all(torch.equal(value, saved[name]) for name, value in generator.state_dict().items())
+        assert not generator.training
+        seen.append(step)
+        generator[0].weight.data.zero_()
+
+    engine.train(run, Game(), None, Noise(), look=look)
+    assert seen == [3, 6, 7]
+    assert (files(run), logged(run)) == uninterrupted
+
+
+class Fetched(Noise):
+    """The same pairs, as if each batch had to be read."""
+
+    resident = False
+
+
+def test_batches_fetched_ahead_are_the_same(run, uninterrupted):
+    engine.train(run, Game(), None, Fetched())
+    assert (files(run), logged(run)) == uninterrupted
+
+
+def test_augmentation_is_a_function_of_seed_and_step_and_of_no_cut(run):
+    """Micro-batches hold the moves of the whole batch; without a jitter nothing moves."""
+    data, group = Noise(), engine.parallel.alone(CPU)
+    jittered = replace(run, jitter=Jitter(1.2, 3.0))
+    (whole,), _ = engine.parts_of(jittered, data, group)(2)
+    parts, shares = engine.parts_of(replace(jittered, accumulate=2), data, group)(2)
+    assert shares == [0.5, 0.5]
+    torch.testing.assert_close(torch.cat([part.source for part in parts]), whole.source, rtol=0, atol=0)
+    (plain,), _ = engine.parts_of(run, data, group)(2)
+    assert torch.equal(plain.source, data.batch(engine.BatchOrder(11, 4, 1).rows(2)).source)
+    assert not torch.equal(plain.source, whole.source)
+    (other,), _ = engine.parts_of(replace(jittered, seed=2), data, group)(2)
+    assert not torch.equal(other.source, whole.source)
+
+
 class Weighted(Game):
     """An adversary that can be left out."""
 
@@ -183,9 +337,9 @@ def test_a_delayed_term_comes_in_at_its_step(run):
     first = game.discriminator[0].weight.clone()
     trainer = engine.Trainer(delayed, game, None)
     for step in (1, 2, 3):
-        assert set(trainer.step(step, Noise().batch(torch.arange(4)))) == {"l1"}
+        assert set(trainer.step(step, [Noise().batch(torch.arange(4))])) == {"l1"}
     assert torch.equal(first, game.discriminator[0].weight)
-    assert set(trainer.step(4, Noise().batch(torch.arange(4)))) == {"l1", "adversarial", "discriminator"}
+    assert set(trainer.step(4, [Noise().batch(torch.arange(4))])) == {"l1", "adversarial", "discriminator"}
     assert not torch.equal(first, game.discriminator[0].weight)
     assert game.seen == [0, 0, 0, 0.5]
 
@@ -276,7 +430,13 @@ def test_a_weight_that_is_no_number_is_never_saved(run):
 
 @pytest.mark.parametrize(
     "change",
-    [{"settings": {"width": 0.5}}, {"steps": 8}, {"seed": 2}, {"phase": replace(PHASE, weights={"l1": 2.0})}],
+    [
+        {"settings": {"width": 0.5}},
+        {"steps": 8},
+        {"seed": 2},
+        {"thaws": {"0": 9}},
+        {"phase": replace(PHASE, weights={"l1": 2.0})},
+    ],
     ids=lambda change: next(iter(change)),
 )
 def test_a_state_of_other_settings_is_discarded(run, change, capfd):

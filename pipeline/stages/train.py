@@ -5,18 +5,22 @@ reads   data/D/images/, data/D/keypoints.parquet, data/D/pairs.parquet (split tr
         data/D/parsing/
 writes  runs/D/V/checkpoints/: step-*.safetensors (the generator) and meta.json (how to rebuild it, its settings, and
         `marks`: how they differ from the paper's); the folder appears when training is finished, whole
-        logs/train/D-V.jsonl: every loss term of every step
+        logs/train/D-V.jsonl: every loss term of every step; logs/train/D-V/step-*.png: what each checkpoint makes of
+        four validation pairs (source, target's pose, target, generated)
 
 The block `train.D.FAMILY` of params.yaml sets steps, batch, width and the rest; null is the paper's value. Stopped by
 Ctrl-C, a signal or a crash, the same command goes on where it was: on a CPU the result is the same to the byte.
+Several processes share each batch: `torchrun --nproc-per-node N -m pipeline train ...`. Losses and steps are those of
+one process, but batch norms see each process's part by itself, and dropout and noise are drawn by each.
 A new method: write its networks and objective in models/, add its line to models/variants.py, name it in params.yaml.
 The variants copy_source and mean_image are the floor of every table and are not trained.
 """
 
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -26,12 +30,26 @@ from torch import nn
 from models import features as feature_nets
 from models.features import Features
 from models.variants import COMPONENTS, VARIANTS, Component, Phase, Variant
-from pipeline import checkpoints, console, device_data, engine, layout, params, published_weights, store
+from pipeline import (
+    checkpoints,
+    console,
+    device_data,
+    engine,
+    layout,
+    parallel,
+    params,
+    published_weights,
+    sample_grid,
+    store,
+    training_data,
+)
 from pipeline.device_data import ImageData
 from pipeline.errors import UserError
+from pipeline.parallel import Group
 
 PUBLISHED_FEATURES = "vgg19"  # what every paper here uses
 MARKS = ("weights", "steps", "settings", "width", "data")
+OUTSIDE_SETTINGS = ("device", "features", "missing_weights", "resident")  # said elsewhere, or without effect on results
 PUBLISHED_SETS = ("market1501", "deepfashion")
 FALLBACK = "market1501"  # whose published values stand in for a data set that no paper used
 
@@ -50,6 +68,10 @@ class Params:
     precision: str  # fp32 | bf16
     features: str | None
     missing_weights: str | None
+    accumulate: int = 1
+    ema: float | None = None
+    compile: bool = False
+    resident: bool | str = "auto"
 
 
 @dataclass(frozen=True)
@@ -91,7 +113,7 @@ def marks(block: Params, phase: Phase, dataset: str, source: FeatureSource | Non
         found.append("weights")
     if block.steps < paper["steps"]:
         found.append("steps")
-    if block.batch != paper["batch"] or block.learning_rate != paper["learning_rate"]:
+    if block.batch != paper["batch"] or block.learning_rate != paper["learning_rate"] or block.ema is not None:
         found.append("settings")
     if block.width != 1:
         found.append("width")
@@ -137,16 +159,20 @@ def last_checkpoint(dataset: str, component: str) -> int:
     folder = layout.checkpoints(dataset, component)
     found = checkpoints.steps(folder)
     if not found:
-        first = "" if params.load()["components"][component] else f"set components.{component} to true and "
+        asked = params.load()["components"].get(component)
+        first = "" if asked else f"set components.{component} to true and "
+        if asked is None:  # the detector: always there, but not always ours
+            first = f"set pretrain.{dataset}.{component}.source to trained and "
         command = f"python -m pipeline pretrain --dataset {dataset} --component {component}"
         raise UserError(f"{folder}: no checkpoint of {component} to start from; {first}run: {command}")
     return found[-1]
 
 
-def start_from(network: nn.Module, dataset: str, component: str, like: Mapping[str, Any]) -> tuple[dict, list[str]]:
-    """Copy a component's last checkpoint into `network`; return what it was, and its marks.
+def start_from(part: nn.Module, dataset: str, component: str, like: Mapping[str, Any]) -> tuple[dict, list[str]]:
+    """Copy a component's last checkpoint into `part`; return what it was, and its marks.
 
-    `like`: height, width (of the images) and scale that it must have been trained for. Raises UserError if it was not.
+    `like`: height, width (of the images) and perhaps scale that it must have been trained for. Raises UserError if it
+    was not.
     """
     folder, step = layout.checkpoints(dataset, component), last_checkpoint(dataset, component)
     module, meta = checkpoints.load(folder, step)
@@ -157,28 +183,45 @@ def start_from(network: nn.Module, dataset: str, component: str, like: Mapping[s
             raise UserError(
                 f"{folder}: trained for {what} {trained[key]:g}, {value:g} is wanted; pretrain it with the same"
             )
-    network.get_submodule(COMPONENTS[component].into).load_state_dict(module.state_dict())
+    part.load_state_dict(module.state_dict())
     content = hashlib.sha256(checkpoints.path(folder, step).read_bytes()).hexdigest()
     return {"step": step, "checkpoint": f"sha256:{content}", "features": meta["features"]}, meta["marks"]
 
 
+def judges(entry: Component | Variant) -> Mapping[str, str]:
+    return entry.judges if isinstance(entry, Variant) else {}
+
+
 def fit(
-    stage: str, dataset: str, entry: Component | Variant, block: Params, source: FeatureSource | None, data: ImageData
+    stage: str,
+    dataset: str,
+    entry: Component | Variant,
+    block: Params,
+    source: FeatureSource | None,
+    data: ImageData,
+    inputs: tuple[Path, ...],
+    group: Group,
+    look: Callable[[int, nn.Module], None] | None = None,
 ) -> tuple[engine.Trained, dict[str, Any]]:
-    """Train `entry` on `data`; return what the engine leaves and the meta.json that describes it."""
+    """Train `entry` on `data`, which was read from `inputs`; return what the engine leaves and the meta.json that
+    describes it.
+    """
     block, phase = resolve(block, entry.phase, dataset)
     paper = published(entry.phase, dataset)
     torch.manual_seed(block.seed)
     network = entry.build(data.height, data.width, block.width)
-    like = {"height": data.height, "width": data.width, "scale": block.width}
-    started = {name: start_from(network, dataset, name, like) for name in getattr(entry, "components", ())}
+    size = {"height": data.height, "width": data.width}
+    like = {**size, "scale": block.width}
+    started = {
+        name: start_from(network.get_submodule(COMPONENTS[name].into), dataset, name, like) for name in entry.components
+    }
     objective = entry.objective(network, data.height, data.width, block.width, phase.weights)
+    for judge, name in judges(entry).items():
+        started[name] = start_from(objective.networks()[judge], dataset, name, size)
 
     taken_over = {mark for _, inherited in started.values() for mark in inherited}
     own = [*marks(block, entry.phase, dataset, source), *data_marks(dataset)]
-    settings = {
-        key: value for key, value in asdict(block).items() if key not in ("device", "features", "missing_weights")
-    }
+    settings = {key: value for key, value in asdict(block).items() if key not in OUTSIDE_SETTINGS}
     meta = {
         "kind": "component" if isinstance(entry, Component) else "variant",
         "name": entry.name,
@@ -192,9 +235,10 @@ def fit(
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "published": paper,
     }
-    inputs = [layout.images(dataset), layout.keypoints(dataset)]
-    if entry.needs_parsing:
-        inputs.append(layout.parsing(dataset))
+
+    def first_steps(shares: Mapping[str, Mapping[str, float]]) -> dict[str, int]:
+        return {name: 1 + round(share[paper["dataset"]] * block.steps) for name, share in shares.items()}
+
     run = engine.Run(
         title=f"{stage} {dataset} {entry.name}",
         phase=phase,
@@ -207,32 +251,53 @@ def fit(
         work=layout.work(stage, dataset, entry.name),
         metrics=layout.metrics_log(stage, dataset, entry.name),
         settings=meta,
-        starts={term: 1 + round(share[paper["dataset"]] * block.steps) for term, share in phase.delays.items()},
-        inputs=tuple(inputs if data.unit == "images" else [*inputs, layout.pairs(dataset)]),
+        starts=first_steps(phase.delays),
+        thaws=first_steps(phase.thaw),
+        accumulate=block.accumulate,
+        ema=block.ema,
+        compile=block.compile,
+        jitter=phase.augment.get(dataset),
+        inputs=inputs,
     )
     features = "none" if source is None else f"{source.net.net} ({source.provenance[:15]})"
     console.say(
         f"{run.title}: {len(data)} {data.unit} of {data.height} x {data.width}, batch {run.batch}, {run.steps} steps, "
         f"{meta['parameters'] / 1e6:.2f} M parameters, features {features}, {data.device} {run.precision}"
     )
-    return engine.train(run, objective, None if source is None else source.net, data), meta
+    return engine.train(run, objective, None if source is None else source.net, data, group, look), meta
 
 
 def finish(stage: str, dataset: str, name: str, trained: engine.Trained, meta: Mapping[str, Any]) -> None:
-    """Publish a finished run and clear its working folder."""
+    """Publish a finished run and clear its working folder; the first of several processes does it for all."""
+    if parallel.rank():
+        return
     checkpoints.publish(trained.folder, trained.steps, meta, layout.checkpoints(dataset, name))
     shutil.rmtree(layout.work(stage, dataset, name))
 
 
-def train_variant(dataset: str, variant: Variant, family: str, block: Params) -> None:
-    name = variant.name
-    for component in variant.components:
+def train_entry(
+    stage: str, dataset: str, entry: Component | Variant, block: Params, block_name: str, **more: str
+) -> None:
+    """Load all that `entry` needs, train it by `block`, and publish it with `more` in its meta.json."""
+    if entry.needs_parsing:
+        require_parsing(dataset, f"{stage} {dataset} {entry.name}")
+    for component in (*entry.components, *judges(entry).values()):
         last_checkpoint(dataset, component)
     where = device_data.device(block.device)
-    source = load_features(block, f"train.{dataset}.{family}") if variant.needs_features else None
-    data = device_data.load_pairs(dataset, "train", where, parsing=variant.needs_parsing)
-    trained, meta = fit("train", dataset, variant, block, source, data)
-    finish("train", dataset, name, trained, {**meta, "family": family})
+    with parallel.joined(where) as group:
+        source = load_features(block, f"{stage}.{dataset}.{block_name}") if entry.needs_features else None
+        data = training_data.load(dataset, entry.data, where, entry.needs_parsing, block.resident)
+        inputs = training_data.inputs(dataset, entry.data, entry.needs_parsing)
+        look = sampler(stage, dataset, entry, where) if isinstance(entry, Variant) and group.rank == 0 else None
+        trained, meta = fit(stage, dataset, entry, block, source, data, inputs, group, look)
+        finish(stage, dataset, entry.name, trained, {**meta, **more})
+
+
+def sampler(stage: str, dataset: str, variant: Variant, where: torch.device) -> Callable[[int, nn.Module], None]:
+    """A function that draws what a generator makes of a few validation pairs at a step."""
+    pairs = device_data.load_pairs(dataset, "val", where, sample_grid.PAIRS, variant.needs_parsing)
+    folder = layout.metrics_log(stage, dataset, variant.name).with_suffix("")
+    return lambda step, generator: sample_grid.draw(generator, pairs, folder / f"step-{step:07d}.png")
 
 
 def make_reference(dataset: str, variant: Variant, family: str, block: ReferenceParams) -> None:
@@ -267,10 +332,10 @@ def make_reference(dataset: str, variant: Variant, family: str, block: Reference
 
 def run(dataset: str, variant: str) -> None:
     family, entry = params.family(variant), VARIANTS[variant]
-    if entry.needs_parsing:
-        require_parsing(dataset, f"train {dataset} {variant}")
+    if entry.phase is None and parallel.rank():  # nothing to share
+        return
     if entry.phase is None:
         make_reference(dataset, entry, family, params.block(ReferenceParams, "train", dataset, family))
     else:
-        train_variant(dataset, entry, family, params.block(Params, "train", dataset, family))
+        train_entry("train", dataset, entry, params.block(Params, "train", dataset, family), family, family=family)
     console.say(f"train {dataset} {variant}: checkpoints in {layout.checkpoints(dataset, variant)}")

@@ -1,0 +1,60 @@
+"""torch.compile with and without a compiler. `aot_eager` traces as the real one does, and saves the minutes of C++."""
+
+import torch
+from torch import nn
+
+from pipeline import checkpoints, compiling
+
+CPU = torch.device("cpu")
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.enter = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+        self.levels = nn.ModuleList(nn.ModuleList(nn.Conv2d(4, 4, 1) for _ in range(2)) for _ in range(2))
+        self.pad = nn.ReflectionPad2d(1)
+
+    def render(self, x):  # objectives need not go through forward
+        x = self.enter(x)
+        for level in self.levels:
+            for conv in level:
+                x = conv(x).tanh()
+        return self.pad(x)
+
+
+def test_blocks_are_the_parts_called_whole():
+    net = Net()
+    assert list(compiling.blocks(net)) == [net.enter, *net.levels[0], *net.levels[1]]
+
+
+def test_compiled_blocks_compute_and_save_the_same(tmp_path):
+    plain, net = Net(), Net()
+    compiling.compile_blocks([net], CPU, "aot_eager")
+    x = torch.randn(2, 3, 9, 9, generator=torch.Generator().manual_seed(1))
+    for module in (plain, net):
+        module.render(x).square().sum().backward()
+    assert all(block._compiled_call_impl is not None for block in compiling.blocks(net))
+    torch.testing.assert_close(net.render(x), plain.render(x))
+    for ours, theirs in zip(net.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-5)
+    saved = [checkpoints.save(tmp_path / kind, 1, module).read_bytes() for kind, module in (("a", plain), ("b", net))]
+    assert saved[0] == saved[1]
+
+
+def test_without_a_compiler_training_goes_on_with_a_line(monkeypatch, capfd):
+    def fail(function, backend):
+        def broken(*arguments):
+            raise RuntimeError("InvalidCxxCompiler: no working C++ compiler\nlong story")
+
+        return broken
+
+    monkeypatch.setattr(torch, "compile", fail)
+    net = Net()
+    compiling.compile_blocks([net], CPU)
+    line = "compile: no working compiler for cpu, training goes on without it (RuntimeError: InvalidCxxCompiler: no"
+    error = capfd.readouterr().err
+    assert line in error
+    assert "long story" not in error
+    assert not any(block._compiled_call_impl for block in net.modules())
