@@ -217,7 +217,9 @@ def test_norm_is_an_instance_norm_over_all_features():
 
 
 def test_widths_are_the_published():
-    generator = AppearanceGenerator(256, 256)
+    with torch.device("meta"):
+        generator, small = AppearanceGenerator(256, 256), AppearanceGenerator(128, 64, parsing=False)
+        semantic = spt_semantic.SemanticGenerator(128, 64)
     enter = (generator.appearance.enter, generator.pose.enter, generator.local.appearance[0], generator.local.pose[0])
     assert [(conv.in_channels, conv.out_channels) for conv in enter] == [(30, 64), (27, 64), (30, 32), (27, 32)]
     assert [block[1].out_channels for block in generator.appearance.down] == [128, 256, 512, 512, 512]
@@ -226,10 +228,8 @@ def test_widths_are_the_published():
     assert [isinstance(block[3], nn.Dropout2d) for block in generator.decoder.blocks] == [True] * 3 + [False] * 2
     assert (generator.image[1].in_channels, generator.local.up[1].in_channels) == (256, 256)
     assert generator.local.image[1].in_channels == 128
-    generator = AppearanceGenerator(128, 64, parsing=False)
-    assert (generator.appearance.enter.in_channels, generator.pose.enter.in_channels) == (21, 18)
-    assert generator.local is None
-    semantic = spt_semantic.SemanticGenerator(128, 64)
+    assert (small.appearance.enter.in_channels, small.pose.enter.in_channels) == (21, 18)
+    assert small.local is None
     assert (semantic.semantic.enter.in_channels, semantic.pose.enter.in_channels) == (29, 19)
 
 
@@ -415,7 +415,7 @@ def test_adversarial_terms_and_who_is_real(net):
     assert terms["adversarial"].item() == pytest.approx(wanted, rel=1e-5)
 
     seen = []
-    objective.judge_faces_before, judge = objective.judge_faces, objective.judge_faces
+    judge = objective.judge_faces
     objective.judge_faces = lambda image, *pose: seen.append(image) or judge(image, *pose)
     objective.discriminator.image, objective.discriminator.face = Constant(0.9, 0.1, 0.3), Constant(0.8, 0.2, 0.4)
     other = objective.discriminator_losses(batch, output)
@@ -577,7 +577,7 @@ def test_parsing_learns_eight_pairs():
     networks = objective.networks()
     batch = replace(figures(8, 64, 32, seed=0), target=None)
     adam = {name: torch.optim.Adam(networks[name].parameters(), 0.002, (0.5, 0.999)) for name in networks}
-    for _ in range(40):
+    for _ in range(30):
         for name in phase.generators + phase.discriminators:
             generator = name in phase.generators
             networks["discriminator"].requires_grad_(not generator)
