@@ -27,9 +27,11 @@ class Batch:
     source_labels: Tensor | None = None
     target_labels: Tensor | None = None
 
-    def without_target(self) -> "Batch":
-        """What a generator is given to be scored: the target's pose, but neither its image nor its parsing."""
-        return replace(self, target=None, target_labels=None)
+    def without_target(self, parsing: bool = False) -> "Batch":
+        """What a generator is given to be scored: the target's pose, but not its image, nor, unless `parsing`, its
+        parsing.
+        """
+        return replace(self, target=None, target_labels=self.target_labels if parsing else None)
 
 
 @dataclass

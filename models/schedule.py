@@ -112,7 +112,9 @@ class Component:
 @dataclass(frozen=True)
 class Variant:
     """One row of the tables. `build(height, width, scale)` gives the generator, whose forward is Batch -> Output.
-    It looks at neither `target` nor `target_labels`: scoring calls it with `batch.without_target()`.
+    It looks at neither `target` nor `target_labels`: scoring calls it with `batch.without_target()`. With
+    `given_target_parsing` it is given the true target's parsing as well, in training and in scoring:
+    `batch.without_target(parsing=True)`.
 
     `objective(generator, height, width, scale, weights)` adds what else training needs, a discriminator for
     one. Both are None, with `phase`, for a reference row: it is not trained, but fitted if its generator has
@@ -131,3 +133,4 @@ class Variant:
     phase: Phase | None = None
     judges: Mapping[str, str] = field(default_factory=dict)
     data: str = "pairs"
+    given_target_parsing: bool = False
