@@ -72,6 +72,7 @@ class Component:
     scale, weights)`.
 
     `into` names the generator's submodule that takes the trained weights, None for a network used by itself.
+    `data`: what it is trained on; "pairs" of split train, or its "images", each once.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Component:
     needs_features: bool
     into: str | None
     needs_parsing: bool = False
+    data: str = "pairs"
 
 
 @dataclass(frozen=True)
