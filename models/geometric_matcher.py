@@ -72,14 +72,17 @@ def spline(moved: Tensor, points: Tensor, control: Tensor) -> Tensor:
 
 
 class Regressor(nn.Sequential):
-    """Correlation (B, rows * columns, rows, columns) -> parameters (B, outputs), all zero at first."""
+    """Correlation (B, rows * columns, rows, columns) -> parameters (B, outputs), all zero at first.
+
+    Rocco et al. shrink 15 x 15 cells to 5 x 5 by leaving out the padding; here strides do it, on 16 rows of any width.
+    """
 
     def __init__(self, rows: int, columns: int, outputs: int, scale: float):
         c1, c2 = channels(128, scale), channels(64, scale)
         super().__init__(
-            *(nn.Conv2d(rows * columns, c1, 7, padding=3, bias=False), nn.BatchNorm2d(c1), nn.ReLU()),
-            *(nn.Conv2d(c1, c2, 5, padding=2, bias=False), nn.BatchNorm2d(c2), nn.ReLU()),
-            *(nn.Flatten(), nn.Linear(c2 * rows * columns, outputs)),
+            *(nn.Conv2d(rows * columns, c1, 7, stride=2, padding=3, bias=False), nn.BatchNorm2d(c1), nn.ReLU()),
+            *(nn.Conv2d(c1, c2, 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(c2), nn.ReLU()),
+            *(nn.Flatten(), nn.Linear(c2 * -(-rows // 4) * -(-columns // 4), outputs)),
         )
         nn.init.zeros_(self[-1].weight)
         nn.init.zeros_(self[-1].bias)

@@ -150,7 +150,7 @@ class SoftGatedWarping(nn.Module):
         warped = warp(self.residual(features), flow)
         if self.gate is None:
             return features + warped, torch.ones_like(warped)
-        gate = torch.sigmoid(losses.widen(self.gate(torch.cat([features.to(warped.dtype), warped], dim=1))))
+        gate = torch.sigmoid(losses.widen(self.gate(torch.cat([features, warped], dim=1))))
         return features + gate * warped, gate
 
 
@@ -204,7 +204,7 @@ class SoftGatedWarpingGAN(nn.Module):
             x, gate = self.warping(x, moves)
             flows[4], visibilities[4] = moves.unsqueeze(1), gate.mean(1, keepdim=True).unsqueeze(1)
         pose = self.pose(torch.cat(target, dim=1))
-        image = torch.tanh(self.renderer(torch.cat([x.to(pose.dtype), pose], dim=1)))
+        image = torch.tanh(self.renderer(torch.cat([x, pose], dim=1)))
         return Output(image, flows, visibilities, parsing=logits)
 
 
