@@ -21,7 +21,8 @@ from models.features import Features
 class Objective(Protocol):
     """How a phase's networks are judged on a batch. Every loss term is a scalar, weighted, and named.
 
-    `weights`: by term. A term whose weight is 0 may be left out.
+    `weights`: by term. A term whose weight is 0 may be left out. An objective that has an attribute `progress:
+    float` finds in it, before every step, the share of the run's steps that are done, in [0, 1).
     """
 
     weights: Mapping[str, float]
@@ -52,8 +53,9 @@ class Phase:
     """One optimisation phase. `weights` are handed to the objective; `batch` and `steps` are keyed by data
     set.
 
-    `frozen` names submodules of the first generator that stand still, in eval mode. `delays`, by loss term and
-    data set: the share of the run's steps for which the term is left out.
+    `frozen` names submodules of the first generator that stand still, in eval mode. `thaw`, by a name in `frozen`
+    and data set: the share of the run's steps after which it trains too. `delays`, by loss term and data set: the
+    share of the run's steps for which the term is left out.
     """
 
     generators: tuple[str, ...]
@@ -63,7 +65,16 @@ class Phase:
     batch: Mapping[str, int]
     steps: Mapping[str, int]
     frozen: tuple[str, ...] = ()
+    thaw: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     delays: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+# What an entry is trained on: `data` of Component and Variant. Only what the validation pairs leave over.
+#   pairs         training pairs
+#   unpaired      training pairs whose target image is never read: `target` is None, the target's pose and labels stay
+#   images        training images one by one: the first half of a batch as sources, the rest as targets
+#   pseudo_pairs  training images with their stand-in: its pose and labels as the target's; `target` is None
+DATA = ("pairs", "unpaired", "images", "pseudo_pairs")
 
 
 @dataclass(frozen=True)
@@ -72,7 +83,7 @@ class Component:
     scale, weights)`.
 
     `into` names the generator's submodule that takes the trained weights, None for a network used by itself.
-    `data`: what it is trained on; "pairs" of split train, or its "images", each once.
+    `components`: those that it starts from itself.
     """
 
     name: str
@@ -83,6 +94,7 @@ class Component:
     needs_features: bool
     into: str | None
     needs_parsing: bool = False
+    components: tuple[str, ...] = ()
     data: str = "pairs"
 
 
@@ -93,7 +105,8 @@ class Variant:
 
     `objective(generator, height, width, scale, weights)` adds what else training needs, a discriminator for
     one. Both are None, with `phase`, for a reference row: it is not trained, but fitted if its generator has
-    `fit(image batches)`.
+    `fit(image batches)`. `judges`, by name in `objective.networks()`: the component whose weights it holds; it is
+    built at the component's own width and stands still.
     """
 
     name: str
@@ -105,3 +118,5 @@ class Variant:
     needs_features: bool = False
     objective: Callable[[nn.Module, int, int, float, Mapping[str, float]], Objective] | None = None
     phase: Phase | None = None
+    judges: Mapping[str, str] = field(default_factory=dict)
+    data: str = "pairs"

@@ -46,7 +46,8 @@ def as_floats(images: torch.Tensor) -> torch.Tensor:
 class ImageData:
     """N images with their joints.
 
-    images: uint8 (N, 3, H, W), RGB, on the device or in main memory.  joints: float32 (N, 18, 2), (x, y) in pixels,
+    images: uint8 (N, 3, H, W), RGB, on the device or in main memory; of the first ids only where the last ones'
+    pictures are not wanted.  joints: float32 (N, 18, 2), (x, y) in pixels,
     zeros where missing.  valid: bool (N, 18).  ids: in the order of the rows.
     labels: uint8 (N, H, W), LIP-20 ids, beside the images; None unless parsing was asked for.
     """
@@ -83,10 +84,10 @@ class ImageData:
         assert self.labels is not None, "load with parsing=True"
         return self.labels[rows.to(self.labels.device)].to(self.device, non_blocking=True)
 
-    def _batch(self, source: torch.Tensor, target: torch.Tensor) -> Batch:
+    def _batch(self, source: torch.Tensor, target: torch.Tensor, target_images: bool = True) -> Batch:
         return Batch(
             source=self.pictures(source),
-            target=self.pictures(target),
+            target=self.pictures(target) if target_images else None,
             source_joints=self.joints[source],
             source_valid=self.valid[source],
             target_joints=self.joints[target],
@@ -120,6 +121,15 @@ class PairData(ImageData):
     def batch(self, rows: torch.Tensor) -> Batch:
         """The pairs at positions `rows` (int64 (B,), any device) as a batch on the device."""
         return self._batch(*self.pairs[rows.to(self.pairs.device)].unbind(1))
+
+
+class UnpairedData(PairData):
+    """Pairs of which only the sources' images are there: `target` of every batch is None. A target that is no source
+    comes last in `ids` and has no row in `images`.
+    """
+
+    def batch(self, rows: torch.Tensor) -> Batch:
+        return self._batch(*self.pairs[rows.to(self.pairs.device)].unbind(1), target_images=False)
 
 
 def chosen_pairs(pairs: pa.Table, limit: int | None) -> pa.Table:
@@ -199,10 +209,13 @@ def place(images: torch.Tensor, where: torch.device) -> torch.Tensor:
     return images.pin_memory()
 
 
-def load_images(dataset: str, wanted: pa.Array, where: torch.device, parsing: bool = False) -> ImageData:
+def load_images(
+    dataset: str, wanted: pa.Array, where: torch.device, parsing: bool = False, unseen: pa.Array | None = None
+) -> ImageData:
     """The stored images in `wanted` with their joints; all must have a row in `keypoints.parquet`.
 
-    parsing: with their label ids, too. Raises UserError if one is missing.
+    parsing: with their label ids, too. unseen: more ids, of which joints and labels are wanted but no picture. Raises
+    UserError if one is missing.
     """
     ids: list[str] = []
     images: torch.Tensor | None = None
@@ -213,11 +226,13 @@ def load_images(dataset: str, wanted: pa.Array, where: torch.device, parsing: bo
         ids += names
     if images is None:
         raise UserError(f"{layout.images(dataset)}: none of the {len(wanted)} images wanted is there; run index again")
+    seen = len(ids)
+    ids += [] if unseen is None else unseen.to_pylist()
     table = store.read_table(layout.keypoints(dataset), columns=["image_id", "keypoints"])
     rows = pc.index_in(pa.array(ids, pa.string()), value_set=table["image_id"].combine_chunks())
     joints, valid = (torch.from_numpy(array).to(where) for array in pose.batch_arrays(table["keypoints"].take(rows)))
     labels = place(read_labels(dataset, ids, tuple(images.shape[2:])), where) if parsing else None
-    return ImageData(place(images[: len(ids)], where), joints, valid, ids, where, labels=labels)
+    return ImageData(place(images[:seen], where), joints, valid, ids, where, labels=labels)
 
 
 def usable_images(dataset: str) -> pa.Table:
@@ -260,10 +275,14 @@ def load_pairs(
     parsing: the images' label ids, too (`PairData.parsing`).
     """
     pairs = pair_list(dataset, split, limit)
-    data = load_images(dataset, paired_ids(pairs), where, parsing)
-    ids = pa.array(data.ids, pa.string())
+    return pair_up(PairData, load_images(dataset, paired_ids(pairs), where, parsing), pairs)
+
+
+def pair_up(kind: type[PairData], data: ImageData, pairs: pa.Table) -> PairData:
+    """`data` with `pairs` (pair_index, source_id, target_id) over its images."""
+    ids, where = pa.array(data.ids, pa.string()), data.device
     rows = [pc.index_in(pairs[name], value_set=ids).to_numpy() for name in ("source_id", "target_id")]
-    return PairData(
+    return kind(
         **vars(data),
         pairs=torch.from_numpy(np.stack(rows, axis=1).astype(np.int64)).to(where),
         pair_index=torch.from_numpy(pairs["pair_index"].to_numpy().astype(np.int64)).to(where),

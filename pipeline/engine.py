@@ -17,7 +17,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,6 +64,7 @@ class Run:
     settings: Mapping[str, Any]
     inputs: tuple[Path, ...] = ()
     starts: Mapping[str, int] = field(default_factory=dict)  # the first step of a delayed loss term
+    thaws: Mapping[str, int] = field(default_factory=dict)  # the first step that trains a frozen submodule
 
 
 class Trained(NamedTuple):
@@ -87,6 +88,7 @@ def digest(run: Run, objective: Objective) -> str:
     code = (root / f"{name.replace('.', '/')}.py" for name in sorted(own))
     inputs = (file for path in run.inputs for file in (sorted(path.rglob("*")) if path.is_dir() else [path]))
     facts = [dict(run.settings), repr(run.phase), run.steps, run.checkpoint_every, run.batch, run.seed, run.precision]
+    facts += [dict(run.starts), dict(run.thaws)]
     total = hashlib.sha256(json.dumps([*facts, run.device.type, torch.__version__], sort_keys=True).encode())
     for file in (*code, *inputs):
         if file.is_file():
@@ -106,14 +108,14 @@ def optimisers(phase: Phase, networks: Mapping[str, nn.Module], device: torch.de
     return {name: make(networks[name], phase.optimisers[name]) for name in (*phase.generators, *phase.discriminators)}
 
 
-def freeze_untrained(phase: Phase, networks: Mapping[str, nn.Module]) -> None:
+def freeze_untrained(phase: Phase, networks: Mapping[str, nn.Module], thawed: Collection[str] = ()) -> None:
     """Train mode for the networks that the phase names; eval mode and no gradient for all others, and for
-    `phase.frozen` in the generator.
+    what is in `phase.frozen` and not `thawed` in the generator.
     """
     for name, network in networks.items():
         trained = name in (*phase.generators, *phase.discriminators)
         network.train(trained).requires_grad_(trained)
-    for name in phase.frozen:
+    for name in set(phase.frozen).difference(thawed):
         networks[phase.generators[0]].get_submodule(name).eval().requires_grad_(False)
 
 
@@ -165,8 +167,22 @@ class Trainer:
         self.layout = torch.channels_last if run.device.type == "cuda" else torch.contiguous_format
         for network in (*self.networks.values(), *([] if features is None else [features])):
             network.to(run.device, memory_format=self.layout)
-        freeze_untrained(run.phase, self.networks)
+        self.thawed = set(run.thaws)  # the optimiser holds what is still frozen: Adam passes over it, without a state
+        freeze_untrained(run.phase, self.networks, self.thawed)
         self.optimisers = optimisers(run.phase, self.networks, run.device)
+
+    def _enter(self, step: int) -> None:
+        """Bring weights, frozen parts and progress to what they are in `step`."""
+        run = self.run
+        thawed = {name for name, first in run.thaws.items() if step >= first}
+        if thawed != self.thawed:
+            freeze_untrained(run.phase, self.networks, thawed)
+            self.thawed = thawed
+        if run.starts:
+            at = {term: weight * (step >= run.starts.get(term, 1)) for term, weight in run.phase.weights.items()}
+            self.objective.weights = at
+        if hasattr(self.objective, "progress"):
+            self.objective.progress = (step - 1) / run.steps
 
     def _update(self, step: int, names: tuple[str, ...], losses: Mapping[str, Tensor]) -> dict[str, float]:
         values = _finite(self.run, step, losses)  # before backward: a NaN must reach neither a weight nor a kernel
@@ -184,14 +200,13 @@ class Trainer:
         """
         run, phase = self.run, self.run.phase
         batch.source = batch.source.contiguous(memory_format=self.layout)
-        batch.target = batch.target.contiguous(memory_format=self.layout)
+        if batch.target is not None:
+            batch.target = batch.target.contiguous(memory_format=self.layout)
 
         def autocast():
             return torch.autocast(run.device.type, torch.bfloat16) if run.precision == "bf16" else nullcontext()
 
-        if run.starts:
-            at = {term: weight * (step >= run.starts.get(term, 1)) for term, weight in phase.weights.items()}
-            self.objective.weights = at
+        self._enter(step)
         for name in phase.discriminators:  # the generators' gradient passes through, none is kept
             self.networks[name].requires_grad_(False)
         with autocast():

@@ -161,6 +161,48 @@ def test_frozen_parts_of_the_generator_stay_as_they_are(run):
     assert all(parameter.grad is None for parameter in game.generator[1].parameters())
 
 
+def test_a_frozen_part_trains_once_it_is_thawed(run):
+    """Still before its step, as if never frozen from then on; the optimiser holds it all along."""
+    game = Game()
+    game.progress = None
+    thawing = replace(run, phase=replace(PHASE, frozen=("0", "1")), thaws={"1": 3})
+    trainer = engine.Trainer(thawing, game, None)
+    before = {name: value.clone() for name, value in game.generator.state_dict().items()}
+
+    def moved():
+        after = game.generator.state_dict()
+        return {name.split(".")[0] for name, value in before.items() if not torch.equal(value, after[name])}
+
+    for step in (1, 2):
+        trainer.step(step, Noise().batch(torch.arange(4)))
+        assert moved() == {"3"}
+        assert game.generator[1].weight.grad is None
+        assert not game.generator[1].training
+        assert game.progress == (step - 1) / 7
+    trainer.step(3, Noise().batch(torch.arange(4)))
+    assert moved() == {"1", "3"}
+    assert game.generator[1].weight.grad.any()
+    assert game.generator[1].training
+    assert not game.generator[0].training
+    held = {id(parameter) for parameter in trainer.optimisers["generator"].param_groups[0]["params"]}
+    assert held == {id(parameter) for part in (1, 3) for parameter in game.generator[part].parameters()}
+    assert trainer.optimisers["generator"].state[game.generator[1].weight]["step"] == 1
+
+
+@pytest.mark.parametrize("at", [3, 4, 5, 7])
+def test_a_thawing_run_that_died_ends_with_the_same_bytes(run, tmp_path, monkeypatch, at):
+    monkeypatch.setattr(engine, "STATE_SECONDS", 0.0)
+    run = replace(run, phase=replace(PHASE, frozen=("1",)), thaws={"1": 4})
+    whole = replace(run, work=tmp_path / "whole", metrics=tmp_path / "whole.jsonl")
+    engine.train(whole, Game(), None, Noise())
+    with pytest.raises(ZeroDivisionError):
+        engine.train(run, Game({at: crash}), None, Noise())
+    game = Game()
+    engine.train(run, game, None, Noise())
+    assert game.calls == 8 - at
+    assert (files(run), logged(run)) == (files(whole), logged(whole))
+
+
 class Weighted(Game):
     """An adversary that can be left out."""
 
@@ -276,7 +318,13 @@ def test_a_weight_that_is_no_number_is_never_saved(run):
 
 @pytest.mark.parametrize(
     "change",
-    [{"settings": {"width": 0.5}}, {"steps": 8}, {"seed": 2}, {"phase": replace(PHASE, weights={"l1": 2.0})}],
+    [
+        {"settings": {"width": 0.5}},
+        {"steps": 8},
+        {"seed": 2},
+        {"thaws": {"0": 9}},
+        {"phase": replace(PHASE, weights={"l1": 2.0})},
+    ],
     ids=lambda change: next(iter(change)),
 )
 def test_a_state_of_other_settings_is_discarded(run, change, capfd):

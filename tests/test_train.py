@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from models import spig
-from models.variants import COMPONENTS, VARIANTS, Batch, Phase
+from models.spatn import Spatn
+from models.variants import COMPONENTS, VARIANTS, Adam, Batch, Output, Phase, Variant
 from pipeline import checkpoints, layout, params, schema, store
 from pipeline.__main__ import main
 from pipeline.stages import pretrain, train
@@ -132,7 +133,7 @@ def test_two_steps_of_every_variant(components, monkeypatch, name):
     params.load.cache_clear()
     assert main(["train", "--dataset", "synthetic", "--variant", name]) == 0
     generator, meta = checkpoints.load(layout.checkpoints("synthetic", name), 2)
-    assert set(meta["components"]) == set(VARIANTS[name].components)
+    assert set(meta["components"]) == {*VARIANTS[name].components, *VARIANTS[name].judges.values()}
     rows = [json.loads(line) for line in layout.metrics_log("train", "synthetic", name).read_text().splitlines()]
     assert set(VARIANTS[name].phase.weights) <= set(rows[-1])
     for component in VARIANTS[name].components:  # what a phase freezes is still the component's
@@ -140,7 +141,8 @@ def test_two_steps_of_every_variant(components, monkeypatch, name):
         trained, _ = checkpoints.load(layout.checkpoints("synthetic", component), 2)
         found = generator.get_submodule(entry.into).state_dict()
         same = all(torch.equal(value, found[key]) for key, value in trained.state_dict().items())
-        assert same == (entry.into.split(".")[0] in VARIANTS[name].phase.frozen)
+        phase = VARIANTS[name].phase
+        assert same == (entry.into.split(".")[0] in set(phase.frozen).difference(phase.thaw))
 
 
 @pytest.mark.parametrize("component", ["spatn", "spatn_no_distance", "spgnet_flow"])
@@ -435,6 +437,106 @@ def test_null_is_the_published_value():
         "generator": 2e-4,
         "discriminator": 2e-5,
     }
+
+
+class Judged(torch.nn.Module):
+    """A generator of one convolution, whose images a detector judges."""
+
+    def __init__(self):
+        super().__init__()
+        self.image, self.parsing = torch.nn.Conv2d(3, 3, 1), Spatn(0.1)
+
+    def forward(self, batch):
+        return Output(self.image(batch.source))
+
+
+class PoseObjective:
+    weights = None
+
+    def __init__(self, generator):
+        self.generator, self.detector = generator, COMPONENTS["detector"].build(64, 32, 1.0)
+
+    def networks(self):
+        return {"generator": self.generator, "detector": self.detector}
+
+    def generator_losses(self, batch, features):
+        assert batch.target is None
+        output = self.generator(batch)
+        return {"pose": self.detector(output.image).square().mean()}, output
+
+    def discriminator_losses(self, batch, output):
+        return {}
+
+
+def test_a_variant_without_targets_with_a_judge_and_a_part_that_thaws(components, monkeypatch):
+    monkeypatch.chdir(components)
+    params.load.cache_clear()
+    assert main(DETECTOR) == 0
+    adam = {"generator": Adam(0.01, (0.5, 0.9))}
+    phase = Phase(("generator",), (), adam, {}, {"market1501": 2}, {"market1501": 9}, frozen=("parsing",))
+    variant = Variant(
+        name="spig",
+        paper="none",
+        row="none",
+        build=lambda height, width, scale: Judged(),
+        components=("spatn",),
+        needs_parsing=True,
+        objective=lambda generator, height, width, scale, weights: PoseObjective(generator),
+        phase=train.replace(phase, thaw={"parsing": {"market1501": 0.5}}),
+        judges={"detector": "detector"},
+        data="unpaired",
+    )
+    monkeypatch.setitem(VARIANTS, "spig", variant)
+    seen, original = [], train.engine.train
+
+    def look(run, objective, features, data):
+        trained, _ = checkpoints.load(layout.checkpoints("synthetic", "detector"), 2)
+        state = objective.detector.state_dict()
+        assert all(torch.equal(value, state[key]) for key, value in trained.state_dict().items())
+        result = original(run, objective, features, data)
+        assert all(torch.equal(value, state[key]) for key, value in trained.state_dict().items())
+        seen.append(run)
+        return result
+
+    monkeypatch.setattr(train.engine, "train", look)
+    assert main(TRAIN) == 0
+    assert seen[0].thaws == {"parsing": 2}
+    meta = checkpoints.meta(layout.checkpoints("synthetic", "spig"))
+    assert set(meta["components"]) == {"spatn", "detector"}
+
+
+def test_a_component_that_starts_from_another(components, monkeypatch):
+    monkeypatch.chdir(components)
+    params.load.cache_clear()
+    flow = COMPONENTS["spgnet_flow"]
+    monkeypatch.setitem(
+        COMPONENTS, "spig_flow", train.replace(flow, name="spig_flow", into="", components=("spig_flow",))
+    )
+    monkeypatch.setattr(train, "last_checkpoint", lambda dataset, component: 2)
+    copied = []
+
+    def look(run, objective, features, data):
+        copied.append((run.settings["components"], objective.networks()))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train.engine, "train", look)
+    other = layout.checkpoints("synthetic", "spgnet_flow")
+    monkeypatch.setattr(train.layout, "checkpoints", lambda dataset, name: other)
+    assert main(PRETRAIN) == 130
+    ((made, networks),) = copied
+    assert set(made) == {"spig_flow"}
+    trained, _ = checkpoints.load(other, 2)
+    (network,) = networks.values()
+    assert all(torch.equal(value, network.state_dict()[key]) for key, value in trained.state_dict().items())
+
+
+def test_a_judge_that_was_not_trained_here_is_named(enter, capfd, monkeypatch):
+    enter(detector={"source": "openpose"})
+    assert main(PRETRAIN) == 0
+    assert main(DETECTOR) == 0
+    monkeypatch.setitem(VARIANTS, "spig", train.replace(VARIANTS["spig"], judges={"detector": "detector"}))
+    line = refused(TRAIN, capfd)
+    assert "no checkpoint of detector to start from; set pretrain.synthetic.detector.source to trained and run" in line
 
 
 def test_a_delay_is_a_share_of_the_steps(enter, monkeypatch):

@@ -29,7 +29,7 @@ from pipeline import checkpoints, console, device_data, layout, params
 from pipeline.atomic import atomic_directory
 from pipeline.device_data import ImageData
 from pipeline.errors import UserError
-from pipeline.stages.train import Params, finish, fit, load_features, require_parsing
+from pipeline.stages.train import Params, finish, fit, train_entry
 
 HELD_OUT = 10  # one identity in ten
 NEAR = 6.0  # pixels: the standard deviation of the field's joint heatmaps
@@ -100,28 +100,19 @@ def train_detector(dataset: str, block: DetectorParams) -> None:
     learn, held_out = split_by_identity(device_data.usable_images(dataset))
     schedule = Params(block.seed, block.steps, block.steps, block.batch, 1.0, None, block.device, "fp32", None, None)
     data = device_data.load_images(dataset, learn, where)
-    trained, meta = fit("pretrain", dataset, COMPONENTS["detector"], schedule, None, data)
+    inputs = layout.images(dataset), layout.keypoints(dataset)
+    trained, meta = fit("pretrain", dataset, COMPONENTS["detector"], schedule, None, data, inputs)
     result = validate(trained.generator, device_data.load_images(dataset, held_out, where), block.batch)
     console.say(f"pretrain {dataset} detector: on identities held out: {result}")
     finish("pretrain", dataset, "detector", trained, {**meta, "validation": result})
-
-
-def train_component(dataset: str, component: str, block: Params) -> None:
-    entry = COMPONENTS[component]
-    if entry.needs_parsing:
-        require_parsing(dataset, f"pretrain {dataset} {component}")
-    where = device_data.device(block.device)
-    source = load_features(block, f"pretrain.{dataset}.{component}") if entry.needs_features else None
-    data = device_data.load_pairs(dataset, "train", where, parsing=entry.needs_parsing)
-    trained, meta = fit("pretrain", dataset, entry, block, source, data)
-    finish("pretrain", dataset, component, trained, meta)
 
 
 def run(dataset: str, component: str) -> None:
     if component == "detector":
         train_detector(dataset, params.block(DetectorParams, "pretrain", dataset, component))
     elif params.load()["components"][component]:
-        train_component(dataset, component, params.block(Params, "pretrain", dataset, component))
+        block = params.block(Params, "pretrain", dataset, component)
+        train_entry("pretrain", dataset, COMPONENTS[component], block, component)
     else:
         with atomic_directory(layout.checkpoints(dataset, component)) as partial:
             checkpoints.write_meta(partial, {"kind": "untrained", "name": component})

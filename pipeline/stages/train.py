@@ -17,6 +17,7 @@ import hashlib
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -26,7 +27,7 @@ from torch import nn
 from models import features as feature_nets
 from models.features import Features
 from models.variants import COMPONENTS, VARIANTS, Component, Phase, Variant
-from pipeline import checkpoints, console, device_data, engine, layout, params, published_weights, store
+from pipeline import checkpoints, console, device_data, engine, layout, params, published_weights, store, training_data
 from pipeline.device_data import ImageData
 from pipeline.errors import UserError
 
@@ -137,16 +138,20 @@ def last_checkpoint(dataset: str, component: str) -> int:
     folder = layout.checkpoints(dataset, component)
     found = checkpoints.steps(folder)
     if not found:
-        first = "" if params.load()["components"][component] else f"set components.{component} to true and "
+        asked = params.load()["components"].get(component)
+        first = "" if asked else f"set components.{component} to true and "
+        if asked is None:  # the detector: always there, but not always ours
+            first = f"set pretrain.{dataset}.{component}.source to trained and "
         command = f"python -m pipeline pretrain --dataset {dataset} --component {component}"
         raise UserError(f"{folder}: no checkpoint of {component} to start from; {first}run: {command}")
     return found[-1]
 
 
-def start_from(network: nn.Module, dataset: str, component: str, like: Mapping[str, Any]) -> tuple[dict, list[str]]:
-    """Copy a component's last checkpoint into `network`; return what it was, and its marks.
+def start_from(part: nn.Module, dataset: str, component: str, like: Mapping[str, Any]) -> tuple[dict, list[str]]:
+    """Copy a component's last checkpoint into `part`; return what it was, and its marks.
 
-    `like`: height, width (of the images) and scale that it must have been trained for. Raises UserError if it was not.
+    `like`: height, width (of the images) and perhaps scale that it must have been trained for. Raises UserError if it
+    was not.
     """
     folder, step = layout.checkpoints(dataset, component), last_checkpoint(dataset, component)
     module, meta = checkpoints.load(folder, step)
@@ -157,22 +162,39 @@ def start_from(network: nn.Module, dataset: str, component: str, like: Mapping[s
             raise UserError(
                 f"{folder}: trained for {what} {trained[key]:g}, {value:g} is wanted; pretrain it with the same"
             )
-    network.get_submodule(COMPONENTS[component].into).load_state_dict(module.state_dict())
+    part.load_state_dict(module.state_dict())
     content = hashlib.sha256(checkpoints.path(folder, step).read_bytes()).hexdigest()
     return {"step": step, "checkpoint": f"sha256:{content}", "features": meta["features"]}, meta["marks"]
 
 
+def judges(entry: Component | Variant) -> Mapping[str, str]:
+    return entry.judges if isinstance(entry, Variant) else {}
+
+
 def fit(
-    stage: str, dataset: str, entry: Component | Variant, block: Params, source: FeatureSource | None, data: ImageData
+    stage: str,
+    dataset: str,
+    entry: Component | Variant,
+    block: Params,
+    source: FeatureSource | None,
+    data: ImageData,
+    inputs: tuple[Path, ...],
 ) -> tuple[engine.Trained, dict[str, Any]]:
-    """Train `entry` on `data`; return what the engine leaves and the meta.json that describes it."""
+    """Train `entry` on `data`, which was read from `inputs`; return what the engine leaves and the meta.json that
+    describes it.
+    """
     block, phase = resolve(block, entry.phase, dataset)
     paper = published(entry.phase, dataset)
     torch.manual_seed(block.seed)
     network = entry.build(data.height, data.width, block.width)
-    like = {"height": data.height, "width": data.width, "scale": block.width}
-    started = {name: start_from(network, dataset, name, like) for name in getattr(entry, "components", ())}
+    size = {"height": data.height, "width": data.width}
+    like = {**size, "scale": block.width}
+    started = {
+        name: start_from(network.get_submodule(COMPONENTS[name].into), dataset, name, like) for name in entry.components
+    }
     objective = entry.objective(network, data.height, data.width, block.width, phase.weights)
+    for judge, name in judges(entry).items():
+        started[name] = start_from(objective.networks()[judge], dataset, name, size)
 
     taken_over = {mark for _, inherited in started.values() for mark in inherited}
     own = [*marks(block, entry.phase, dataset, source), *data_marks(dataset)]
@@ -192,9 +214,10 @@ def fit(
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "published": paper,
     }
-    inputs = [layout.images(dataset), layout.keypoints(dataset)]
-    if entry.needs_parsing:
-        inputs.append(layout.parsing(dataset))
+
+    def first_steps(shares: Mapping[str, Mapping[str, float]]) -> dict[str, int]:
+        return {name: 1 + round(share[paper["dataset"]] * block.steps) for name, share in shares.items()}
+
     run = engine.Run(
         title=f"{stage} {dataset} {entry.name}",
         phase=phase,
@@ -207,8 +230,9 @@ def fit(
         work=layout.work(stage, dataset, entry.name),
         metrics=layout.metrics_log(stage, dataset, entry.name),
         settings=meta,
-        starts={term: 1 + round(share[paper["dataset"]] * block.steps) for term, share in phase.delays.items()},
-        inputs=tuple(inputs if data.unit == "images" else [*inputs, layout.pairs(dataset)]),
+        starts=first_steps(phase.delays),
+        thaws=first_steps(phase.thaw),
+        inputs=inputs,
     )
     features = "none" if source is None else f"{source.net.net} ({source.provenance[:15]})"
     console.say(
@@ -224,15 +248,20 @@ def finish(stage: str, dataset: str, name: str, trained: engine.Trained, meta: M
     shutil.rmtree(layout.work(stage, dataset, name))
 
 
-def train_variant(dataset: str, variant: Variant, family: str, block: Params) -> None:
-    name = variant.name
-    for component in variant.components:
+def train_entry(
+    stage: str, dataset: str, entry: Component | Variant, block: Params, block_name: str, **more: str
+) -> None:
+    """Load all that `entry` needs, train it by `block`, and publish it with `more` in its meta.json."""
+    if entry.needs_parsing:
+        require_parsing(dataset, f"{stage} {dataset} {entry.name}")
+    for component in (*entry.components, *judges(entry).values()):
         last_checkpoint(dataset, component)
     where = device_data.device(block.device)
-    source = load_features(block, f"train.{dataset}.{family}") if variant.needs_features else None
-    data = device_data.load_pairs(dataset, "train", where, parsing=variant.needs_parsing)
-    trained, meta = fit("train", dataset, variant, block, source, data)
-    finish("train", dataset, name, trained, {**meta, "family": family})
+    source = load_features(block, f"{stage}.{dataset}.{block_name}") if entry.needs_features else None
+    data = training_data.load(dataset, entry.data, where, entry.needs_parsing)
+    inputs = training_data.inputs(dataset, entry.data, entry.needs_parsing)
+    trained, meta = fit(stage, dataset, entry, block, source, data, inputs)
+    finish(stage, dataset, entry.name, trained, {**meta, **more})
 
 
 def make_reference(dataset: str, variant: Variant, family: str, block: ReferenceParams) -> None:
@@ -267,10 +296,8 @@ def make_reference(dataset: str, variant: Variant, family: str, block: Reference
 
 def run(dataset: str, variant: str) -> None:
     family, entry = params.family(variant), VARIANTS[variant]
-    if entry.needs_parsing:
-        require_parsing(dataset, f"train {dataset} {variant}")
     if entry.phase is None:
         make_reference(dataset, entry, family, params.block(ReferenceParams, "train", dataset, family))
     else:
-        train_variant(dataset, entry, family, params.block(Params, "train", dataset, family))
+        train_entry("train", dataset, entry, params.block(Params, "train", dataset, family), family, family=family)
     console.say(f"train {dataset} {variant}: checkpoints in {layout.checkpoints(dataset, variant)}")
