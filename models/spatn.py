@@ -39,6 +39,16 @@ def encoder(inputs: int, base: int) -> nn.Sequential:
     )
 
 
+def decoder(base: int, outputs: int) -> nn.Sequential:
+    """Two deconvolutions with instance norm and ReLU, a last convolution: (B, 4 base, h, w) -> (B, outputs, 4h, 4w)."""
+    up = {"kernel_size": 3, "stride": 2, "padding": 1, "output_padding": 1, "bias": False}
+    return nn.Sequential(
+        *(nn.ConvTranspose2d(4 * base, 2 * base, **up), nn.InstanceNorm2d(2 * base), nn.ReLU()),
+        *(nn.ConvTranspose2d(2 * base, base, **up), nn.InstanceNorm2d(base), nn.ReLU()),
+        nn.Conv2d(base, outputs, 7, padding=3),
+    )
+
+
 class PoseAttentionBlock(nn.Module):
     """Semantic-PATB: the pose path says where the semantic path changes.
 
@@ -71,12 +81,7 @@ class Spatn(nn.Module):
         self.semantic = encoder(LABELS, base)
         self.pose = encoder(2 * (JOINTS + len(LIMBS) * distance), base)
         self.blocks = nn.ModuleList(PoseAttentionBlock(4 * base, first=k == 0) for k in range(BLOCKS))
-        up = {"kernel_size": 3, "stride": 2, "padding": 1, "output_padding": 1, "bias": False}
-        self.decoder = nn.Sequential(
-            *(nn.ConvTranspose2d(4 * base, 2 * base, **up), nn.InstanceNorm2d(2 * base), nn.ReLU()),
-            *(nn.ConvTranspose2d(2 * base, base, **up), nn.InstanceNorm2d(base), nn.ReLU()),
-            nn.Conv2d(base, LABELS, 7, padding=3),
-        )
+        self.decoder = decoder(base, LABELS)
 
     def pose_maps(self, joints: Tensor, valid: Tensor, height: int, width: int) -> Tensor:
         """(B, 18, H, W), or (B, 30, H, W) with distance maps."""
