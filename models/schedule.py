@@ -53,17 +53,19 @@ class Phase:
     set.
 
     `frozen` names submodules of the first generator that stand still, in eval mode. `delays`, by loss term and
-    data set: the share of the run's steps for which the term is left out.
+    data set: the share of the run's steps for which the term is left out. `decay_from`: the share of the steps
+    after which every learning rate falls linearly, to 0 at the end.
     """
 
     generators: tuple[str, ...]
     discriminators: tuple[str, ...]
-    optimisers: Mapping[str, Adam]  # by network; constant learning rates
+    optimisers: Mapping[str, Adam]  # by network; learning rates constant up to `decay_from`
     weights: Mapping[str, float]  # by loss term
     batch: Mapping[str, int]
     steps: Mapping[str, int]
     frozen: tuple[str, ...] = ()
     delays: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    decay_from: float = 1.0
 
 
 @dataclass(frozen=True)
