@@ -2,14 +2,15 @@
 
     taskset -c 1 env OMP_NUM_THREADS=1 python -m benchmarks.local_attention > benchmarks/local_attention.md
 
-Prints the markdown of that file. Both attentions of the published network at 256x256, one image, float32, random features,
-flows of 3 cells' deviation. Times: processor time, the median of several runs (one of the loop). Memory: bytes that
-autograd keeps for the gradient, beside the operands.
+Prints the markdown of that file. Both attentions of the published network at 256x256, one image, float32, random
+features, flows of 3 cells' deviation. Times: processor time, the median of several runs (one of the loop). Kept: what
+autograd holds for the gradient, beside the operands; it grows with the images of a batch.
 """
 
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -116,7 +117,7 @@ def main() -> None:
         line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
     )
     print("# Local attention in plain torch\n")
-    print(__doc__.split("\n\n")[2].replace("Prints the markdown of that file. ", "") + "\n")
+    print("Made by `python -m benchmarks.local_attention`. " + __doc__.split("of that file. ")[1])
     print(f"{processor}, {torch.get_num_threads()} thread; Python {sys.version.split()[0]}, torch {torch.__version__}.")
     for stride, channels, cells, size in ATTENTIONS:
         source, target = (torch.randn(1, channels, cells, cells, requires_grad=True) for _ in range(2))
@@ -127,26 +128,22 @@ def main() -> None:
         print("The weighted sum, the kernel given:\n")
         print("| | forward, ms | and backward, ms | kept, MB | largest difference to the loop |")
         print("|---|---|---|---|---|")
-        truth = loop(source, kernel, flow).detach()
-        print(row("a loop over positions", measure(lambda: loop(*operands), operands, 1), None))  # noqa: B023
+        truth = loop(*operands).detach()
+        print(row("a loop over positions", measure(partial(loop, *operands), operands, 1), None))
         for name, function in (("patches extracted, then weighed", extracted), ("`gfla.attend`", attend)):
             difference = (function(*operands) - truth).abs().max().item()
-            print(row(name, measure(lambda: function(*operands), operands), difference))  # noqa: B023
-        print(row("SPIG's plain warp, for scale", measure(lambda: warp(source, flow), [source, flow]), None))  # noqa: B023
+            print(row(name, measure(partial(function, *operands), operands), difference))
+        print(row("SPIG's plain warp, for scale", measure(partial(warp, source, flow), [source, flow]), None))
         block = LocalAttention(channels, 128, size)
-        operands = [source, target, flow, *block.parameters()]
-        truth = published_block(block, source, target, flow).detach()
-        difference = (block(source, target, flow) - truth).abs().max().item()
+        inputs = [source, target, flow]
+        operands = [*inputs, *block.parameters()]
+        truth = published_block(block, *inputs).detach()
+        difference = (block(*inputs) - truth).abs().max().item()
         print("\nThe whole block, the kernel predicted by 128 hidden channels:\n")
         print("| | forward, ms | and backward, ms | kept, MB | largest difference |\n|---|---|---|---|---|")
-        print(
-            row(
-                "as released, both patches extracted",
-                measure(lambda: published_block(block, source, target, flow), operands),
-                None,
-            )
-        )
-        print(row("`gfla.LocalAttention`", measure(lambda: block(source, target, flow), operands), difference))  # noqa: B023
+        released = measure(partial(published_block, block, *inputs), operands)
+        print(row("as released, both patches extracted", released, None))
+        print(row("`gfla.LocalAttention`", measure(partial(block, *inputs), operands), difference))
 
 
 if __name__ == "__main__":
