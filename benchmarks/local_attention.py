@@ -22,7 +22,7 @@ from torch import Tensor
 from models.blocks import warp
 from models.gfla import LocalAttention, attend
 
-RUNS = 7
+RUNS = 5
 ATTENTIONS = ((8, 256, 32, 3), (4, 128, 64, 5))  # stride, channels, cells a side, patch side
 
 
@@ -117,7 +117,10 @@ def main() -> None:
         line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
     )
     print("# Local attention in plain torch\n")
-    print("Made by `python -m benchmarks.local_attention`. " + __doc__.split("of that file. ")[1])
+    print(
+        "Made by `taskset -c 1 env OMP_NUM_THREADS=1 python -m benchmarks.local_attention`.\n"
+        + __doc__.split("of that file. ")[1]
+    )
     print(f"{processor}, {torch.get_num_threads()} thread; Python {sys.version.split()[0]}, torch {torch.__version__}.")
     for stride, channels, cells, size in ATTENTIONS:
         source, target = (torch.randn(1, channels, cells, cells, requires_grad=True) for _ in range(2))
