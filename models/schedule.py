@@ -66,11 +66,12 @@ class Phase:
     `frozen` names submodules of the first generator that stand still, in eval mode. `thaw`, by a name in `frozen`
     and data set: the share of the run's steps after which it trains too. `delays`, by loss term and data set: the
     share of the run's steps for which the term is left out. `augment`, by data set: none but those that are named.
+    `decay_from`: the share of the steps after which every learning rate falls linearly, to 0 at the end.
     """
 
     generators: tuple[str, ...]
     discriminators: tuple[str, ...]
-    optimisers: Mapping[str, Adam]  # by network; constant learning rates
+    optimisers: Mapping[str, Adam]  # by network; learning rates constant up to `decay_from`
     weights: Mapping[str, float]  # by loss term
     batch: Mapping[str, int]
     steps: Mapping[str, int]
@@ -78,6 +79,7 @@ class Phase:
     thaw: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     delays: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     augment: Mapping[str, Jitter] = field(default_factory=dict)
+    decay_from: float = 1.0
 
 
 # What an entry is trained on: `data` of Component and Variant. Only what the validation pairs leave over.

@@ -204,7 +204,7 @@ class Trainer:
         return self.generator if self.mean is None else self.mean
 
     def _enter(self, step: int) -> None:
-        """Bring weights, frozen parts and progress to what they are in `step`."""
+        """Bring weights, frozen parts, progress and learning rates to what they are in `step`."""
         run = self.run
         thawed = {name for name, first in run.thaws.items() if step >= first}
         if thawed != self.thawed:
@@ -215,6 +215,10 @@ class Trainer:
             self.objective.weights = at
         if hasattr(self.objective, "progress"):
             self.objective.progress = (step - 1) / run.steps
+        left = (1 - (step - 1) / run.steps) / (1 - run.phase.decay_from) if run.phase.decay_from < 1 else 1.0
+        for name, optimiser in self.optimisers.items():
+            for group in optimiser.param_groups:
+                group["lr"] = run.phase.optimisers[name].lr * min(left, 1.0)
 
     def _autocast(self):
         bf16 = self.run.precision == "bf16"

@@ -1,0 +1,367 @@
+"""GFLA: Deep Image Spatial Transformation for Person Image Generation (Ren et al., CVPR 2020), a global flow and local
+attention; the row "DIST" of SPIG's Table 1.
+
+What the authors' code fixes and what is chosen here: docs/papers.md. Blocks are those that SPIG shares with it. Strides
+are relative to the image: attention at 1/8 and 1/4 for images of 256 pixels, at 1/4 alone below.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models import losses
+from models.blocks import (
+    Batch,
+    DownBlock,
+    Hourglass,
+    Output,
+    PatchDiscriminator,
+    ResBlock,
+    channels,
+    full_precision,
+    initialise,
+    norm_act,
+    warp,
+)
+from models.features import Features
+from models.losses import widen
+from models.pose_maps import JOINTS, heatmaps
+from models.schedule import Adam, Component, Phase, Variant
+from models.spig import flow_levels
+
+
+def kernel_sizes(height: int) -> dict[int, int]:
+    """Stride of an attention -> side of its local patches: DeepFashion's from 256 pixels on, Market-1501's below."""
+    return {8: 3, 4: 5} if height >= 256 else {4: 3}
+
+
+def pose_maps(batch: Batch) -> tuple[Tensor, Tensor]:
+    """The source's and the target's joints as heatmaps (B, 18, H, W)."""
+    size = batch.source.shape[-2:]
+    return (
+        heatmaps(batch.source_joints, batch.source_valid, *size),
+        heatmaps(batch.target_joints, batch.target_valid, *size),
+    )
+
+
+class FlowEstimator(nn.Module):
+    """The global flow field estimator: source image and both poses -> flow and visibility at each attention's stride.
+
+    forward: image (B, 3, H, W), source and target heatmaps (B, 18, H, W) -> flows, visibilities as in `Output`.
+    """
+
+    def __init__(self, height: int, width: int, scale: float = 1.0):
+        super().__init__()
+        base, largest = channels(32, scale), channels(256, scale)
+        self.trunk = Hourglass(3 + 2 * JOINTS, base, flow_levels(height, width), largest)
+        self.heads = nn.ModuleDict(
+            {str(stride): nn.Conv2d(self.trunk.widths[stride], 3, 3, padding=1) for stride in kernel_sizes(height)}
+        )
+        self.apply(initialise)
+        for head in self.heads.values():  # start near "sample where you stand", half visible
+            nn.init.normal_(head.weight, std=0.001)
+
+    def forward(self, image: Tensor, source: Tensor, target: Tensor) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+        trunk = self.trunk(torch.cat([image, source, target], dim=1))
+        with full_precision(image):
+            found = {int(stride): head(trunk[int(stride)].float()) for stride, head in self.heads.items()}
+        flows = {stride: x[:, None, :2] for stride, x in found.items()}
+        visibilities = {stride: torch.sigmoid(x[:, None, 2:]) for stride, x in found.items()}
+        return flows, visibilities
+
+
+def attend(source: Tensor, kernel: Tensor, flow: Tensor) -> Tensor:
+    """Weighted sum of the patch around each flowed position: out[l] = sum over offsets k of kernel[k, l] source[l +
+    flow[l] + k], bilinear, the nearest border value outside (the paper's content-aware sampling).
+
+    source (B, C, H, W), kernel (B, n^2, H, W) with the offsets row by row, n odd, flow (B, 2, H, W) as (dx, dy) in
+    cells -> (B, C, H, W) of the flow's type. Where the flow is no finite number, neither is the result.
+
+    All samples of a patch lie at the same fraction of a cell: with the bilinear weights the kernel is one of (n + 1)^2
+    on whole cells. No patch is held: memory beside the operands is (n + 1)^2 weights and cell numbers a position.
+    """
+    size = int(kernel.shape[1] ** 0.5)
+    batch, features, height, width = source.shape
+    with full_precision(source):
+        x = flow[:, 0] + torch.arange(width, device=flow.device, dtype=flow.dtype)
+        y = flow[:, 1] + torch.arange(height, device=flow.device, dtype=flow.dtype).unsqueeze(-1)
+        left, top = x.floor(), y.floor()
+        right, below = (
+            (x - left)[:, None, None],
+            (y - top)[:, None, None],
+        )  # (B, 1, 1, H, W), shares of the farther cell
+        weights = kernel.to(flow.dtype).unflatten(1, (size, size))  # (B, n rows, n columns, H, W)
+        weights = (1 - right) * F.pad(weights, (0, 0, 0, 0, 0, 1)) + right * F.pad(weights, (0, 0, 0, 0, 1, 0))
+        weights = (1 - below) * F.pad(weights, (0,) * 7 + (1,)) + below * F.pad(weights, (0,) * 6 + (1, 0))
+
+        def cells(first: Tensor, length: int) -> Tensor:  # (B, H, W) -> (B, n + 1, H, W), inside the grid
+            offset = torch.arange(size + 1, device=flow.device).view(-1, 1, 1) - size // 2
+            return (first.nan_to_num().unsqueeze(1) + offset).clamp(0, length - 1).long()
+
+        rows, columns = cells(top.detach(), height), cells(left.detach(), width)
+        image = torch.arange(batch, device=flow.device).view(-1, 1, 1, 1, 1)
+        index = (image * height + rows.unsqueeze(2)) * width + columns.unsqueeze(1)  # (B, n + 1, n + 1, H, W)
+
+        def bags(values: Tensor) -> Tensor:  # one a position
+            return values.flatten(1, 2).permute(0, 2, 3, 1).flatten(0, 2)
+
+        table = source.to(flow.dtype).permute(0, 2, 3, 1).reshape(-1, features)
+        total = F.embedding_bag(bags(index), table, per_sample_weights=bags(weights), mode="sum")
+        return total.view(batch, height, width, features).permute(0, 3, 1, 2)
+
+
+class LocalAttention(nn.Module):
+    """Local attention: a kernel predicted from the target's patch and the flowed source patch, applied to the latter.
+
+    forward: source, target (B, C, H, W), flow (B, 2, H, W) in cells -> (B, C, H, W).
+
+    The predictor's first layer is fully connected on both n x n patches. On the target's that is a convolution.
+    Bilinear sampling commutes with a convolution, so on the flowed source's it is the flow applied to a convolution:
+    no patch is extracted for it. Its result still changes up to n // 2 cells outside the grid, so these are kept.
+    """
+
+    def __init__(self, features: int, hidden: int, size: int):
+        super().__init__()
+        self.radius = size // 2
+        self.source = nn.Conv2d(features, hidden, size, bias=False)
+        self.target = nn.Conv2d(features, hidden, size)
+        self.predict = nn.Sequential(nn.LeakyReLU(0.1), nn.Conv2d(hidden, size**2, 1))
+
+    def kernel(self, source: Tensor, target: Tensor, flow: Tensor) -> Tensor:
+        """(B, n^2, H, W) float32, sums to 1 over the patch."""
+        r = self.radius
+        by_source = self.source(F.pad(source, (2 * r,) * 4, mode="replicate"))  # (B, hidden, H + 2r, W + 2r)
+        by_source = warp(by_source, F.pad(flow, (r,) * 4, mode="replicate"))[..., r:-r, r:-r]
+        hidden = by_source + self.target(F.pad(target, (r,) * 4, mode="replicate"))
+        with full_precision(source):
+            return torch.softmax(self.predict(widen(hidden)), dim=1)
+
+    def forward(self, source: Tensor, target: Tensor, flow: Tensor) -> Tensor:
+        return attend(source, self.kernel(source, target, flow), flow)
+
+
+class DecoderBlock(nn.Module):
+    """Double the resolution. As blocks.UpBlock, but the channels change in the transposed convolution."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        up = {"kernel_size": 3, "stride": 2, "padding": 1, "output_padding": 1}
+        self.branch = nn.Sequential(
+            norm_act(inputs),
+            nn.Conv2d(inputs, inputs, 3, padding=1, bias=False),
+            norm_act(inputs),
+            nn.ConvTranspose2d(inputs, outputs, bias=False, **up),
+        )
+        self.shortcut = nn.ConvTranspose2d(inputs, outputs, **up)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, inputs, H, W) -> (B, outputs, 2H, 2W)
+        return self.branch(x) + self.shortcut(x)
+
+
+def encoder(inputs: int, widths: list[int]) -> nn.ModuleList:
+    return nn.ModuleList(
+        DownBlock(before, after, first=k == 0)
+        for k, (before, after) in enumerate(zip([inputs, *widths], widths, strict=False))
+    )
+
+
+class GFLA(nn.Module):
+    """The generator: flow estimator and local neural texture renderer. forward -> Output with flows and visibilities
+    at the attentions' strides.
+
+    height, width: multiples of 32; scale: width multiplier.
+    """
+
+    def __init__(self, height: int, width: int, scale: float = 1.0):
+        super().__init__()
+        widths = [channels(base, scale) for base in (64, 128, 256)]  # at strides 2, 4, 8
+        hidden = channels(128, scale)
+        self.source = encoder(3, widths[: max(kernel_sizes(height)).bit_length() - 1])  # to the coarsest attention
+        self.target = encoder(JOINTS, widths)
+        self.attention = nn.ModuleDict(
+            {
+                str(stride): LocalAttention(widths[stride.bit_length() - 2], hidden, size)
+                for stride, size in kernel_sizes(height).items()
+            }
+        )
+        steps = [(8, widths[2], widths[1]), (4, widths[1], widths[0]), (2, widths[0], widths[0])]
+        self.decoder = nn.ModuleDict(
+            {
+                str(stride): nn.Sequential(ResBlock(before), DecoderBlock(before, after))
+                for stride, before, after in steps
+            }
+        )
+        self.image = nn.Sequential(nn.LeakyReLU(0.2), nn.ReflectionPad2d(1), nn.Conv2d(widths[0], 3, 3))
+        self.apply(initialise)
+        with torch.no_grad():
+            self.image[-1].weight.mul_(0.1)  # begin inside tanh's linear range
+            for attention in self.attention.values():
+                attention.predict[-1].weight.mul_(0.1)  # and with nearly even kernels
+        self.flow = FlowEstimator(height, width, scale)
+
+    def forward(self, batch: Batch) -> Output:
+        source_maps, target_maps = pose_maps(batch)
+        flows, visibilities = self.flow(batch.source, source_maps, target_maps)
+        image, x, sources = batch.source, target_maps, {}
+        for level, block in enumerate(self.source, start=1):
+            image = block(image)
+            sources[2**level] = image
+        for block in self.target:
+            x = block(x)
+        for stride in (8, 4, 2):
+            if stride in flows:
+                shown = visibilities[stride].squeeze(1)
+                attended = self.attention[str(stride)](sources[stride], x, flows[stride].squeeze(1))
+                x = (1 - shown) * x + shown * attended
+            x = self.decoder[str(stride)](x)
+        return Output(torch.tanh(self.image(x)), flows, visibilities)
+
+
+# Losses
+
+
+def affine_residual(flow: Tensor, size: int) -> Tensor:
+    """Affine regularisation: how far the flow is from affine in each size x size patch, the squared residual of its
+    least-squares affine fit, summed over the patch and averaged over patches and images. flow (B, 2, H, W) in cells.
+
+    Positions are the flow plus an affine map, so the flow's own residual is theirs.
+    """
+    with full_precision(flow):
+        flow = widen(flow)
+        side = torch.arange(size, device=flow.device, dtype=flow.dtype)
+        y, x = torch.meshgrid(side, side, indexing="ij")
+        basis = torch.linalg.qr(torch.stack([x.flatten(), y.flatten(), torch.ones_like(x).flatten()], dim=1))[0]
+        patches = F.unfold(flow, size).unflatten(1, (2, size**2))  # (B, 2, n^2, patches)
+        residual = patches - basis @ (basis.T @ patches)
+        return residual.square().sum((1, 2)).mean()
+
+
+def least_squares(logits: Tensor, real: bool) -> Tensor:
+    """Mean squared distance of logits of any shape to the label, 1 for real and 0 for generated (LSGAN)."""
+    return (widen(logits) - float(real)).square().mean()
+
+
+def flow_losses(
+    flows: dict[int, Tensor], source: dict[str, Tensor], target: dict[str, Tensor], features: Features, height: int
+) -> dict[str, Tensor]:
+    """Sampling correctness of the whole image and affine regularisation, summed over strides."""
+    sampling = affine = 0.0
+    for stride, size in kernel_sizes(height).items():
+        layer, flow = features.correctness[stride], flows[stride].squeeze(1)
+        sampling = sampling + losses.sampling_correctness(source[layer], target[layer], flow)
+        affine = affine + affine_residual(flow, size)
+    return {"sampling": sampling, "affine": affine}
+
+
+class FlowObjective:
+    """Stage one: the flow estimator alone. networks: flow. Terms: sampling, affine."""
+
+    def __init__(self, flow: FlowEstimator, weights: Mapping[str, float]):
+        self.flow = flow
+        self.weights = weights
+
+    def networks(self) -> dict[str, nn.Module]:
+        return {"flow": self.flow}
+
+    def generator_losses(self, batch: Batch, features: Features | None) -> tuple[dict[str, Tensor], None]:
+        flows, _ = self.flow(batch.source, *pose_maps(batch))
+        layers = tuple(features.correctness[stride] for stride in flows)
+        with torch.no_grad():
+            source, target = features(batch.source, layers), features(batch.target, layers)
+        terms = flow_losses(flows, source, target, features, batch.source.shape[-2])
+        return {name: self.weights[name] * term for name, term in terms.items()}, None
+
+    def discriminator_losses(self, batch: Batch, output: None) -> dict[str, Tensor]:
+        return {}
+
+
+class GflaObjective:
+    """Stage two, end to end. networks: generator, discriminator. Terms: sampling, affine, l1, adversarial, perceptual,
+    style.
+    """
+
+    def __init__(self, generator: GFLA, discriminator: PatchDiscriminator, weights: Mapping[str, float]):
+        self.generator = generator
+        self.discriminator = discriminator
+        self.weights = weights
+
+    def networks(self) -> dict[str, nn.Module]:
+        return {"generator": self.generator, "discriminator": self.discriminator}
+
+    def generator_losses(self, batch: Batch, features: Features | None) -> tuple[dict[str, Tensor], Output]:
+        output = self.generator(batch)
+        correctness = tuple(features.correctness[stride] for stride in output.flows)
+        compared = tuple({*features.content, *features.style})
+        with torch.no_grad():
+            source = features(batch.source, correctness)
+            target = features(batch.target, (*correctness, *compared))
+        generated = features(output.image, compared)
+        terms = {
+            **flow_losses(output.flows, source, target, features, batch.source.shape[-2]),
+            "l1": losses.l1(output.image, batch.target),
+            "adversarial": least_squares(self.discriminator(output.image), real=True),
+            "perceptual": losses.perceptual(generated, target, features.content),
+            "style": losses.style(generated, target, features.style),
+        }
+        return {name: self.weights[name] * term for name, term in terms.items()}, output
+
+    def discriminator_losses(self, batch: Batch, output: Output) -> dict[str, Tensor]:
+        real = least_squares(self.discriminator(batch.target), real=True)
+        fake = least_squares(self.discriminator(output.image.detach()), real=False)
+        return {"discriminator": 0.5 * (real + fake)}
+
+
+# The released code's, but for the number of steps: it runs until it is stopped. Those are SPIG's here.
+ADAM = Adam(lr=1e-4, betas=(0.0, 0.999))
+BATCH = {"market1501": 8, "deepfashion": 8}
+
+COMPONENTS = (
+    Component(
+        name="gfla_flow",
+        paper="GFLA",
+        build=FlowEstimator,
+        objective=lambda flow, height, width, scale, weights: FlowObjective(flow, weights),
+        phase=Phase(
+            generators=("flow",),
+            discriminators=(),
+            optimisers={"flow": ADAM},
+            weights={"sampling": 20.0, "affine": 0.01},
+            batch=BATCH,
+            steps={"market1501": 50_000, "deepfashion": 50_000},
+        ),
+        needs_features=True,
+        into="flow",
+    ),
+)
+
+VARIANTS = (
+    Variant(
+        name="gfla",
+        paper="GFLA",
+        row="SPIG's Table 1, DIST",
+        build=GFLA,
+        components=("gfla_flow",),
+        needs_features=True,
+        objective=lambda generator, height, width, scale, weights: GflaObjective(
+            generator, PatchDiscriminator(height, width, scale), weights
+        ),
+        phase=Phase(
+            generators=("generator",),
+            discriminators=("discriminator",),
+            optimisers={"generator": ADAM, "discriminator": replace(ADAM, lr=0.1 * ADAM.lr)},
+            weights={
+                "sampling": 5.0,
+                "affine": 0.0025,
+                "l1": 5.0,
+                "adversarial": 2.0,
+                "perceptual": 0.5,
+                "style": 500.0,
+            },
+            batch=BATCH,
+            steps={"market1501": 200_000, "deepfashion": 200_000},
+        ),
+    ),
+)
