@@ -192,6 +192,17 @@ def test_a_frozen_part_trains_once_it_is_thawed(run):
     assert trainer.optimisers["generator"].state[game.generator[1].weight]["step"] == 1
 
 
+def test_learning_rates_fall_linearly_to_zero(run):
+    """Published rate up to the share `decay_from` of the steps, then down by equal steps: the step after the last has 0."""
+    trainer = engine.Trainer(replace(run, steps=8, phase=replace(PHASE, decay_from=0.5)), Game(), None)
+    rates = []
+    for step in range(1, 9):
+        trainer.step(step, [Noise().batch(torch.arange(4))])
+        rates.append([trainer.optimisers[name].param_groups[0]["lr"] for name in PHASE.optimisers])
+    for column, adam in zip(zip(*rates, strict=True), PHASE.optimisers.values(), strict=True):
+        assert column == pytest.approx([adam.lr * share for share in (1, 1, 1, 1, 1, 0.75, 0.5, 0.25)])
+
+
 @pytest.mark.parametrize("at", [3, 4, 5, 7])
 def test_a_thawing_run_that_died_ends_with_the_same_bytes(run, tmp_path, monkeypatch, at):
     monkeypatch.setattr(engine, "STATE_SECONDS", 0.0)
