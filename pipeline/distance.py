@@ -7,9 +7,9 @@ import numpy as np
 
 from pipeline.pose import LIMBS
 
-# A table over the distance in steps of 1 / (_STEPS |kappa|) pixels: M moves by at most 0.025 of one of its 255 levels in
-# a step, so the level is the rounded one to within 0.013, and the same on every machine; float exp differs in the last
-# bit from one processor to the next. The last of its 65,536 steps is zero, and so is everything farther.
+# A table over the distance in steps of 1 / (_STEPS |kappa|) pixels: M moves by at most 0.025 of one of its 255 levels
+# in a step, so the level is the rounded one to within 0.013, and the same on every machine; float exp differs in the
+# last bit from one processor to the next. The last of its 65,536 steps is zero, and so is everything farther.
 _STEPS = 10_500
 _LEVEL = np.floor(255 * np.exp(-(np.arange(65536) + 0.5) / _STEPS) + 0.5).astype(np.uint8)
 _TOGETHER = 32768  # pixels computed at a time: they stay in the processor's cache

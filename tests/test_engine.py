@@ -193,7 +193,7 @@ def test_a_frozen_part_trains_once_it_is_thawed(run):
 
 
 def test_learning_rates_fall_linearly_to_zero(run):
-    """Published rate up to the share `decay_from` of the steps, then down by equal steps: the step after the last has 0."""
+    """The published rate up to `decay_from`, then down by equal amounts: the step after the last would have 0."""
     trainer = engine.Trainer(replace(run, steps=8, phase=replace(PHASE, decay_from=0.5)), Game(), None)
     rates = []
     for step in range(1, 9):
