@@ -58,8 +58,9 @@ def test_brute_force(height, width, kappa):
 
 
 def test_every_level_is_rounded_right():
-    """One upright limb, 4,000 distances: all 256 levels occur, each where round(255 exp(kappa d)) has it, to half a step
-    of the table."""
+    """One upright limb, 4,000 distances: all 256 levels occur, each where round(255 exp(kappa d)) has it, to half a
+    step of the table.
+    """
     points = np.zeros((1, 18, 2), np.float32)
     points[0, 1], points[0, 2] = (-0.37, -5), (-0.37, 5)
     valid = np.zeros((1, 18), bool)
