@@ -403,6 +403,19 @@ class Constant(nn.Module):
         return torch.full((len(x), 1, 2, 2), self.opinions.pop(0)) + 0 * x.mean()
 
 
+def test_parsing_is_learned_at_half_size_at_256_pixels():
+    _, objective, _ = build("spt_parsing", 256, 256)
+    batch = replace(figures(1, 256, 256, seed=0), target=None)
+    with torch.no_grad():
+        terms, (real, fake, maps) = objective.generator_losses(batch, None)
+        assert real.shape == fake.shape == (1, 10, 128, 128)
+        labels = spt_semantic.spt10(batch.target_labels, *poses(batch)[2:]).argmax(1)
+        assert torch.equal(real.argmax(1), labels[:, ::2, ::2])
+        peak = maps[0, 3].flatten().argmax()
+        assert (torch.stack([peak % 128, peak // 128]) - batch.target_joints[0, 3] / 2).abs().max() < 1
+    assert all(term.isfinite() for term in terms.values())
+
+
 def test_adversarial_terms_and_who_is_real(net):
     """Two directions, least squares; a head that is not there is not judged."""
     _, objective, _ = build("spt_ts_gt", 256, 256)
