@@ -161,11 +161,10 @@ class SptObjective:
         """D_A's scores; the parsing without its background."""
         return self.discriminator.image(images if parsing is None else torch.cat([images, parsing[:, 1:]], dim=1))
 
-    def judge_faces(self, images: Tensor, joints: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """D_F's scores, and a weight for each: the share of a head among those that are there, 0 for no head."""
+    def face_loss(self, images: Tensor, joints: Tensor, valid: Tensor, wanted: float) -> Tensor:
+        """D_F's squared distance from `wanted`, a mean over images in which one without a head counts 0."""
         crops, present = face_crops(images, joints, valid)
-        scores = self.discriminator.face(crops, self.generator.image.fade)
-        return scores, present.float() / present.sum().clamp(min=1)
+        return (present * least_squares(self.discriminator.face(crops, self.generator.image.fade), wanted)).mean()
 
     def generator_losses(
         self, batch: Batch, features: Features | None
@@ -212,8 +211,7 @@ class SptObjective:
         """The generator's side, on images of a pose."""
         total = least_squares(self.judge(images, parsing), 1.0).mean()
         if self.discriminator.face is not None:
-            scores, weight = self.judge_faces(images, joints, valid)
-            total = total + (weight * least_squares(scores, 1.0)).sum()
+            total = total + self.face_loss(images, joints, valid, 1.0)
         return total
 
     def discriminator_losses(self, batch: Batch, output: tuple[Tensor | None, ...]) -> dict[str, Tensor]:
@@ -230,12 +228,8 @@ class SptObjective:
         ]
         terms = {"discriminator": real + 0.5 * sum(fakes)}
         if self.discriminator.face is not None:
-            faces = [(batch.source, source, 1.0, 1.0), (there, target, 0.0, 0.5), (back, source, 0.0, 0.5)]
-            total = 0.0
-            for image, pose, wanted, share in faces:
-                scores, weight = self.judge_faces(image, *pose)
-                total = total + share * (weight * least_squares(scores, wanted)).sum()
-            terms["face_discriminator"] = total
+            fakes = self.face_loss(there, *target, 0.0) + self.face_loss(back, *source, 0.0)
+            terms["face_discriminator"] = self.face_loss(batch.source, *source, 1.0) + 0.5 * fakes
         return terms
 
 
