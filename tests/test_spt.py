@@ -403,6 +403,19 @@ class Constant(nn.Module):
         return torch.full((len(x), 1, 2, 2), self.opinions.pop(0)) + 0 * x.mean()
 
 
+def test_parsing_is_learned_at_half_size_at_256_pixels():
+    _, objective, _ = build("spt_parsing", 256, 256)
+    batch = replace(figures(1, 256, 256, seed=0), target=None)
+    with torch.no_grad():
+        terms, (real, fake, maps) = objective.generator_losses(batch, None)
+        assert real.shape == fake.shape == (1, 10, 128, 128)
+        labels = spt_semantic.spt10(batch.target_labels, *poses(batch)[2:]).argmax(1)
+        assert torch.equal(real.argmax(1), labels[:, ::2, ::2])
+        peak = maps[0, 3].flatten().argmax()
+        assert (torch.stack([peak % 128, peak // 128]) - batch.target_joints[0, 3] / 2).abs().max() < 1
+    assert all(term.isfinite() for term in terms.values())
+
+
 def test_adversarial_terms_and_who_is_real(net):
     """Two directions, least squares; a head that is not there is not judged."""
     _, objective, _ = build("spt_ts_gt", 256, 256)
@@ -411,17 +424,20 @@ def test_adversarial_terms_and_who_is_real(net):
     objective.weights = dict.fromkeys(objective.weights, 1.0)
     with torch.no_grad():
         terms, output = objective.generator_losses(batch, net)
-    wanted = 0.8**2 + 0.4**2 + 0.5**2 + 0.3**2
+    wanted = 0.8**2 + 0.4**2 / 2 + 0.5**2 + 0.3**2 / 2  # one of the two images has no head
     assert terms["adversarial"].item() == pytest.approx(wanted, rel=1e-5)
 
-    seen = []
-    judge = objective.judge_faces
-    objective.judge_faces = lambda image, *pose: seen.append(image) or judge(image, *pose)
-    objective.discriminator.image, objective.discriminator.face = Constant(0.9, 0.1, 0.3), Constant(0.8, 0.2, 0.4)
-    other = objective.discriminator_losses(batch, output)
+    objective.discriminator.image, objective.discriminator.face = Constant(0.9, 0.1, 0.3), Constant(0.2, 0.4, 0.8)
+    judged = []
+    objective.discriminator.face.register_forward_hook(lambda net, given, scores: judged.append(given[0]))
+    with torch.no_grad():
+        other = objective.discriminator_losses(batch, output)
     assert other["discriminator"].item() == pytest.approx(0.1**2 + 0.5 * (0.1**2 + 0.3**2), rel=1e-5)
-    assert other["face_discriminator"].item() == pytest.approx(0.2**2 + 0.5 * (0.2**2 + 0.4**2), rel=1e-5)
-    assert seen[0] is batch.source
+    assert other["face_discriminator"].item() == pytest.approx((0.2**2 + 0.5 * (0.2**2 + 0.4**2)) / 2, rel=1e-5)
+    source, target = poses(batch)[:2], poses(batch)[2:]
+    _, _, there, back = output
+    for crops, image, side in zip(judged, (there, back, batch.source), (target, source, source), strict=True):
+        assert torch.equal(crops, spt_losses.face_crops(image, *side)[0])
     objective.weights["adversarial"] = 0.0
     assert objective.discriminator_losses(batch, output) == {}
 
