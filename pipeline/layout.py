@@ -72,6 +72,11 @@ def samples(dataset: str, variant: str) -> Path:
     return Path("reports/scores") / dataset / variant / "samples.parquet"
 
 
+def figures(dataset: str) -> Path:
+    """Where the command `figure` writes: nothing reads it."""
+    return Path("reports/figures") / dataset
+
+
 def log(stage: str, *axes: str) -> Path:
     return Path("logs") / stage / ("-".join(axes) + ".log" if axes else f"{stage}.log")
 
