@@ -39,7 +39,7 @@ def _relation_maps(
       python -m pipeline figure relation-maps --dataset synthetic --variant spig --pair 3 --patch 1 2 --patch 4 2
     """
     trained, chosen = _variant(dataset, variant, step), subject.pairs(dataset, pair)[0]
-    picture = relation_maps.draw(trained, *_people(dataset, chosen), patch or (), over)
+    picture = relation_maps.draw(trained, *_people(dataset, chosen, trained.reads_parsing), patch or (), over)
     return picture, f"relation-maps-{variant}-{trained.step}-pair{chosen['pair_index']}"
 
 
@@ -235,7 +235,7 @@ def run(kind: str, dataset: str, output: Path | None, **options) -> None:
     if output is not None:
         _refuse_other_than_png("--output", output)
     picture, name = KINDS[kind](dataset=dataset, **options)
-    path = output or layout.figures(dataset) / f"{name}.png"
+    path = output or layout.drawn(dataset) / f"{name}.png"
     with atomic_file(path) as partial:
         partial.write_bytes(cv2.imencode(".png", picture[:, :, ::-1])[1].tobytes())
     say(f"{path}: {picture.shape[1]} x {picture.shape[0]} pixels")
