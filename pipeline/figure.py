@@ -18,11 +18,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline import device_data, layout, params
+from models.variants import VARIANTS
+from pipeline import checkpoints, device_data, layout, params
 from pipeline.atomic import atomic_file
 from pipeline.console import say
 from pipeline.errors import UserError
 from pipeline.figures import appearance, flow, grid, parsing, poses, relation_maps, subject
+from pipeline.stages import tables
 
 Drawn = tuple[np.ndarray, str]  # the picture and the stem of its default name, under reports/figures/DATASET/
 
@@ -161,7 +163,22 @@ KINDS: dict[str, Callable[..., Drawn]] = {
 }
 
 
+def chosen_step(dataset: str, variant: str) -> int:
+    """The checkpoint that stands for the variant in the tables; before it was scored, the last one."""
+    steps = checkpoints.steps(layout.checkpoints(dataset, variant))
+    if layout.scores(dataset, variant).exists():
+        choice = tables.choose(tables.read_scores(dataset, variant), **params.load()["tables"]["choose_by"])
+        if choice is not None and choice.row["step"] in steps:
+            return choice.row["step"]
+    if not steps:
+        command = f"python -m pipeline train --dataset {dataset} --variant {variant}"
+        raise UserError(f"{layout.checkpoints(dataset, variant)}: no checkpoint; run: {command}")
+    say(f"{variant}: not scored yet, so no checkpoint was chosen; the last one, step {steps[-1]}")
+    return steps[-1]
+
+
 def _variant(dataset: str, variant: str, step: int | None) -> subject.Trained:
+    step = chosen_step(dataset, variant) if step is None and variant in VARIANTS else step
     return subject.open_variant(dataset, variant, step, device_data.device("auto"))
 
 

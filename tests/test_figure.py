@@ -123,7 +123,7 @@ def panel(picture: np.ndarray) -> np.ndarray:
 
 
 def trained(kind: str) -> subject.Trained:
-    return subject.open_variant("synthetic", kind, None, CPU)
+    return subject.open_variant("synthetic", kind, 1, CPU)
 
 
 def person(number: int, view: int) -> subject.Person:
@@ -155,8 +155,8 @@ def test_the_generator_sees_the_target_s_joints_only(folder):
     np.testing.assert_array_equal(score.to_uint8(output.image)[0], inverted)  # what is drawn is what is scored
 
 
-def test_the_checkpoint_is_the_one_of_the_tables(folder, capsys):
-    assert trained("shown").step == 2
+def test_the_checkpoint_is_the_one_of_the_tables(folder, capsys, monkeypatch):
+    assert figure.chosen_step("synthetic", "shown") == 2
     assert "not scored yet" in capsys.readouterr().err
     common = dict.fromkeys(schema.SCORES.names) | {"metric": "lpips-alex-v0.1", "marks": []}
     rows = [
@@ -164,8 +164,12 @@ def test_the_checkpoint_is_the_one_of_the_tables(folder, capsys):
         for step, split, value in ((1, "val", 0.1), (2, "val", 0.2), (1, "test", 0.9), (2, "test", 0.1))
     ]
     store.write_table(layout.scores("synthetic", "shown"), rows, schema.SCORES)
-    assert trained("shown").step == 1
-    assert subject.open_variant("synthetic", "shown", 2, CPU).step == 2
+    assert figure.chosen_step("synthetic", "shown") == 1
+    said = []
+    monkeypatch.setattr(subject, "framed", lambda sheet, *lines: said.append(lines[0]) or sheet)
+    drawn("flow", "--variant", "shown")
+    drawn("flow", "--variant", "shown", "--step", "2")
+    assert said == ["flow: shown, step 1, synthetic", "flow: shown, step 2, synthetic"]
 
 
 def test_pairs_by_index_or_by_the_fixed_shuffle(folder):
@@ -444,7 +448,9 @@ def test_a_variant_s_figures_for_the_report(folder):
     assert [row["kind"] for row in rows][-1] == "poses"
     first = subject.pairs("synthetic", count=2)[0]
     people = subject.people("synthetic", [first["source_id"], first["target_id"]])
-    expected = relation_maps.draw(trained("shown"), people[first["source_id"]], people[first["target_id"]])
+    expected = relation_maps.draw(
+        subject.open_variant("synthetic", "shown", 2, CPU), people[first["source_id"]], people[first["target_id"]]
+    )
     shown = cv2.imdecode(np.frombuffer(rows[0]["picture"]["bytes"], np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
     np.testing.assert_array_equal(shown, expected)  # lossless
     assert (rows[0]["step"], rows[0]["caption"]) == (2, f"pair {first['pair_index']}")

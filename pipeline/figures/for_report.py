@@ -76,6 +76,6 @@ def _applications(trained: Trained, people: list[Person]) -> Iterator[Drawn]:
 
 
 def encoded(picture: np.ndarray) -> bytes:
-    """Lossless WebP: a fifth of the PNG, and every browser shows it."""
+    """Lossless WebP: two thirds of a PNG, and every browser shows it."""
     lossless = [cv2.IMWRITE_WEBP_QUALITY, 101]
     return cv2.imencode(".webp", np.ascontiguousarray(picture[:, :, ::-1]), lossless)[1].tobytes()

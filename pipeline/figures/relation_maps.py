@@ -57,7 +57,7 @@ def overlay(picture: np.ndarray, weights: np.ndarray, largest: float, cell: tupl
     height, width = panel.shape[:2]
     size = len(weights)
     rows, columns = np.arange(height) * size // height, np.arange(width) * size // width
-    grey = panel.mean(axis=2, keepdims=True)
+    grey = 64 + 0.75 * panel.mean(axis=2, keepdims=True)  # no darker than the colours of small weights
     drawn = _OPACITY * heat(weights / largest)[rows][:, columns] + (1 - _OPACITY) * grey
     drawn = np.ascontiguousarray(np.rint(drawn).astype(np.uint8))
     top, bottom = (

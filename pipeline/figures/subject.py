@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from models.variants import VARIANTS, Batch, Output
-from pipeline import checkpoints, console, device_data, drawing, layout, params, pose, schema, store
+from pipeline import checkpoints, device_data, drawing, layout, pose, schema, store
 from pipeline.errors import UserError
-from pipeline.stages import tables
 
 PANEL = 288  # height in pixels that a panel of a figure is enlarged to, about
 _NIGHT = (42, 47, 56)  # behind skeletons, as in the report
@@ -56,25 +55,10 @@ class Trained:
 # ---- opening
 
 
-def chosen_step(dataset: str, variant: str) -> int:
-    """The checkpoint that stands for the variant in the tables; before it was scored, the last one."""
-    steps = checkpoints.steps(layout.checkpoints(dataset, variant))
-    if layout.scores(dataset, variant).exists():
-        choice = tables.choose(tables.read_scores(dataset, variant), **params.load()["tables"]["choose_by"])
-        if choice is not None and choice.row["step"] in steps:
-            return choice.row["step"]
-    if not steps:
-        command = f"python -m pipeline train --dataset {dataset} --variant {variant}"
-        raise UserError(f"{layout.checkpoints(dataset, variant)}: no checkpoint; run: {command}")
-    console.say(f"{variant}: not scored yet, so no checkpoint was chosen; the last one, step {steps[-1]}")
-    return steps[-1]
-
-
-def open_variant(dataset: str, variant: str, step: int | None, device: torch.device) -> Trained:
-    """The variant at `step`; at the chosen one for None. Raises UserError: unknown, not trained, no such step."""
+def open_variant(dataset: str, variant: str, step: int, device: torch.device) -> Trained:
+    """The variant at a step. Raises UserError: unknown, not trained, no such step."""
     if variant not in VARIANTS:
         raise UserError(f"unknown variant {variant}; known: {', '.join(VARIANTS)}")
-    step = chosen_step(dataset, variant) if step is None else step
     generator, meta = checkpoints.load(layout.checkpoints(dataset, variant), step)
     return Trained(dataset, variant, step, generator.to(device), device, meta["height"], meta["width"])
 
