@@ -115,7 +115,8 @@ def draw(
     return subject.framed(
         drawing.below(rows),
         f"relation maps: {trained.title}",
-        f"{source.image_id} to {target.image_id}; red: the target patch; heat: what it gathers, over the {over} image",
+        f"{source.image_id} to {target.image_id}",
+        f"red: the target patch; heat: what it gathers, over the {over} image",
     )
 
 

@@ -179,4 +179,4 @@ def seen(at: Pose) -> str:
 
 def framed(sheet: np.ndarray, *lines: str) -> np.ndarray:
     """The whole figure: lines of text over the sheet, paper around."""
-    return np.pad(drawing.titled(sheet, *lines), ((8, 0), (8, 0), (0, 0)), constant_values=drawing.PAPER)
+    return np.pad(drawing.titled(sheet, *lines), ((8, 0), (8, 8), (0, 0)), constant_values=drawing.PAPER)
