@@ -26,7 +26,7 @@ STAGES = {
     "tables": (),
     "report": (),
 }
-COMMANDS = ("inspect", "export", "handoff")
+COMMANDS = ("inspect", "figure", "export", "handoff")
 
 # What an axis may be, from params.yaml.
 CHOICES = {

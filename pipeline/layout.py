@@ -11,6 +11,7 @@ PUBLISHED = Path("reports/published.csv")
 TABLES = Path("reports/tables")
 REPORT_TEMPLATE = Path("reports/template.html.j2")
 REPORT = Path("reports/html/index.html")
+REPORT_PICTURES = Path("reports/html/pictures")  # those that the page links
 WORK = Path(".work")  # state to resume from: undeclared, safe to delete
 
 
@@ -70,6 +71,15 @@ def pair_scores(dataset: str, variant: str) -> Path:
 
 def samples(dataset: str, variant: str) -> Path:
     return Path("reports/scores") / dataset / variant / "samples.parquet"
+
+
+def figures(dataset: str, variant: str) -> Path:
+    return Path("reports/scores") / dataset / variant / "figures.parquet"
+
+
+def drawn(dataset: str) -> Path:
+    """Where the command `figure` writes: nothing reads it."""
+    return Path("reports/figures") / dataset
 
 
 def log(stage: str, *axes: str) -> Path:

@@ -132,3 +132,12 @@ SAMPLES = pa.schema(
         ("target_keypoints", POINTS),
     ]
 )
+
+FIGURES = pa.schema(  # what the report shows of a variant, in order
+    [
+        ("step", pa.int64()),
+        ("kind", pa.string()),  # of the command `figure`
+        ("caption", pa.string()),
+        ("picture", IMAGE),  # lossless WebP
+    ]
+)

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline import layout, pose, schema, store
+from pipeline import figure, layout, pose, schema, store
 from pipeline.errors import UserError
 from pipeline.stages import report, tables
 from tests.test_tables import RANGE, project, replace_in_params, write_scores  # noqa: F401  (project is a fixture)
@@ -70,6 +70,15 @@ def write_pictures(dataset: str, variant: str, step: int, count: int = 8) -> Non
     store.write_table(layout.samples(dataset, variant), rows, schema.SAMPLES)
 
 
+def write_figures(dataset: str, variant: str, step: int, kinds: tuple[str, ...] = ("relation-maps", "flow")) -> None:
+    content = cv2.imencode(".webp", np.full((90, 60, 3), 40 + len(variant), np.uint8))[1].tobytes()
+    rows = [
+        {"step": step, "kind": kind, "caption": f"pair {number}", "picture": {"bytes": content, "path": None}}
+        for number, kind in enumerate(kinds)
+    ]
+    store.write_table(layout.figures(dataset, variant), rows, schema.FIGURES)
+
+
 def write_pairs(dataset: str, variant: str, steps: list[int], count: int = 96, **names: str) -> None:
     random = np.random.default_rng(len(variant))
     keys = [
@@ -98,6 +107,7 @@ def made(project):  # noqa: F811
     for variant, steps in (("copy_source", [0]), ("mean_image", [0]), ("spig", [30, 60, 90])):
         write_pictures("synthetic", variant, steps[-1], count=8 if variant == "spig" else 1)
         write_pairs("synthetic", variant, steps)
+        write_figures("synthetic", variant, steps[-1], ("relation-maps", "flow") if variant == "spig" else ())
     tables.run()
     return project
 
@@ -172,8 +182,12 @@ def test_page_asks_nothing_of_the_network(made):
             if key in attrs:
                 assert attrs[key].startswith(("data:", "#")), (tag, key, attrs[key][:60])
     assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest|import\(", text.split("params.yaml</summary>")[0])
-    assert len(page.all("img")) == 6 * 3  # grid_rows x (source, target, spig)
-    assert all(attrs["src"].startswith("data:image/png;base64,") for attrs in page.all("img"))
+    sources = [attrs["src"] for attrs in page.all("img")]
+    assert (
+        sum(src.startswith("data:image/png;base64,") for src in sources) == 6 * 3
+    )  # grid_rows x (source, target, spig)
+    assert sum(src.startswith("data:image/webp;base64,") for src in sources) == len(sources) - 6 * 3 == 2
+    assert list(layout.REPORT_PICTURES.iterdir()) == []
     assert {attrs["download"] for attrs in page.all("a") if "download" in attrs} == {
         "all_scores.csv",
         "legend.csv",
@@ -307,7 +321,7 @@ def test_worst_pairs_are_the_largest_of_the_chosen_checkpoint(made):
 # ---- inputs that are not there
 
 
-@pytest.mark.parametrize("path", [layout.samples, layout.pair_scores, layout.scores])
+@pytest.mark.parametrize("path", [layout.samples, layout.pair_scores, layout.scores, layout.figures])
 def test_a_missing_score_file_is_the_users_error(made, path):
     path("synthetic", "spig").unlink()
     with pytest.raises(UserError, match="not there") as caught:
@@ -341,9 +355,72 @@ def test_a_broken_picture_is_the_users_error(made):
 
 def test_without_samples_the_page_has_no_pictures(made):
     store.write_table(layout.samples("synthetic", "spig"), [], schema.SAMPLES)
+    write_figures("synthetic", "spig", 90, ())
     page = Page(written())
     assert page.all("img") == []
-    assert not any(attrs.get("id") == "pictures" for _, attrs in page.tags)
+    ids = {attrs.get("id") for _, attrs in page.tags}
+    assert not ids & {"pictures", *(name for name, *_ in report.FIGURES)}
+
+
+def test_figures_stand_under_their_kind(made):
+    write_figures("synthetic", "spig", 90, ("edit", "poses", "texture-transfer", "flow"))
+    text = written()
+    ids = [attrs["id"] for _, attrs in Page(text).tags if attrs.get("id") in {name for name, *_ in report.FIGURES}]
+    assert ids == ["poses", "flow", "applications"]
+    assert {kind for _, _, kinds, _ in report.FIGURES for kind in kinds} == set(figure.KINDS) - {"grid"}
+    applications = text.partition('<h2 id="applications">')[2].partition("</section>")[0]
+    assert re.findall(r"<figcaption><b>spig</b>, step 90: ([^<]*)", applications) == ["pair 0", "pair 2"]
+
+
+# ---- photographs
+
+
+@pytest.fixture
+def photographs(made, monkeypatch):
+    """The same pictures, as if they were photographs; returns a function that writes the page for a setting."""
+    monkeypatch.setattr(report, "DRAWN", set())
+
+    def write(setting: str) -> str:
+        replace_in_params("  photographs: link ", f"  photographs: {setting} ")
+        return written()
+
+    return write
+
+
+def stored_pictures() -> set[bytes]:
+    rows = store.read_table(layout.samples("synthetic", "spig")).to_pylist()[:6]
+    contents = {row[key]["bytes"] for row in rows for key in ("source", "target", "generated")}
+    return contents | {
+        row["picture"]["bytes"] for row in store.read_table(layout.figures("synthetic", "spig")).to_pylist()
+    }
+
+
+def test_linked_photographs_lie_beside_the_page(photographs):
+    text = photographs("link")
+    found = [attrs["src"] for attrs in Page(text).all("img")]
+    assert len(found) == 6 * 3 + 2
+    assert "data:image/" not in text
+    assert {(layout.REPORT.parent / src).read_bytes() for src in found} == stored_pictures()
+    assert {layout.REPORT.parent / src for src in found} == set(layout.REPORT_PICTURES.iterdir())
+    assert "Photographs of Synthetic, and what was generated from them, are for research only. They lie in" in text
+    write_pictures("synthetic", "spig", 90, count=1)
+    report.run()
+    assert len(list(layout.REPORT_PICTURES.iterdir())) == 3 + 1  # nothing is left of the run before
+
+
+def test_photographs_are_left_out(photographs):
+    text = photographs("none")
+    page = Page(text)
+    assert page.all("img") == []
+    assert list(layout.REPORT_PICTURES.iterdir()) == []
+    assert "left out (<code>report.photographs</code>" in text
+    assert page.all("table")  # the numbers stay
+
+
+def test_photographs_in_the_page(photographs):
+    text = photographs("embed")
+    assert all(attrs["src"].startswith("data:image/") for attrs in Page(text).all("img"))
+    assert "for research only" not in text.partition("params.yaml</summary>")[0]
 
 
 # ---- in a browser
@@ -377,7 +454,7 @@ def test_page_renders_sorts_and_loads_nothing(made, width):
     command += [f"--window-size={width},900", "--virtual-time-budget=2000", "--dump-dom", f"file://{made}/probe.html"]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     found = dict(re.findall(r'data-probe-(\w+)="([^"]*)"', shown))
-    assert found["images"] == found["drawn"] == "18"
+    assert found["images"] == found["drawn"] == "20"
     assert found["requests"] == "0"
     assert found["overflow"] == "0"  # wide tables scroll inside their own box
     values = sorted(found["before"].split(), key=float)

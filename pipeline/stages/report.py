@@ -1,11 +1,15 @@
 """Write the report: one HTML file that needs no other file and no network.
 
-reads   reports/tables/*.csv, reports/scores/D/V/{scores,pairs,samples}.parquet, reports/published.csv, params.yaml,
-        reports/template.html.j2
-writes  reports/html/index.html
+reads   reports/tables/*.csv, reports/scores/D/V/{scores,pairs,samples,figures}.parquet, reports/published.csv,
+        params.yaml, reports/template.html.j2
+writes  reports/html/index.html, and reports/html/pictures/: photographs that the page links
 
-Open the file in a browser, mail it, or print it: pictures, charts and tables are inside, and every table can be
+Open the file in a browser, mail it, or print it: charts, tables and drawn pictures are inside, and every table can be
 sorted and saved as csv. Equal inputs and library versions give equal bytes.
+
+Photographs of real data sets, and what was generated from them, are for research: `report.photographs` in params.yaml
+says whether they stand in the page (embed), in the folder pictures/ beside it (link: pass the page on without the
+folder), or nowhere (none).
 
 To change the look, edit the template; to change what is counted or chosen, see the stage `tables`.
 """
@@ -24,7 +28,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline import layout, params, pose, schema, store
-from pipeline.atomic import atomic_file
+from pipeline.atomic import atomic_directory, atomic_file
 from pipeline.console import say
 from pipeline.datasets import title as dataset_title
 from pipeline.errors import UserError
@@ -43,12 +47,43 @@ LIBRARIES = (
     "openvino", "pyarrow", "pandas", "safetensors", "jinja2",
 )  # fmt: skip
 WORST = 10
+DRAWN = {"synthetic"}  # data sets without a photograph
+# The sections of figures, in order: id, title, the kinds of `schema.FIGURES` in them, what there is to see.
+FIGURES = (
+    (
+        "relation-maps", "Relation maps", ("relation-maps",),
+        "Where SPIG's pyramid non-local block looks (the paper's Figure 7). A red frame marks the target patch; the "
+        "heat over the generated picture is the weight with which it gathers from each patch, with one scale a row.",
+    ),
+    (
+        "poses", "Random poses", ("poses",),
+        "One person in poses drawn at random from the test images (SPIG's Figure 8). Those images were not read, only "
+        "their joints.",
+    ),
+    (
+        "flow", "Flow", ("flow",),
+        "What a method warps its source by, each body part by itself. Hue is the direction in which a pixel's source "
+        "lies, saturation how far; white in the visibility map is visible. The networks warp features, not a picture.",
+    ),
+    (
+        "parsing", "Predicted parsing", ("parsing",),
+        "Methods that work by human parsing first predict the target's from the source's and the pose.",
+    ),
+    (
+        "applications", "Texture transfer and editing", ("texture-transfer", "edit"),
+        "SPT's two applications: one person's texture in another's shape, and new clothes by an edited parsing.",
+    ),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Params:
     title: str
     grid_rows: int
+    photographs: str  # embed | link | none
+
+
+Linked = dict[str, bytes]  # what goes into the folder of pictures, by file name
 
 
 def read_csv(name: str) -> list[dict[str, str]]:
@@ -237,14 +272,22 @@ def curves(rows: list[dict[str, str]], trained: list[str], floors: list[str]) ->
 # ---- pictures
 
 
-def picture(image: dict, what: str) -> dict:
-    """Stored image -> its data URI and size. Raises UserError if it does not decode."""
+def picture(image: dict, what: str, linked: Linked | None) -> dict:
+    """Stored image -> its size and its data URI; its address in `linked`, which it is added to, unless that is None.
+
+    Raises UserError if it does not decode.
+    """
     content = image["bytes"] or b""
     array = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
     if array is None:
         raise UserError(f"{what}: does not decode as a picture; run score again")
-    kind = "image/png" if content.startswith(b"\x89PNG") else "image/jpeg"
-    return {"uri": data_uri(content, kind), "height": array.shape[0], "width": array.shape[1]}
+    kind = {b"\x89PNG": "png", b"RIFF": "webp"}.get(content[:4], "jpeg")
+    uri = data_uri(content, f"image/{kind}")
+    if linked is not None:
+        name = f"{hashlib.sha256(content).hexdigest()[:24]}.{kind}"
+        linked[name] = content
+        uri = f"{layout.REPORT_PICTURES.name}/{name}"
+    return {"uri": uri, "height": array.shape[0], "width": array.shape[1]}
 
 
 def skeleton(keypoints: list, height: int, width: int) -> dict:
@@ -260,7 +303,7 @@ def skeleton(keypoints: list, height: int, width: int) -> dict:
     return {"limbs": limbs, "dots": dots, "height": height, "width": width, "seen": int(valid.sum())}
 
 
-def gallery(dataset: str, trained: list[str], rows: int) -> dict | None:
+def gallery(dataset: str, trained: list[str], rows: int, linked: Linked | None) -> dict | None:
     """Source, target pose, target and each trained variant's picture of the first `rows` sampled pairs."""
     columns, pairs = [], {}
     for variant in trained:
@@ -272,25 +315,54 @@ def gallery(dataset: str, trained: list[str], rows: int) -> dict | None:
         columns.append({"variant": variant, "step": step})
         values = _pair_values(dataset, variant, step)
         for sample in samples:
-            if sample["step"] != step:
+            if sample["step"] != step or (sample["pair_index"] not in pairs and len(pairs) == rows):
                 continue
             where = f"{path}, pair {sample['pair_index']}"
             if sample["pair_index"] not in pairs:
-                target = picture(sample["target"], where)
+                target = picture(sample["target"], where, linked)
                 pairs[sample["pair_index"]] = {
                     "index": sample["pair_index"],
                     "source_id": sample["source_id"],
                     "target_id": sample["target_id"],
-                    "source": picture(sample["source"], where),
+                    "source": picture(sample["source"], where, linked),
                     "target": target,
                     "pose": skeleton(sample["target_keypoints"], target["height"], target["width"]),
                     "generated": {},
                 }
             values_of_pair = values.get(sample["pair_index"], {})
             by = next((name for name in values_of_pair if name.startswith("lpips")), None)
-            generated = picture(sample["generated"], where) | {"by": by, "lpips": values_of_pair.get(by)}
+            generated = picture(sample["generated"], where, linked) | {"by": by, "lpips": values_of_pair.get(by)}
             pairs[sample["pair_index"]]["generated"][variant] = generated
-    return {"columns": columns, "rows": list(pairs.values())[:rows]} if columns else None
+    return {"columns": columns, "rows": list(pairs.values())} if columns else None
+
+
+def figures(dataset: str, trained: list[str], linked: Linked | None) -> list[dict]:
+    """What `score` drew of each trained variant, with its picture."""
+    rows = []
+    for variant in trained:
+        path = layout.figures(dataset, variant)
+        for number, row in enumerate(store.read_table(path).to_pylist()):
+            shown = picture(row["picture"], f"{path}, figure {number}", linked)
+            rows.append({"variant": variant, "picture": shown} | {key: row[key] for key in ("step", "kind", "caption")})
+    return rows
+
+
+def sections(parts: list[dict]) -> list[dict]:
+    """The sections of figures that have any: the figures of each data set, by section."""
+    found = []
+    for name, title, kinds, text in FIGURES:
+        own = [
+            {
+                "name": part["name"],
+                "title": part["title"],
+                "figures": [one for one in part["figures"] if one["kind"] in kinds],
+            }
+            for part in parts
+        ]
+        own = [part for part in own if part["figures"]]
+        if own:
+            found.append({"id": name, "title": title, "text": text, "parts": own})
+    return found
 
 
 def _pair_values(dataset: str, variant: str, step: int, split: str = "test") -> dict[int, dict]:
@@ -409,12 +481,13 @@ def inputs(datasets: Iterable[str], variants: Iterable[str]) -> list[Path]:
     files = [layout.PUBLISHED]
     for dataset in datasets:
         for variant in variants:
-            files += [path(dataset, variant) for path in (layout.scores, layout.pair_scores, layout.samples)]
+            written = (layout.scores, layout.pair_scores, layout.samples, layout.figures)
+            files += [path(dataset, variant) for path in written]
     return files
 
 
-def page(block: Params) -> str:
-    """The whole report as HTML. Raises UserError if an input is missing or empty."""
+def page(block: Params) -> tuple[str, Linked]:
+    """The whole report as HTML, and the pictures it links. Raises UserError if an input is missing or empty."""
     datasets, variants = params.datasets(), params.variants()
     trained = [variant for variant in variants if params.family(variant) != "reference"]
     floors = [variant for variant in variants if variant not in trained]
@@ -427,8 +500,10 @@ def page(block: Params) -> str:
     digests = [(str(path), _sha256(path)) for path in inputs(datasets, variants)]
     legend = {row["mark"]: row for row in read_csv("legend.csv")}
 
-    parts = []
+    parts, linked = [], Linked()
     for dataset in datasets:
+        photographs = "embed" if dataset in DRAWN else block.photographs
+        into = linked if photographs == "link" else None
         own = [row for row in scores if row["dataset"] == dataset]
         chosen = {row["variant"]: int(row["step"]) for row in own if row["chosen"] == "yes"}
         worst = [worst_pairs(dataset, variant, chosen[variant]) for variant in trained]
@@ -439,7 +514,9 @@ def page(block: Params) -> str:
                 "title": dataset_title(dataset),
                 "marks": marks,
                 "curves": curves(own, trained, floors),
-                "gallery": gallery(dataset, trained, block.grid_rows),
+                "photographs": photographs,
+                "gallery": None if photographs == "none" else gallery(dataset, trained, block.grid_rows, into),
+                "figures": [] if photographs == "none" else figures(dataset, trained, into),
                 "worst": [one for one in worst if one],
             }
         )
@@ -455,7 +532,7 @@ def page(block: Params) -> str:
     )
     named = {"spig_table1": "SPIG, Table 1", "spig_table3": "SPIG, Table 3 (ablation)"}
     downloads = [*sorted(layout.TABLES.glob("*.csv")), layout.PUBLISHED]
-    return environment.get_template(layout.REPORT_TEMPLATE.name).render(
+    text = environment.get_template(layout.REPORT_TEMPLATE.name).render(
         title=block.title,
         warning=warning(scores),
         overview=overview(scores, legend),
@@ -465,6 +542,9 @@ def page(block: Params) -> str:
         trained=trained,
         floors=floors,
         parts=parts,
+        sections=sections(parts),
+        apart={kind: [p["title"] for p in parts if p["photographs"] == kind] for kind in ("link", "none")},
+        folder=layout.REPORT_PICTURES.name,
         pckh=pckh(scores),
         downloads=[{"name": path.name, "uri": data_uri(path.read_bytes(), "text/csv")} for path in downloads],
         digests=digests,
@@ -472,10 +552,15 @@ def page(block: Params) -> str:
         params_digest=_sha256(layout.PARAMS),
         params_text=layout.PARAMS.read_text(encoding="utf-8"),
     )
+    return text, linked
 
 
 def run() -> None:
-    text = page(params.block(Params, "report"))
+    text, linked = page(params.block(Params, "report"))
+    with atomic_directory(layout.REPORT_PICTURES) as partial:
+        for name, content in linked.items():
+            (partial / name).write_bytes(content)
     with atomic_file(layout.REPORT) as partial:
         partial.write_text(text, encoding="utf-8")
-    say(f"{layout.REPORT}: {len(text.encode()) / 1024:.0f} KiB, one file; open it in a browser")
+    beside = f", {len(linked)} pictures beside it in {layout.REPORT_PICTURES}" if linked else ", one file"
+    say(f"{layout.REPORT}: {len(text.encode()) / 1024:.0f} KiB{beside}; open it in a browser")

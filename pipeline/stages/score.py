@@ -7,6 +7,7 @@ Writes  reports/scores/D/V/
           scores.parquet    a row for each step, split and metric: value, bootstrap 95 % interval, protocol, marks
           pairs.parquet     a row for each step and pair, a column for each metric that has a value per pair
           samples.parquet   the last checkpoint's first `samples` test pairs as images
+          figures.parquet   the last checkpoint's figures for the report (docs/figures.md); none if `samples` is 0
 
 One pass over the pairs feeds all metrics; memory does not grow with their number, and no value depends on `batch`.
 Every image is judged as the 8-bit picture that would be saved, and pairs are matched by pair_index, never by order.
@@ -35,6 +36,7 @@ from pipeline import checkpoints, console, layout, params, pose, schema, store
 from pipeline.atomic import atomic_directory
 from pipeline.device_data import PairData, device
 from pipeline.errors import UserError
+from pipeline.figures import for_report
 from pipeline.metrics import METRICS
 from pipeline.metrics.networks import in_batches
 from pipeline.metrics.pose_mask import pose_masks
@@ -315,5 +317,8 @@ def run(dataset: str, variant: str) -> None:
         table = pa.concat_tables([store.read_table(state / f"{name}.parquet") for state in states])
         columns = table.schema.remove_metadata()
         store.write_table(path(dataset, variant), table.combine_chunks(), columns)
+    # Always drawn anew: it is quick, and an edit to a drawing need not score again.
+    figures = for_report.rows(dataset, variant, steps[-1], where) if block.samples else []
+    store.write_table(layout.figures(dataset, variant), figures, schema.FIGURES)
     for old in set(layout.work("score", dataset, variant).iterdir()) - set(states):
         shutil.rmtree(old)

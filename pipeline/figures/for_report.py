@@ -1,0 +1,81 @@
+"""The figures that the report shows of a variant: drawn when it is scored, at its last checkpoint."""
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import torch
+
+from models.variants import VARIANTS
+from pipeline import labels
+from pipeline.figures import appearance, flow, parsing, poses, relation_maps, subject
+from pipeline.figures.subject import Person, Trained
+
+PAIRS = 2  # that each kind is drawn for
+POSES = 6
+# What an edit makes of clothes, the first that the person wears; LIP-20 names.
+EDITS = (("pants", "skirt"), ("skirt", "pants"), ("dress", "upper-clothes"), ("upper-clothes", "dress"))
+WORN = 0.02  # least share of the pixels
+
+
+def rows(dataset: str, variant: str, step: int, device: torch.device) -> list[dict]:
+    """Rows of `schema.FIGURES`: what the variant's generator has to show. None for a reference, which looks at nothing.
+
+    Pairs are the first of the fixed shuffle of test pairs; their photographs are all that is read of the data.
+    """
+    if VARIANTS[variant].phase is None:
+        return []
+    trained = subject.open_variant(dataset, variant, step, device)
+    pairs = subject.pairs(dataset, count=PAIRS)
+    ids = [pair[end] for pair in pairs for end in ("source_id", "target_id")]
+    people = subject.people(dataset, ids, trained.reads_parsing)
+    drawn = [
+        figure
+        for pair in pairs
+        for figure in _of_pair(
+            trained, people[pair["source_id"]], people[pair["target_id"]], f"pair {pair['pair_index']}"
+        )
+    ]
+    first = people[pairs[0]["source_id"]]
+    others = [one for one in subject.poses(dataset, "test") if one.image_id != first.image_id]
+    if VARIANTS[variant].paper == "SPIG" and others:
+        targets = poses.random_poses(others, first, min(POSES, len(others)), seed=0)
+        drawn.append(("poses", first.image_id, poses.draw(trained, first, targets)))
+    if hasattr(trained.generator, "appearance"):
+        drawn += _applications(trained, [people[pair["source_id"]] for pair in pairs])
+    return [
+        {"step": step, "kind": kind, "caption": caption, "picture": {"bytes": encoded(picture), "path": None}}
+        for kind, caption, picture in drawn
+    ]
+
+
+Drawn = tuple[str, str, np.ndarray]  # kind, caption, picture
+
+
+def _of_pair(trained: Trained, source: Person, target: Person, which: str) -> Iterator[Drawn]:
+    output = subject.look(trained, source, target)
+    if output.relation_maps:
+        yield "relation-maps", which, relation_maps.draw(trained, source, target)
+    if output.flows:
+        yield "flow", which, flow.draw(trained, source, target)
+    if output.parsing is not None:
+        yield "parsing", which, parsing.draw(trained, source, target)
+
+
+def _applications(trained: Trained, people: list[Person]) -> Iterator[Drawn]:
+    if len(people) > 1:
+        first, second = people[:2]
+        picture = appearance.transfer(trained, first, second)
+        yield "texture-transfer", f"{first.image_id} and {second.image_id}", picture
+    for person in people:
+        for before, after in EDITS:
+            if (person.labels == labels.LIP20.index(before)).mean() >= WORN:
+                edited = appearance.relabel(person.labels, [f"{before}={after}"], person.image_id)
+                yield "edit", f"{person.image_id}, {before} made {after}", appearance.edit(trained, person, edited)
+                break
+
+
+def encoded(picture: np.ndarray) -> bytes:
+    """Lossless WebP: two thirds of a PNG, and every browser shows it."""
+    lossless = [cv2.IMWRITE_WEBP_QUALITY, 101]
+    return cv2.imencode(".webp", np.ascontiguousarray(picture[:, :, ::-1]), lossless)[1].tobytes()

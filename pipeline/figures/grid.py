@@ -1,0 +1,35 @@
+"""Source, target pose, target, and what every variant makes of them: the papers' comparison figures."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pipeline import drawing
+from pipeline.figures import subject
+from pipeline.figures.subject import Person, Trained
+
+
+def draw(variants: Sequence[Trained], pairs: Sequence[tuple[Person, Person]]) -> np.ndarray:
+    """One row a pair, one column a variant after source, target pose and target."""
+    rows = []
+    for number, (source, target) in enumerate(pairs):
+        height, width = source.picture.shape[:2]
+        panels = {
+            "source": subject.enlarged(source.picture),
+            "target pose": subject.skeleton(target, height, width),
+            "target (not seen)": subject.enlarged(target.picture),
+        }
+        for trained in variants:
+            generated = subject.as_picture(subject.look(trained, source, target).image)
+            panels[f"{trained.variant}, {trained.step}"] = subject.enlarged(generated)
+        columns = [max(panel.shape[1], drawing.text_width(title)) for title, panel in panels.items()]
+        if number == 0:
+            titled = [drawing.titled(panel, title) for title, panel in panels.items()]
+        else:
+            titled = [
+                np.pad(panel, ((0, 0), (0, width - panel.shape[1]), (0, 0)), constant_values=drawing.PAPER)
+                for panel, width in zip(panels.values(), columns, strict=True)
+            ]
+        rows.append(drawing.beside(titled))
+    dataset = f", {variants[0].dataset}" if variants else ""
+    return subject.framed(drawing.below(rows), f"{len(pairs)} test pairs{dataset}; a variant's step is beside its name")

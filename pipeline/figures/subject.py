@@ -1,0 +1,182 @@
+"""What a figure is made of: a trained variant at one checkpoint, and people of a data set.
+
+Pictures are (H, W, 3) uint8 RGB, label maps (H, W) uint8 of LIP-20 ids, joints (18, 2) float32 as (x, y) in pixels.
+"""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+
+from models.variants import VARIANTS, Batch, Output
+from pipeline import checkpoints, device_data, drawing, layout, pose, schema, store
+from pipeline.errors import UserError
+
+PANEL = 288  # height in pixels that a panel of a figure is enlarged to, about
+_NIGHT = (42, 47, 56)  # behind skeletons, as in the report
+
+
+@dataclass(frozen=True)
+class Pose:
+    image_id: str
+    joints: np.ndarray
+    valid: np.ndarray  # (18,) bool
+
+
+@dataclass(frozen=True)
+class Person(Pose):
+    picture: np.ndarray
+    labels: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    dataset: str
+    variant: str
+    step: int
+    generator: nn.Module
+    device: torch.device
+    height: int
+    width: int
+
+    @property
+    def title(self) -> str:
+        return f"{self.variant}, step {self.step}, {self.dataset}"
+
+    @property
+    def reads_parsing(self) -> bool:
+        return VARIANTS[self.variant].needs_parsing
+
+
+# ---- opening
+
+
+def open_variant(dataset: str, variant: str, step: int, device: torch.device) -> Trained:
+    """The variant at a step. Raises UserError: unknown, not trained, no such step."""
+    if variant not in VARIANTS:
+        raise UserError(f"unknown variant {variant}; known: {', '.join(VARIANTS)}")
+    generator, meta = checkpoints.load(layout.checkpoints(dataset, variant), step)
+    return Trained(dataset, variant, step, generator.to(device), device, meta["height"], meta["width"])
+
+
+def pairs(dataset: str, wanted: int | None = None, count: int = 1) -> list[dict]:
+    """Test pair `wanted` (its pair_index) alone; else the first `count` of the fixed shuffle that scoring draws from.
+
+    Each as a row of `schema.PAIRS`. Raises UserError if there is no such pair.
+    """
+    if wanted is None:
+        return device_data.pair_list(dataset, "test", count).to_pylist()
+    table = device_data.pair_list(dataset, "test")
+    found = [row for row in table.to_pylist() if row["pair_index"] == wanted]
+    if not found:
+        least, most = (end(table["pair_index"].to_pylist()) for end in (min, max))
+        raise UserError(f"{layout.pairs(dataset)}: no usable test pair {wanted}; they are numbered {least} to {most}")
+    return found
+
+
+def people(dataset: str, ids: Sequence[str], parsing: bool = False) -> dict[str, Person]:
+    """Images by id, with their joints and, if asked for, their parsing. Raises UserError if one is not there."""
+    known = device_data.usable_images(dataset)["image_id"].to_pylist()
+    for name in set(ids) - set(known):
+        near = ", ".join(difflib.get_close_matches(name, known, n=3, cutoff=0)) or "nothing; run index"
+        raise UserError(f"{layout.images(dataset)}: no image {name} with joints; names there look like {near}")
+    data = device_data.load_images(dataset, pa.array(sorted(set(ids)), pa.string()), torch.device("cpu"), parsing)
+    rows = zip(
+        data.ids,
+        data.joints.numpy(),
+        data.valid.numpy(),
+        data.images.permute(0, 2, 3, 1).contiguous().numpy(),
+        data.labels.numpy() if parsing else [None] * len(data.ids),
+        strict=True,
+    )
+    return {row[0]: Person(*row) for row in rows}
+
+
+def poses(dataset: str, split: str) -> list[Pose]:
+    """The poses of a split that show both shoulders and hips, by image id; no image is read."""
+    table = store.read_table(layout.keypoints(dataset), filters=[("split", "=", split)]).sort_by("image_id")
+    joints, valid = pose.batch_arrays(table["keypoints"])
+    rows = zip(table["image_id"].to_pylist(), joints, valid, strict=True)
+    return [Pose(*row) for row in rows if row[2][list(pose.SHOULDERS_AND_HIPS)].all()]
+
+
+# ---- generating
+
+
+def as_input(trained: Trained, person: Person) -> Tensor:
+    """The picture as (1, 3, H, W) in [-1, 1] on the device. Raises UserError if it was trained for another size."""
+    if person.picture.shape[:2] != (trained.height, trained.width):
+        sizes = [f"{size[0]} x {size[1]}" for size in ((trained.height, trained.width), person.picture.shape)]
+        raise UserError(f"{trained.title}: trained for images of {sizes[0]}, {person.image_id} is {sizes[1]}")
+    return device_data.as_floats(torch.tensor(person.picture, device=trained.device).permute(2, 0, 1)[None])
+
+
+def posed(trained: Trained, at: Pose) -> tuple[Tensor, Tensor]:
+    """Joints (1, 18, 2) and valid (1, 18) on the device."""
+    return torch.tensor(at.joints, device=trained.device)[None], torch.tensor(at.valid, device=trained.device)[None]
+
+
+def labelled(trained: Trained, labels: np.ndarray) -> Tensor:
+    """Label ids (1, H, W) uint8 on the device."""
+    return torch.tensor(labels, device=trained.device)[None]
+
+
+@torch.inference_mode()
+def look(trained: Trained, source: Person, target: Pose) -> Output:
+    """The source in the target's pose, and what the generator looked at: a batch of one. It sees the target's joints
+    only. Raises UserError if the image is not finite.
+    """
+    joints, valid = posed(trained, source)
+    batch = Batch(
+        as_input(trained, source),
+        None,
+        joints,
+        valid,
+        *posed(trained, target),
+        source_labels=labelled(trained, source.labels) if trained.reads_parsing else None,
+    )
+    return refuse_nan(trained, trained.generator(batch))
+
+
+def refuse_nan(trained: Trained, output: Output) -> Output:
+    if not output.image.isfinite().all():
+        raise UserError(f"{trained.title}: generates values that are not finite; the training diverged, train again")
+    return output
+
+
+def as_picture(image: Tensor) -> np.ndarray:
+    """(1, 3, H, W) in [-1, 1] -> the picture that would be saved and scored."""
+    pixels = ((image[0].float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return pixels.permute(1, 2, 0).contiguous().cpu().numpy()
+
+
+# ---- panels that several figures share
+
+
+def enlarged(picture: np.ndarray) -> np.ndarray:
+    """A panel of about PANEL pixels height."""
+    return drawing.enlarged(picture, max(1, round(PANEL / picture.shape[0])))
+
+
+def skeleton(at: Pose, height: int, width: int) -> np.ndarray:
+    """A panel of the pose alone."""
+    ground = np.full((height, width, 3), _NIGHT, np.uint8)
+    return drawing.skeleton(ground, at.joints, at.valid, max(1, round(PANEL / height)))
+
+
+def text(line: str) -> np.ndarray:
+    """A line of text alone."""
+    return drawing.titled(np.empty((0, 1, 3), np.uint8), line)
+
+
+def seen(at: Pose) -> str:
+    return f"{at.valid.sum()} of {schema.JOINTS} joints"
+
+
+def framed(sheet: np.ndarray, *lines: str) -> np.ndarray:
+    """The whole figure: lines of text over the sheet, paper around."""
+    return np.pad(drawing.titled(sheet, *lines), ((8, 0), (8, 8), (0, 0)), constant_values=drawing.PAPER)
