@@ -73,17 +73,32 @@ def output_bytes() -> list[bytes]:
 
 def test_one_row_a_step_split_and_metric(project):
     assert store.read_table(layout.scores("synthetic", "copy_source")).schema.remove_metadata() == schema.SCORES
-    both = ["ssim", "psnr", "mask-ssim", "mask-psnr", "lpips-alex-v0.1", "mask-lpips-alex-v0.1", "pckh@0.5"]
+    both = [
+        "ssim",
+        "ssim-uniform7",
+        "psnr",
+        "mask-ssim",
+        "mask-ssim-uniform7",
+        "mask-psnr",
+        "inside-ssim",
+        "inside-psnr",
+    ]
+    both += [
+        "lpips-alex-v0.1",
+        "mask-lpips-alex-v0.1",
+        "pckh@0.5",
+        "pose-error-px",
+    ]  # 51 pixels are wider than an image
     expected = [(step, "val", name) for step in (0, 5) for name in both]
-    expected += [(step, "test", name) for step in (0, 5) for name in [*both, "fid"]]
+    expected += [(step, "test", name) for step in (0, 5) for name in [*both, "fid", "kid", "is"]]
     assert sorted((row["step"], row["split"], row["metric"]) for row in rows()) == sorted(expected)
     for row in rows():
         assert (row["dataset"], row["variant"]) == ("synthetic", "copy_source")
         assert row["n"] + row["excluded"] == {"val": 3, "test": 7}[row["split"]]
         assert row["protocol"].startswith(METRICS[row["metric"]].protocol)
         assert row["higher_is_better"] == METRICS[row["metric"]].higher_is_better
-        if row["metric"] == "pckh@0.5":
-            ceiling = reference.read("synthetic").described["pckh_ceiling"][row["split"]]
+        if row["metric"] in ("pckh@0.5", "pose-error-px"):
+            ceiling = reference.read("synthetic").described["ceilings"][row["split"]].get(row["metric"])
             assert row["ceiling"] == ceiling
             assert "our detector, synthetic step 20" in row["protocol"]
         else:
