@@ -9,6 +9,7 @@ PARAMS = Path("params.yaml")
 PARAMS_SCHEMA = Path("params.schema.yaml")
 PUBLISHED = Path("reports/published.csv")
 TABLES = Path("reports/tables")
+OUTSIDE = Path("reports/outside")  # images of other programs, scored by hand: no rule's output, an input of the tables
 REPORT_TEMPLATE = Path("reports/template.html.j2")
 REPORT = Path("reports/html/index.html")
 WORK = Path(".work")  # state to resume from: undeclared, safe to delete
@@ -70,6 +71,14 @@ def pair_scores(dataset: str, variant: str) -> Path:
 
 def samples(dataset: str, variant: str) -> Path:
     return Path("reports/scores") / dataset / variant / "samples.parquet"
+
+
+def outside(dataset: str, slug: str) -> Path:
+    """Of one outside method: the files of `scores`, `pair_scores` and `samples`, files.csv and method.json.
+
+    Straight below OUTSIDE, so that the folder's own time changes with each of them: Snakemake looks at no other.
+    """
+    return OUTSIDE / f"{dataset}--{slug}"
 
 
 def log(stage: str, *axes: str) -> Path:
