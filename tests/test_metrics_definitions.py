@@ -1,8 +1,7 @@
 """Each further definition against a second library, a closed form or brute force; each fails if it is changed."""
 
-import warnings
-
 import cv2
+import lpips as package
 import numpy as np
 import pytest
 import torch
@@ -68,8 +67,10 @@ def test_padded_ssim_adds_forty_white_columns_a_side():
         for x, y in zip(*(np.concatenate([white, m, white], axis=2) for m in (generated, target)), strict=True)
     ]
     np.testing.assert_allclose(ssim_padded(generated, target), expected, atol=1e-9)
-    # the lift that the papers' two families of numbers differ by: about 80 of the columns agree perfectly
-    assert (ssim_padded(generated, target) > ssim(generated, target) + 0.3).all()
+    # the lift by which the papers' two families of numbers differ: 80 of 256 columns agree perfectly
+    generated, target = noisy_pairs(3, 64, 176)
+    lifted = 0.3125 + 0.6875 * ssim(generated, target)
+    np.testing.assert_allclose(ssim_padded(generated, target), lifted, atol=0.03)
 
 
 def test_inside_ssim_averages_the_map_over_the_mask():
@@ -147,16 +148,13 @@ def test_sizes_decide_which_metrics_there_are():
 
 @pytest.mark.parametrize("net", ["alex", "vgg", "squeeze"])
 def test_lpips_equals_the_package_itself(net):
-    package = pytest.importorskip("lpips")
     generated, target = smooth_images(3, 64, 64), with_noise(smooth_images(3, 64, 64), 20)
-    network = lpips_network(None, seed=1, net=net)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        theirs = package.LPIPS(net=net, version="0.1", pnet_rand=True, verbose=False).eval()
-    theirs.load_state_dict(network.state_dict())  # their code, our seeded trunk, their heads
+    network = lpips_network(
+        None, seed=1, net=net
+    )  # the package's own class, our seeded trunk; what is ours is the input
     with torch.no_grad():
         expected = [
-            theirs(*(package.im2tensor(i) for i in pair)).item() for pair in zip(generated, target, strict=True)
+            network(*(package.im2tensor(i) for i in pair)).item() for pair in zip(generated, target, strict=True)
         ]
     np.testing.assert_allclose(lpips(network, generated, target), expected, atol=1e-6)
     masks = np.zeros((3, 64, 64), np.uint8)
@@ -166,7 +164,7 @@ def test_lpips_equals_the_package_itself(net):
             [package.im2tensor(i) * torch.from_numpy(m) for i in pair]
             for *pair, m in zip(generated, target, masks, strict=True)
         ]
-        expected = [theirs(*pair).item() for pair in cut]
+        expected = [network(*pair).item() for pair in cut]
     np.testing.assert_allclose(masked_lpips(network, generated, target, masks), expected, atol=1e-6)
 
 
@@ -202,7 +200,7 @@ def test_influence_is_the_derivative_of_the_distance_by_a_weight(count, dimensio
     features = random.normal(0, 1, (count, dimensions)) @ random.normal(0, 1, (dimensions, dimensions))
     reference = statistics_of(real)
     value, influence = frechet_influence(features, reference)
-    assert value == pytest.approx(frechet_distance(statistics_of(features), reference), rel=1e-10)
+    assert value == pytest.approx(frechet_distance(statistics_of(features), reference), rel=1e-8)
     assert influence.mean() == pytest.approx(0, abs=1e-9)
 
     def distance(weights: np.ndarray) -> float:
@@ -411,7 +409,7 @@ def test_spool_gives_back_what_was_written_in_any_order():
 def test_columns_resampled_apart_are_resampled_together():
     values = np.random.default_rng(0).normal(size=(40, 2))
     both = resampled_sums(values, 100, seed=3)
-    np.testing.assert_array_equal(both[:, 1], resampled_sums(values[:, 1:], 100, seed=3)[:, 0])
+    np.testing.assert_allclose(both[:, 1], resampled_sums(values[:, 1:], 100, seed=3)[:, 0], rtol=1e-12)
     ones = resampled_sums(np.ones((40, 1)), 100, seed=3)
     assert (ones == 40).all()  # as many pairs as there are
     assert len(np.unique(both[:, 0])) > 90

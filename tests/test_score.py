@@ -133,9 +133,10 @@ def test_every_pair_has_the_values_of_its_own_two_images(project):
 def test_interval_holds_the_mean_of_the_pairs(project):
     table = pairs()
     for row in rows():
-        if row["metric"] == "is":  # seven pairs make no ten splits
-            assert row["value"] is row["low"] is row["high"] is None
-            assert (row["n"], row["excluded"]) == (0, 7)
+        if row["value"] is None:  # seven pairs make no ten splits, and the untrained detector finds few joints
+            assert row["metric"] in ("is", "pose-error-px")
+            assert row["low"] is row["high"] is None
+            assert row["n"] == 0
             continue
         assert row["low"] <= row["value"] <= row["high"]
         mine = [pair for pair in table if (pair["step"], pair["split"]) == (row["step"], row["split"])]
@@ -223,9 +224,9 @@ def test_images_are_matched_by_id_in_any_order(project):
     turned = [(ids[::-1], images[::-1]) for ids, images in batches[::-1]]
     straight, totals = score.score_images(split, batches, protocol, 100, 0)
     shuffled, totals_shuffled = score.score_images(split, turned, protocol, 100, 0)
-    assert totals == totals_shuffled
+    assert repr(totals) == repr(totals_shuffled)  # by their text: NaN where the detector found nothing
     for name, values in straight.items():
-        assert np.array_equal(values, shuffled[name])
+        assert np.array_equal(values, shuffled[name], equal_nan=True)
     assert len(set(straight["ssim"])) > 1
     with pytest.raises(UserError, match="have no generated image"):
         score.score_images(split, batches[:-1], protocol, 100, 0)
