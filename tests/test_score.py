@@ -8,13 +8,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from models.variants import VARIANTS
-from pipeline import checkpoints, layout, params, schema, store
+from pipeline import checkpoints, layout, params, repose_parser, schema, store
 from pipeline.device_data import load_pairs
 from pipeline.errors import UserError
-from pipeline.metrics import METRICS, networks
+from pipeline.metrics import METRICS, fid, networks
 from pipeline.stages import reference, score
 from tests.test_reference import (
     CPU,
@@ -25,6 +26,7 @@ from tests.test_reference import (
     stored_images,
     true_joints,
     write_checkpoints,
+    write_weights,
 )
 
 pytestmark = pytest.mark.usefixtures("small_batches_on_one_thread")
@@ -248,15 +250,15 @@ def test_values_do_not_depend_on_the_batch(project, copied):
         assert old == new  # to the last bit: what a metric of the set keeps is read in the order of the pairs
 
 
-def write_parsing(leave_out: str = "") -> dict[str, np.ndarray]:
+def write_parsing(leave_out: str = "", dataset: str = "synthetic") -> dict[str, np.ndarray]:
     """A label map for every image but one, all twenty labels in each; by image."""
     random, rows, maps = np.random.default_rng(2), [], {}
-    for row in store.read_table(layout.keypoints("synthetic")).to_pylist():
+    for row in store.read_table(layout.keypoints(dataset)).to_pylist():
         maps[row["image_id"]] = random.integers(0, 20, (HEIGHT // 8, WIDTH // 8), np.uint8).repeat(8, 0).repeat(8, 1)
         png = cv2.imencode(".png", maps[row["image_id"]])[1].tobytes()
         entry = {"image_id": row["image_id"], "parsing": {"bytes": png, "path": row["image_id"]}}
         rows += [] if row["image_id"] == leave_out else [{**entry, "label_source": "drawn"}]
-    store.write_shards(layout.parsing("synthetic"), rows, schema.PARSING, parsing_source="oracle")
+    store.write_shards(layout.parsing(dataset), rows, schema.PARSING, parsing_source="oracle")
     return maps
 
 
@@ -290,6 +292,60 @@ def test_a_variant_that_needs_parsing_is_given_the_sources_alone(project, copied
     write_parsing(leave_out="test-00.jpg")
     with pytest.raises(UserError, match=r"no parsing of 1 of \d+ images, test-00.jpg the first"):
         score.run("synthetic", "spgnet")
+
+
+def ask_for(names: list[str]) -> None:
+    """Score market1501 by these metrics, too."""
+    values = yaml.safe_load(Path("params.yaml").read_text())
+    values["reference"]["market1501"]["metrics"] = names
+    Path("params.yaml").write_text(yaml.safe_dump(values))
+    params.load.cache_clear()
+
+
+def test_metrics_on_request(project, copied, capsys):
+    """market1501 here pairs every image with itself: copy_source is perfect and must reach every ceiling."""
+    maps = write_parsing(dataset="market1501")
+    for net in ("inception_v3", "reid", "alexnet"):
+        write_weights(net, {})
+    asked = ["fid-train-tv", "parsing-miou", "parsing-miou-fg", "lpips-alex-v0.1", "identity-target"]
+    ask_for(asked)
+    reference.run("market1501")
+    assert "reid: published weights missing; its metrics are left out" in capsys.readouterr().err
+    score.run("market1501", "copy_source")
+    found = {row["metric"]: row for row in rows("market1501") if (row["step"], row["split"]) == (5, "test")}
+    assert {*asked, "lpips-squeeze-v0.1"} - set(found) == {"identity-target"}  # no random network can stand for it
+    assert found["lpips-alex-v0.1"]["value"] == 0
+    made = reference.read("market1501")
+    for name in ("parsing-miou", "parsing-miou-fg"):
+        assert found[name]["value"] == found[name]["ceiling"] == made.described["ceilings"]["test"][name]
+        assert 0 <= found[name]["value"] < 0.5  # the drawn labels have nothing to do with the pictures
+        assert found[name]["low"] <= found[name]["value"] <= found[name]["high"]
+
+    # by hand: the parser on the real targets with the detector's joints, and the features of all training images
+    ids = [f"test-{view:02d}.jpg" for view in range(8)]
+    images = stored_images(ids)
+    joints = reference.open_detector("market1501", CPU).find(images)
+    parsed = repose_parser.load()([image[..., ::-1].copy() for image in images], *joints)
+    truth = np.stack([maps[name] for name in ids])
+    ious = [
+        ((parsed == k) & (truth == k)).sum() / ((parsed == k) | (truth == k)).sum() for k in range(20) if k in truth
+    ]
+    assert found["parsing-miou"]["value"] == pytest.approx(np.mean(ious))
+    assert found["parsing-miou-fg"]["value"] == pytest.approx(np.mean(ious[1:]))
+    network = reference.open_networks(made.described["networks"], CPU)["inception-tv"]
+    train = fid.inception_features(network, stored_images([f"train-{view:02d}.jpg" for view in range(8)])).numpy()
+    test = fid.inception_features(network, images).numpy()
+    expected = fid.frechet_distance(fid.statistics_of(test), fid.statistics_of(train))
+    assert found["fid-train-tv"]["value"] == pytest.approx(expected, rel=1e-6)
+    assert "metric-weights" in found["fid-train-tv"]["marks"]
+
+    ask_for(["ssim-win51"])
+    with pytest.raises(UserError, match=r"params\.yaml"):
+        reference.run("market1501")  # standard metrics are not asked for, and images of 32 pixels are too small for it
+    write_parsing("test-03.jpg", "market1501")
+    ask_for(["parsing-miou"])
+    with pytest.raises(UserError, match=r"no parsing of 1 targets, test-03\.jpg"):
+        reference.run("market1501")
 
 
 def test_a_network_generates_the_same_pictures_in_any_batch(project):
