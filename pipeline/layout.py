@@ -9,6 +9,7 @@ PARAMS = Path("params.yaml")
 PARAMS_SCHEMA = Path("params.schema.yaml")
 PUBLISHED = Path("reports/published.csv")
 TABLES = Path("reports/tables")
+OUTSIDE = Path("reports/outside")  # images of other programs, scored by hand: no rule's output, an input of the tables
 REPORT_TEMPLATE = Path("reports/template.html.j2")
 REPORT = Path("reports/html/index.html")
 REPORT_PICTURES = Path("reports/html/pictures")  # those that the page links
@@ -80,6 +81,14 @@ def figures(dataset: str, variant: str) -> Path:
 def drawn(dataset: str) -> Path:
     """Where the command `figure` writes: nothing reads it."""
     return Path("reports/figures") / dataset
+
+
+def outside(dataset: str, slug: str) -> Path:
+    """Of one outside method: the files of `scores`, `pair_scores` and `samples`, files.csv and method.json.
+
+    Straight below OUTSIDE, so that the folder's own time changes with each of them: Snakemake looks at no other.
+    """
+    return OUTSIDE / f"{dataset}--{slug}"
 
 
 def log(stage: str, *axes: str) -> Path:

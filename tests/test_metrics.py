@@ -7,11 +7,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 from pytorch_fid.fid_score import calculate_frechet_distance
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from pipeline.errors import UserError
-from pipeline.metrics import METRICS
+from pipeline.metrics import GIVEN, METRICS, standard
 from pipeline.metrics.bootstrap import bootstrap_interval
 from pipeline.metrics.fid import FrechetStatistics, frechet_distance, inception_features, inception_network
 from pipeline.metrics.lpips import lpips, lpips_network, masked_lpips
@@ -354,7 +355,8 @@ def test_inception_is_pytorch_fids_own_network(tmp_path, monkeypatch, inception)
     # pytorch-fid reads its weights from torch's cache: give it the seeded ones there and run its real constructor.
     from pytorch_fid.inception import FID_WEIGHTS_URL, InceptionV3
 
-    state = inception.state_dict() | {"fc.weight": torch.zeros(1008, 2048), "fc.bias": torch.zeros(1008)}
+    state = inception.state_dict() | {"fc.bias": torch.zeros(1008)}
+    state["fc.weight"] = state.pop("classifier")
     checkpoints = tmp_path / "hub/checkpoints"
     checkpoints.mkdir(parents=True)
     torch.save(state, checkpoints / FID_WEIGHTS_URL.rsplit("/", 1)[1])
@@ -368,6 +370,7 @@ def test_inception_is_pytorch_fids_own_network(tmp_path, monkeypatch, inception)
     loaded = inception_network(state)
     assert loaded.provenance == "published"
     assert torch.equal(loaded.Mixed_7c.branch1x1.conv.weight, inception.Mixed_7c.branch1x1.conv.weight)
+    assert torch.equal(loaded.classifier, inception.classifier)
 
 
 # PCKh
@@ -458,8 +461,8 @@ def test_bootstrap_weights_pool_numerators_and_denominators():
 
 # One pass over all pairs
 
-ALL = ("ssim", "psnr", "mask-ssim", "mask-psnr", "lpips-alex-v0.1", "mask-lpips-alex-v0.1", "fid", "pckh@0.5")
-N = 7  # not a multiple of any batch: the last one is partial
+ALL = standard("alex", (), 64, 32)
+N = 11  # not a multiple of any batch: the last one is partial
 
 
 @pytest.fixture(scope="module")
@@ -476,9 +479,9 @@ def pairs(alex, inception):
         "detected": Joints(xy + np.random.default_rng(8).normal(0, 20, xy.shape), valid),
         "target_joints": Joints(xy, valid),
     }
-    reference = FrechetStatistics()
-    reference.update(inception_features(inception, smooth_images(4, 64, 32, seed=9)))
-    return inputs, {"networks": {"lpips-alex": alex, "inception": inception}, "references": {"fid": reference}}
+    features = inception_features(inception, smooth_images(4, 64, 32, seed=9)).numpy()
+    real = {"inception": statistics(features), "inception-sample": features}
+    return inputs, {"networks": {"lpips-alex": alex, "inception": inception}, "real": real}
 
 
 def score(pairs, order, batch):
@@ -498,11 +501,7 @@ def test_scores_do_not_depend_on_batching_or_order(pairs):
     assert counts == other_counts
     for name, values in table.items():
         np.testing.assert_array_equal(values, other_table[name], err_msg=name)  # to the last bit
-    for name, result in scores.items():
-        if name == "fid":
-            assert result.value == pytest.approx(other_scores["fid"].value, abs=1e-9)
-        else:
-            assert result == other_scores[name]
+    assert scores == other_scores
 
 
 def test_every_metric_enters_the_scores_as_defined(pairs):
@@ -521,17 +520,18 @@ def test_every_metric_enters_the_scores_as_defined(pairs):
     result = pckh(inputs["detected"], inputs["target_joints"])
     assert scores["pckh@0.5"].value == pytest.approx(result.correct.sum() / result.joints.sum())
     features = inception_features(parts["networks"]["inception"], generated)
-    expected = frechet_distance(statistics(features.numpy()), parts["references"]["fid"])
+    expected = frechet_distance(statistics(features.numpy()), parts["real"]["inception"])
     assert scores["fid"].value == pytest.approx(expected, abs=1e-9)
-    assert scores["fid"].n == scores["ssim"].n == N
+    assert scores["fid"].n == scores["ssim"].n == scores["kid"].n == N
     for name in ("mask-ssim", "mask-psnr", "mask-lpips-alex-v0.1"):
         assert np.isnan(table[name][6])  # no joint, no mask, nothing compared
         assert (scores[name].n, scores[name].excluded) == (N - 1, 1)
     assert (counts["identical_pairs"], counts["empty_masks"]) == (1, 1)
     for name, value in scores.items():
-        assert value.marks == (("weights",) if name in ("fid", "lpips-alex-v0.1", "mask-lpips-alex-v0.1") else ())
-        if name != "fid":
-            assert value.low < value.value < value.high
+        assert value.marks == (("weights",) if name in ("fid", "kid", "is") or "lpips" in name else ())
+        assert value.low <= value.value <= value.high if name == "is" else value.low < value.value < value.high
+    column = table["pckh@0.5:influence"]
+    assert column.sum() == pytest.approx(0, abs=1e-12)
 
 
 def test_pairs_are_matched_by_id():
@@ -576,10 +576,13 @@ def test_bad_batches_are_refused(inception):
 
 
 def test_the_registry_is_consistent():
-    known = {"masks", "joints", "lpips-alex", "lpips-squeeze", "inception"}
+    known = {*GIVEN, "lpips-alex", "lpips-vgg", "lpips-squeeze", "inception", "inception-tv", "reid", "parser"}
     for name, metric in METRICS.items():
         assert metric.name == name
         assert set(metric.needs) <= known
-        assert (metric.per_pair is None) != (metric.features is None)
+        assert (metric.per_pair is None) != (metric.of_set is None)
+        assert (metric.of_set is None) == (metric.feature is None)
     protocols = (Path(__file__).parents[1] / "docs/protocols.md").read_text(encoding="utf-8")
     assert not [name for name in METRICS if f"`{name}`" not in protocols]
+    choices = yaml.safe_load((Path(__file__).parents[1] / "params.schema.yaml").read_text())["$defs"]["reference"]
+    assert set(choices["properties"]["metrics"]["items"]["enum"]) == {n for n, m in METRICS.items() if m.optional}

@@ -100,8 +100,22 @@ def build_project(folder: Path) -> None:
     values["datasets"] = ["synthetic", "market1501"]
     shared = {"batch": 4, "seed": 5, "device": "cpu"}
     values["reference"] = {
-        "synthetic": {**shared, "val_pairs": 3, "test_pairs": 7, "lpips": "alex", "missing_weights": "seeded"},
-        "market1501": {**shared, "val_pairs": 2, "test_pairs": None, "lpips": "squeeze", "missing_weights": "seeded"},
+        "synthetic": {
+            **shared,
+            "val_pairs": 3,
+            "test_pairs": 7,
+            "lpips": "alex",
+            "metrics": [],
+            "missing_weights": "seeded",
+        },
+        "market1501": {
+            **shared,
+            "val_pairs": 2,
+            "test_pairs": None,
+            "lpips": "squeeze",
+            "metrics": [],
+            "missing_weights": "seeded",
+        },
     }
     score = {**shared, "bootstrap": 200, "samples": 2}
     values["score"] = {"synthetic": score, "market1501": score}
@@ -160,9 +174,9 @@ def test_fid_statistics_count_each_pairs_target_once(project):
     network = reference.open_networks(made.described["networks"], CPU)["inception"]
     features = inception_features(network, stored_images(targets)).double().numpy()
     scale = np.abs(np.cov(features.T)).max()
-    np.testing.assert_allclose(made.fid.mean, features.mean(axis=0), atol=1e-9 * np.abs(features).max())
-    np.testing.assert_allclose(made.fid.covariance, np.cov(features.T), atol=1e-9 * scale)
-    assert made.fid.count == 7
+    np.testing.assert_allclose(made.real["inception"].mean, features.mean(axis=0), atol=1e-9 * np.abs(features).max())
+    np.testing.assert_allclose(made.real["inception"].covariance, np.cov(features.T), atol=1e-9 * scale)
+    assert made.real["inception"].count == 7
 
 
 def test_listed_pairs_are_those_that_are_loaded(project):
@@ -186,13 +200,13 @@ def test_same_inputs_give_same_bytes(project, copied):
 
 
 def test_statistics_do_not_depend_on_the_batch(project, copied):
-    before = load_file(layout.reference("synthetic") / "fid.safetensors")
+    before = load_file(layout.reference("synthetic") / "real.safetensors")
     text = (copied / "params.yaml").read_text().replace("batch: 4", "batch: 3")
     (copied / "params.yaml").write_text(text)
     params.load.cache_clear()
     described = reference.read("synthetic").described
     reference.run("synthetic")
-    after = load_file(layout.reference("synthetic") / "fid.safetensors")
+    after = load_file(layout.reference("synthetic") / "real.safetensors")
     for name, value in before.items():
         np.testing.assert_allclose(after[name], value, rtol=1e-9, atol=1e-9 * np.abs(value).max())
     assert reference.read("synthetic").described == described
@@ -224,8 +238,8 @@ def test_ceiling_pools_joints_over_pairs(project, copied, monkeypatch):
     made = reference.read("synthetic")
     joints = {name: 18 if int(name[5:7]) % 2 == 0 else 17 for name in targets}
     right = sum(joints[name] for name in targets if name != blind)
-    assert made.described["pckh_ceiling"]["test"] == right / sum(joints[name] for name in targets)
-    assert made.described["pckh_ceiling"]["val"] == 1.0
+    assert made.described["ceilings"]["test"]["pckh@0.5"] == right / sum(joints[name] for name in targets)
+    assert made.described["ceilings"]["val"]["pckh@0.5"] == 1.0
     assert made.described["detector"]["name"] == "a good memory"
 
     detected = store.read_table(layout.reference("synthetic") / "detected.parquet").to_pylist()
@@ -264,8 +278,11 @@ def test_trained_detector_is_the_last_checkpoint_with_its_threshold(project, cop
 def test_missing_weights_stop_unless_they_may_be_seeded(project, copied):
     described = reference.read("synthetic").described
     assert described["networks"] == {"inception": {"seed": 5}, "lpips-alex": {"seed": 5}}
+    metrics = ["ssim", "lpips-alex-v0.1", "mask-lpips-alex-v0.1", "fid", "pckh@0.5"]
     with pytest.raises(UserError, match="inception"):
-        reference.describe_networks("alex", "stop", 0)
+        reference.describe_networks(metrics, "stop", 0)
+    assert reference.describe_networks(metrics, "seeded", 0)[0] == metrics
+    assert reference.describe_networks(metrics, "skip", 0) == (["ssim", "pckh@0.5"], {})
 
 
 def test_published_weights_are_used_and_held_to_their_digest(project, copied):
@@ -274,7 +291,7 @@ def test_published_weights_are_used_and_held_to_their_digest(project, copied):
     content = io.BytesIO()
     torch.save(state, content)
     write_weights("alexnet", {"alexnet.pth": content.getvalue()})
-    described = reference.describe_networks("alex", "seeded", 5)
+    _, described = reference.describe_networks(["lpips-alex-v0.1", "fid"], "seeded", 5)
     sha256 = hashlib.sha256(content.getvalue()).hexdigest()
     assert described == {"inception": {"seed": 5}, "lpips-alex": {"files": {"alexnet.pth": sha256}}}
     network = reference.open_networks({"lpips-alex": described["lpips-alex"]}, CPU)["lpips-alex"]

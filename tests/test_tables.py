@@ -1,9 +1,12 @@
 """The papers' tables: which checkpoint stands for a variant, and that no number loses its marks, source or protocol."""
 
 import csv
+import json
 import shutil
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from pipeline import layout, params, schema, store
@@ -75,6 +78,42 @@ def training_run(dataset: str, variant: str, steps: list[int]) -> list[dict]:
 
 def write_scores(dataset: str, variant: str, rows: list[dict]) -> None:
     store.write_table(layout.scores(dataset, variant), rows, schema.SCORES)
+
+
+def pair_table(columns: dict[str, np.ndarray], step: int = 0, first: int = 0) -> pa.Table:
+    """pairs.parquet with one checkpoint's test pairs."""
+    count = len(next(iter(columns.values())))
+    indices = range(first, first + count)
+    keys = {"step": [step] * count, "split": ["test"] * count, "pair_index": list(indices)}
+    names = {f"{side}_id": [f"{index:04d}_{side}.jpg" for index in indices] for side in ("source", "target")}
+    table = pa.table([pa.array(column) for column in (*keys.values(), *names.values())], names=[*keys, *names])
+    for name, values in columns.items():
+        table = table.append_column(name, pa.array(values, pa.float64(), from_pandas=True))
+    return table
+
+
+def write_method(variant: str, columns: dict[str, np.ndarray], offsets: dict[str, float], folder=None, **keys) -> None:
+    """Scores of one checkpoint on val and test that agree with its pairs: a plain mean, or an offset and influences."""
+    rows = []
+    for metric in RANGE:
+        if metric in columns:
+            value = float(np.nanmean(columns[metric]))
+        elif metric in offsets:
+            value = offsets[metric]
+        else:
+            continue
+        count = len(next(iter(columns.values())))
+        rows += [score("synthetic", variant, 0, split, metric, value, n=count) for split in ("val", "test")]
+    table = pair_table(columns, **keys)
+    if folder is None:
+        write_scores("synthetic", variant, rows)
+        store.write_table(layout.pair_scores("synthetic", variant), table, table.schema)
+    else:
+        rows = [row for row in rows if row["split"] == "test"]
+        store.write_table(folder / "scores.parquet", rows, schema.SCORES)
+        store.write_table(folder / "pairs.parquet", table, table.schema)
+        about = {"kind": "outside", "name": variant, "dataset": "synthetic"}
+        (folder / "method.json").write_text(json.dumps(about))
 
 
 @pytest.fixture
@@ -307,6 +346,128 @@ def test_a_mark_that_alters_the_measure_forbids_a_difference(project, monkeypatc
     assert {row["difference"] for row in read("spig_table1.csv")} == {""}
 
 
+# ---- differences between methods
+
+
+def three_methods() -> dict[str, np.ndarray]:
+    """LPIPS of 96 hard and easy pairs: mean_image is worse, spig and copy_source cannot be told apart."""
+    random = np.random.default_rng(0)
+    hard = random.normal(0.4, 0.15, 96)
+    return {
+        "copy_source": hard + random.normal(0.001, 0.02, 96),
+        "mean_image": hard + 0.03 + random.normal(0, 0.02, 96),
+        "spig": hard + random.normal(0, 0.02, 96),
+    }
+
+
+def test_a_paired_bootstrap_tells_methods_apart_that_their_intervals_do_not(project):
+    values = three_methods()
+    for variant, lpips in values.items():
+        write_method(variant, {"lpips-alex-v0.1": lpips}, {})
+    tables.run()
+    found = {(r["one"], r["other"]): r for r in read("differences.csv") if r["metric"] == "lpips-alex-v0.1"}
+    assert set(found) == {("copy_source", "mean_image"), ("copy_source", "spig"), ("mean_image", "spig")}
+    worse = found["mean_image", "spig"]
+    apart = values["mean_image"] - values["spig"]
+    assert float(worse["difference"]) == pytest.approx(apart.mean(), rel=1e-12)
+    half = 1.96 * apart.std() / np.sqrt(96)
+    assert float(worse["low"]) == pytest.approx(apart.mean() - half, abs=0.15 * half)
+    assert float(worse["high"]) == pytest.approx(apart.mean() + half, abs=0.15 * half)
+    assert (worse["verdict"], worse["n"]) == ("spig", "96")
+    assert found["copy_source", "mean_image"]["verdict"] == "copy_source"
+    assert found["copy_source", "spig"]["verdict"] == "tie"
+    # unpaired the intervals overlap: the pairs' difficulty is what they spread by
+    assert values["mean_image"].std() / np.sqrt(96) > apart.mean() / 2
+
+    rows = {r["variant"]: r for r in read("spig_table1.csv") if r["dataset"] == "synthetic" and r["column"] == "LPIPS"}
+    places = {variant: row["place"] for variant, row in rows.items()}
+    assert sorted((places["copy_source"], places["spig"])) == ["best tied", "tie"]
+    assert places["mean_image"] == ""
+    for variant, shown in (("Copy of the source", True), ("SPIG, this run", True), ("Mean training image", False)):
+        line = next(one for one in text("spig_table1.md").split("\n") if one.startswith(f"| {variant} |"))
+        assert ("≈" in line) == shown
+    assert "does not tell from it" in text("spig_table1.md")
+    assert r"$\approx$" in text("spig_table1.tex")
+    assert "| tie |" in text("differences.md")
+
+
+def test_a_score_that_is_no_mean_is_compared_by_influences(project):
+    random = np.random.default_rng(1)
+    shared = random.normal(0, 300, 96)
+    shared -= shared.mean()
+    for variant, fid in (("copy_source", 60.0), ("mean_image", 40.0), ("spig", 41.0)):
+        noise = random.normal(0, 20, 96)
+        write_method(
+            variant, {"lpips-alex-v0.1": np.ones(96), "fid:influence": shared + noise - noise.mean()}, {"fid": fid}
+        )
+    tables.run()
+    found = {(r["one"], r["other"]): r for r in read("differences.csv") if r["metric"] == "fid"}
+    assert float(found["copy_source", "spig"]["difference"]) == pytest.approx(19)
+    assert found["copy_source", "spig"]["verdict"] == "spig"  # lower is better
+    assert found["mean_image", "spig"]["verdict"] == "tie"
+    assert found["copy_source", "mean_image"]["verdict"] == "mean_image"
+
+
+def test_only_like_is_compared_with_like(project):
+    values = three_methods()
+    for variant, lpips in values.items():
+        write_method(variant, {"lpips-alex-v0.1": lpips, "psnr": 30 * lpips}, {})
+    rows = tables.read_scores(layout.scores("synthetic", "spig"))
+    for row in rows:
+        row["marks"] = ["metric-weights"] if "lpips" in row["metric"] else []
+        row["protocol"] += " of another kind" if row["metric"] == "psnr" else ""
+    write_scores("synthetic", "spig", rows)
+    tables.run()
+    assert {(r["one"], r["other"]) for r in read("differences.csv")} == {("copy_source", "mean_image")}
+    assert cell("spig_table1.csv", dataset="synthetic", variant="spig", column="LPIPS")["place"] == ""
+
+
+def test_an_outside_method_has_its_own_row(project):
+    values = three_methods()
+    for variant, lpips in values.items():
+        write_method(variant, {"lpips-alex-v0.1": lpips, "fid:influence": lpips - lpips.mean()}, {"fid": 50.0})
+    folder = layout.outside("synthetic", "my_method")
+    folder.mkdir(parents=True)
+    mine = {"lpips-alex-v0.1": values["spig"][20:] - 0.05, "fid:influence": np.zeros(76)}
+    write_method("My method", mine, {"fid": 1.0}, folder, first=20)
+    scores = tables.read_scores(folder / "scores.parquet")
+    for row in scores:
+        row["marks"] = ["pairs", "jpeg"]
+    store.write_table(folder / "scores.parquet", scores, schema.SCORES)
+    tables.run()
+    own = cell("spig_table1.csv", dataset="synthetic", row="My method (outside)", column="LPIPS")
+    assert (own["kind"], own["n"], own["marks"], own["place"]) == ("outside", "76", "pairs jpeg", "best")
+    assert "My method (outside): images for only 76 test pairs were given" in text("spig_table1.md")
+    line = next(one for one in text("spig_table1.md").split("\n") if one.startswith("| My method (outside) |"))
+    assert "♯" in line
+    assert tables.MARKS["jpeg"].text in text("spig_table1.md")
+    found = {(r["one"], r["metric"]): r for r in read("differences.csv") if r["other"] == "My method"}
+    # on the pairs that both have; FID, which is no mean over pairs, not at all
+    assert set(found) == {(variant, "lpips-alex-v0.1") for variant in values}
+    assert found["spig", "lpips-alex-v0.1"]["n"] == "76"
+    assert float(found["spig", "lpips-alex-v0.1"]["difference"]) == pytest.approx(0.05)
+    assert found["spig", "lpips-alex-v0.1"]["verdict"] == "My method"
+    assert {r["chosen"] for r in read("all_scores.csv") if r["variant"] == "My method"} == {"yes"}
+
+    set_datasets("[market1501]")
+    for variant in values:
+        write_scores("market1501", variant, training_run("market1501", variant, [5]))
+    tables.run()
+    assert "My method" not in text("all_scores.md")  # of a data set that is not scored now
+
+
+def test_two_outside_methods_of_one_name_are_refused(project):
+    for slug in ("one", "two"):
+        folder = layout.outside("synthetic", slug)
+        folder.mkdir(parents=True)
+        write_method("Mine", {"ssim": np.ones(9)}, {}, folder)
+    with pytest.raises(UserError, match="names two methods"):
+        tables.run()
+    (layout.outside("synthetic", "one") / "method.json").write_text("{}")
+    with pytest.raises(UserError, match="damaged"):
+        tables.run()
+
+
 # ---- the rest
 
 
@@ -394,7 +555,7 @@ def test_tables_are_reproducible_and_replaced_as_one(project):
     tables.run()
     first = {path.name: path.read_bytes() for path in layout.TABLES.iterdir()}
     assert set(first) == {
-        *(f"{name}.{kind}" for name in ("spig_table1", "spig_table3", "all_scores") for kind in ("csv", "md", "tex")),
+        *(f"{name}.{kind}" for name in tables.TABLE_TITLES for kind in ("csv", "md", "tex")),
         "notes.csv",
         "legend.csv",
     }

@@ -1,6 +1,7 @@
-"""Frechet Inception distance (Heusel et al. 2017): pytorch-fid's network, streamed statistics."""
+"""Frechet Inception distance (Heusel et al. 2017): two networks, streamed statistics, the influence of one image."""
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +15,10 @@ from pipeline.errors import UserError
 from pipeline.metrics.networks import in_batches, load_weights, seed_weights
 
 DIMENSIONS = 2048
+CLASSES = 1008
+BLOCK = 1024  # rows of features at a time: bounds the memory for any number of images
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class FidInception(torchvision.models.Inception3):
@@ -21,7 +26,7 @@ class FidInception(torchvision.models.Inception3):
 
     pytorch-fid's own constructor always downloads its weights. Its network is torchvision's with nine blocks
     exchanged and no classifier, so it is put together here from pytorch-fid's block classes; a test holds the
-    two equal.
+    two equal. `classifier`: (1008, 2048), the last layer's weights, which the Inception score uses without their bias.
     """
 
     def __init__(self):
@@ -36,30 +41,65 @@ class FidInception(torchvision.models.Inception3):
         self.Mixed_7b = FIDInceptionE_1(1280)
         self.Mixed_7c = FIDInceptionE_2(2048)
         self.fc = nn.Identity()
+        self.register_buffer("classifier", torch.zeros(CLASSES, DIMENSIONS))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         resized = interpolate(images, size=(299, 299), mode="bilinear", align_corners=False)
         return super().forward(2 * resized - 1)
 
 
+class TorchvisionInception(torchvision.models.Inception3):
+    """torchvision's ImageNet Inception as GFLA's script feeds it: (N, 3, H, W) float in [0, 1] -> (N, 2048).
+
+    Resized to 299x299 (bilinear). Then torchvision's change from ImageNet's normalisation to [-1, 1], although the
+    images were never normalised so: that is what the published numbers contain.
+    """
+
+    def __init__(self):
+        super().__init__(num_classes=1, aux_logits=False, transform_input=True, init_weights=False)
+        self.fc = nn.Identity()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(interpolate(images, size=(299, 299), mode="bilinear", align_corners=False))
+
+
 def inception_network(state_dict: Mapping[str, torch.Tensor] | None, seed: int = 0) -> FidInception:
     """The network in eval mode on the CPU; `provenance` is "published" or "seeded".
 
-    state_dict: the tensors of pytorch-fid's `pt_inception-2015-12-05` file (its classifier is ignored), or
-    None for seeded weights. Raises UserError if the tensors do not fit.
+    state_dict: the tensors of pytorch-fid's `pt_inception-2015-12-05` file, or None for seeded weights. Raises
+    UserError if the tensors do not fit.
     """
-    with torch.random.fork_rng(devices=[]):  # torchvision draws throw-away weights: not from the caller's random state
-        network = FidInception()
+    given = None
+    if state_dict is not None:
+        given = {"classifier" if k == "fc.weight" else k: v for k, v in state_dict.items() if k != "fc.bias"}
+    network = _ready(FidInception, given, seed, "FID Inception")
     if state_dict is None:
+        generator = torch.Generator().manual_seed(seed)
+        network.classifier.copy_(torch.randn(CLASSES, DIMENSIONS, generator=generator) / DIMENSIONS**0.5)
+    return network
+
+
+def torchvision_inception(state_dict: Mapping[str, torch.Tensor] | None, seed: int = 0) -> TorchvisionInception:
+    """As `inception_network`. state_dict: of torchvision's `inception_v3`, whose two classifiers are not looked at."""
+    given = None
+    if state_dict is not None:
+        given = {k: v for k, v in state_dict.items() if not k.startswith(("fc.", "AuxLogits."))}
+    return _ready(TorchvisionInception, given, seed, "torchvision Inception")
+
+
+def _ready(kind: type[Network], state: Mapping[str, torch.Tensor] | None, seed: int, what: str) -> Network:
+    with torch.random.fork_rng(devices=[]):  # torchvision draws throw-away weights: not from the caller's random state
+        network = kind()
+    if state is None:
         seed_weights(network, seed)
     else:
-        load_weights(network, {k: v for k, v in state_dict.items() if not k.startswith("fc.")}, "FID Inception")
-    network.provenance = "seeded" if state_dict is None else "published"
+        load_weights(network, state, what)
+    network.provenance = "seeded" if state is None else "published"
     # channels_last is a third faster on a CPU, and uint8 images arrive in that order anyway.
     return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
-def inception_features(network: FidInception, images: np.ndarray) -> torch.Tensor:
+def inception_features(network: FidInception | TorchvisionInception, images: np.ndarray) -> torch.Tensor:
     """(N, H, W, 3) uint8 RGB -> (N, 2048) float32 on the network's device."""
     device = next(network.parameters()).device
     return in_batches(lambda x: network(x.permute(0, 3, 1, 2).float() / 255), device, images)
@@ -136,6 +176,14 @@ class FrechetStatistics:
         return self._root
 
 
+def statistics_of(features: np.ndarray) -> FrechetStatistics:
+    """Of (N, d) features, in their order; anything that slices into float arrays."""
+    statistics = FrechetStatistics(features[:1].shape[1])
+    for start in range(0, len(features), BLOCK):
+        statistics.update(features[start : start + BLOCK])
+    return statistics
+
+
 def frechet_distance(statistics: FrechetStatistics, reference: FrechetStatistics) -> float:
     """|m1 - m2|^2 + tr(C1) + tr(C2) - 2 tr((C1 C2)^(1/2)), >= 0 up to rounding.
 
@@ -143,9 +191,37 @@ def frechet_distance(statistics: FrechetStatistics, reference: FrechetStatistics
     of their square roots: no matrix square root of a non-symmetric product, no imaginary parts, no jitter for
     singular covariances. The reference's root is kept between calls.
     """
-    covariance, root = statistics.covariance, reference.root()
     # torch.linalg: its LAPACK takes half the time of NumPy's here
-    eigenvalues = torch.linalg.eigvalsh(torch.from_numpy(root.T @ covariance @ root)).numpy()
+    return _distance(statistics, reference, torch.linalg.eigvalsh(_symmetric_product(statistics, reference)).numpy())
+
+
+def _symmetric_product(statistics: FrechetStatistics, reference: FrechetStatistics) -> torch.Tensor:
+    root = reference.root()
+    return torch.from_numpy(root.T @ statistics.covariance @ root)
+
+
+def _distance(statistics: FrechetStatistics, reference: FrechetStatistics, eigenvalues: np.ndarray) -> float:
     difference = statistics.mean - reference.mean
-    traces = np.trace(covariance) + np.square(root).sum()
+    traces = np.trace(statistics.covariance) + np.square(reference.root()).sum()
     return float(difference @ difference + traces - 2 * np.sqrt(eigenvalues.clip(min=0)).sum())
+
+
+def frechet_influence(features: np.ndarray, reference: FrechetStatistics) -> tuple[float, np.ndarray]:
+    """`frechet_distance` of the generated images' features (N, d) to the reference, and the influence of each image.
+
+    features: anything that slices into float arrays. The influence (N,), of mean 0, is the derivative of the distance
+    by the image's weight (Efron's infinitesimal jackknife): for other weights w of mean 1 the distance is, to first
+    order, distance + mean(w * influence). With M = R^T C1 R = U L U^T, the derivative of -2 tr M^(1/2) by M is
+    -U L^(-1/2) U^T; outside the span of the images nothing varies with their weights, so eigenvalues of 0 are left out.
+    """
+    statistics = statistics_of(features)
+    eigenvalues, vectors = (m.numpy() for m in torch.linalg.eigh(_symmetric_product(statistics, reference)))
+    kept = eigenvalues > len(eigenvalues) * np.finfo(np.float64).eps * eigenvalues.max(initial=0)
+    project = reference.root() @ (vectors[:, kept] * eigenvalues[kept] ** -0.25)  # (d, rank)
+    shift = statistics.mean - reference.mean
+    influence = np.empty(len(features))
+    for start in range(0, len(features), BLOCK):
+        centred = np.asarray(features[start : start + BLOCK], dtype=np.float64) - statistics.mean
+        traces = np.square(centred).sum(axis=1) - np.square(centred @ project).sum(axis=1)
+        influence[start : start + BLOCK] = 2 * centred @ shift + traces * statistics.count / (statistics.count - 1)
+    return _distance(statistics, reference, eigenvalues), influence - influence.mean()

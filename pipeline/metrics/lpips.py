@@ -13,8 +13,8 @@ from pipeline.metrics.networks import in_batches, load_weights, seed_weights
 def lpips_network(state_dict: Mapping[str, torch.Tensor] | None, seed: int = 0, net: str = "alex") -> package.LPIPS:
     """The network in eval mode on the CPU; `provenance` is "published" or "seeded".
 
-    net: "alex" or "squeeze". state_dict: torchvision's `alexnet` or `squeezenet1_1` weights, whole or only
-    their `features` part, or None for seeded ones. The heads, which weigh the layers' channels, come with the
+    net: "alex", "vgg" or "squeeze". state_dict: torchvision's `alexnet`, `vgg16` or `squeezenet1_1` weights, whole or
+    only their `features` part, or None for seeded ones. The heads, which weigh the layers' channels, come with the
     package and are always the published ones. Raises UserError if the tensors do not fit.
     """
     # The package's constructor draws a throw-away trunk: keep that off the caller's random state, and its

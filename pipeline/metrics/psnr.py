@@ -17,4 +17,15 @@ def psnr(generated: np.ndarray, target: np.ndarray) -> np.ndarray:
     nor drops out.
     """
     size = generated[0].size if len(generated) else 1
-    return 10 * np.log10(255.0**2 * size / np.maximum(squared_error(generated, target), 1))
+    return _decibels(squared_error(generated, target), np.array(size))
+
+
+def psnr_inside(generated: np.ndarray, target: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """`psnr` with the MSE over the pixels of masks (N, H, W) uint8 {0, 1} alone: (N,) dB, NaN for an empty mask."""
+    sizes = 3 * masks.sum(axis=(1, 2), dtype=np.int64)
+    error = squared_error(generated * masks[..., None], target * masks[..., None])
+    return np.where(sizes > 0, _decibels(error, np.maximum(sizes, 1)), np.nan)
+
+
+def _decibels(error: np.ndarray, values: np.ndarray) -> np.ndarray:
+    return 10 * np.log10(255.0**2 * values / np.maximum(error, 1))

@@ -3,29 +3,34 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import nn
 
 from pipeline.errors import UserError
-from pipeline.metrics import METRICS
-from pipeline.metrics.bootstrap import bootstrap_interval
-from pipeline.metrics.fid import FrechetStatistics, frechet_distance
+from pipeline.metrics import FEATURES, GIVEN, METRICS
+from pipeline.metrics.bootstrap import bootstrap_interval, influence_of_pooled
 from pipeline.metrics.pckh import Joints, pckh
 from pipeline.metrics.psnr import squared_error
+from pipeline.metrics.spool import Spool
+
+INFLUENCE = ":influence"  # ending of a column that holds influences instead of values
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What a metric may look at: n pairs, and the feature networks by name."""
+    """What a metric may look at: n pairs, and the networks by name."""
 
     generated: np.ndarray  # (n, H, W, 3) uint8 RGB
     target: np.ndarray  # the same shape
-    masks: np.ndarray | None  # (n, H, W) uint8 {0, 1}: target-pose masks
-    detected: Joints | None  # found in the generated images
-    target_joints: Joints | None
     networks: Mapping[str, nn.Module]
+    masks: np.ndarray | None = None  # (n, H, W) uint8 {0, 1}: target-pose masks
+    detected: Joints | None = None  # found in the generated images
+    target_joints: Joints | None = None
+    labels: np.ndarray | None = None  # (n, H, W) uint8: the targets' LIP-20 ids
+    source_embeddings: np.ndarray | None = None  # (n, 256) float32
+    target_embeddings: np.ndarray | None = None
 
     @property
     def pair(self) -> tuple[np.ndarray, np.ndarray]:
@@ -35,9 +40,21 @@ class Batch:
     def masked(self) -> tuple[np.ndarray, np.ndarray]:
         return self.generated * self.masks[..., None], self.target * self.masks[..., None]
 
+    @cached_property
+    def embedded(self) -> np.ndarray:
+        """(n, 256): the generated images' embeddings."""
+        return self.networks["reid"](self.generated)
+
+    @cached_property
+    def parsed(self) -> np.ndarray:
+        """(n, H, W) uint8: LIP-20 ids of the generated images. The parser is told the joints that the detector found
+        there, never the target's."""
+        images = [np.ascontiguousarray(image[..., ::-1]) for image in self.generated]
+        return self.networks["parser"](images, self.detected.xy, self.detected.valid)
+
 
 class Score(NamedTuple):
-    """A metric over all pairs. `low`, `high`: bootstrap 95 % interval, NaN without per-pair values."""
+    """A metric over all pairs. `low`, `high`: bootstrap 95 % interval."""
 
     value: float
     low: float
@@ -52,7 +69,7 @@ class PairScores:
 
     pair_ids: every pair to be scored, in the order of the table that `compute` returns.
     metrics: names of `METRICS`. networks: by the name that metrics need them under ("lpips-alex",
-    "inception", ...). references: for "fid", the real images' statistics. Raises UserError for an unknown
+    "inception", ...). real: what the real images gave, by the name in `Metric.real`. Raises UserError for an unknown
     metric or a missing part.
     """
 
@@ -61,22 +78,22 @@ class PairScores:
         pair_ids: Sequence[str | int],
         metrics: Iterable[str],
         networks: Mapping[str, nn.Module] | None = None,
-        references: Mapping[str, FrechetStatistics] | None = None,
+        real: Mapping[str, Any] | None = None,
     ):
         self._ids = list(pair_ids)
         self._row = {pair_id: row for row, pair_id in enumerate(self._ids)}
         if len(self._row) != len(self._ids):
             raise UserError("scores: the pair list names a pair twice: remove the duplicate")
         self._networks = dict(networks or {})
-        self._references = dict(references or {})
+        self._real = dict(real or {})
         self._metrics = []
         for name in metrics:
             if name not in METRICS:
                 raise UserError(f"scores: no metric is called {name}: choose from {', '.join(METRICS)}")
             metric = METRICS[name]
-            for need in set(metric.needs) - {"masks", "joints"} - self._networks.keys():
+            for need in set(metric.needs) - set(GIVEN) - self._networks.keys():
                 raise UserError(f"scores: {name} needs the network {need}: add it or leave the metric out")
-            if metric.features and name not in self._references:
+            if metric.real and metric.real not in self._real:
                 raise UserError(f"scores: {name} needs the real images' statistics: run the reference stage first")
             self._metrics.append(metric)
         self._needs = {need for metric in self._metrics for need in metric.needs}
@@ -84,7 +101,7 @@ class PairScores:
         self._done = np.zeros(pairs, dtype=bool)
         self._values = {m.name: np.full(pairs, np.nan) for m in self._metrics if m.per_pair}
         self._weights = {m.name: np.zeros(pairs) for m in self._metrics if m.weight}
-        self._statistics = {m.name: FrechetStatistics(0) for m in self._metrics if m.features}
+        self._features = {m.feature: Spool(pairs) for m in self._metrics if m.feature}
         self._counts = {"identical_pairs": 0, "empty_masks": 0, "degenerate_head_boxes": 0}
 
     def update(
@@ -95,11 +112,14 @@ class PairScores:
         masks: np.ndarray | None = None,
         detected: Joints | None = None,
         target_joints: Joints | None = None,
+        labels: np.ndarray | None = None,
+        embeddings: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> None:
         """Add n pairs. Images (n, H, W, 3) uint8 RGB (arrays or tensors), masks (n, H, W) uint8 {0, 1}.
 
         `detected` are the joints found in the generated images, `target_joints` those of the target images;
-        both are needed by "pckh@0.5", masks by the masked metrics. Networks run 16 images at a time, so
+        both are needed by "pckh@0.5", masks by the masked metrics. `labels` (n, H, W) uint8: the targets' parsing.
+        `embeddings`: of the sources and of the targets, (n, 256) each. Networks run 16 images at a time, so
         multiples of 16 waste nothing. Raises UserError for an unknown or repeated pair and for images that do
         not fit.
         """
@@ -114,13 +134,20 @@ class PairScores:
             raise UserError("scores: the masked metrics need the target-pose masks: pass them or leave the metrics out")
         if "joints" in self._needs and (detected is None or target_joints is None):
             raise UserError("scores: pckh@0.5 needs detected and target joints: pass them or leave the metric out")
+        if "labels" in self._needs and labels is None:
+            raise UserError("scores: parsing-miou needs the targets' parsing: pass it or leave the metric out")
+        if "embeddings" in self._needs and embeddings is None:
+            raise UserError("scores: identity needs the real images' embeddings: pass them or leave the metric out")
         masks = None if masks is None else np.asarray(masks, dtype=np.uint8)
-        batch = Batch(generated, target, masks, detected, target_joints, self._networks)
+        batch = Batch(
+            generated, target, self._networks, masks, detected, target_joints, labels, *(embeddings or (None, None))
+        )
 
         empty = np.zeros(len(rows), dtype=bool) if masks is None else ~masks.any(axis=(1, 2))
+        for name, spool in self._features.items():
+            spool.write(rows, FEATURES[name].of(batch))
         for metric in self._metrics:
-            if metric.features:
-                self._add_features(metric, batch)
+            if metric.per_pair is None:
                 continue
             values = metric.per_pair(batch)
             # Nothing is compared under an empty mask: two black images are not a perfect pair.
@@ -133,9 +160,13 @@ class PairScores:
             self._counts["degenerate_head_boxes"] += int(pckh(detected, target_joints).degenerate.sum())
 
     def compute(self, resamples: int = 1000, seed: int = 0) -> tuple[dict[str, np.ndarray], dict[str, Score]]:
-        """The per-pair table (one array a metric, rows in the order of the constructor's ids) and the scores.
+        """The per-pair table (arrays, rows in the order of the constructor's ids) and the scores.
 
-        Raises UserError if a pair is missing: a mean over whatever was found would not be the protocol's.
+        The table has a column NAME with the values of each pair where the metric has any, and a column NAME:influence
+        where the metric is not the plain mean of them: (N,) of mean 0, how much each pair moves the value, to first
+        order. Value plus influence, or the plain value, can be averaged over any resample of pairs: that is how every
+        interval is made. Raises UserError if a pair is missing: a mean over whatever was found would not be the
+        protocol's.
         """
         if not self._done.all():
             first = self._ids[int(np.argmin(self._done))]
@@ -143,19 +174,25 @@ class PairScores:
                 f"scores: {int((~self._done).sum())} of {len(self._ids)} pairs have no generated image, "
                 f"first {first}: generate them or score a shorter list"
             )
-        scores = {}
+        table, scores = {}, {}
         for metric in self._metrics:
             networks = (self._networks[need] for need in metric.needs if need in self._networks)
-            marks = ("weights",) if any(network.provenance == "seeded" for network in networks) else ()
-            if metric.features:
-                statistics = self._statistics[metric.name]
-                distance = frechet_distance(statistics, self._references[metric.name])
-                scores[metric.name] = Score(distance, np.nan, np.nan, statistics.count, 0, marks)
-            else:
-                weights = self._weights.get(metric.name)
-                interval = bootstrap_interval(self._values[metric.name], weights, resamples, seed=seed)
-                scores[metric.name] = Score(*interval, marks)
-        return {name: values.copy() for name, values in self._values.items()}, scores
+            seeded = any(getattr(network, "provenance", "published") == "seeded" for network in networks)
+            marks = ("weights",) if seeded else ()
+            if metric.of_set:
+                value, influence = metric.of_set(
+                    self._features[metric.feature], self._networks, self._real.get(metric.real)
+                )
+                table[metric.name + INFLUENCE] = influence
+                _, low, high, n, excluded = bootstrap_interval(value + influence, None, resamples, seed=seed)
+                scores[metric.name] = Score(value, low, high, n, excluded, marks)
+                continue
+            values, weights = self._values[metric.name].copy(), self._weights.get(metric.name)
+            table[metric.name] = values
+            if weights is not None:
+                table[metric.name + INFLUENCE] = influence_of_pooled(values, weights)
+            scores[metric.name] = Score(*bootstrap_interval(values, weights, resamples, seed=seed), marks)
+        return table, scores
 
     @property
     def counts(self) -> dict[str, int]:
@@ -173,12 +210,6 @@ class PairScores:
             self._done[row] = True
             rows.append(row)
         return np.array(rows, dtype=np.int64)
-
-    def _add_features(self, metric, batch: Batch) -> None:
-        features = metric.features(batch)
-        if self._statistics[metric.name].count == 0:
-            self._statistics[metric.name] = FrechetStatistics(features.shape[1])
-        self._statistics[metric.name].update(features)
 
 
 def _as_uint8(images, what: str) -> np.ndarray:

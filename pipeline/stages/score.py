@@ -1,21 +1,28 @@
-"""Score every checkpoint of a variant on the validation and the test pairs.
+"""Score every checkpoint of a variant, or a folder of images from elsewhere, on the test pairs.
 
-Reads   runs/D/V/checkpoints, data/D/reference (which pairs, which networks, the real images' statistics),
+python -m pipeline score --dataset D --variant V
+Reads   runs/D/V/checkpoints, data/D/reference (which pairs, metrics and networks, the real images' statistics),
         runs/D/detector/checkpoints, data/D/images, data/D/keypoints.parquet, data/D/pairs.parquet; for a variant that
         needs human parsing, data/D/parsing: the generator is given the source's, never the target's.
 Writes  reports/scores/D/V/
           scores.parquet    a row for each step, split and metric: value, bootstrap 95 % interval, protocol, marks
-          pairs.parquet     a row for each step and pair, a column for each metric that has a value per pair
+          pairs.parquet     a row for each step and pair, a column for each metric that has a value per pair, and a
+                            column METRIC:influence for each that is no plain mean: how much the pair moves the value
           samples.parquet   the last checkpoint's first `samples` test pairs as images
           figures.parquet   the last checkpoint's figures for the report (docs/figures.md); none if `samples` is 0
 
+python -m pipeline score --dataset D --images FOLDER --name "My method"    (more: add --help)
+Scores images that another program made; writes the same files to reports/outside/.
+
 One pass over the pairs feeds all metrics; memory does not grow with their number, and no value depends on `batch`.
 Every image is judged as the 8-bit picture that would be saved, and pairs are matched by pair_index, never by order.
-FID is computed on the test pairs only. A run that was stopped goes on after the last checkpoint it finished.
+FID, KID, IS and parsing-miou are computed on the test pairs only. A run that was stopped goes on after the last
+checkpoint it finished.
 
 Marks say how a number differs from the paper's set-up: `weights`, `steps`, `settings`, `width` and `data` come from
-training; `pairs` means fewer test pairs than the list has (`reference.D.test_pairs`);
-`metric-weights` means that the metric's own network has random weights because the published ones were missing.
+training; `pairs` means fewer test pairs than the list has (`reference.D.test_pairs`); `jpeg`, that images from
+elsewhere are JPEGs; `metric-weights` means that the metric's own network has random weights because the published ones
+were missing.
 """
 
 import hashlib
@@ -24,6 +31,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -61,28 +69,22 @@ class Protocol:
     """What all scores of a data set share."""
 
     reference: Reference
-    networks: Mapping[str, nn.Module]
+    networks: Mapping[str, Any]
     detector: Detector
 
 
 @dataclass(frozen=True)
 class Split:
-    """The pairs of one split that are scored, and their targets' pose masks."""
+    """The pairs of one split that are scored, and what is known of their targets."""
 
     name: str
     data: PairData
-    masks: dict[int, np.ndarray]  # by row of `data.images`: (H, W) uint8 {0, 1}
+    masks: dict[int, np.ndarray]  # pose masks by row of `data.images`: (H, W) uint8 {0, 1}
+    labels: dict[int, np.ndarray]  # parsing by row: (H, W) uint8 LIP-20 ids; empty where no metric asks for it
 
     @property
     def pair_ids(self) -> list[int]:
         return self.data.pair_index.tolist()
-
-
-def metric_names(networks: Iterable[str], split: str) -> list[str]:
-    """The metrics of a split, in the order of the tables."""
-    at_hand = {"masks", "joints", *networks}
-    names = [name for name, metric in METRICS.items() if at_hand.issuperset(metric.needs)]
-    return [name for name in names if split == "test" or METRICS[name].features is None]
 
 
 def open_protocol(dataset: str, where: torch.device) -> Protocol:
@@ -98,7 +100,8 @@ def open_split(dataset: str, name: str, where: torch.device, made: Reference, pa
     data = reference.load_scored_pairs(dataset, name, where, made, parsing)
     targets = data.pairs[:, 1].unique()
     masks = pose_masks(*joints_of(data, targets), data.height, data.width)  # once, not again for every checkpoint
-    return Split(name, data, dict(zip(targets.tolist(), masks, strict=True)))
+    labels = reference.read_labels(dataset, data) if name == "test" else {}
+    return Split(name, data, dict(zip(targets.tolist(), masks, strict=True)), labels)
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -137,8 +140,9 @@ def score_images(
     Returns the values of each pair, in the order of the split, and the scores. Raises UserError for an unknown, missing
     or repeated pair and for images of another size than the targets.
     """
-    names = metric_names(protocol.networks, split.name)
-    scores = PairScores(split.pair_ids, names, protocol.networks, {"fid": protocol.reference.fid})
+    names, real = reference.scored(protocol.reference.described["metrics"], split.name), protocol.reference.real
+    scores = PairScores(split.pair_ids, names, protocol.networks, real)
+    embeddings = real.get(f"embeddings-{split.name}")
     position = {pair_id: row for row, pair_id in enumerate(split.pair_ids)}
     with console.progress(f"score {split.name}", len(split.data)) as advance:
         for pair_ids, images in generated:
@@ -148,7 +152,7 @@ def score_images(
                     f"scores: pair {unknown[0]} is not a {split.name} pair; remove its image or fix its name"
                 )
             images = np.array(images, order="C")  # a copy: torch refuses the negative strides of an image read as BGR
-            targets = split.data.pairs[[position[pair_id] for pair_id in pair_ids], 1]
+            sources, targets = split.data.pairs[[position[pair_id] for pair_id in pair_ids]].unbind(1)
             scores.update(
                 pair_ids,
                 images,
@@ -156,6 +160,8 @@ def score_images(
                 np.stack([split.masks[row] for row in targets.tolist()]),
                 protocol.detector.find(images),
                 joints_of(split.data, targets),
+                np.stack([split.labels[row] for row in targets.tolist()]) if split.labels else None,
+                None if embeddings is None else (embeddings[sources.cpu().numpy()], embeddings[targets.cpu().numpy()]),
             )
             advance(len(pair_ids))
     values, totals = scores.compute(bootstrap, seed)
@@ -191,7 +197,7 @@ def score_rows(
                 "high": _number(score.high),
                 "n": score.n,
                 "excluded": score.excluded,
-                "ceiling": described["pckh_ceiling"][split] if redetected else None,
+                "ceiling": described["ceilings"][split].get(name),
                 "higher_is_better": metric.higher_is_better,
                 "marks": [*marks, *(f"metric-{mark}" for mark in score.marks)],
             }
@@ -200,7 +206,7 @@ def score_rows(
 
 
 def pair_rows(split: Split, values: Mapping[str, np.ndarray], step: int) -> pa.Table:
-    """`schema.PAIR_SCORE_KEYS`, then a column a metric; a pair without a value (no head box, say) is null."""
+    """`schema.PAIR_SCORE_KEYS`, then the columns `values`; a pair without a value (no head box, say) is null."""
     table = reference.pair_table(split.data, split.name)
     table = table.add_column(0, "step", pa.array([step] * len(table), pa.int64()))
     for name, column in values.items():
@@ -244,6 +250,7 @@ def _code_digest() -> str:
     files = [ROOT / "pipeline" / name for name in ("checkpoints.py", "device_data.py", "openpose.py")]
     files += [Path(reference.__file__), Path(__file__)]
     files += [*(ROOT / "pipeline/metrics").glob("*.py"), *(ROOT / "models").glob("*.py")]
+    files.append(ROOT / "pipeline/repose_parser/__init__.py")
     return hashlib.sha256("".join(map(reference.digest, sorted(files))).encode()).hexdigest()
 
 
@@ -274,7 +281,7 @@ def score_checkpoint(
 def _finished(state: Path, scores: list[dict], pairs: Sequence[pa.Table], samples: list[dict]) -> None:
     with atomic_directory(state) as partial:
         store.write_table(partial / "scores.parquet", scores, schema.SCORES)
-        table = pa.concat_tables(pairs)
+        table = pa.concat_tables(pairs, promote_options="default")  # val lacks the columns of FID
         store.write_table(partial / "pairs.parquet", table, table.schema)
         store.write_table(partial / "samples.parquet", samples, schema.SAMPLES)
 

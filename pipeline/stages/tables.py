@@ -1,36 +1,49 @@
 """Write the papers' tables: published numbers, and this run's beside them.
 
-reads   reports/scores/D/V/scores.parquet of every data set and variant in params.yaml, reports/published.csv
-writes  reports/tables/: three tables, each as .csv (one value a row), .md and .tex, and notes.csv and legend.csv
+reads   reports/scores/D/V/{scores,pairs}.parquet of every data set and variant in params.yaml, reports/outside/
+        (methods from elsewhere), reports/published.csv
+writes  reports/tables/: four tables, each as .csv (one value a row), .md and .tex, and notes.csv and legend.csv
           spig_table1   comparison on each data set, in the paper's columns
           spig_table3   ablation
           all_scores    every checkpoint, split and metric
+          differences   every two methods of this run on the same test pairs: paired bootstrap, and which are ties
 
 One checkpoint stands for a variant: the best by `tables.choose_by` on the val split, never on test; each table
-says which. A number that differs from the paper's set-up carries a mark, explained under its table. A difference
-to a published value is printed only where both protocols are known to be equal (EQUAL_PROTOCOLS).
+says which. Two numbers that a paired bootstrap over the test pairs (`tables.bootstrap` resamples) does not tell apart
+are a tie: the best of this run's rows and those tied with it carry ≈. A number that differs from the paper's set-up
+carries a mark, explained under its table. A difference to a published value is printed only where both protocols are
+known to be equal (EQUAL_PROTOCOLS).
 
 To see your own published numbers here, add rows to reports/published.csv: with their source, and verified = yes
 only if you read the value in the paper.
 """
 
 import csv
+import json
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import zip_longest
 from pathlib import Path
+
+import numpy as np
 
 from pipeline import layout, params, schema, store
 from pipeline.atomic import atomic_directory
 from pipeline.console import say
 from pipeline.datasets import title as dataset_title
 from pipeline.errors import UserError
+from pipeline.metrics.paired import Difference, Scored, differences
+
+INFLUENCE = ":influence"  # ending of the columns of pairs.parquet that belong to metrics that are no plain mean
 
 
 @dataclass(frozen=True)
 class Params:
     choose_by: dict[str, str]  # metric: lpips | ssim | psnr; split: val
+    bootstrap: int  # resamples of the paired comparison
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -59,6 +72,7 @@ MARKS = {
         "※", r"\textreferencemark", "not the paper's data set, a part of it, or joints other than the published"
     ),
     "pairs": Mark("‖", r"\textbardbl", "scored on fewer test pairs than the published list has"),
+    "jpeg": Mark("♯", r"\sharp", "images of an outside method that came as JPEGs"),
     "unverified": Mark("?", "?", "published number not checked against the paper"),
 }
 
@@ -119,7 +133,7 @@ class Cell:
     table: str
     dataset: str
     row: str
-    kind: str  # published | floor | trained
+    kind: str  # published | floor | trained | outside
     variant: str
     column: str
     higher_is_better: bool
@@ -136,6 +150,7 @@ class Cell:
     marks: str  # names of MARKS, separated by spaces
     difference: str  # ours minus the paper's, between equal protocols only
     source: str
+    place: str  # among this run's comparable rows: best | tie (not told from the best) | best tied | nothing
 
 
 def read_published(path: Path = layout.PUBLISHED) -> list[dict[str, str]]:
@@ -163,9 +178,8 @@ def read_published(path: Path = layout.PUBLISHED) -> list[dict[str, str]]:
     return rows
 
 
-def read_scores(dataset: str, variant: str) -> list[dict]:
+def read_scores(path: Path) -> list[dict]:
     """Rows of one score file, NaN as None. Raises UserError if it is missing, empty, or of other columns."""
-    path = layout.scores(dataset, variant)
     table = store.read_table(path)
     if set(table.column_names) != set(schema.SCORES.names):
         wrong = sorted(set(table.column_names) ^ set(schema.SCORES.names))
@@ -186,10 +200,15 @@ def read_scores(dataset: str, variant: str) -> list[dict]:
 
 @dataclass(frozen=True)
 class Choice:
-    """The checkpoint that stands for a variant: the score it was chosen by, among how many."""
+    """The checkpoint that stands for a variant: the score it was chosen by, among how many.
+
+    An outside method has one set of images, chosen by nobody: `row` is then one of its test scores.
+    """
 
     row: dict
     checkpoints: int
+    kind: str = "trained"  # floor | trained | outside
+    pairs: Path | None = None  # its values for each pair
 
 
 Runs = dict[tuple[str, str], tuple[list[dict], Choice]]  # by data set and variant
@@ -234,14 +253,13 @@ def _our_cells(
     table: str, dataset: str, variant: str, label: str, columns: Iterable[str], scores: list[dict], choice: Choice
 ) -> list[Cell]:
     """One cell a column: the test score of the chosen checkpoint, blank where it was not scored."""
-    kind = "floor" if params.family(variant) == "reference" else "trained"
     step = choice.row["step"]
     test = {r["metric"]: r for r in scores if r["split"] == "test" and r["step"] == step and r["value"] is not None}
     cells = []
     for title in columns:
         column = COLUMNS[title]
         row = next((test[name] for name in column.metrics if name in test), None)
-        cell = _empty(table, dataset, label, kind, variant, title)
+        cell = _empty(table, dataset, label, choice.kind, variant, title)
         if row is not None:
             known = {key: row[key] for key in ("metric", "protocol", "step", "split", "n", "excluded")}
             known |= {key: _exact(row[key]) for key in ("value", "low", "high")}
@@ -277,7 +295,9 @@ def comparison(published: list[dict], runs: Runs) -> list[Cell]:
         cells += _published_cells(published, "spig_table1", "Table 1", dataset, "method")
         for (where, variant), (scores, choice) in runs.items():
             if where == dataset and variant not in set(TABLE3_ROWS) - set(TABLE1_ROWS):
-                label = ROWS.get(variant, f"{variant}, this run")
+                label = (
+                    f"{variant} (outside)" if choice.kind == "outside" else ROWS.get(variant, f"{variant}, this run")
+                )
                 cells += _our_cells("spig_table1", dataset, variant, label, columns, scores, choice)
     return with_differences(cells, TABLE1_ROWS)
 
@@ -297,6 +317,70 @@ def ablation(published: list[dict], runs: Runs) -> list[Cell]:
             else:
                 cells += [_empty("spig_table3", dataset, label, "trained", variant, column) for column in UNMASKED]
     return with_differences(cells, TABLE3_ROWS)
+
+
+# ---- differences between methods
+
+
+def scored(scores: list[dict], choice: Choice) -> Scored:
+    step = choice.row["step"]
+    table = store.read_table(choice.pairs, filters=[("step", "=", step), ("split", "=", "test")])
+    keys = list(zip(*(table[name].to_pylist() for name in ("pair_index", "source_id", "target_id")), strict=True))
+    rows = {r["metric"]: r for r in scores if (r["step"], r["split"]) == (step, "test") and r["value"] is not None}
+    values, pooled = {}, {name for name in rows if name + INFLUENCE in table.column_names}
+    for name, row in rows.items():
+        if name in pooled:
+            values[name] = row["value"] + np.array(table[name + INFLUENCE].to_pylist(), dtype=np.float64)
+        elif name in table.column_names:
+            values[name] = np.array(table[name].to_pylist(), dtype=np.float64)
+    return Scored(keys, rows, values, pooled)
+
+
+def compared(runs: Runs, block: Params) -> list[Difference]:
+    """Every two methods of a data set, in the order of `runs` and of the papers' columns."""
+    methods = {}
+    for key, (scores, choice) in runs.items():
+        if choice.pairs is not None and choice.pairs.exists():
+            methods[key] = scored(scores, choice)
+        else:
+            say(f"{'/'.join(key)}: no values for each pair; not compared with other methods")
+    found = differences(methods, block.bootstrap, block.seed, ALTERS_MEASURE)
+    metrics, order = _in_column_order(one.metric for one in found), list(runs)
+
+    def place(one: Difference) -> tuple[int, int, int]:
+        first, second = ((one.dataset, name) for name in (one.one, one.other))
+        return order.index(first), order.index(second), metrics.index(one.metric)
+
+    return sorted(found, key=place)
+
+
+def with_places(cells: list[Cell], found: list[Difference]) -> list[Cell]:
+    """Fill `place` of our cells: the best of those in a column that were compared with each other, and who is tied."""
+    verdicts = {(d.dataset, d.metric, frozenset((d.one, d.other))): d.verdict for d in found}
+    result = list(cells)
+    groups = defaultdict(list)
+    for index, cell in enumerate(cells):
+        if cell.value and cell.kind != "published":
+            groups[cell.table, cell.dataset, cell.column, cell.metric, cell.protocol].append(index)
+    for (_, dataset, _, metric, _), members in groups.items():
+        sign = -1 if cells[members[0]].higher_is_better else 1
+        best = min(members, key=lambda index: sign * float(cells[index].value))
+        pairs = {
+            i: verdicts.get((dataset, metric, frozenset((cells[best].variant, cells[i].variant)))) for i in members
+        }
+        if not any(pairs.values()):
+            continue
+        tied = [index for index, verdict in pairs.items() if verdict == "tie"]
+        for index in tied:
+            result[index] = replace(cells[index], place="tie")
+        result[best] = replace(cells[best], place="best tied" if tied else "best")
+    return result
+
+
+def _in_column_order(metrics: Iterable[str]) -> list[str]:
+    """Each metric once: those of the papers' columns, then the others by name."""
+    order = [metric for column in COLUMNS.values() for metric in column.metrics]
+    return [*order, *sorted(set(metrics) - set(order))]
 
 
 def _in_paper_order(runs: Iterable[tuple[str, str]]) -> list[str]:
@@ -329,7 +413,18 @@ def notes(cells: list[Cell], runs: Runs) -> dict[str, list[str]]:
             listed = "; ".join(f"{column} = {metric} ({protocol})" for column, metric, protocol in sorted(protocols))
             lines.append(f"Protocols of this run, defined in docs/protocols.md: {listed}.")
             if any(cell.low for cell in ours):
-                lines.append("Intervals: 95 %, bootstrap over pairs; none for FID, which has no value per pair.")
+                lines.append(
+                    "Intervals: 95 %, bootstrap over the test pairs; FID's by the first-order influence of each pair, "
+                    "so it says nothing about FID's bias on few images."
+                )
+            if any("tie" in cell.place for cell in ours):
+                lines.append(
+                    "≈: the best of this run's rows and those that a paired bootstrap over the test pairs does not "
+                    "tell from it at 95 %, one comparison at a time."
+                )
+        partial = {(cell.row, cell.n) for cell in ours if cell.kind == "outside" and "pairs" in cell.marks.split()}
+        for row, n in sorted({(row, max(m for r, m in partial if r == row)) for row, _ in partial}):
+            lines.append(f"{row}: images for only {n} test pairs were given; its row is about those, no other row is.")
         if theirs and ours and not all(cell.difference for cell in ours if cell.kind == "trained"):
             lines.append(
                 "A difference to the paper is printed only between equal protocols. SPIG released no scoring code, "
@@ -368,7 +463,7 @@ def _cell_text(cell: Cell | None) -> str:
     """The value with its marks; the interval, and the difference, each on a line of its own."""
     if cell is None or not cell.value:
         return "–"
-    text = cell.printed + _symbols(cell.marks)
+    text = cell.printed + _symbols(cell.marks) + ("≈" if "tie" in cell.place else "")
     if cell.low and cell.high:
         decimals = COLUMNS[cell.column].decimals
         text += f"\n[{float(cell.low):.{decimals}f}, {float(cell.high):.{decimals}f}]"
@@ -408,7 +503,7 @@ _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", '"': "''", "[": "{[}", "]": "{]}", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "–": "--",
-    "Δ": r"$\Delta$", "×": r"$\times$", "σ": r"$\sigma$", "λ": r"$\lambda$",
+    "Δ": r"$\Delta$", "≈": r"$\approx$", "×": r"$\times$", "σ": r"$\sigma$", "λ": r"$\lambda$",
 } | {mark.symbol: mark.tex + "{}" for mark in MARKS.values() if mark.symbol != "?"}  # fmt: skip
 
 
@@ -448,6 +543,7 @@ TABLE_TITLES = {
     "spig_table1": "SPIG, Table 1: comparison",
     "spig_table3": "SPIG, Table 3: ablation",
     "all_scores": "All scores",
+    "differences": "Differences between methods of this run",
 }
 
 
@@ -482,10 +578,9 @@ SCORE_COLUMNS = (
 
 def all_scores(runs: Runs) -> list[tuple]:
     """Every score as a tuple of SCORE_COLUMNS, sorted by data set and variant then step, split, metric."""
-    order = [metric for column in COLUMNS.values() for metric in column.metrics]
     rows = []
     for scores, choice in runs.values():
-        names = [*order, *sorted({row["metric"] for row in scores} - set(order))]
+        names = _in_column_order(row["metric"] for row in scores)
         for row in sorted(scores, key=lambda r: (r["step"], r["split"], names.index(r["metric"]))):
             chosen = "yes" if row["step"] == choice.row["step"] else "no"
             text = row | {key: _exact(row[key]) for key in ("value", "low", "high", "ceiling")}
@@ -520,27 +615,86 @@ def _write_all_scores(folder: Path, rows: list[tuple]) -> None:
     (folder / "all_scores.tex").write_text("\n".join(parts), encoding="utf-8")
 
 
+DIFFERENCE_COLUMNS = tuple(field.name for field in fields(Difference))
+
+
+def _write_differences(folder: Path, found: list[Difference]) -> None:
+    """All of them as csv; those of the papers' columns and PCKh as md and tex."""
+    _write_csv(folder / "differences.csv", DIFFERENCE_COLUMNS, (tuple(asdict(one).values()) for one in found))
+    shown = {metric for column in COLUMNS.values() for metric in column.metrics} | {"pckh@0.5"}
+    text = [
+        [
+            d.dataset,
+            d.one,
+            d.other,
+            d.metric,
+            *(f"{v:+.4f}" for v in (d.difference, d.low, d.high)),
+            str(d.n),
+            d.verdict,
+        ]
+        for d in found
+        if d.metric in shown
+    ]
+    lines = [
+        "difference = the first method's score minus the second's on the pairs that both have; low, high = its 95 % "
+        "interval, paired bootstrap over these pairs; verdict = the better one, or a tie where the interval holds "
+        "zero. Each comparison stands for itself: of twenty between equals one is expected to be no tie."
+    ]
+    title = TABLE_TITLES["differences"]
+    header = ["dataset", "one", "other", "metric", "difference", "low", "high", "pairs", "verdict"]
+    pages = [text[start : start + TEX_ROWS] for start in range(0, len(text), TEX_ROWS)] or [[]]
+    parts = [
+        _titled(f"{title}, {number} of {len(pages)}", header, page, lines, [])["tex"]
+        for number, page in enumerate(pages, start=1)
+    ]
+    (folder / "differences.md").write_text(_titled(title, header, text, lines, [])["md"], encoding="utf-8")
+    (folder / "differences.tex").write_text("\n".join(parts), encoding="utf-8")
+
+
+def _outside() -> Runs:
+    """Methods from elsewhere: what `python -m pipeline score --images` put into reports/outside/ for our data sets."""
+    runs = {}
+    for path in sorted(layout.OUTSIDE.glob("*/method.json")):
+        try:
+            method = json.loads(path.read_text(encoding="utf-8"))
+            dataset, name = method["dataset"], method["name"]
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"{path}: damaged; score the images again or remove the folder") from None
+        if dataset not in params.datasets():
+            continue
+        scores = read_scores(path.with_name("scores.parquet"))
+        if (dataset, name) in runs or name in params.variants():
+            raise UserError(f"{path}: {name} names two methods of {dataset}; remove one folder of {layout.OUTSIDE}")
+        runs[dataset, name] = (scores, Choice(scores[0], 1, "outside", path.with_name("pairs.parquet")))
+    return runs
+
+
 def read_runs(choose_by: dict[str, str]) -> Runs:
-    """(data set, variant) -> its scores and its chosen checkpoint. Raises UserError if one is missing."""
+    """(data set, variant or outside method) -> its scores and its chosen checkpoint. Raises UserError if a file of a
+    variant is missing.
+    """
     runs = {}
     for dataset in params.datasets():
         for variant in params.variants():
-            scores = read_scores(dataset, variant)
+            scores = read_scores(layout.scores(dataset, variant))
             choice = choose(scores, **choose_by)
             if choice is None:
                 raise UserError(
                     f"{layout.scores(dataset, variant)}: no {choose_by['metric']} on {choose_by['split']} to choose a "
                     "checkpoint by; score that split or change tables.choose_by in params.yaml"
                 )
+            kind = "floor" if params.family(variant) == "reference" else "trained"
+            choice = replace(choice, kind=kind, pairs=layout.pair_scores(dataset, variant))
             runs[dataset, variant] = (scores, choice)
-    return runs
+    return runs | _outside()
 
 
 def run() -> None:
     block = params.block(Params, "tables")
     published = read_published()
     runs = read_runs(block.choose_by)
-    tables = [comparison(published, runs), ablation(published, runs)]
+    found = compared(runs, block)
+    tables = [with_places(cells, found) for cells in (comparison(published, runs), ablation(published, runs))]
     rows = all_scores(runs)
     said = {cells[0].table: notes(cells, runs) for cells in tables}
     marks = {mark for row in rows for mark in row[-1].split()}
@@ -549,6 +703,7 @@ def run() -> None:
         for cells in tables:
             _write_paper_table(folder, cells, said[cells[0].table], runs)
         _write_all_scores(folder, rows)
+        _write_differences(folder, found)
         lines = [(name, where, line) for name, part in said.items() for where, text in part.items() for line in text]
         _write_csv(folder / "notes.csv", ("table", "dataset", "note"), lines)
         legend = [(name, mark.symbol, mark.text) for name, mark in MARKS.items() if name in marks]
