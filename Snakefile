@@ -31,9 +31,11 @@ def sources(wildcards):
 
 
 def parsing_of_sources(wildcards):
-    """What SPGNet's generators are given beside the source image."""
-    spgnet = wildcards.variant in config["variants"]["spgnet"]
-    return [f"data/{wildcards.dataset}/parsing"] if spgnet else []
+    """What the generators of some families are given beside the source image."""
+    for family in ("spgnet", "spt", "sgw_gan"):
+        if wildcards.variant in config["variants"][family]:
+            return [f"data/{wildcards.dataset}/parsing"]
+    return []
 
 
 # Documents the base system for --sdm apptainer; otherwise the project's own .venv does the work.
@@ -231,10 +233,15 @@ rule pretrain_spig_flow:
         "data/weights/squeezenet1_1",
         "pipeline/stages/pretrain.py",
         "pipeline/stages/train.py",
+        "pipeline/augment.py",
         "pipeline/checkpoints.py",
+        "pipeline/compiling.py",
         "pipeline/device_data.py",
         "pipeline/engine.py",
+        "pipeline/parallel.py",
         "pipeline/pose.py",
+        "pipeline/shard_loader.py",
+        "pipeline/training_data.py",
         "models/blocks.py",
         "models/features.py",
         "models/losses.py",
@@ -263,10 +270,15 @@ rule pretrain_spatn:
         "data/{dataset}/parsing",
         "pipeline/stages/pretrain.py",
         "pipeline/stages/train.py",
+        "pipeline/augment.py",
         "pipeline/checkpoints.py",
+        "pipeline/compiling.py",
         "pipeline/device_data.py",
         "pipeline/engine.py",
+        "pipeline/parallel.py",
         "pipeline/pose.py",
+        "pipeline/shard_loader.py",
+        "pipeline/training_data.py",
         "models/blocks.py",
         "models/losses.py",
         "models/pose_maps.py",
@@ -294,10 +306,15 @@ rule pretrain_spatn_no_distance:
         "data/{dataset}/parsing",
         "pipeline/stages/pretrain.py",
         "pipeline/stages/train.py",
+        "pipeline/augment.py",
         "pipeline/checkpoints.py",
+        "pipeline/compiling.py",
         "pipeline/device_data.py",
         "pipeline/engine.py",
+        "pipeline/parallel.py",
         "pipeline/pose.py",
+        "pipeline/shard_loader.py",
+        "pipeline/training_data.py",
         "models/blocks.py",
         "models/losses.py",
         "models/pose_maps.py",
@@ -326,14 +343,21 @@ rule pretrain_spgnet_flow:
         "data/weights/squeezenet1_1",
         "pipeline/stages/pretrain.py",
         "pipeline/stages/train.py",
+        "pipeline/augment.py",
         "pipeline/checkpoints.py",
+        "pipeline/compiling.py",
         "pipeline/device_data.py",
         "pipeline/engine.py",
+        "pipeline/parallel.py",
         "pipeline/pose.py",
+        "pipeline/shard_loader.py",
+        "pipeline/training_data.py",
+        "models/affine_flow.py",
         "models/blocks.py",
         "models/features.py",
         "models/losses.py",
         "models/pose_maps.py",
+        "models/spatn.py",
         "models/spgnet.py",
         "models/spig.py",
     output:
@@ -350,6 +374,240 @@ rule pretrain_spgnet_flow:
         "PATH=.venv/bin:$PATH python -m pipeline pretrain --dataset {wildcards.dataset} --component spgnet_flow"
 
 
+# SPT's semantic generator, from stand-ins for the target's parsing.
+rule pretrain_spt_parsing:
+    input:
+        "data/{dataset}/images",
+        "data/{dataset}/keypoints.parquet",
+        "data/{dataset}/pairs.parquet",
+        "data/{dataset}/parsing",
+        "data/{dataset}/pseudo_labels",
+        "pipeline/stages/pretrain.py",
+        "pipeline/stages/train.py",
+        "pipeline/augment.py",
+        "pipeline/checkpoints.py",
+        "pipeline/compiling.py",
+        "pipeline/device_data.py",
+        "pipeline/engine.py",
+        "pipeline/parallel.py",
+        "pipeline/pose.py",
+        "pipeline/shard_loader.py",
+        "pipeline/training_data.py",
+        "models/affine_flow.py",
+        "models/blocks.py",
+        "models/detector.py",
+        "models/losses.py",
+        "models/pose_maps.py",
+        "models/spt.py",
+        "models/spt_appearance.py",
+        "models/spt_losses.py",
+        "models/spt_semantic.py",
+    output:
+        directory("runs/{dataset}/spt_parsing/checkpoints"),
+    log:
+        "logs/pretrain/{dataset}-spt_parsing.log",
+    threads: 8
+    resources:
+        gpu=1,
+    params:
+        own=lambda w: config["pretrain"][w.dataset]["spt_parsing"],
+        asked=config["components"]["spt_parsing"],
+    shell:
+        "PATH=.venv/bin:$PATH python -m pipeline pretrain --dataset {wildcards.dataset} --component spt_parsing"
+
+
+# The joint detector of SPT's pose loss, from training images only.
+rule pretrain_spt_detector:
+    input:
+        "data/{dataset}/images",
+        "data/{dataset}/keypoints.parquet",
+        "data/{dataset}/pairs.parquet",
+        "pipeline/stages/pretrain.py",
+        "pipeline/stages/train.py",
+        "pipeline/augment.py",
+        "pipeline/checkpoints.py",
+        "pipeline/compiling.py",
+        "pipeline/device_data.py",
+        "pipeline/engine.py",
+        "pipeline/parallel.py",
+        "pipeline/pose.py",
+        "pipeline/shard_loader.py",
+        "pipeline/training_data.py",
+        "models/affine_flow.py",
+        "models/blocks.py",
+        "models/detector.py",
+        "models/losses.py",
+        "models/pose_maps.py",
+        "models/spt.py",
+        "models/spt_appearance.py",
+        "models/spt_losses.py",
+        "models/spt_semantic.py",
+    output:
+        directory("runs/{dataset}/spt_detector/checkpoints"),
+    log:
+        "logs/pretrain/{dataset}-spt_detector.log",
+    threads: 8
+    resources:
+        gpu=1,
+    params:
+        own=lambda w: config["pretrain"][w.dataset]["spt_detector"],
+        asked=config["components"]["spt_detector"],
+    shell:
+        "PATH=.venv/bin:$PATH python -m pipeline pretrain --dataset {wildcards.dataset} --component spt_detector"
+
+
+# Stage one of Soft-Gated Warping-GAN: the target's parsing.
+rule pretrain_sgw_parser:
+    input:
+        "data/{dataset}/images",
+        "data/{dataset}/keypoints.parquet",
+        "data/{dataset}/pairs.parquet",
+        "data/{dataset}/parsing",
+        "pipeline/stages/pretrain.py",
+        "pipeline/stages/train.py",
+        "pipeline/augment.py",
+        "pipeline/checkpoints.py",
+        "pipeline/compiling.py",
+        "pipeline/device_data.py",
+        "pipeline/engine.py",
+        "pipeline/parallel.py",
+        "pipeline/pose.py",
+        "pipeline/shard_loader.py",
+        "pipeline/training_data.py",
+        "models/blocks.py",
+        "models/geometric_matcher.py",
+        "models/losses.py",
+        "models/pose_maps.py",
+        "models/sgw_gan.py",
+        "models/spatn.py",
+    output:
+        directory("runs/{dataset}/sgw_parser/checkpoints"),
+    log:
+        "logs/pretrain/{dataset}-sgw_parser.log",
+    threads: 8
+    resources:
+        gpu=1,
+    params:
+        own=lambda w: config["pretrain"][w.dataset]["sgw_parser"],
+        asked=config["components"]["sgw_parser"],
+    shell:
+        "PATH=.venv/bin:$PATH python -m pipeline pretrain --dataset {wildcards.dataset} --component sgw_parser"
+
+
+# Its geometric matcher, from random warps of label maps.
+rule pretrain_sgw_matcher:
+    input:
+        "data/{dataset}/images",
+        "data/{dataset}/keypoints.parquet",
+        "data/{dataset}/pairs.parquet",
+        "data/{dataset}/parsing",
+        "pipeline/stages/pretrain.py",
+        "pipeline/stages/train.py",
+        "pipeline/augment.py",
+        "pipeline/checkpoints.py",
+        "pipeline/compiling.py",
+        "pipeline/device_data.py",
+        "pipeline/engine.py",
+        "pipeline/parallel.py",
+        "pipeline/pose.py",
+        "pipeline/shard_loader.py",
+        "pipeline/training_data.py",
+        "models/blocks.py",
+        "models/geometric_matcher.py",
+        "models/losses.py",
+        "models/pose_maps.py",
+        "models/sgw_gan.py",
+        "models/spatn.py",
+    output:
+        directory("runs/{dataset}/sgw_matcher/checkpoints"),
+    log:
+        "logs/pretrain/{dataset}-sgw_matcher.log",
+    threads: 8
+    resources:
+        gpu=1,
+    params:
+        own=lambda w: config["pretrain"][w.dataset]["sgw_matcher"],
+        asked=config["components"]["sgw_matcher"],
+    shell:
+        "PATH=.venv/bin:$PATH python -m pipeline pretrain --dataset {wildcards.dataset} --component sgw_matcher"
+
+
+# The same from drawn poses, for the variant without parsing.
+rule pretrain_sgw_matcher_pose:
+    input:
+        "data/{dataset}/images",
+        "data/{dataset}/keypoints.parquet",
+        "data/{dataset}/pairs.parquet",
+        "pipeline/stages/pretrain.py",
+        "pipeline/stages/train.py",
+        "pipeline/augment.py",
+        "pipeline/checkpoints.py",
+        "pipeline/compiling.py",
+        "pipeline/device_data.py",
+        "pipeline/engine.py",
+        "pipeline/parallel.py",
+        "pipeline/pose.py",
+        "pipeline/shard_loader.py",
+        "pipeline/training_data.py",
+        "models/blocks.py",
+        "models/geometric_matcher.py",
+        "models/losses.py",
+        "models/pose_maps.py",
+        "models/sgw_gan.py",
+        "models/spatn.py",
+    output:
+        directory("runs/{dataset}/sgw_matcher_pose/checkpoints"),
+    log:
+        "logs/pretrain/{dataset}-sgw_matcher_pose.log",
+    threads: 8
+    resources:
+        gpu=1,
+    params:
+        own=lambda w: config["pretrain"][w.dataset]["sgw_matcher_pose"],
+        asked=config["components"]["sgw_matcher_pose"],
+    shell:
+        "PATH=.venv/bin:$PATH python -m pipeline pretrain --dataset {wildcards.dataset} --component sgw_matcher_pose"
+
+
+# GFLA's flow network.
+rule pretrain_gfla_flow:
+    input:
+        "data/{dataset}/images",
+        "data/{dataset}/keypoints.parquet",
+        "data/{dataset}/pairs.parquet",
+        "data/weights/vgg19",
+        "data/weights/squeezenet1_1",
+        "pipeline/stages/pretrain.py",
+        "pipeline/stages/train.py",
+        "pipeline/augment.py",
+        "pipeline/checkpoints.py",
+        "pipeline/compiling.py",
+        "pipeline/device_data.py",
+        "pipeline/engine.py",
+        "pipeline/parallel.py",
+        "pipeline/pose.py",
+        "pipeline/shard_loader.py",
+        "pipeline/training_data.py",
+        "models/blocks.py",
+        "models/features.py",
+        "models/gfla.py",
+        "models/losses.py",
+        "models/pose_maps.py",
+        "models/spig.py",
+    output:
+        directory("runs/{dataset}/gfla_flow/checkpoints"),
+    log:
+        "logs/pretrain/{dataset}-gfla_flow.log",
+    threads: 8
+    resources:
+        gpu=1,
+    params:
+        own=lambda w: config["pretrain"][w.dataset]["gfla_flow"],
+        asked=config["components"]["gfla_flow"],
+    shell:
+        "PATH=.venv/bin:$PATH python -m pipeline pretrain --dataset {wildcards.dataset} --component gfla_flow"
+
+
 # The network that re-detects joints in generated images, for PCKh.
 rule pretrain_detector:
     input:
@@ -357,10 +615,15 @@ rule pretrain_detector:
         "data/{dataset}/keypoints.parquet",
         "pipeline/stages/pretrain.py",
         "pipeline/stages/train.py",
+        "pipeline/augment.py",
         "pipeline/checkpoints.py",
+        "pipeline/compiling.py",
         "pipeline/device_data.py",
         "pipeline/engine.py",
+        "pipeline/parallel.py",
         "pipeline/pose.py",
+        "pipeline/shard_loader.py",
+        "pipeline/training_data.py",
         "models/blocks.py",
         "models/detector.py",
         "models/pose_maps.py",
@@ -447,10 +710,15 @@ rule train_spig:
         "data/weights/vgg19",
         "data/weights/squeezenet1_1",
         "pipeline/stages/train.py",
+        "pipeline/augment.py",
         "pipeline/checkpoints.py",
+        "pipeline/compiling.py",
         "pipeline/device_data.py",
         "pipeline/engine.py",
+        "pipeline/parallel.py",
         "pipeline/pose.py",
+        "pipeline/shard_loader.py",
+        "pipeline/training_data.py",
         "models/blocks.py",
         "models/features.py",
         "models/losses.py",
@@ -483,10 +751,15 @@ rule train_spgnet:
         "data/weights/vgg19",
         "data/weights/squeezenet1_1",
         "pipeline/stages/train.py",
+        "pipeline/augment.py",
         "pipeline/checkpoints.py",
+        "pipeline/compiling.py",
         "pipeline/device_data.py",
         "pipeline/engine.py",
+        "pipeline/parallel.py",
         "pipeline/pose.py",
+        "pipeline/shard_loader.py",
+        "pipeline/training_data.py",
         "models/affine_flow.py",
         "models/blocks.py",
         "models/features.py",
@@ -506,6 +779,172 @@ rule train_spgnet:
         gpu=1,
     params:
         lambda w: config["train"][w.dataset]["spgnet"],
+    shell:
+        "PATH=.venv/bin:$PATH python -m pipeline train --dataset {wildcards.dataset} --variant {wildcards.variant}"
+
+
+rule train_spt:
+    input:
+        "data/{dataset}/images",
+        "data/{dataset}/keypoints.parquet",
+        "data/{dataset}/pairs.parquet",
+        "data/{dataset}/parsing",
+        "runs/{dataset}/spt_detector/checkpoints",
+        "runs/{dataset}/spt_parsing/checkpoints",
+        "data/weights/vgg19",
+        "data/weights/squeezenet1_1",
+        "pipeline/stages/train.py",
+        "pipeline/augment.py",
+        "pipeline/checkpoints.py",
+        "pipeline/compiling.py",
+        "pipeline/device_data.py",
+        "pipeline/engine.py",
+        "pipeline/parallel.py",
+        "pipeline/pose.py",
+        "pipeline/shard_loader.py",
+        "pipeline/training_data.py",
+        "models/affine_flow.py",
+        "models/blocks.py",
+        "models/detector.py",
+        "models/features.py",
+        "models/losses.py",
+        "models/pose_maps.py",
+        "models/spt.py",
+        "models/spt_appearance.py",
+        "models/spt_losses.py",
+        "models/spt_semantic.py",
+    output:
+        directory("runs/{dataset}/{variant}/checkpoints"),
+    log:
+        "logs/train/{dataset}-{variant}.log",
+    wildcard_constraints:
+        variant="|".join(config["variants"]["spt"]) or "none",
+    threads: 8
+    resources:
+        gpu=1,
+    params:
+        lambda w: config["train"][w.dataset]["spt"],
+    shell:
+        "PATH=.venv/bin:$PATH python -m pipeline train --dataset {wildcards.dataset} --variant {wildcards.variant}"
+
+
+rule train_sgw_gan:
+    input:
+        "data/{dataset}/images",
+        "data/{dataset}/keypoints.parquet",
+        "data/{dataset}/pairs.parquet",
+        "data/{dataset}/parsing",
+        "runs/{dataset}/sgw_parser/checkpoints",
+        "runs/{dataset}/sgw_matcher/checkpoints",
+        "runs/{dataset}/sgw_matcher_pose/checkpoints",
+        "data/weights/vgg19",
+        "data/weights/squeezenet1_1",
+        "pipeline/stages/train.py",
+        "pipeline/augment.py",
+        "pipeline/checkpoints.py",
+        "pipeline/compiling.py",
+        "pipeline/device_data.py",
+        "pipeline/engine.py",
+        "pipeline/parallel.py",
+        "pipeline/pose.py",
+        "pipeline/shard_loader.py",
+        "pipeline/training_data.py",
+        "models/blocks.py",
+        "models/features.py",
+        "models/geometric_matcher.py",
+        "models/losses.py",
+        "models/pose_maps.py",
+        "models/sgw_gan.py",
+        "models/spatn.py",
+    output:
+        directory("runs/{dataset}/{variant}/checkpoints"),
+    log:
+        "logs/train/{dataset}-{variant}.log",
+    wildcard_constraints:
+        variant="|".join(config["variants"]["sgw_gan"]) or "none",
+    threads: 8
+    resources:
+        gpu=1,
+    params:
+        lambda w: config["train"][w.dataset]["sgw_gan"],
+    shell:
+        "PATH=.venv/bin:$PATH python -m pipeline train --dataset {wildcards.dataset} --variant {wildcards.variant}"
+
+
+rule train_patn:
+    input:
+        "data/{dataset}/images",
+        "data/{dataset}/keypoints.parquet",
+        "data/{dataset}/pairs.parquet",
+        "data/weights/vgg19",
+        "data/weights/squeezenet1_1",
+        "pipeline/stages/train.py",
+        "pipeline/augment.py",
+        "pipeline/checkpoints.py",
+        "pipeline/compiling.py",
+        "pipeline/device_data.py",
+        "pipeline/engine.py",
+        "pipeline/parallel.py",
+        "pipeline/pose.py",
+        "pipeline/shard_loader.py",
+        "pipeline/training_data.py",
+        "models/blocks.py",
+        "models/features.py",
+        "models/gfla.py",
+        "models/losses.py",
+        "models/patn.py",
+        "models/pose_maps.py",
+        "models/spig.py",
+    output:
+        directory("runs/{dataset}/{variant}/checkpoints"),
+    log:
+        "logs/train/{dataset}-{variant}.log",
+    wildcard_constraints:
+        variant="|".join(config["variants"]["patn"]) or "none",
+    threads: 8
+    resources:
+        gpu=1,
+    params:
+        lambda w: config["train"][w.dataset]["patn"],
+    shell:
+        "PATH=.venv/bin:$PATH python -m pipeline train --dataset {wildcards.dataset} --variant {wildcards.variant}"
+
+
+rule train_gfla:
+    input:
+        "data/{dataset}/images",
+        "data/{dataset}/keypoints.parquet",
+        "data/{dataset}/pairs.parquet",
+        "runs/{dataset}/gfla_flow/checkpoints",
+        "data/weights/vgg19",
+        "data/weights/squeezenet1_1",
+        "pipeline/stages/train.py",
+        "pipeline/augment.py",
+        "pipeline/checkpoints.py",
+        "pipeline/compiling.py",
+        "pipeline/device_data.py",
+        "pipeline/engine.py",
+        "pipeline/parallel.py",
+        "pipeline/pose.py",
+        "pipeline/shard_loader.py",
+        "pipeline/training_data.py",
+        "models/blocks.py",
+        "models/features.py",
+        "models/gfla.py",
+        "models/losses.py",
+        "models/pose_maps.py",
+        "models/spig.py",
+    output:
+        directory("runs/{dataset}/{variant}/checkpoints"),
+    log:
+        "logs/train/{dataset}-{variant}.log",
+    wildcard_constraints:
+        variant="|".join(config["variants"]["gfla"]) or "none",
+    threads: 8
+    resources:
+        gpu=1,
+    params:
+        lambda w: config["train"][w.dataset]["gfla"],
     shell:
         "PATH=.venv/bin:$PATH python -m pipeline train --dataset {wildcards.dataset} --variant {wildcards.variant}"
 

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from models.variants import VARIANTS
+from models.variants import COMPONENTS, VARIANTS
 from pipeline.__main__ import STAGES
 from tests.conftest import ROOT, copy_project
 
 # What carries data and names it, without deciding what a result is: an edit here does not re-run the pipeline.
 PLUMBING = {"__init__", "__main__", "errors", "atomic", "layout", "schema", "store", "resume", "console", "params"}
+PLUMBING |= {"sample_grid"}  # draws into logs/
 PLUMBING = {f"pipeline/{name}.py" for name in PLUMBING} | {
     "pipeline/stages/__init__.py",
     "models/__init__.py",
@@ -109,11 +110,18 @@ def test_every_variant_at_once(everything):
 
 def test_components_are_inputs_of_what_starts_from_them(everything):
     for command, job in everything["dvc"].items():
-        if job["rule"] in ("train_spig", "train_spgnet"):
-            variant = VARIANTS[command.rsplit(" ", 1)[1]]
-            assert {f"runs/synthetic/{name}/checkpoints" for name in variant.components} <= set(job["inputs"])
-        reads_parsing = job["rule"] in ("train_spgnet", "score_spgnet", "pretrain_spatn", "pretrain_spatn_no_distance")
-        assert "data/synthetic/parsing" in job["inputs"] or not reads_parsing
+        name, needed = command.rsplit(" ", 1)[1], set()
+        stage, _, _ = job["rule"].partition("_")
+        entry = {"train": VARIANTS, "score": VARIANTS, "pretrain": COMPONENTS}.get(stage, {}).get(name)
+        if entry is None:
+            continue
+        if stage != "score":
+            starts_from = (*entry.components, *getattr(entry, "judges", {}).values())
+            needed |= {f"runs/synthetic/{component}/checkpoints" for component in starts_from}
+            needed |= {"data/synthetic/pseudo_labels"} if entry.data == "pseudo_pairs" else set()
+            needed |= {"data/weights/vgg19", "data/weights/squeezenet1_1"} if entry.needs_features else set()
+        needed |= {"data/synthetic/parsing"} if entry.needs_parsing else set()
+        assert needed <= set(job["inputs"]), command
 
 
 @pytest.mark.parametrize(
@@ -173,24 +181,42 @@ ENTRIES = {
     "pretrain_spatn": ["models/spatn.py"],
     "pretrain_spatn_no_distance": ["models/spatn.py"],
     "pretrain_spgnet_flow": ["models/spgnet.py"],
+    "pretrain_spt_parsing": ["models/spt.py"],
+    "pretrain_spt_detector": ["models/spt.py"],
+    "pretrain_sgw_parser": ["models/sgw_gan.py"],
+    "pretrain_sgw_matcher": ["models/sgw_gan.py"],
+    "pretrain_sgw_matcher_pose": ["models/sgw_gan.py"],
+    "pretrain_gfla_flow": ["models/gfla.py"],
     "pretrain_detector": ["models/detector.py"],
     "train_reference": ["models/reference.py"],
     "train_spig": ["models/spig.py"],
     "train_spgnet": ["models/spgnet.py"],
+    "train_spt": ["models/spt.py"],
+    "train_sgw_gan": ["models/sgw_gan.py"],
+    "train_patn": ["models/patn.py"],
+    "train_gfla": ["models/gfla.py"],
 }
 # Imported by a module that serves several rules, but not used by this one.
-NETWORKS = {"models/blocks.py", "models/detector.py", "models/pose_maps.py"}  # decide by way of the checkpoints read
+DETECTOR, FEATURES = "models/detector.py", "models/features.py"
+NETWORKS = {"models/blocks.py", DETECTOR, "models/pose_maps.py"}  # decide by way of the checkpoints read
+ENGINE = {
+    f"pipeline/{name}.py" for name in ("engine", "augment", "compiling", "parallel", "shard_loader", "training_data")
+}
 UNUSED = {
     "pseudo_labels": {"pipeline/device_data.py"},
-    "train_reference": {"pipeline/engine.py", "models/features.py", "models/losses.py", "models/blocks.py"},
-    "pretrain_spig_flow": {"models/detector.py"},
-    "pretrain_spatn": {"models/detector.py", "models/features.py"},
-    "pretrain_spatn_no_distance": {"models/detector.py", "models/features.py"},
-    "pretrain_spgnet_flow": {"models/detector.py", "models/affine_flow.py", "models/spatn.py"},
-    "pretrain_detector": {"models/features.py"},
-    "score_reference": NETWORKS,
-    "score_spig": NETWORKS,
-    "score_spgnet": NETWORKS,
+    "train_reference": {*ENGINE, FEATURES, "models/losses.py", "models/blocks.py"},
+    "pretrain_spig_flow": {DETECTOR},
+    "pretrain_spatn": {DETECTOR, FEATURES},
+    "pretrain_spatn_no_distance": {DETECTOR, FEATURES},
+    "pretrain_spgnet_flow": {DETECTOR, "models/affine_flow.py", "models/spatn.py"},
+    "pretrain_spt_parsing": {FEATURES},
+    "pretrain_spt_detector": {FEATURES},
+    "pretrain_sgw_parser": {DETECTOR, FEATURES},
+    "pretrain_sgw_matcher": {DETECTOR, FEATURES},
+    "pretrain_sgw_matcher_pose": {DETECTOR, FEATURES},
+    "pretrain_gfla_flow": {DETECTOR},
+    "pretrain_detector": {FEATURES},
+    **{f"score_{family}": NETWORKS for family in ("reference", "spig", "spgnet", "spt", "sgw_gan", "patn", "gfla")},
 }
 
 
