@@ -14,6 +14,7 @@ from models.pose_maps import one_hot
 from models.schedule import Variant
 from pipeline import checkpoints, figure, labels, layout, params, schema, store
 from pipeline.__main__ import main
+from pipeline.errors import UserError
 from pipeline.figures import appearance, flow, for_report, parsing, poses, relation_maps, subject
 from pipeline.stages import score
 from tests import tiny_dataset
@@ -455,6 +456,30 @@ def test_a_variant_s_figures_for_the_report(folder):
     np.testing.assert_array_equal(shown, expected)  # lossless
     assert (rows[0]["step"], rows[0]["caption"]) == (2, f"pair {first['pair_index']}")
     store.write_table(layout.figures("synthetic", "shown"), rows, schema.FIGURES)
+
+
+def test_a_submodule_called_appearance_is_not_the_method(folder):
+    network = variants.VARIANTS["spgnet"].build(HEIGHT, WIDTH, 0.125).eval()
+    one = subject.Trained("synthetic", "spgnet", 0, network, CPU, HEIGHT, WIDTH)
+    assert isinstance(network.appearance, nn.Module)
+    assert not appearance.paints(one)
+    assert appearance.paints(trained("painter"))
+    assert parsing.draw(one, person(1, 0), person(1, 1)).shape[2] == 3  # a real network's parsing
+
+
+def test_a_variant_that_is_given_the_target_s_parsing_gets_it(folder, monkeypatch):
+    class Given(Painter):
+        def forward(self, batch: Batch) -> Output:
+            np.testing.assert_array_equal(batch.target_labels[0], tiny_dataset.label_map(1, 2))
+            return Output(batch.source)
+
+    given = entry("given", Given, "SPT", parsing=True)
+    object.__setattr__(given, "given_target_parsing", True)
+    monkeypatch.setitem(variants.VARIANTS, "given", given)
+    one = subject.Trained("synthetic", "given", 0, Given(), CPU, HEIGHT, WIDTH)
+    subject.look(one, person(1, 0), person(1, 2))
+    with pytest.raises(UserError, match="is given the target's parsing; a pose has none"):
+        subject.look(one, person(1, 0), subject.Pose(name(1, 2), *tiny_dataset.joints(1, 2)))
 
 
 # ---- refusals

@@ -28,9 +28,14 @@ NAMES = dict(zip(labels.NAMES["spt-10"], labels.TO_LIP20["spt-10"].tolist(), str
 }
 
 
+def paints(trained: Trained) -> bool:
+    """Has the generator the method? (SPGNet's has a submodule of that name.) Without parsing it is of no use."""
+    return trained.reads_parsing and hasattr(type(trained.generator), "appearance")
+
+
 def require(trained: Trained) -> None:
     """Raises UserError if the variant cannot put an appearance into a given parsing."""
-    if not hasattr(trained.generator, "appearance"):
+    if not paints(trained):
         raise UserError(f"{trained.variant} cannot draw a given parsing (no method appearance); SPT's variants can")
 
 

@@ -41,7 +41,7 @@ def rows(dataset: str, variant: str, step: int, device: torch.device) -> list[di
     if VARIANTS[variant].paper == "SPIG" and others:
         targets = poses.random_poses(others, first, min(POSES, len(others)), seed=0)
         drawn.append(("poses", first.image_id, poses.draw(trained, first, targets)))
-    if hasattr(trained.generator, "appearance"):
+    if appearance.paints(trained):
         drawn += _applications(trained, [people[pair["source_id"]] for pair in pairs])
     return [
         {"step": step, "kind": kind, "caption": caption, "picture": {"bytes": encoded(picture), "path": None}}

@@ -51,6 +51,11 @@ class Trained:
     def reads_parsing(self) -> bool:
         return VARIANTS[self.variant].needs_parsing
 
+    @property
+    def reads_target_parsing(self) -> bool:
+        """Is it one that is given the true target's parsing, as some rows of SPT are?"""
+        return getattr(VARIANTS[self.variant], "given_target_parsing", False)
+
 
 # ---- opening
 
@@ -127,10 +132,15 @@ def labelled(trained: Trained, labels: np.ndarray) -> Tensor:
 
 @torch.inference_mode()
 def look(trained: Trained, source: Person, target: Pose) -> Output:
-    """The source in the target's pose, and what the generator looked at: a batch of one. It sees the target's joints
-    only. Raises UserError if the image is not finite.
+    """The source in the target's pose, and what the generator looked at: a batch of one.
+
+    It sees the target's joints, and its parsing if the variant is one that is given it. Raises UserError if a pose
+    alone has none, or if the image is not finite.
     """
     joints, valid = posed(trained, source)
+    given = trained.reads_target_parsing
+    if given and not isinstance(target, Person):
+        raise UserError(f"{trained.variant} is given the target's parsing; a pose has none, so choose another variant")
     batch = Batch(
         as_input(trained, source),
         None,
@@ -138,6 +148,7 @@ def look(trained: Trained, source: Person, target: Pose) -> Output:
         valid,
         *posed(trained, target),
         source_labels=labelled(trained, source.labels) if trained.reads_parsing else None,
+        target_labels=labelled(trained, target.labels) if given else None,
     )
     return refuse_nan(trained, trained.generator(batch))
 
