@@ -293,19 +293,19 @@ def test_flow_stage_finds_better_matches(net):
     assert objective.generator_losses(batch, net)[0]["sampling"].item() < 0.95 * start
 
 
-def test_overfits_four_pairs(net):
-    """All terms and the adversary on 4 pairs: L1 falls below 0.9 of copying the source. To get there in seconds, L1
+def test_overfits_eight_pairs(net):
+    """All terms and the adversary on 8 pairs: L1 falls below 0.85 of copying the source. To get there in seconds, L1
     weighs ten times its published weight and Adam is faster and has momentum.
     """
     _, objective, phase = build("gfla")
     objective.weights = {**phase.weights, "l1": 50.0}
     adam = {"generator": Adam(0.002, (0.9, 0.99)), "discriminator": Adam(0.0002, (0.9, 0.99))}
-    batch = figures(4, 64, 32, seed=0)
+    batch = figures(8, 64, 32, seed=0)
     train(objective, replace(phase, optimisers=adam), [batch] * 60, net)
     objective.generator.eval()
     with torch.no_grad():
         generated = objective.generator(batch).image
-    assert losses.l1(generated, batch.target) < 0.9 * losses.l1(batch.source, batch.target)
+    assert losses.l1(generated, batch.target) < 0.85 * losses.l1(batch.source, batch.target)
 
 
 def test_published_settings():
