@@ -256,7 +256,7 @@ def objective(
     regions: str,
     face: bool,
 ) -> SptObjective:
-    """The detector is at its full width, whatever the others' is. No face loss below 256 pixels: Market-1501's."""
+    """No face loss below 256 pixels, so not on Market-1501."""
     discriminators = Discriminators(generator.source != NONE, face and large(height, width), scale)
     return SptObjective(generator, discriminators, JointDetector(), weights, regions)
 
@@ -287,8 +287,15 @@ COMPONENTS = (
         needs_parsing=True,
         data="pseudo_pairs",
     ),
-    # The pose loss has a detector of its own: one that a method was trained on must not measure its PCKh.
-    replace(detector.COMPONENTS[0], name="spt_detector", paper="SPT", data="images"),
+    # The pose loss has a detector of its own: one that a method was trained on must not measure its PCKh. Always at its
+    # full width: `objective` would not know another.
+    replace(
+        detector.COMPONENTS[0],
+        name="spt_detector",
+        paper="SPT",
+        build=lambda height, width, scale: JointDetector(),
+        data="images",
+    ),
 )
 
 

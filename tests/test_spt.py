@@ -584,7 +584,10 @@ def test_schedules():
         assert variant.data == "unpaired"
         assert variant.phase.batch == {"market1501": 16, "deepfashion": 4}
         assert variant.phase.weights == {"adversarial": 1.0, "pose": 700.0, "content": 0.03, "style": 1.0}
-        assert COMPONENTS[variant.judges["detector"]].data == "images"
+        judge = COMPONENTS[variant.judges["detector"]]
+        assert judge.data == "images"
+        objective = build(name)[1]
+        objective.detector.load_state_dict(judge.build(64, 32, 0.5).state_dict())
         assert variant.needs_parsing == (name != "spt_baseline")
     given = [name for name in NAMES if VARIANTS[name].given_target_parsing]
     assert given == ["spt_ts_gt", "spt_mask_style", "spt_patch_style", "spt_no_face"]
