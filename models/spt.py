@@ -132,6 +132,16 @@ def patch_regions(image: Tensor, joints: Tensor, valid: Tensor) -> Tensor:
 REGIONS = {"semantic": semantic_regions, "mask": mask_regions, "patch": patch_regions}
 
 
+def conv2_1(images: Tensor, features: Features) -> Tensor:
+    """What content and style compare: images (B, 3, H, W) -> (B, C, h, w).
+
+    The released code scales images in [-1, 1] as if they were in [0, 1], and takes the features as large as they come:
+    its weights count on both.
+    """
+    layer = features.content[1]
+    return features(2 * images - 1, (layer,))[layer] * features.rms.get(layer, 1.0)
+
+
 class SptObjective:
     """L_A. networks: generator, discriminator, detector. Terms: adversarial (D_A's and D_F's), pose, content, style.
 
@@ -186,11 +196,9 @@ class SptObjective:
             self.detector(back), target_maps(*source, *size)
         )
 
-        # conv2_1. The released code scales images in [-1, 1] as if they were in [0, 1]; its weights count on it.
-        layer = features.content[1]
         with torch.no_grad():
-            real = features(2 * batch.source - 1, (layer,))[layer]
-        shown, returned = (features(2 * image - 1, (layer,))[layer] for image in (there, back))
+            real = conv2_1(batch.source, features)
+        shown, returned = (conv2_1(image, features) for image in (there, back))
         regions = REGIONS[self.regions]
         here, away = (
             shrink(regions(batch.source if parsing is None else parsing, *joints), real)
@@ -248,7 +256,7 @@ def objective(
     regions: str,
     face: bool,
 ) -> SptObjective:
-    """The detector is at its full width, whatever the others' is. No face loss below 256 pixels: Market-1501's."""
+    """No face loss below 256 pixels, so not on Market-1501."""
     discriminators = Discriminators(generator.source != NONE, face and large(height, width), scale)
     return SptObjective(generator, discriminators, JointDetector(), weights, regions)
 
@@ -279,8 +287,15 @@ COMPONENTS = (
         needs_parsing=True,
         data="pseudo_pairs",
     ),
-    # The pose loss has a detector of its own: one that a method was trained on must not measure its PCKh.
-    replace(detector.COMPONENTS[0], name="spt_detector", paper="SPT", data="images"),
+    # The pose loss has a detector of its own: one that a method was trained on must not measure its PCKh. Always at its
+    # full width: `objective` would not know another.
+    replace(
+        detector.COMPONENTS[0],
+        name="spt_detector",
+        paper="SPT",
+        build=lambda height, width, scale: JointDetector(),
+        data="images",
+    ),
 )
 
 

@@ -477,7 +477,14 @@ def test_style_compares_generated_with_source_and_returned(name, net):
     with torch.no_grad():
         terms, (source, target, there, back) = objective.generator_losses(batch, net)
         layer = net.content[1]
-        real, shown, returned = (net(2 * image - 1, (layer,))[layer] for image in (batch.source, there, back))
+        # As the released code has it: (image - mean) / std of an image in [-1, 1].
+        stretched = (batch.source - net.mean) / net.std
+        own = net.features[: int(layer) + 1](F.pad(stretched, (net.pad,) * 4, mode="replicate"))
+        real, shown, returned = (spt.conv2_1(image, net) for image in (batch.source, there, back))
+        assert torch.allclose(real, own, atol=1e-4)
+        rms, net.rms = net.rms, {layer: 3.3}
+        assert torch.allclose(real, spt.conv2_1(batch.source, net), atol=1e-4)
+        net.rms = rms
         sides = [(source, *poses(batch)[:2]), (target, *poses(batch)[2:])]
         regions = spt.REGIONS[objective.regions]
         here, away = (F.avg_pool2d(regions(*side), 64 // real.shape[2]) for side in sides)
@@ -577,7 +584,10 @@ def test_schedules():
         assert variant.data == "unpaired"
         assert variant.phase.batch == {"market1501": 16, "deepfashion": 4}
         assert variant.phase.weights == {"adversarial": 1.0, "pose": 700.0, "content": 0.03, "style": 1.0}
-        assert COMPONENTS[variant.judges["detector"]].data == "images"
+        judge = COMPONENTS[variant.judges["detector"]]
+        assert judge.data == "images"
+        objective = build(name)[1]
+        objective.detector.load_state_dict(judge.build(64, 32, 0.5).state_dict())
         assert variant.needs_parsing == (name != "spt_baseline")
     given = [name for name in NAMES if VARIANTS[name].given_target_parsing]
     assert given == ["spt_ts_gt", "spt_mask_style", "spt_patch_style", "spt_no_face"]
