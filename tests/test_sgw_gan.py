@@ -45,6 +45,7 @@ def moving(model: SoftGatedWarpingGAN) -> SoftGatedWarpingGAN:
     with torch.no_grad():
         for head in (model.matcher.affine, model.matcher.spline):
             head[-1].bias.normal_(std=0.1)
+            head[-1].weight.normal_(std=5.0)
     return model
 
 
@@ -109,8 +110,11 @@ def test_flow_and_gate_are_put_out_at_stride_four(size):
         expected = flow(*found, model.matcher.control, size[0] // 4, size[1] // 4)
         x = model.appearance(torch.cat([batch.source, one_hot(batch.source_labels, 20)], dim=1))
         _, gate = model.warping(x, expected)
+        found = model.matcher(parsing, one_hot(batch.source_labels, 20))
+        swapped = flow(*found, model.matcher.control, size[0] // 4, size[1] // 4)
     assert output.image.shape == (1, 3, *size)
     assert torch.equal(output.flows[4], expected.unsqueeze(1))
+    assert not torch.allclose(expected, swapped, atol=1e-3)
     assert expected.abs().max() > 0.5
     assert output.visibilities[4].shape == (1, 1, 1, size[0] // 4, size[1] // 4)
     assert torch.equal(output.visibilities[4][:, 0], gate.mean(1, keepdim=True))
@@ -272,8 +276,10 @@ def test_without_parsing_no_label_is_read_and_the_matcher_sees_joints(net):
         terms, output = judged.generator_losses(batch, net)
         maps = sgw_gan.source_joints(batch), sgw_gan.target_joints(batch)
         expected = flow(*model.matcher(*maps), model.matcher.control, 16, 8)
+        swapped = flow(*model.matcher(*reversed(maps)), model.matcher.control, 16, 8)
     assert output.parsing is None
     assert torch.equal(output.flows[4][:, 0], expected)
+    assert not torch.allclose(expected, swapped, atol=1e-3)
     assert set(terms) == {"adversarial", "perceptual", "hierarchy"}
     component = COMPONENTS["sgw_matcher_pose"]
     assert not component.needs_parsing
