@@ -11,7 +11,7 @@ from models import features, losses, sgw_gan
 from models.blocks import Batch, warp
 from models.geometric_matcher import flow
 from models.pose_maps import disks, one_hot
-from models.sgw_gan import PatchDiscriminator, PoseGuidedParser, SgwObjective, SoftGatedWarping, SoftGatedWarpingGAN
+from models.sgw_gan import PyramidDiscriminator, PoseGuidedParser, SgwObjective, SoftGatedWarping, SoftGatedWarpingGAN
 from models.variants import COMPONENTS, VARIANTS
 from tests.figures import figures
 
@@ -72,7 +72,7 @@ def test_the_parser_reads_parsing_and_pose_and_the_image_if_asked(image, inputs)
 
 def test_layers_at_full_width():
     """64 to 256 channels, nine residual blocks; in the renderer the warping block is the first of them."""
-    parser, model, judge = PoseGuidedParser(), SoftGatedWarpingGAN(128, 64), PatchDiscriminator(44)
+    parser, model, judge = PoseGuidedParser(), SoftGatedWarpingGAN(128, 64), PyramidDiscriminator(44)
 
     def residual(module: nn.Module) -> list[int]:
         return [m.branch[0][0].in_channels for m in module.modules() if isinstance(m, sgw_gan.ResidualBlock)]
@@ -182,7 +182,7 @@ def test_gradients_of_the_block():
 
 
 def test_the_discriminator_shows_its_features_last_first_and_judges_images_one_by_one():
-    judge, x = PatchDiscriminator(44, SCALE), torch.randn(3, 44, *SIZE)
+    judge, x = PyramidDiscriminator(44, SCALE), torch.randn(3, 44, *SIZE)
     with torch.no_grad():
         logits, found = judge(x)
         assert [tuple(one.shape[1:]) for one in found] == [(64, 7, 3), (32, 8, 4), (16, 16, 8), (8, 32, 16)]
