@@ -11,7 +11,7 @@ from models import features, losses, sgw_gan
 from models.blocks import Batch, warp
 from models.geometric_matcher import flow
 from models.pose_maps import disks, one_hot
-from models.sgw_gan import PyramidDiscriminator, PoseGuidedParser, SgwObjective, SoftGatedWarping, SoftGatedWarpingGAN
+from models.sgw_gan import PoseGuidedParser, PyramidDiscriminator, SgwObjective, SoftGatedWarping, SoftGatedWarpingGAN
 from models.variants import COMPONENTS, VARIANTS
 from tests.figures import figures
 
