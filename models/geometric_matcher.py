@@ -134,7 +134,8 @@ class GeometricMatcher(nn.Module):
 
 def transform(maps: Tensor, moved: Tensor | None, control: Tensor, points: Tensor) -> Tensor:
     """affine(spline(point)): maps (B, 2, 3), moved (B, 9, 2) or None for no spline, points (N, 2) -> (B, N, 2)."""
-    return affine(maps, points if moved is None else spline(moved, points, control))
+    with full_precision(points):
+        return affine(maps, points if moved is None else spline(moved, points, control))
 
 
 def flow(maps: Tensor, moved: Tensor | None, control: Tensor, height: int, width: int) -> Tensor:

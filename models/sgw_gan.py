@@ -21,8 +21,8 @@ from models.spatn import LABELS, conv_norm, cross_entropy, decoder, encoder
 
 RADIUS = 4.0  # of a joint's disk, pixels at any image size
 BLOCKS = 9
-# The renderer's. Instance norm takes each channel's mean and contrast, and with them the picture's colours: on eight
-# pairs, 60 steps left twice the error.
+# The renderer's. Instance norm takes each channel's mean and contrast, and with them the picture's colours: overfitting
+# eight pairs for 60 steps, L1 came to 0.39 with it, to 0.21 with batch norm.
 NORM = nn.BatchNorm2d
 
 
@@ -48,7 +48,7 @@ class ResidualBlock(nn.Module):
         return x + self.branch(x)
 
 
-class PatchDiscriminator(nn.Module):
+class PyramidDiscriminator(nn.Module):
     """pix2pix's: (B, inputs, H, W) -> one logit a patch, and the four feature maps before it, the last first."""
 
     def __init__(self, inputs: int, scale: float = 1.0):
@@ -107,7 +107,7 @@ class PoseGuidedParser(nn.Module):
 class ParserObjective:
     """networks: parser, discriminator (on the parser's inputs and a parsing). Terms: cross_entropy, adversarial."""
 
-    def __init__(self, parser: PoseGuidedParser, discriminator: PatchDiscriminator, weights: Mapping[str, float]):
+    def __init__(self, parser: PoseGuidedParser, discriminator: PyramidDiscriminator, weights: Mapping[str, float]):
         self.parser = parser
         self.discriminator = discriminator
         self.weights = weights
@@ -160,7 +160,7 @@ class SoftGatedWarping(nn.Module):
 
 class SoftGatedWarpingGAN(nn.Module):
     """The generator. forward: Batch -> Output with the parser's logits, and at stride 4 the matcher's flow and, as
-    visibility, the gate's mean over features.
+    visibility, the gate's mean over features. The target's parsing is the parser's labels, in training, too.
 
     height, width: multiples of 32; scale: width multiplier. `parsing=False` reads no parsing and has no parser: the
     matcher sees joint disks. `warping=False` has no warping block and no matcher. `gate=False` warps in full.
@@ -223,7 +223,9 @@ class SgwObjective:
     The discriminator sees an image and what it was made from: target joints, the parsing foreseen, the source image.
     """
 
-    def __init__(self, generator: SoftGatedWarpingGAN, discriminator: PatchDiscriminator, weights: Mapping[str, float]):
+    def __init__(
+        self, generator: SoftGatedWarpingGAN, discriminator: PyramidDiscriminator, weights: Mapping[str, float]
+    ):
         self.generator = generator
         self.discriminator = discriminator
         self.weights = weights
@@ -300,7 +302,7 @@ COMPONENTS = (
         paper="SGW-GAN",
         build=lambda height, width, scale: PoseGuidedParser(scale),
         objective=lambda parser, height, width, scale, weights: ParserObjective(
-            parser, PatchDiscriminator(2 * LABELS + JOINTS + 3 * parser.image, scale), weights
+            parser, PyramidDiscriminator(2 * LABELS + JOINTS + 3 * parser.image, scale), weights
         ),
         phase=Phase(
             generators=("parser",),
@@ -323,7 +325,7 @@ def objective(
     generator: SoftGatedWarpingGAN, height: int, width: int, scale: float, weights: Mapping[str, float]
 ) -> SgwObjective:
     stack = 6 + JOINTS + LABELS * (generator.parser is not None)
-    return SgwObjective(generator, PatchDiscriminator(stack, scale), weights)
+    return SgwObjective(generator, PyramidDiscriminator(stack, scale), weights)
 
 
 def variant(

@@ -179,8 +179,10 @@ def test_autocast_changes_nothing():
     matcher = randomised(GeometricMatcher(*SIZE, 20, SCALE).eval())
     with torch.no_grad():
         plain = matcher(*maps)
+        plain += (gm.flow(*plain, CONTROL, *SIZE),)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             mixed = matcher(*maps)
+            mixed += (gm.flow(*mixed, CONTROL, *SIZE),)
     assert all(torch.equal(one, other) for one, other in zip(plain, mixed, strict=True))
 
 

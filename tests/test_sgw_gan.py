@@ -11,7 +11,7 @@ from models import features, losses, sgw_gan
 from models.blocks import Batch, warp
 from models.geometric_matcher import flow
 from models.pose_maps import disks, one_hot
-from models.sgw_gan import PatchDiscriminator, PoseGuidedParser, SgwObjective, SoftGatedWarping, SoftGatedWarpingGAN
+from models.sgw_gan import PoseGuidedParser, PyramidDiscriminator, SgwObjective, SoftGatedWarping, SoftGatedWarpingGAN
 from models.variants import COMPONENTS, VARIANTS
 from tests.figures import figures
 
@@ -45,6 +45,7 @@ def moving(model: SoftGatedWarpingGAN) -> SoftGatedWarpingGAN:
     with torch.no_grad():
         for head in (model.matcher.affine, model.matcher.spline):
             head[-1].bias.normal_(std=0.1)
+            head[-1].weight.normal_(std=5.0)
     return model
 
 
@@ -71,7 +72,7 @@ def test_the_parser_reads_parsing_and_pose_and_the_image_if_asked(image, inputs)
 
 def test_layers_at_full_width():
     """64 to 256 channels, nine residual blocks; in the renderer the warping block is the first of them."""
-    parser, model, judge = PoseGuidedParser(), SoftGatedWarpingGAN(128, 64), PatchDiscriminator(44)
+    parser, model, judge = PoseGuidedParser(), SoftGatedWarpingGAN(128, 64), PyramidDiscriminator(44)
 
     def residual(module: nn.Module) -> list[int]:
         return [m.branch[0][0].in_channels for m in module.modules() if isinstance(m, sgw_gan.ResidualBlock)]
@@ -109,8 +110,11 @@ def test_flow_and_gate_are_put_out_at_stride_four(size):
         expected = flow(*found, model.matcher.control, size[0] // 4, size[1] // 4)
         x = model.appearance(torch.cat([batch.source, one_hot(batch.source_labels, 20)], dim=1))
         _, gate = model.warping(x, expected)
+        found = model.matcher(parsing, one_hot(batch.source_labels, 20))
+        swapped = flow(*found, model.matcher.control, size[0] // 4, size[1] // 4)
     assert output.image.shape == (1, 3, *size)
     assert torch.equal(output.flows[4], expected.unsqueeze(1))
+    assert not torch.allclose(expected, swapped, atol=1e-3)
     assert expected.abs().max() > 0.5
     assert output.visibilities[4].shape == (1, 1, 1, size[0] // 4, size[1] // 4)
     assert torch.equal(output.visibilities[4][:, 0], gate.mean(1, keepdim=True))
@@ -178,7 +182,7 @@ def test_gradients_of_the_block():
 
 
 def test_the_discriminator_shows_its_features_last_first_and_judges_images_one_by_one():
-    judge, x = PatchDiscriminator(44, SCALE), torch.randn(3, 44, *SIZE)
+    judge, x = PyramidDiscriminator(44, SCALE), torch.randn(3, 44, *SIZE)
     with torch.no_grad():
         logits, found = judge(x)
         assert [tuple(one.shape[1:]) for one in found] == [(64, 7, 3), (32, 8, 4), (16, 16, 8), (8, 32, 16)]
@@ -272,8 +276,10 @@ def test_without_parsing_no_label_is_read_and_the_matcher_sees_joints(net):
         terms, output = judged.generator_losses(batch, net)
         maps = sgw_gan.source_joints(batch), sgw_gan.target_joints(batch)
         expected = flow(*model.matcher(*maps), model.matcher.control, 16, 8)
+        swapped = flow(*model.matcher(*reversed(maps)), model.matcher.control, 16, 8)
     assert output.parsing is None
     assert torch.equal(output.flows[4][:, 0], expected)
+    assert not torch.allclose(expected, swapped, atol=1e-3)
     assert set(terms) == {"adversarial", "perceptual", "hierarchy"}
     component = COMPONENTS["sgw_matcher_pose"]
     assert not component.needs_parsing
