@@ -207,7 +207,7 @@ class Trainer:
                 _stop(self.run, step, f"the loss term {name} is {value}")
         return dict(zip(terms, found, strict=True))
 
-    def step(self, step: int, batches: Sequence[Batch], shares: Sequence[float] = (1.0,)) -> dict[str, float]:
+    def step(self, step: int, *batches: Batch, shares: Sequence[float] = (1.0,)) -> dict[str, float]:
         """Update generators, then discriminators, on the parts of one batch; return the value of every loss term.
 
         shares: each part's share of the global batch. Raises UserError if a loss is NaN or infinite.
@@ -355,12 +355,13 @@ def train(
         _backends(run.device, run.precision),
         _stop_between_steps(patient=group.size > 1) as asked,
         (run.metrics if writes else Path(os.devnull)).open("a", buffering=1, encoding="utf-8") as log,
-        closing((make(step) for step in steps) if data.resident else shard_loader.ahead(make, steps)) as batches,
+        closing((make(step) for step in steps) if data.resident else shard_loader.ahead(make, steps)) as parts,
         console.progress(run.title, run.steps) as advance,
     ):
         advance(first)
         for step in steps:
-            values = trainer.step(step, *next(batches))
+            batches, shares = next(parts)
+            values = trainer.step(step, *batches, shares=shares)
             log.write(json.dumps({"step": step, **values}) + "\n")
             took = (time.monotonic() - started) / (step - first)
             note = f"{run.batch / took:.1f} {data.unit}/s  "

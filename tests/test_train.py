@@ -230,12 +230,12 @@ import os, signal, sys
 from pipeline import engine
 from pipeline.__main__ import main
 step, left = engine.Trainer.step, int(sys.argv.pop(1))
-def count(self, *arguments):
+def count(self, *arguments, **options):
     global left
     left -= 1
     if left == 0:
         os.kill(os.getpid(), signal.SIGKILL)
-    return step(self, *arguments)
+    return step(self, *arguments, **options)
 engine.Trainer.step = count
 main(sys.argv[1:])
 """
