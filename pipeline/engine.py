@@ -14,7 +14,6 @@ those of the whole as long as a network looks at each image by itself. Batch nor
 """
 
 import copy
-import hashlib
 import json
 import math
 import os
@@ -22,9 +21,8 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -34,19 +32,14 @@ import torch
 from torch import Tensor, nn
 
 from models.features import Features
-from models.schedule import Jitter
 from models.variants import Adam, Batch, Objective, Phase
 from pipeline import augment, checkpoints, compiling, console, parallel, shard_loader
-from pipeline.atomic import atomic_file
 from pipeline.device_data import BatchOrder
 from pipeline.errors import UserError
 from pipeline.parallel import Group
+from pipeline.training_run import Run, checkpoint_steps, digest, keep_metrics, read_state, save_state
 
 STATE_SECONDS = 120.0  # at most this much work is lost when the machine is
-SHARED_CODE = (
-    *("models.blocks", "models.features", "models.losses", "models.pose_maps"),
-    *("pipeline.augment", "pipeline.engine", "pipeline.parallel"),
-)
 
 
 class Data(Protocol):
@@ -60,61 +53,12 @@ class Data(Protocol):
     def batch(self, rows: Tensor) -> Batch: ...
 
 
-@dataclass(frozen=True)
-class Run:
-    """One training run. `settings` are the values that the result depends on; `inputs` the files and folders read.
-
-    `batch` is the global one: of all processes and micro-batches.
-    """
-
-    title: str  # "train synthetic spig"
-    phase: Phase  # which networks are trained, and how fast: `learning_rate` already applied
-    steps: int
-    checkpoint_every: int
-    batch: int
-    seed: int
-    precision: str  # fp32 | bf16
-    device: torch.device
-    work: Path
-    metrics: Path
-    settings: Mapping[str, Any]
-    inputs: tuple[Path, ...] = ()
-    starts: Mapping[str, int] = field(default_factory=dict)  # the first step of a delayed loss term
-    thaws: Mapping[str, int] = field(default_factory=dict)  # the first step that trains a frozen submodule
-    accumulate: int = 1  # micro-batches a step
-    ema: float | None = None  # decay of the generator's running mean, which the checkpoints then hold
-    compile: bool = False
-    jitter: Jitter | None = None
-
-
 class Trained(NamedTuple):
     """A finished run: where its checkpoints lie, their steps, and the generator that the last one holds."""
 
     folder: Path
     steps: list[int]
     generator: nn.Module
-
-
-def checkpoint_steps(run: Run) -> list[int]:
-    """Every `checkpoint_every` steps, and the last."""
-    return sorted({*range(run.checkpoint_every, run.steps + 1, run.checkpoint_every), run.steps})
-
-
-def digest(run: Run, objective: Objective, processes: int = 1) -> str:
-    """SHA-256 of all that a state belongs to: settings, phase, bytes of the inputs, code of the networks, torch."""
-    own = {type(module).__module__ for net in objective.networks().values() for module in net.modules()}
-    own |= {type(objective).__module__, *SHARED_CODE}
-    root = Path(__file__).parent.parent
-    code = (root / f"{name.replace('.', '/')}.py" for name in sorted(own))
-    inputs = (file for path in run.inputs for file in (sorted(path.rglob("*")) if path.is_dir() else [path]))
-    facts = [dict(run.settings), repr(run.phase), run.steps, run.checkpoint_every, run.batch, run.seed, run.precision]
-    facts += [dict(run.starts), dict(run.thaws), run.accumulate, run.ema, run.compile, repr(run.jitter), processes]
-    total = hashlib.sha256(json.dumps([*facts, run.device.type, torch.__version__], sort_keys=True).encode())
-    for file in (*code, *inputs):
-        if file.is_file():
-            with file.open("rb") as handle:
-                total.update(file.name.encode() + hashlib.file_digest(handle, "sha256").digest())
-    return total.hexdigest()
 
 
 def optimisers(phase: Phase, networks: Mapping[str, nn.Module], device: torch.device) -> dict[str, torch.optim.Adam]:
@@ -137,6 +81,12 @@ def freeze_untrained(phase: Phase, networks: Mapping[str, nn.Module], thawed: Co
         network.train(trained).requires_grad_(trained)
     for name in set(phase.frozen).difference(thawed):
         networks[phase.generators[0]].get_submodule(name).eval().requires_grad_(False)
+
+
+def spectral_vectors(networks: Iterable[nn.Module]) -> list[Tensor]:
+    """The buffers that a spectral norm moves at every forward: a power iteration, whatever the input."""
+    named = (pair for network in networks for pair in network.named_buffers())
+    return [value for name, value in named if "parametrizations." in name]
 
 
 @contextmanager
@@ -234,16 +184,11 @@ class Trainer:
         """One step of the optimisers `names` on the losses of all parts; the terms, {} where there are none."""
         for name in names:
             self.optimisers[name].zero_grad(set_to_none=True)
-        powers = [  # every part must find the spectral norms' vectors as the whole batch would
-            value
-            for net in self.networks.values()
-            for name, value in net.named_buffers()
-            if "parametrizations." in name
-        ]
-        before = [value.clone() for value in powers] if len(parts) > 1 else []
+        powers = spectral_vectors(self.networks.values()) if len(parts) > 1 else []
+        before = [value.clone() for value in powers]
         values: dict[str, float] = {}
         for number, (losses_of, share) in enumerate(zip(parts, shares, strict=True)):
-            if number and powers:
+            if number and powers:  # every part finds them as the whole batch would
                 torch._foreach_copy_(powers, before)
             with self._autocast():
                 losses = losses_of()
@@ -266,7 +211,7 @@ class Trainer:
                 _stop(self.run, step, f"the loss term {name} is {value}")
         return dict(zip(terms, found, strict=True))
 
-    def step(self, step: int, batches: Sequence[Batch], shares: Sequence[float] = (1.0,)) -> dict[str, float]:
+    def step(self, step: int, *batches: Batch, shares: Sequence[float] = (1.0,)) -> dict[str, float]:
         """Update generators, then discriminators, on the parts of one batch; return the value of every loss term.
 
         shares: each part's share of the global batch. Raises UserError if a loss is NaN or infinite.
@@ -337,46 +282,6 @@ class Trainer:
         return None
 
 
-def save_state(run: Run, state: Mapping[str, Any]) -> None:
-    with atomic_file(run.work / "state.pt") as partial:
-        torch.save(state, partial)
-
-
-def read_state(run: Run, belongs: str) -> dict[str, Any] | None:
-    """The state to go on from. One that cannot be used is said, and None returned: the run starts anew."""
-    where = run.work / "state.pt"
-    if not where.exists():
-        return None
-    try:
-        state = torch.load(where, map_location="cpu", weights_only=True)
-        found, step = state["digest"], state["step"]
-    except Exception as error:  # torch raises many kinds for a damaged file; none is the user's
-        console.say(f"{where}: unreadable ({type(error).__name__}), discarded; {run.title} starts at step 1")
-        return None
-    if found != belongs:
-        console.say(f"{where}: from other settings, inputs or code, discarded; {run.title} starts at step 1")
-        return None
-    due = (checkpoints.path(run.work / "checkpoints", n) for n in checkpoint_steps(run) if n <= step)
-    missing = [path for path in due if not path.exists()]
-    if missing:
-        console.say(f"{where}: {missing[0].name} is gone, discarded; {run.title} starts at step 1")
-        return None
-    return state
-
-
-def _keep_metrics(path: Path, last: int) -> None:
-    """Cut the metrics log after step `last`: what a stopped run wrote beyond its state is made again."""
-    if last == 0 or not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("", encoding="utf-8")
-        return
-    with path.open(encoding="utf-8") as old, atomic_file(path) as partial, partial.open("w", encoding="utf-8") as new:
-        for line in old:
-            if not line.endswith("\n") or json.loads(line)["step"] > last:
-                break
-            new.write(line)
-
-
 def _stop(run: Run, step: int, what: str) -> None:
     folder = run.work / "checkpoints"
     good = checkpoints.steps(folder)
@@ -422,7 +327,7 @@ def _open(run: Run, trainer: Trainer, belongs: str) -> int:
         if state is None:
             shutil.rmtree(run.work, ignore_errors=True)
             (run.work / "checkpoints").mkdir(parents=True)
-        _keep_metrics(run.metrics, first)
+        keep_metrics(run.metrics, first)
     return first
 
 
@@ -454,12 +359,13 @@ def train(
         _backends(run.device, run.precision),
         _stop_between_steps(patient=group.size > 1) as asked,
         (run.metrics if writes else Path(os.devnull)).open("a", buffering=1, encoding="utf-8") as log,
-        closing((make(step) for step in steps) if data.resident else shard_loader.ahead(make, steps)) as batches,
+        closing((make(step) for step in steps) if data.resident else shard_loader.ahead(make, steps)) as parts,
         console.progress(run.title, run.steps) as advance,
     ):
         advance(first)
         for step in steps:
-            values = trainer.step(step, *next(batches))
+            batches, shares = next(parts)
+            values = trainer.step(step, *batches, shares=shares)
             log.write(json.dumps({"step": step, **values}) + "\n")
             took = (time.monotonic() - started) / (step - first)
             note = f"{run.batch / took:.1f} {data.unit}/s  "

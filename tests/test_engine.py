@@ -127,7 +127,7 @@ def test_steps_equal_a_loop_written_out_with_plain_adam(run):
     for step in (1, 2, 3):
         batch = data.batch(order.rows(step))
         torch.manual_seed(step)
-        terms = trainer.step(step, [batch])
+        terms = trainer.step(step, batch)
         torch.manual_seed(step)
         losses, made = theirs.generator_losses(batch, None)
         generator.zero_grad()
@@ -177,12 +177,12 @@ def test_a_frozen_part_trains_once_it_is_thawed(run):
         return {name.split(".")[0] for name, value in before.items() if not torch.equal(value, after[name])}
 
     for step in (1, 2):
-        trainer.step(step, [Noise().batch(torch.arange(4))])
+        trainer.step(step, Noise().batch(torch.arange(4)))
         assert moved() == {"3"}
         assert game.generator[1].weight.grad is None
         assert not game.generator[1].training
         assert game.progress == (step - 1) / 7
-    trainer.step(3, [Noise().batch(torch.arange(4))])
+    trainer.step(3, Noise().batch(torch.arange(4)))
     assert moved() == {"1", "3"}
     assert game.generator[1].weight.grad.any()
     assert game.generator[1].training
@@ -348,9 +348,9 @@ def test_a_delayed_term_comes_in_at_its_step(run):
     first = game.discriminator[0].weight.clone()
     trainer = engine.Trainer(delayed, game, None)
     for step in (1, 2, 3):
-        assert set(trainer.step(step, [Noise().batch(torch.arange(4))])) == {"l1"}
+        assert set(trainer.step(step, Noise().batch(torch.arange(4)))) == {"l1"}
     assert torch.equal(first, game.discriminator[0].weight)
-    assert set(trainer.step(4, [Noise().batch(torch.arange(4))])) == {"l1", "adversarial", "discriminator"}
+    assert set(trainer.step(4, Noise().batch(torch.arange(4)))) == {"l1", "adversarial", "discriminator"}
     assert not torch.equal(first, game.discriminator[0].weight)
     assert game.seen == [0, 0, 0, 0.5]
 

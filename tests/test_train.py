@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from models import spig
+from models.schedule import Jitter
 from models.spatn import Spatn
 from models.variants import COMPONENTS, VARIANTS, Adam, Batch, Output, Phase, Variant
 from pipeline import checkpoints, layout, params, schema, store
@@ -113,6 +114,8 @@ def test_two_steps_of_everything(enter, capfd):
     log = (folder / "logs/train/synthetic-spig.log").read_text()
     assert "14 pairs of 64 x 32, batch 2, 2 steps" in log
     assert "features squeezenet1_1 (seeded)" in log
+    grids = sorted(path.name for path in (folder / "logs/train/synthetic-spig").iterdir())
+    assert grids == ["step-0000001.png", "step-0000002.png"]
 
 
 @pytest.fixture(scope="module")
@@ -227,12 +230,12 @@ import os, signal, sys
 from pipeline import engine
 from pipeline.__main__ import main
 step, left = engine.Trainer.step, int(sys.argv.pop(1))
-def count(self, *arguments):
+def count(self, *arguments, **options):
     global left
     left -= 1
     if left == 0:
         os.kill(os.getpid(), signal.SIGKILL)
-    return step(self, *arguments)
+    return step(self, *arguments, **options)
 engine.Trainer.step = count
 main(sys.argv[1:])
 """
@@ -542,6 +545,34 @@ def test_a_judge_that_was_not_trained_here_is_named(enter, capfd, monkeypatch):
     assert "no checkpoint of detector to start from; set pretrain.synthetic.detector.source to trained and run" in line
 
 
+def test_keys_that_a_block_may_leave_out(enter):
+    """What they decide is in the meta; where the pictures lie decides nothing: the same bytes."""
+    kept = {}
+    for resident in (True, False):
+        enter(str(resident), spig_flow={"accumulate": 2, "ema": 0.9, "resident": resident})
+        assert main(PRETRAIN) == 0
+        out = layout.checkpoints("synthetic", "spig_flow")
+        settings = checkpoints.meta(out)["settings"]
+        assert (settings["accumulate"], settings["ema"], settings["compile"]) == (2, 0.9, False)
+        kept[resident] = [path.read_bytes() for path in sorted(out.iterdir())]
+    assert kept[True] == kept[False]
+
+
+def test_images_are_augmented_where_the_phase_names_the_data_set(enter, monkeypatch):
+    """That itself: Market-1501's moves, in pixels, are not those of a data set for which its schedule stands in."""
+    enter()
+    assert main(PRETRAIN) == 0
+    seen = []
+    monkeypatch.setattr(train.engine, "train", lambda run, *others: seen.append(run.jitter) or 1 / 0)
+    variant = VARIANTS["spig"]
+    for dataset in ("synthetic", "market1501"):
+        phase = train.replace(variant.phase, augment={dataset: Jitter(1.2, 10.0)})
+        monkeypatch.setitem(VARIANTS, "spig", train.replace(variant, phase=phase))
+        with pytest.raises(ZeroDivisionError):
+            train.run("synthetic", "spig")
+    assert seen == [Jitter(1.2, 10.0), None]
+
+
 def test_a_delay_is_a_share_of_the_steps(enter, monkeypatch):
     """The published share of a data set that no paper used is that of Market-1501."""
     enter(spig={"steps": 20, "checkpoint_every": 20})
@@ -566,6 +597,8 @@ def test_a_delay_is_a_share_of_the_steps(enter, monkeypatch):
         ("vgg19", "sha256:1", {"steps": 400_000}, "synthetic", []),
         ("vgg19", "sha256:1", {"steps": 400_000, "learning_rate": 1e-4}, "market1501", ["settings"]),
         ("vgg19", "sha256:1", {"steps": 400_000, "batch": 32}, "market1501", ["settings"]),
+        ("vgg19", "sha256:1", {"steps": 400_000, "ema": 0.999}, "market1501", ["settings"]),
+        ("vgg19", "sha256:1", {"steps": 400_000, "accumulate": 8, "resident": False}, "market1501", []),
     ],
 )
 def test_marks(net, provenance, changes, dataset, expected):
