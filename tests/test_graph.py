@@ -199,11 +199,9 @@ ENTRIES = {
 # Imported by a module that serves several rules, but not used by this one.
 DETECTOR, FEATURES = "models/detector.py", "models/features.py"
 NETWORKS = {"models/blocks.py", DETECTOR, "models/pose_maps.py"}  # decide by way of the checkpoints read
-ENGINE = {
-    f"pipeline/{name}.py" for name in ("engine", "augment", "compiling", "parallel", "shard_loader", "training_data")
-}
+ENGINE = {f"pipeline/{name}.py" for name in ("engine", "augment", "compiling", "training_data")}
 UNUSED = {
-    "pseudo_labels": {"pipeline/device_data.py"},
+    "pseudo_labels": {"pipeline/device_data.py", "pipeline/parallel.py", "pipeline/shard_loader.py"},
     "train_reference": {*ENGINE, FEATURES, "models/losses.py", "models/blocks.py"},
     "pretrain_spig_flow": {DETECTOR},
     "pretrain_spatn": {DETECTOR, FEATURES},
