@@ -230,7 +230,7 @@ def peak_mib() -> float:
 def memory(count: int) -> None:
     """Score `count` random pairs of 256x256, made batch by batch."""
     network, random = Projection(), np.random.default_rng(0)
-    real = inception_features(network, images(512, 256, 256, seed=9)[1]).numpy()
+    real = inception_features(network, images(64, 256, 256, seed=9)[1]).numpy()
     known = {"inception": statistics_of(real), "inception-sample": real}
     scores = PairScores(range(count), ["psnr", "fid", "kid", "is"], {"inception": network}, known)
     for start in range(0, count, 64):
