@@ -21,7 +21,7 @@ from models.affine_flow import BACKGROUND, INVISIBLE, VISIBLE, AffineFlow, place
 from models.blocks import Batch, Output, channels, full_precision, warp
 from models.features import Features
 from models.pose_maps import JOINTS, disks, heatmaps, one_hot
-from models.schedule import Adam, Component, Phase, Variant
+from models.schedule import Adam, Component, Jitter, Phase, Variant
 from models.spatn import LABELS, Spatn
 from models.spig import FlowObjective, PartFlow
 
@@ -472,6 +472,7 @@ def phase(frozen: tuple[str, ...], **weights: float) -> Phase:
         steps={"market1501": 82_385, "deepfashion": 1_147_118},
         frozen=frozen,
         delays={"adversarial": {"market1501": 5 / 10, "deepfashion": 5 / 45}},
+        augment={"market1501": Jitter(scale=1.2, shift=10.0)},
     )
 
 

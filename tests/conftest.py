@@ -16,9 +16,11 @@ def copy_project(folder: Path) -> Path:
     """A working copy of the project's tracked parts in `folder`, as a git repository of its own, without outputs."""
     for name in PROJECT_FILES:
         shutil.copy(ROOT / name, folder / name)
-    ignore = shutil.ignore_patterns("__pycache__", "tables", "html", "scores")
-    for name in ["pipeline", "models", "reports", "profiles"]:
-        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+    compiled = shutil.ignore_patterns("__pycache__")
+    made = shutil.ignore_patterns("tables", "html", "scores", "figures")
+    for name in ["pipeline", "models", "profiles"]:
+        shutil.copytree(ROOT / name, folder / name, ignore=compiled)
+    shutil.copytree(ROOT / "reports", folder / "reports", ignore=made)
     shutil.copytree(ROOT / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / ".dvc").mkdir()
     for name in ["config", ".gitignore"]:
