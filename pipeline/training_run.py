@@ -14,8 +14,8 @@ from models.variants import Objective, Phase
 from pipeline import checkpoints, console
 from pipeline.atomic import atomic_file
 
-SHARED_CODE = (
-    *("models.blocks", "models.features", "models.losses", "models.pose_maps"),
+SHARED_CODE = (  # functions that networks and objectives call, beside the modules that they are of
+    *("models.affine_flow", "models.blocks", "models.features", "models.losses", "models.pose_maps", "models.spatn"),
     *("pipeline.augment", "pipeline.engine", "pipeline.parallel"),
 )
 

@@ -90,7 +90,7 @@ def train(objective: Objective, phase: Phase, batches: list[Batch], net: feature
 
 # One of each family at 256 pixels: the others differ from it in switches that know no size.
 SIZES = [(name, size) for name in VARIANTS for size in [(128, 64), (32, 96)]]
-SIZES += [(name, (256, 256)) for name in ("copy_source", "mean_image", "spig", "spgnet")]
+SIZES += [(name, (256, 256)) for name in ("copy_source", "mean_image", "spig", "spgnet", "sgw", "gfla")]
 
 
 @pytest.mark.parametrize(("name", "size"), SIZES)

@@ -87,14 +87,15 @@ def write_params(folder: Path, **blocks: dict) -> None:
     values = yaml.safe_load((ROOT / layout.PARAMS).read_text())
     values["datasets"] = ["synthetic"]
     common = {"steps": 2, "checkpoint_every": 1, "batch": 2, "width": 0.1, "device": "cpu", "missing_weights": "seeded"}
-    values["variants"] |= {"spig": list_of("SPIG"), "spgnet": list_of("SPGNet")}
+    papers = {"spig": "SPIG", "spgnet": "SPGNet", "spt": "SPT", "sgw_gan": "SGW-GAN", "patn": "PATN", "gfla": "GFLA"}
+    values["variants"] |= {family: list_of(paper) for family, paper in papers.items()}
     values["components"] = dict.fromkeys(values["components"], True)
     for component in values["components"]:
         trained = values["pretrain"]["synthetic"][component]
         trained |= {key: value for key, value in common.items() if key != "missing_weights" or trained[key]}
     values["pretrain"]["synthetic"]["detector"] |= {"steps": 2, "batch": 4, "device": "cpu"}
-    values["train"]["synthetic"]["spig"] |= common
-    values["train"]["synthetic"]["spgnet"] |= common
+    for family in papers:
+        values["train"]["synthetic"][family] |= common
     for block, changes in blocks.items():
         stage = "pretrain" if block in values["pretrain"]["synthetic"] else "train"
         (values if block in values else values[stage]["synthetic"])[block] |= changes

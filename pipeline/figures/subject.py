@@ -54,7 +54,7 @@ class Trained:
     @property
     def reads_target_parsing(self) -> bool:
         """Is it one that is given the true target's parsing, as some rows of SPT are?"""
-        return getattr(VARIANTS[self.variant], "given_target_parsing", False)
+        return VARIANTS[self.variant].given_target_parsing
 
 
 # ---- opening

@@ -1,7 +1,7 @@
 """Train one component: a network that several variants share, or that scoring needs.
 
-reads   data/D/images/, data/D/keypoints.parquet; all but the detector data/D/pairs.parquet; the flows also
-        data/weights/NET/, spatn also data/D/parsing/
+reads   data/D/images/, data/D/keypoints.parquet; all but the detector data/D/pairs.parquet; the flows of SPIG, SPGNet
+        and GFLA also data/weights/NET/, what foresees or matches parsing also data/D/parsing/
 writes  runs/D/C/checkpoints/: step-*.safetensors and meta.json; logs/pretrain/D-C.jsonl: every loss of every step
 
 Components (block `pretrain.D.C` of params.yaml; null is the paper's value). All but the detector are trained only where
@@ -10,6 +10,11 @@ Components (block `pretrain.D.C` of params.yaml; null is the paper's value). All
   spatn      stage one of SPGNet: the target's parsing, from the source's and both poses.
   spatn_no_distance  the same without distance maps among its inputs, for spgnet_no_distance.
   spgnet_flow  one flow net for the whole body, for spgnet_learned_flow; the other variants' flow is not trained.
+  spt_parsing  SPT's semantic generator: the target's parsing, from stand-ins (data/D/pseudo_labels).
+  spt_detector  the joint detector of SPT's pose loss, from training images; not the one that PCKh is measured with.
+  sgw_parser  stage one of Soft-Gated Warping-GAN: the target's parsing.
+  sgw_matcher  its geometric matcher, from random warps of label maps; sgw_matcher_pose: of drawn poses.
+  gfla_flow  stage one of GFLA: flow and masks from the source image and both poses.
   detector   finds the joints of a generated image, for PCKh. source: openpose takes the published Lightweight OpenPose
              and trains nothing; source: trained trains a small heatmap network on the data set's own training images.
              Every tenth identity is held out, and meta.json records the error on it: the ceiling of what PCKh can say.

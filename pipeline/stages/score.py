@@ -109,8 +109,12 @@ def to_uint8(images: Tensor) -> Tensor:
     return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
-def generate(generator: nn.Module, data: PairData, batch: int, what: str) -> Iterator[tuple[list[int], np.ndarray]]:
+def generate(
+    generator: nn.Module, data: PairData, batch: int, what: str, parsing: bool = False
+) -> Iterator[tuple[list[int], np.ndarray]]:
     """Yield pair ids and generated images (n, H, W, 3) uint8, `batch` pairs at a time.
+
+    parsing: the generator is given the true target's (`Variant.given_target_parsing`).
 
     The generator runs on a fixed number of pairs whatever `batch` is, so that no image depends on it. Raises UserError
     if it returns a value that is not finite, naming `what`.
@@ -120,7 +124,7 @@ def generate(generator: nn.Module, data: PairData, batch: int, what: str) -> Ite
         return generator(Batch(target=None, **dict(zip(given, inputs, strict=True)))).image.float()
 
     for rows in torch.arange(len(data)).split(batch):
-        conditions = vars(data.batch(rows).without_target())
+        conditions = vars(data.batch(rows).without_target(parsing))
         given = {name: value for name, value in conditions.items() if value is not None}
         images = in_batches(forward, data.device, *given.values())
         if not images.isfinite().all():
@@ -269,7 +273,8 @@ def score_checkpoint(
     for split in splits:
         generator.to(split.data.device)
         kept: list[np.ndarray] = []
-        generated = keep_first(generate(generator, split.data, block.batch, what), samples, kept)
+        made = generate(generator, split.data, block.batch, what, VARIANTS[variant].given_target_parsing)
+        generated = keep_first(made, samples, kept)
         values, totals = score_images(split, generated, protocol, block.bootstrap, block.seed)
         scores += score_rows(totals, protocol, split.name, step, variant, meta["marks"])
         pairs.append(pair_rows(split, values, step))

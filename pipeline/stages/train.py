@@ -297,7 +297,8 @@ def sampler(stage: str, dataset: str, variant: Variant, where: torch.device) -> 
     """A function that draws what a generator makes of a few validation pairs at a step."""
     pairs = device_data.load_pairs(dataset, "val", where, sample_grid.PAIRS, variant.needs_parsing)
     folder = layout.metrics_log(stage, dataset, variant.name).with_suffix("")
-    return lambda step, generator: sample_grid.draw(generator, pairs, folder / f"step-{step:07d}.png")
+    given = variant.given_target_parsing
+    return lambda step, generator: sample_grid.draw(generator, pairs, folder / f"step-{step:07d}.png", given)
 
 
 def make_reference(dataset: str, variant: Variant, family: str, block: ReferenceParams) -> None:
