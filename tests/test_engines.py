@@ -35,7 +35,8 @@ def edit(project: Path, change) -> None:
 
 def make_tiny(values: dict) -> None:
     """The smallest run that still does everything."""
-    values["variants"] = dict.fromkeys(values["variants"], []) | {"reference": ["copy_source"], "spig": ["spig"]}
+    wanted = {"reference": ["copy_source"], "spig": ["spig"]}
+    values["variants"] = {family: wanted.get(family, []) for family in values["variants"]}
     values["components"] = dict.fromkeys(values["components"], False) | {"spig_flow": True}
     values["fetch"]["synthetic"] |= {"train_identities": 4, "test_identities": 2, "views": 3, "height": 64, "width": 32}
     values["pairs"]["synthetic"]["test_pairs"] = 4
