@@ -412,7 +412,7 @@ def test_only_like_is_compared_with_like(project):
     values = three_methods()
     for variant, lpips in values.items():
         write_method(variant, {"lpips-alex-v0.1": lpips, "psnr": 30 * lpips}, {})
-    rows = tables.read_scores(layout.scores("synthetic", "spig"))
+    rows = tables.read_scores("synthetic", "spig")
     for row in rows:
         row["marks"] = ["metric-weights"] if "lpips" in row["metric"] else []
         row["protocol"] += " of another kind" if row["metric"] == "psnr" else ""
@@ -430,7 +430,7 @@ def test_an_outside_method_has_its_own_row(project):
     folder.mkdir(parents=True)
     mine = {"lpips-alex-v0.1": values["spig"][20:] - 0.05, "fid:influence": np.zeros(76)}
     write_method("My method", mine, {"fid": 1.0}, folder, first=20)
-    scores = tables.read_scores(folder / "scores.parquet")
+    scores = tables.read_score_file(folder / "scores.parquet")
     for row in scores:
         row["marks"] = ["pairs", "jpeg"]
     store.write_table(folder / "scores.parquet", scores, schema.SCORES)

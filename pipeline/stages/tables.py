@@ -178,7 +178,12 @@ def read_published(path: Path = layout.PUBLISHED) -> list[dict[str, str]]:
     return rows
 
 
-def read_scores(path: Path) -> list[dict]:
+def read_scores(dataset: str, variant: str) -> list[dict]:
+    """Rows of a variant's score file, as `read_score_file`."""
+    return read_score_file(layout.scores(dataset, variant))
+
+
+def read_score_file(path: Path) -> list[dict]:
     """Rows of one score file, NaN as None. Raises UserError if it is missing, empty, or of other columns."""
     table = store.read_table(path)
     if set(table.column_names) != set(schema.SCORES.names):
@@ -662,7 +667,7 @@ def _outside() -> Runs:
             raise UserError(f"{path}: damaged; score the images again or remove the folder") from None
         if dataset not in params.datasets():
             continue
-        scores = read_scores(path.with_name("scores.parquet"))
+        scores = read_score_file(path.with_name("scores.parquet"))
         if (dataset, name) in runs or name in params.variants():
             raise UserError(f"{path}: {name} names two methods of {dataset}; remove one folder of {layout.OUTSIDE}")
         runs[dataset, name] = (scores, Choice(scores[0], 1, "outside", path.with_name("pairs.parquet")))
@@ -676,7 +681,7 @@ def read_runs(choose_by: dict[str, str]) -> Runs:
     runs = {}
     for dataset in params.datasets():
         for variant in params.variants():
-            scores = read_scores(layout.scores(dataset, variant))
+            scores = read_scores(dataset, variant)
             choice = choose(scores, **choose_by)
             if choice is None:
                 raise UserError(
