@@ -112,6 +112,7 @@ SCORES = pa.schema(
     ]
 )
 
+INFLUENCE = ":influence"  # ending of the columns of pairs.parquet that hold a pair's influence, not a value
 PAIR_SCORE_KEYS = [
     ("step", pa.int64()),
     ("split", pa.string()),

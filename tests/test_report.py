@@ -190,6 +190,7 @@ def test_page_asks_nothing_of_the_network(made):
     assert list(layout.REPORT_PICTURES.iterdir()) == []
     assert {attrs["download"] for attrs in page.all("a") if "download" in attrs} == {
         "all_scores.csv",
+        "differences.csv",
         "legend.csv",
         "notes.csv",
         "published.csv",

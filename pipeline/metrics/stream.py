@@ -8,14 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import nn
 
+from pipeline import schema
 from pipeline.errors import UserError
 from pipeline.metrics import FEATURES, GIVEN, METRICS
 from pipeline.metrics.bootstrap import bootstrap_interval, influence_of_pooled
 from pipeline.metrics.pckh import Joints, pckh
 from pipeline.metrics.psnr import squared_error
 from pipeline.metrics.spool import Spool
-
-INFLUENCE = ":influence"  # ending of a column that holds influences instead of values
 
 
 @dataclass(frozen=True)
@@ -183,14 +182,14 @@ class PairScores:
                 value, influence = metric.of_set(
                     self._features[metric.feature], self._networks, self._real.get(metric.real)
                 )
-                table[metric.name + INFLUENCE] = influence
+                table[metric.name + schema.INFLUENCE] = influence
                 _, low, high, n, excluded = bootstrap_interval(value + influence, None, resamples, seed=seed)
                 scores[metric.name] = Score(value, low, high, n, excluded, marks)
                 continue
             values, weights = self._values[metric.name].copy(), self._weights.get(metric.name)
             table[metric.name] = values
             if weights is not None:
-                table[metric.name + INFLUENCE] = influence_of_pooled(values, weights)
+                table[metric.name + schema.INFLUENCE] = influence_of_pooled(values, weights)
             scores[metric.name] = Score(*bootstrap_interval(values, weights, resamples, seed=seed), marks)
         return table, scores
 

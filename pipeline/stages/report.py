@@ -401,7 +401,7 @@ def worst_pairs(dataset: str, variant: str, step: int) -> dict | None:
     """The test pairs with the largest LPIPS at the chosen checkpoint, and how LPIPS is distributed over all pairs."""
     rows = list(_pair_values(dataset, variant, step).values())
     keys = {name for name, _ in schema.PAIR_SCORE_KEYS}
-    metrics = [name for name in (rows[0] if rows else {}) if name not in keys]
+    metrics = [name for name in (rows[0] if rows else {}) if name not in keys and not name.endswith(schema.INFLUENCE)]
     by = next((name for name in metrics if name.startswith("lpips")), None)
     scored = [row for row in rows if by and row[by] is not None]
     if not scored:

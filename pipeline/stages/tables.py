@@ -36,8 +36,6 @@ from pipeline.datasets import title as dataset_title
 from pipeline.errors import UserError
 from pipeline.metrics.paired import Difference, Scored, differences
 
-INFLUENCE = ":influence"  # ending of the columns of pairs.parquet that belong to metrics that are no plain mean
-
 
 @dataclass(frozen=True)
 class Params:
@@ -332,10 +330,10 @@ def scored(scores: list[dict], choice: Choice) -> Scored:
     table = store.read_table(choice.pairs, filters=[("step", "=", step), ("split", "=", "test")])
     keys = list(zip(*(table[name].to_pylist() for name in ("pair_index", "source_id", "target_id")), strict=True))
     rows = {r["metric"]: r for r in scores if (r["step"], r["split"]) == (step, "test") and r["value"] is not None}
-    values, pooled = {}, {name for name in rows if name + INFLUENCE in table.column_names}
+    values, pooled = {}, {name for name in rows if name + schema.INFLUENCE in table.column_names}
     for name, row in rows.items():
         if name in pooled:
-            values[name] = row["value"] + np.array(table[name + INFLUENCE].to_pylist(), dtype=np.float64)
+            values[name] = row["value"] + np.array(table[name + schema.INFLUENCE].to_pylist(), dtype=np.float64)
         elif name in table.column_names:
             values[name] = np.array(table[name].to_pylist(), dtype=np.float64)
     return Scored(keys, rows, values, pooled)
