@@ -197,7 +197,7 @@ def test_learning_rates_fall_linearly_to_zero(run):
     trainer = engine.Trainer(replace(run, steps=8, phase=replace(PHASE, decay_from=0.5)), Game(), None)
     rates = []
     for step in range(1, 9):
-        trainer.step(step, [Noise().batch(torch.arange(4))])
+        trainer.step(step, Noise().batch(torch.arange(4)))
         rates.append([trainer.optimisers[name].param_groups[0]["lr"] for name in PHASE.optimisers])
     for column, adam in zip(zip(*rates, strict=True), PHASE.optimisers.values(), strict=True):
         assert column == pytest.approx([adam.lr * share for share in (1, 1, 1, 1, 1, 0.75, 0.5, 0.25)])
