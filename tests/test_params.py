@@ -31,7 +31,7 @@ def at(values: dict, *keys: str) -> dict:
         (("datasets",), ["market"], ["datasets.0 is 'market'", "synthetic, market1501"]),
         (("datasets",), "synthetic", ["datasets is 'synthetic'", "array"]),
         (("variants", "spig"), ["spigg"], ["variants.spig.0 is 'spigg'", "allowed: spig, spig_no_part"]),
-        (("variants", "spgnet"), ["spgnet"], ["components.spatn is False; allowed: True, for spgnet", "start from it"]),
+        (("components", "spatn"), False, ["components.spatn is False; allowed: True, for spgnet", "start from it"]),
         (("components", "spig_flow"), False, ["components.spig_flow is False; allowed: True, for spig"]),
         (("train", "synthetic", "spig", "features"), None, ["train.synthetic.spig.features is None", "string"]),
         (
@@ -74,7 +74,7 @@ def test_a_variant_asks_for_its_components_and_no_other(values, name):
     """The schema's list of what each variant starts from is that of models/variants.py."""
     family = next(f for f in values["variants"] if name in allowed(f))
     values["variants"] = {key: [] for key in values["variants"]} | {family: [name]}
-    needed = VARIANTS[name].components
+    needed = (*VARIANTS[name].components, *VARIANTS[name].judges.values())
     values["components"] = {component: component in needed for component in values["components"]}
     params.check(values)
     for component in needed:
