@@ -32,7 +32,7 @@ from tests.test_reference import (
 pytestmark = pytest.mark.usefixtures("small_batches_on_one_thread")
 
 CODE_DIGEST = score._code_digest
-OUTPUTS = (layout.scores, layout.pair_scores, layout.samples)
+OUTPUTS = (layout.scores, layout.pair_scores, layout.samples, layout.figures)
 
 
 @pytest.fixture(scope="module")
@@ -269,14 +269,16 @@ def test_a_variant_that_needs_parsing_is_given_the_sources_alone(project, copied
     write_checkpoints("synthetic", "spgnet", "variant", network, [3], ["steps"])
     with pytest.raises(UserError, match="parsing"):
         score.run("synthetic", "spgnet")
-    maps, seen, forward = write_parsing(), [], type(network).forward
+    maps, seen, drawn, forward = write_parsing(), [], [], type(network).forward
 
     def look(self, batch):
         seen.append(batch)
         return forward(self, batch)
 
     monkeypatch.setattr(type(network), "forward", look)
+    monkeypatch.setattr(score.for_report, "rows", lambda *given: drawn.append(given) or [])
     score.run("synthetic", "spgnet")
+    assert [given[:3] for given in drawn] == [("synthetic", "spgnet", 3)]
     assert {row["metric"] for row in rows(variant="spgnet")} == {row["metric"] for row in rows()}
     assert all(batch.target is None and batch.target_labels is None for batch in seen)
     labels = [one.numpy() for batch in seen for one in batch.source_labels if one.any()]  # others fill up a batch
