@@ -125,6 +125,9 @@ def project(tmp_path: Path, monkeypatch) -> Path:
             shutil.copy(ROOT / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     set_datasets("[synthetic]")
+    for family in ("spgnet", "spt", "patn", "gfla"):
+        replace_in_params(f"\n  {family}: [{family}]", f"\n  {family}: []")
+    replace_in_params("\n  sgw_gan: [sgw]", "\n  sgw_gan: []")
     for variant, steps in (("copy_source", [0]), ("mean_image", [0]), ("spig", [30, 60, 90])):
         write_scores("synthetic", variant, training_run("synthetic", variant, steps))
     yield tmp_path

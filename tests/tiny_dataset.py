@@ -44,7 +44,7 @@ def write(folder: Path, dataset: str = "synthetic", parsing_source: str = "none"
     """All shards that training reads, under `folder`: train images of PEOPLE people, pairs within each of them.
 
     One image (the last of person 0) is rejected: it has joints and pairs but no row among the images. Parsing is empty
-    unless it has a source.
+    unless it has a source. Everybody's stand-in is the next person.
     """
     rejected = name(0, VIEWS - 1)
     everyone = [(person, view) for person in range(PEOPLE) for view in range(VIEWS)]
@@ -73,6 +73,12 @@ def write(folder: Path, dataset: str = "synthetic", parsing_source: str = "none"
     store.write_table(folder / layout.pairs(dataset), pairs, schema.PAIRS)
     parsing = [] if parsing_source == "none" else parsing
     store.write_shards(folder / layout.parsing(dataset), parsing, schema.PARSING, parsing_source=parsing_source)
+    ids = [row["image_id"] for row in images]
+    stand_ins = [
+        {"image_id": one, "pseudo_id": other, "cost": 1.0, "pose_distance": 1.0}
+        for one, other in zip(ids, ids[VIEWS:] + ids[:VIEWS], strict=True)
+    ]
+    store.write_shards(folder / layout.pseudo_labels(dataset), stand_ins, schema.PSEUDO_LABELS)
 
 
 def list_of(paper: str) -> list[str]:
