@@ -26,8 +26,9 @@ demo: env
 	REPOSE_OFFLINE=1 $(BIN)/snakemake --cores all
 	@echo "Report: $(CURDIR)/reports/html/index.html"
 
+# A file of tests a process, as many at once as there are cores: each keeps to one thread.
 test: env
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile
 
 lint: env
 	$(BIN)/ruff check .
