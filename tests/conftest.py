@@ -35,6 +35,18 @@ def copy_project(folder: Path) -> Path:
 
 
 @pytest.fixture
+def one_thread():
+    """Torch on one thread and from seed 0: small networks gain nothing from more, and their sums would differ."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def project(tmp_path: Path) -> Path:
     return copy_project(tmp_path)
 

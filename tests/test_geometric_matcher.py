@@ -20,13 +20,7 @@ CONTROL = lattice(3, 0.5)  # of images of SIZE
 REST = torch.eye(2, 3)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def random_affine(count: int) -> Tensor:

@@ -20,13 +20,7 @@ SIZE = (64, 32)
 NAMES = ["sgw", "sgw_no_parsing", "sgw_no_warp", "sgw_no_gate", "sgw_no_hierarchy"]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -17,13 +17,7 @@ from tests.figures import figures
 SCALE = 0.125
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def random_joints(count: int, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
