@@ -2,8 +2,8 @@
 
 The released code's eval() does nothing: batch norms use each test batch's own statistics, and noise stays on. Prints,
 for the last checkpoint of spgnet in the project folder DIR and all test pairs, what that does to the scores, and how
-far an image moves (mean absolute difference, of 255) when the pairs come in another order, which changes its neighbours in
-the batch and its noise, and when only the seed of the noise changes.
+far an image moves (mean absolute difference, of 255) when the pairs come in another order, which changes its
+neighbours in the batch and its noise, and when only the seed of the noise changes.
 """
 
 import argparse
