@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -130,7 +131,7 @@ def project(tmp_path: Path, monkeypatch) -> Path:
             shutil.copy(ROOT / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     set_datasets("[synthetic]")
-    set_variants("{reference: [copy_source, mean_image], spig: [spig]}")
+    set_variants(reference="copy_source, mean_image", spig="spig")
     for variant, steps in (("copy_source", [0]), ("mean_image", [0]), ("spig", [30, 60, 90])):
         write_scores("synthetic", variant, training_run("synthetic", variant, steps))
     yield tmp_path
@@ -149,11 +150,12 @@ def set_datasets(names: str) -> None:
     replace_in_params(f"\n{line}\n", f"\ndatasets: {names}\n")
 
 
-def set_variants(families: str) -> None:
-    lines = Path("params.yaml").read_text().splitlines(keepends=True)
-    start = next(i for i, line in enumerate(lines) if line.startswith("variants:"))
-    end = next(i for i in range(start + 1, len(lines)) if not lines[i].startswith("  "))
-    Path("params.yaml").write_text("".join([*lines[:start], f"variants: {families}\n", *lines[end:]]))
+def set_variants(**families: str) -> None:
+    """The variants of these families, and none of the others."""
+    text = Path("params.yaml").read_text()
+    listed = dict.fromkeys(params.load()["variants"], "") | families
+    block = "variants: {" + ", ".join(f"{family}: [{names}]" for family, names in listed.items()) + "}\n"
+    Path("params.yaml").write_text(re.sub(r"^variants:.*\n(  .*\n)*", block, text, count=1, flags=re.MULTILINE))
     params.load.cache_clear()
 
 
@@ -498,7 +500,7 @@ def test_ours_stand_below_the_published_row_of_the_same_method(project):
     set_datasets("[deepfashion]")
     for variant in ("copy_source", "mean_image", "spig", "patn", "spig_no_pnb"):
         write_scores("deepfashion", variant, training_run("deepfashion", variant, [5]))
-    set_variants("{reference: [copy_source, mean_image], spig: [spig, spig_no_pnb], patn: [patn]}")
+    set_variants(reference="copy_source, mean_image", spig="spig, spig_no_pnb", patn="patn")
     tables.run()
     first = [r for r in read("spig_table1.csv") if r["dataset"] == "deepfashion" and r["column"] == "FID"]
     assert [(r["row"], r["kind"], r["variant"]) for r in first] == [
