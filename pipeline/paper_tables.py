@@ -86,9 +86,9 @@ EQUAL_PROTOCOLS: dict[str, set[tuple[str, str]]] = {}
 PROTOCOL = {
     "SPIG": "SPIG released no scoring code, and the script it builds on (GFLA's) takes SSIM in a 51 x 51 window, FID "
     "by another Inception against the training images, and LPIPS without the last partial batch",
-    "SPGNet": "SPGNet's scoring code crops to columns 40-216 for FID and LPIPS and pairs files by their position in "
-    "two sorted folders, takes FID by another Inception against the training images, and finds joints by another "
-    "detector",
+    "SPGNet": "SPGNet's scoring code takes SSIM of square pictures with their plain sides, crops to columns 40-216 for "
+    "FID and LPIPS and pairs files by their position in two sorted folders, takes FID by another Inception against the "
+    "training images, and finds joints by another detector",
     "SPT": "SPT released no scoring code; Def-GAN's is the likely one, which takes SSIM by the picture's own range and "
     "the ten parts of IS in the folder's order",
     "SGW-GAN": "SGW-GAN released no scoring code; Def-GAN's is the likely one, which takes SSIM by the picture's own "

@@ -4,10 +4,11 @@ Definitions are in `pipeline.paper_tables`, text in `pipeline.table_text`, files
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
+from models.variants import VARIANTS
 from pipeline.datasets import title as dataset_title
 from pipeline.metrics.paired import Difference
 from pipeline.paper_tables import (
@@ -179,16 +180,22 @@ def leaderboard(dataset: str, runs: Runs) -> list[Cell]:
     return [cell for row in rows for cell in row if cell.column in filled]
 
 
-def with_places(cells: list[Cell], found: list[Difference]) -> list[Cell]:
+def told_the_target(variants: Iterable[str]) -> list[str]:
+    """Those that are given the parsing of the true target when they are scored."""
+    return [name for name in variants if name in VARIANTS and VARIANTS[name].given_target_parsing]
+
+
+def with_places(cells: list[Cell], found: list[Difference], unranked: Collection[str] = ()) -> list[Cell]:
     """Fill `place` of our cells: the best and second of those in a column that can be compared, and who is tied.
 
     Comparable are one metric and protocol, by the same network, on the same number of pairs or by a paired difference.
+    The variants in `unranked` get no place.
     """
     verdicts = {(d.dataset, d.metric, frozenset((d.one, d.other))): d.verdict for d in found}
     result = list(cells)
     groups = defaultdict(list)
     for index, cell in enumerate(cells):
-        if cell.value and cell.kind != "published":
+        if cell.value and cell.kind != "published" and cell.variant not in unranked:
             altered = frozenset(cell.marks.split()) & ALTERS_MEASURE
             groups[cell.table, cell.dataset, cell.column, cell.metric, cell.protocol, altered].append(index)
     for (_, dataset, _, metric, _, _), members in groups.items():
@@ -300,14 +307,17 @@ def notes(table: PaperTable, cells: list[Cell], runs: Runs) -> dict[str, list[st
 
 
 def leaderboard_notes(cells: list[Cell], runs: Runs) -> dict[str, list[str]]:
-    return {
-        dataset: [
+    """Data set -> what must be said under its leaderboard, except the marks."""
+    result = {}
+    for dataset, own in _by_dataset(cells).items():
+        lines = [
             f"Every method of this run under one protocol, sorted by {LEADERBOARD[0]}. Best and 2nd compare rows with "
-            "one metric, network and set of pairs.",
-            *_about_ours([cell for cell in own if cell.value], runs),
+            "one metric, network and set of pairs."
         ]
-        for dataset, own in _by_dataset(cells).items()
-    }
+        if told := told_the_target(dict.fromkeys(cell.variant for cell in own)):
+            lines.append(f"Given the parsing of the true target when scored, and so not ranked: {', '.join(told)}.")
+        result[dataset] = lines + _about_ours([cell for cell in own if cell.value], runs)
+    return result
 
 
 def as_row(cell: Cell) -> tuple:

@@ -493,6 +493,19 @@ def test_two_outside_methods_of_one_name_are_refused(project):
         tables.run()
 
 
+def test_who_is_told_the_targets_parsing_is_not_ranked(project):
+    set_variants(reference="copy_source", spig="spig", spt="spt, spt_ts_gt")
+    for variant, ssim in (("copy_source", 0.2), ("spig", 0.3), ("spt", 0.4), ("spt_ts_gt", 0.5)):
+        write_method(variant, {"ssim": np.full(9, ssim), "lpips-alex-v0.1": np.full(9, 1 - ssim)}, {})
+    tables.run()
+    ranked = [(r["row"], r["place"]) for r in read("leaderboard_synthetic.csv") if r["column"] == "SSIM"]
+    assert ranked == [("spt_ts_gt", ""), ("spt", "best"), ("spig", "second"), ("Copy of the source", "")]
+    assert "and so not ranked: spt_ts_gt." in text("leaderboard_synthetic.md")
+    # in the paper's own table it is a row like the others
+    assert cell("spt_training.csv", dataset="synthetic", variant="spt_ts_gt", column="SSIM")["place"] == "best"
+    assert "TS-GT is given the parsing of the true target" in text("spt_training.md")
+
+
 # ---- where rows stand
 
 

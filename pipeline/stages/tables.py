@@ -49,6 +49,7 @@ from pipeline.table_cells import (
     marks_in,
     notes,
     paper_table,
+    told_the_target,
     with_places,
 )
 from pipeline.table_text import grid, symbols, titled, write_csv, write_long, write_parts
@@ -284,7 +285,7 @@ def run() -> None:
     found = compared(runs, block)
     tables: dict[str, tuple[list[Cell], dict[str, list[str]]]] = {}
     for dataset in params.datasets():
-        cells = with_places(leaderboard(dataset, runs), found)
+        cells = with_places(leaderboard(dataset, runs), found, told_the_target(params.variants()))
         tables[f"leaderboard_{dataset}"] = cells, leaderboard_notes(cells, runs)
     for table in paper_tables.TABLES:
         cells = with_places(paper_table(table, published, runs), found)
