@@ -11,10 +11,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline import figure, layout, pose, schema, store
+from pipeline import figure, layout, paper_tables, pose, schema, store
 from pipeline.errors import UserError
 from pipeline.stages import report, tables
-from tests.test_tables import RANGE, project, replace_in_params, write_scores  # noqa: F401  (project is a fixture)
+from tests.test_tables import (  # noqa: F401  (project is a fixture)
+    RANGE,
+    project,
+    replace_in_params,
+    set_datasets,
+    write_scores,
+)
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PER_PAIR = [metric for metric in RANGE if metric != "fid"]
@@ -194,8 +200,7 @@ def test_page_asks_nothing_of_the_network(made):
         "legend.csv",
         "notes.csv",
         "published.csv",
-        "spig_table1.csv",
-        "spig_table3.csv",
+        *(f"{name}.csv" for name in paper_tables.titles(["synthetic"])),
     }
 
 
@@ -230,15 +235,53 @@ def test_page_says_what_kind_of_numbers_these_are(made):
 def test_tables_on_the_page_are_those_of_the_files(made):
     text = written()
     cells = [attrs for attrs in Page(text).all("td") if "title" in attrs]
-    for name in ("spig_table1.csv", "spig_table3.csv"):
-        for row in report.read_csv(name):
-            assert not row["value"] or any(attrs["data-value"] == row["value"] for attrs in cells), row
-    assert "SPIG (arXiv 2102.02972), Table 1" in text
+    for name in ("leaderboard_synthetic.csv", "spig_table1.csv", "spig_table3.csv"):
+        own = [row for row in report.read_csv(name) if row["dataset"] == "synthetic" and row["value"]]
+        assert own
+        for row in own:
+            assert any(attrs["data-value"] == row["value"] for attrs in cells), row
     for mark in report.read_csv("legend.csv"):
         assert f"<dt>{mark['symbol']}</dt><dd>{mark['text'].replace(chr(39), '&#39;')}</dd>" in text
     best = re.findall(r'<span class="place best">best</span> ([\d.]+)<', text)
-    expected = [row["printed"] for row in report.read_csv("spig_table1.csv") if row["variant"] == "spig"]
+    expected = [row["printed"] for row in report.read_csv("leaderboard_synthetic.csv") if row["variant"] == "spig"]
     assert best[: len(expected)] == expected  # in the invented scores, training beats both floors everywhere
+
+
+def test_tables_on_the_page_are_of_the_data_sets_of_the_run(made):
+    text = written()
+    ids = [attrs["id"] for attrs in Page(text).all("h3") if attrs.get("id", "").endswith(("-synthetic", "1501"))]
+    own = [name for name in ids if not name.startswith("pictures")]
+    assert own == ["leaderboard_synthetic-synthetic", "spig_table1-synthetic", "spig_table3-synthetic"]
+    assert "Published numbers on Market-1501 and DeepFashion: spig_table1.csv, under Downloads." in text
+    for variant in ("copy_source", "mean_image", "spig"):
+        rows = [row | {"dataset": "market1501"} for row in tables.read_scores("synthetic", variant)]
+        write_scores("market1501", variant, rows)
+    set_datasets("[market1501]")
+    tables.run()
+    legend = {row["mark"]: row for row in report.read_csv("legend.csv")}
+    parts = {
+        name: report.shown_tables(name, about, legend, ["market1501"])
+        for name, about in paper_tables.titles(["market1501"]).items()
+    }
+    assert [name for name, shown in parts.items() if not shown] == [
+        "spgnet_table_a", "spgnet_table1", "spgnet_parsing", "spt_losses",
+    ]  # fmt: skip
+    study = parts["spig_table2"][0]
+    assert (study["paper"], study["title"]) == ("SPIG", "SPIG, Table 2: user study, Market-1501")
+    assert [row["name"] for row in study["rows"]][::4] == ["VU-Net", "SPIG (the paper's)"]
+    pg2 = parts["spt_table1"][0]["rows"][0]["cells"]["IS"]
+    assert (pg2["printed"], [mark["symbol"] for mark in pg2["marks"]]) == ("3.460", ["?"])
+
+
+def test_ties_are_on_the_page(made):
+    rows = (layout.TABLES / "leaderboard_synthetic.csv").read_text().splitlines(keepends=True)
+    tied = [line.replace(",best\n", ",best tied\n").replace(",second\n", ",second tied\n") for line in rows]
+    assert tied != rows
+    (layout.TABLES / "leaderboard_synthetic.csv").write_text("".join(tied))
+    text = written()
+    assert f'<sup title="{report.TIED["text"]}">≈</sup>' in text
+    assert f"<dt>≈</dt><dd>{report.TIED['text']}</dd>" in text
+    assert '<span class="place second">2nd</span>' in text
 
 
 def test_provenance_names_digests_and_parameters(made):
@@ -252,21 +295,6 @@ def test_provenance_names_digests_and_parameters(made):
 
 
 # ---- its parts
-
-
-def _cell(value: str, kind: str = "trained", **given) -> dict:
-    cell = {"value": value, "kind": kind, "marks": "", "metric": "ssim", "protocol": "p", "split": "test", "n": "9"}
-    return cell | {"higher_is_better": "True"} | given
-
-
-def test_rank_is_among_equals_only():
-    cells = [_cell("0.9", "published"), _cell("0.3", "floor"), _cell("0.5"), _cell("0.4"), _cell("")]
-    assert report.rank(cells) == {2: "best", 3: "2nd"}
-    assert report.rank([cell | {"higher_is_better": "False"} for cell in cells]) == {1: "best", 3: "2nd"}
-    assert report.rank([_cell("0.5"), _cell("0.4")]) == {0: "best"}
-    assert report.rank([_cell("0.5"), _cell("0.5"), _cell("0.4")]) == {0: "best", 1: "best", 2: "2nd"}
-    for other in ({"protocol": "q"}, {"n": "8"}, {"marks": "metric-weights"}, {"metric": "m"}):
-        assert report.rank([_cell("0.5"), _cell("0.4", **other)]) == {}
 
 
 def test_ticks_are_round_and_cover_the_range():
@@ -331,7 +359,7 @@ def test_a_missing_score_file_is_the_users_error(made, path):
     assert not layout.REPORT.exists()
 
 
-@pytest.mark.parametrize("name", ["all_scores.csv", "legend.csv", "notes.csv", "spig_table1.csv"])
+@pytest.mark.parametrize("name", ["all_scores.csv", "legend.csv", "notes.csv", "spig_table1.csv", "spt_losses.csv"])
 @pytest.mark.parametrize("damage", ["missing", "empty"])
 def test_a_missing_or_empty_table_is_the_users_error(made, name, damage):
     (layout.TABLES / name).unlink() if damage == "missing" else (layout.TABLES / name).write_text("")

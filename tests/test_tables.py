@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -9,11 +10,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline import layout, params, schema, store
+from pipeline import layout, paper_tables, params, schema, store
 from pipeline.errors import UserError
+from pipeline.metrics.paired import Difference
+from pipeline.paper_tables import MARKS
 from pipeline.stages import tables
+from pipeline.table_cells import Cell, with_places
+from pipeline.table_text import tex_escape
 
 ROOT = Path(__file__).parent.parent
+SPIG_COLUMNS = ["FID", "LPIPS", "Mask-LPIPS", "SSIM", "Mask-SSIM", "PSNR", "Mask-PSNR"]
 
 PROTOCOLS = {
     "fid": "pytorch-fid Inception 2048-d, test targets",
@@ -125,9 +131,7 @@ def project(tmp_path: Path, monkeypatch) -> Path:
             shutil.copy(ROOT / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     set_datasets("[synthetic]")
-    for family in ("spgnet", "spt", "patn", "gfla"):
-        replace_in_params(f"\n  {family}: [{family}]", f"\n  {family}: []")
-    replace_in_params("\n  sgw_gan: [sgw]", "\n  sgw_gan: []")
+    set_variants(reference="copy_source, mean_image", spig="spig")
     for variant, steps in (("copy_source", [0]), ("mean_image", [0]), ("spig", [30, 60, 90])):
         write_scores("synthetic", variant, training_run("synthetic", variant, steps))
     yield tmp_path
@@ -144,6 +148,15 @@ def replace_in_params(old: str, new: str) -> None:
 def set_datasets(names: str) -> None:
     line = next(line for line in Path("params.yaml").read_text().splitlines() if line.startswith("datasets:"))
     replace_in_params(f"\n{line}\n", f"\ndatasets: {names}\n")
+
+
+def set_variants(**families: str) -> None:
+    """The variants of these families, and none of the others."""
+    text = Path("params.yaml").read_text()
+    listed = dict.fromkeys(params.load()["variants"], "") | families
+    block = "variants: {" + ", ".join(f"{family}: [{names}]" for family, names in listed.items()) + "}\n"
+    Path("params.yaml").write_text(re.sub(r"^variants:.*\n(  .*\n)*", block, text, count=1, flags=re.MULTILINE))
+    params.load.cache_clear()
 
 
 def read(name: str) -> list[dict]:
@@ -171,7 +184,7 @@ def test_published_numbers_are_those_of_the_papers():
     }
     # SPIG, arXiv 2102.02972, Tables 1 and 3; SPGNet, arXiv 2104.06650, supplement, Table A.
     market = [24.254, 0.2796, 0.1464, 0.290, 0.802, 14.526, 20.726]
-    for metric, value in zip(tables.COLUMNS, market, strict=True):
+    for metric, value in zip(SPIG_COLUMNS, market, strict=True):
         row = rows["SPIG", "Table 1", "Market-1501", "SPIG (Ours)", "full", metric]
         assert (float(row["value"]), row["verified"]) == (value, "yes")
     fashion = {"FID": 26.283, "LPIPS": 0.2330, "SSIM": 0.747, "PSNR": 17.524}
@@ -204,7 +217,7 @@ def test_tables_print_the_published_values_as_they_stand(project):
     assert "0.2330" in text("spig_table1.md")
     assert "0.2330" in text("spig_table1.tex")
     own = [r for r in read("spig_table1.csv") if r["dataset"] == "market1501" and r["row"] == "PATN"]
-    assert [r["column"] for r in own] == list(tables.COLUMNS)
+    assert [r["column"] for r in own] == SPIG_COLUMNS
     assert [r["column"] for r in read("spig_table1.csv") if r["dataset"] == "deepfashion" and r["row"] == "PATN"] == [
         "FID",
         "LPIPS",
@@ -218,13 +231,19 @@ def test_unverified_published_numbers_are_marked(project):
     published = layout.PUBLISHED.read_text()
     assert old in published
     tables.run()
-    assert "?" not in {row["symbol"] for row in read("legend.csv")}
+    assert {row["marks"] for row in read("spig_table1.csv") if row["kind"] == "published"} == {""}
+    assert "0.282?" not in text("spig_table1.md")
+    for name in ("spgnet_table1", "spt_table1", "spt_training", "sgw_gan_table1", "sgw_gan_amt"):  # none was read
+        assert {row["marks"] for row in read(f"{name}.csv") if row["value"] and row["kind"] == "published"} == {
+            "unverified"
+        }
+    assert "20.739?" in text("spgnet_table1.md")
     layout.PUBLISHED.write_text(published.replace(old, old.removesuffix("yes") + "no"))
     tables.run()
     assert cell("spig_table1.csv", dataset="market1501", row="PATN", column="SSIM")["marks"] == "unverified"
     for kind in ("md", "tex"):
         assert "0.282?" in text(f"spig_table1.{kind}")
-        assert tables.MARKS["unverified"].text in text(f"spig_table1.{kind}")
+        assert MARKS["unverified"].text in text(f"spig_table1.{kind}")
     assert "?" in {row["symbol"] for row in read("legend.csv")}
 
 
@@ -283,9 +302,9 @@ def test_no_val_score_is_the_users_error(project):
 # ---- marks
 
 
-@pytest.mark.parametrize("mark", [name for name in tables.MARKS if name != "unverified"])
+@pytest.mark.parametrize("mark", [name for name in MARKS if name != "unverified"])
 def test_a_mark_reaches_all_three_formats_with_its_legend(project, mark):
-    symbol, tex = tables.MARKS[mark].symbol, tables.MARKS[mark].tex + "{}"
+    symbol, tex = MARKS[mark].symbol, MARKS[mark].tex + "{}"
     for marks, expected in (([], False), ([mark], True)):
         for variant in ("copy_source", "mean_image", "spig"):
             row = {"step": 1, "metric": "lpips-alex-v0.1", "value": 0.4321, "low": None, "high": None}
@@ -293,7 +312,7 @@ def test_a_mark_reaches_all_three_formats_with_its_legend(project, mark):
             rows[1]["marks"] = marks
             write_scores("synthetic", variant, rows)
         tables.run()
-        for name in ("spig_table1", "spig_table3", "all_scores"):
+        for name in ("spig_table1", "spig_table3", "leaderboard_synthetic", "all_scores"):
             in_csv = [
                 row["marks"] for row in read(f"{name}.csv") if row["value"] == "0.4321" and row["split"] == "test"
             ]
@@ -301,8 +320,8 @@ def test_a_mark_reaches_all_three_formats_with_its_legend(project, mark):
             assert set(in_csv) == {mark if expected else ""}
             assert (f"0.4321{symbol}" in text(f"{name}.md")) == expected
             assert (f"0.4321{tex}" in text(f"{name}.tex")) == expected
-            assert (f"{symbol} {tables.MARKS[mark].text}" in text(f"{name}.md")) == expected
-            assert (f"{tex} {tables.tex_escape(tables.MARKS[mark].text)}" in text(f"{name}.tex")) == expected
+            assert (f"{symbol} {MARKS[mark].text}" in text(f"{name}.md")) == expected
+            assert (f"{tex} {tex_escape(MARKS[mark].text)}" in text(f"{name}.tex")) == expected
         assert (mark in {row["mark"] for row in read("legend.csv")}) == expected
 
 
@@ -326,7 +345,7 @@ def test_a_difference_needs_equal_protocols(project, monkeypatch):
     assert "Δ" not in text("spig_table1.md")
     assert "between equal protocols" in text("spig_table1.md")
 
-    monkeypatch.setitem(tables.EQUAL_PROTOCOLS, "psnr", {("SPIG", "PSNR")})
+    monkeypatch.setitem(paper_tables.EQUAL_PROTOCOLS, "psnr", {("SPIG", "PSNR")})
     tables.run()
     # 16.4 - 14.526, in that row and that column alone
     found = {(row["dataset"], row["row"], row["column"]): row["difference"] for row in read("spig_table1.csv")}
@@ -341,7 +360,7 @@ def test_a_difference_needs_equal_protocols(project, monkeypatch):
 @pytest.mark.parametrize("mark", ["metric-weights", "data"])
 def test_a_mark_that_alters_the_measure_forbids_a_difference(project, monkeypatch, mark):
     set_datasets("[market1501]")
-    monkeypatch.setitem(tables.EQUAL_PROTOCOLS, "psnr", {("SPIG", "PSNR")})
+    monkeypatch.setitem(paper_tables.EQUAL_PROTOCOLS, "psnr", {("SPIG", "PSNR")})
     for variant in ("copy_source", "mean_image", "spig"):
         rows = [score("market1501", variant, 5, s, m, RANGE[m][1], [mark]) for s in ("val", "test") for m in RANGE]
         write_scores("market1501", variant, rows)
@@ -382,15 +401,16 @@ def test_a_paired_bootstrap_tells_methods_apart_that_their_intervals_do_not(proj
     # unpaired the intervals overlap: the pairs' difficulty is what they spread by
     assert values["mean_image"].std() / np.sqrt(96) > apart.mean() / 2
 
-    rows = {r["variant"]: r for r in read("spig_table1.csv") if r["dataset"] == "synthetic" and r["column"] == "LPIPS"}
+    rows = {r["variant"]: r for r in read("leaderboard_synthetic.csv") if r["column"] == "LPIPS"}
     places = {variant: row["place"] for variant, row in rows.items()}
-    assert sorted((places["copy_source"], places["spig"])) == ["best tied", "tie"]
-    assert places["mean_image"] == ""
-    for variant, shown in (("Copy of the source", True), ("SPIG, this run", True), ("Mean training image", False)):
-        line = next(one for one in text("spig_table1.md").split("\n") if one.startswith(f"| {variant} |"))
+    order = sorted(("copy_source", "spig"), key=lambda variant: values[variant].mean())
+    assert [places[variant] for variant in (*order, "mean_image")] == ["best tied", "second tied", ""]
+    assert list(rows) == [*order, "mean_image"]  # sorted by LPIPS
+    for variant, shown in (("Copy of the source", True), ("spig", True), ("Mean training image", False)):
+        line = next(one for one in text("leaderboard_synthetic.md").split("\n") if one.startswith(f"| {variant} |"))
         assert ("≈" in line) == shown
-    assert "does not tell from it" in text("spig_table1.md")
-    assert r"$\approx$" in text("spig_table1.tex")
+    assert "does not tell from it" in text("leaderboard_synthetic.md")
+    assert r"$\approx$" in text("leaderboard_synthetic.tex")
     assert "| tie |" in text("differences.md")
 
 
@@ -422,7 +442,7 @@ def test_only_like_is_compared_with_like(project):
     write_scores("synthetic", "spig", rows)
     tables.run()
     assert {(r["one"], r["other"]) for r in read("differences.csv")} == {("copy_source", "mean_image")}
-    assert cell("spig_table1.csv", dataset="synthetic", variant="spig", column="LPIPS")["place"] == ""
+    assert cell("leaderboard_synthetic.csv", variant="spig", column="LPIPS")["place"] == ""
 
 
 def test_an_outside_method_has_its_own_row(project):
@@ -438,12 +458,14 @@ def test_an_outside_method_has_its_own_row(project):
         row["marks"] = ["pairs", "jpeg"]
     store.write_table(folder / "scores.parquet", scores, schema.SCORES)
     tables.run()
-    own = cell("spig_table1.csv", dataset="synthetic", row="My method (outside)", column="LPIPS")
+    own = cell("leaderboard_synthetic.csv", row="My method (outside)", column="LPIPS")
     assert (own["kind"], own["n"], own["marks"], own["place"]) == ("outside", "76", "pairs jpeg", "best")
-    assert "My method (outside): images for only 76 test pairs were given" in text("spig_table1.md")
-    line = next(one for one in text("spig_table1.md").split("\n") if one.startswith("| My method (outside) |"))
+    assert "My method (outside): images for only 76 test pairs were given" in text("leaderboard_synthetic.md")
+    line = next(
+        one for one in text("leaderboard_synthetic.md").split("\n") if one.startswith("| My method (outside) |")
+    )
     assert "♯" in line
-    assert tables.MARKS["jpeg"].text in text("spig_table1.md")
+    assert MARKS["jpeg"].text in text("leaderboard_synthetic.md")
     found = {(r["one"], r["metric"]): r for r in read("differences.csv") if r["other"] == "My method"}
     # on the pairs that both have; FID, which is no mean over pairs, not at all
     assert set(found) == {(variant, "lpips-alex-v0.1") for variant in values}
@@ -471,26 +493,139 @@ def test_two_outside_methods_of_one_name_are_refused(project):
         tables.run()
 
 
-# ---- the rest
+def test_who_is_told_the_targets_parsing_is_not_ranked(project):
+    set_variants(reference="copy_source", spig="spig", spt="spt, spt_ts_gt")
+    for variant, ssim in (("copy_source", 0.2), ("spig", 0.3), ("spt", 0.4), ("spt_ts_gt", 0.5)):
+        write_method(variant, {"ssim": np.full(9, ssim), "lpips-alex-v0.1": np.full(9, 1 - ssim)}, {})
+    tables.run()
+    ranked = [(r["row"], r["place"]) for r in read("leaderboard_synthetic.csv") if r["column"] == "SSIM"]
+    assert ranked == [("spt_ts_gt", ""), ("spt", "best"), ("spig", "second"), ("Copy of the source", "")]
+    assert "and so not ranked: spt_ts_gt." in text("leaderboard_synthetic.md")
+    # in the paper's own table it is a row like the others
+    assert cell("spt_training.csv", dataset="synthetic", variant="spt_ts_gt", column="SSIM")["place"] == "best"
+    assert "TS-GT is given the parsing of the true target" in text("spt_training.md")
 
 
-def test_floors_and_ablation_rows_stand_where_they_belong(project):
+# ---- where rows stand
+
+
+def test_ours_stand_below_the_published_row_of_the_same_method(project):
+    set_datasets("[deepfashion]")
+    for variant in ("copy_source", "mean_image", "spig", "patn", "spig_no_pnb"):
+        write_scores("deepfashion", variant, training_run("deepfashion", variant, [5]))
+    set_variants(reference="copy_source, mean_image", spig="spig, spig_no_pnb", patn="patn")
+    tables.run()
+    first = [r for r in read("spig_table1.csv") if r["dataset"] == "deepfashion" and r["column"] == "FID"]
+    assert [(r["row"], r["kind"], r["variant"]) for r in first] == [
+        ("VU-Net", "published", ""),
+        ("Def-GAN", "published", ""),
+        ("PATN", "published", ""),
+        ("PATN, this run", "trained", "patn"),
+        ("DIST (=GFLA)", "published", ""),
+        ("SPIG (the paper's)", "published", ""),
+        ("SPIG, this run", "trained", "spig"),
+    ]
+    rows = list(dict.fromkeys(r["row"] for r in read("spig_table3.csv")))
+    assert rows == ["w/o Part", "w/o PNB", "w/o PNB, this run", "w/o HDCB", "Full", "Full, this run"]
+    assert "Not in this run: spig_no_part, spig_no_hdcb (variants in params.yaml)." in text("spig_table3.md")
+    assert "Not in this run: gfla (variants in params.yaml)." in text("spig_table1.md")
+
+
+def test_on_another_data_set_ours_stand_alone_in_the_papers_layout(project):
     tables.run()
     own = [r for r in read("spig_table1.csv") if r["dataset"] == "synthetic"]
-    assert list(dict.fromkeys((r["row"], r["kind"]) for r in own)) == [
-        ("Copy of the source", "floor"),
-        ("Mean training image", "floor"),
-        ("SPIG, this run", "trained"),
-    ]
+    assert [(r["row"], r["kind"], r["column"]) for r in own] == [("SPIG, this run", "trained", c) for c in SPIG_COLUMNS]
     assert {r["n"] for r in own} == {"96"}
-    third = read("spig_table3.csv")
-    rows = list(dict.fromkeys(r["row"] for r in third if r["dataset"] == "deepfashion"))
-    assert rows == [x for name in ("w/o Part", "w/o PNB", "w/o HDCB", "Full") for x in (name, f"{name}, this run")]
-    untrained = [r for r in third if r["row"] == "w/o PNB, this run"]
-    assert untrained
-    assert all(r["value"] == "" for r in untrained)
-    assert cell("spig_table3.csv", dataset="synthetic", row="Full, this run", column="PSNR")["value"]
-    assert "| w/o PNB, this run | – | – | – | – | – |" in text("spig_table3.md")
+    assert {r["row"] for r in read("spig_table3.csv") if r["dataset"] == "synthetic"} == {"Full, this run"}
+    assert {r["dataset"] for r in read("spt_table1.csv")} == {"market1501", "deepfashion"}  # no row of ours
+    assert "This run did not score this data set." in text("spt_table1.md")
+
+
+def test_a_table_without_any_number_says_so(project):
+    tables.run()
+    assert read("spt_losses.csv") == []
+    assert "spt_ts_gt, spt_mask_style, spt_patch_style, spt_no_face" in text("spt_losses.md")
+    assert r"spt\_mask\_style" in text("spt_losses.tex")
+    assert {r["note"] for r in read("notes.csv") if r["table"] == "spt_losses"} >= set(
+        next(t for t in paper_tables.TABLES if t.name == "spt_losses").notes
+    )
+
+
+def test_an_outside_method_stands_below_the_row_of_its_name(project):
+    write_method("spig", {"lpips-alex-v0.1": np.full(9, 0.5)}, {})
+    folder = layout.outside("synthetic", "vunet")
+    folder.mkdir(parents=True)
+    write_method("vunet", {"lpips-alex-v0.1": np.full(9, 0.25)}, {}, folder)
+    tables.run()
+    for name in ("spig_table1", "spt_table1", "sgw_gan_table1", "leaderboard_synthetic"):
+        assert "vunet (outside)" in {row["row"] for row in read(f"{name}.csv")}
+    assert "vunet" not in text("spgnet_table1.md")  # not among its rows
+
+
+def test_somebodys_own_published_numbers_are_added(project):
+    with layout.PUBLISHED.open("a") as handle:
+        handle.write("SPT,Table 1,Market-1501,Mine,v2,SSIM,0.345,yes,my paper,yes\n")
+    tables.run()
+    assert cell("spt_table1.csv", dataset="market1501", row="Mine v2", column="SSIM")["value"] == "0.345"
+    assert [r["row"] for r in read("spt_table1.csv") if r["dataset"] == "market1501"][-1] == "Mine v2"
+    assert "Mine" not in text("spt_training.md")  # a part of that table
+
+
+# ---- the leaderboard
+
+
+def places(column: list[dict], found=()) -> list[str]:
+    """The places of trained cells of one SSIM column."""
+    given = {"table": "t", "dataset": "d", "kind": "trained", "column": "SSIM", "higher_is_better": True}
+    given |= {"metric": "ssim", "protocol": "p", "split": "test", "n": 9}
+    cells = [Cell(**(given | {"row": str(i), "variant": str(i)} | one)) for i, one in enumerate(column)]
+    return [one.place for one in with_places(cells, list(found))]
+
+
+def told(one: str, other: str, verdict: str) -> Difference:
+    return Difference("d", "ssim", "p", one, other, 0.1, 0.0, 0.2, 9, verdict)
+
+
+def test_ranks_are_among_equals_only():
+    values = [{"value": "0.9", "kind": "published"}, {"value": "0.3"}, {"value": "0.5"}, {"value": "0.4"}, {}]
+    assert places(values) == ["", "", "best", "second", ""]
+    assert places([one | {"higher_is_better": False} for one in values]) == ["", "best", "", "second", ""]
+    assert places([{"value": "0.5"}, {"value": "0.4"}]) == ["best", ""]  # the worse of two is not second
+    assert places([{"value": "0.5"}, {"value": "0.5"}, {"value": "0.4"}]) == ["best", "best", "second"]
+    assert places([{"value": "0.5"}, {"value": "0.4"}, {"value": "0.4"}]) == ["best", "second", "second"]
+    for other in ({"protocol": "q"}, {"n": 8}, {"marks": "metric-weights"}, {"metric": "m"}):
+        assert places([{"value": "0.5"}, {"value": "0.4"} | other]) == ["", ""]
+    assert places([{"value": "0.9", "n": 8}, {"value": "0.5"}, {"value": "0.4"}]) == ["", "best", ""]
+
+
+def test_ties_are_with_the_best_by_paired_differences():
+    values = [{"value": "0.5"}, {"value": "0.4"}, {"value": "0.3"}]
+    assert places(values, [told("0", "1", "0"), told("0", "2", "0"), told("1", "2", "tie")]) == ["best", "second", ""]
+    assert places(values, [told("0", "1", "tie"), told("0", "2", "0")]) == ["best tied", "second tied", ""]
+    assert places(values, [told("2", "0", "tie"), told("0", "1", "0")]) == ["best tied", "second", "tied"]
+    # of fewer pairs, but compared on those that both have
+    assert places([{"value": "0.5", "n": 8}, {"value": "0.4"}], [told("0", "1", "0")]) == ["best", ""]
+
+
+def test_the_leaderboard_marks_best_and_second_by_word_and_weight(project):
+    for variant, ssim in (("copy_source", 0.2), ("mean_image", 0.3), ("spig", 0.4)):
+        random = np.random.default_rng(2)
+        columns = {"ssim": ssim + random.normal(0, 0.01, 96), "lpips-alex-v0.1": 1 - ssim + np.zeros(96)}
+        write_method(variant, columns, {})
+    tables.run()
+    rows = read("leaderboard_synthetic.csv")
+    assert list(dict.fromkeys(r["row"] for r in rows)) == ["spig", "Mean training image", "Copy of the source"]
+    assert list(dict.fromkeys(r["column"] for r in rows)) == ["LPIPS", "SSIM"]  # those that were scored
+    assert [r["place"] for r in rows if r["column"] == "SSIM"] == ["best", "second", ""]
+    lines = [line for line in text("leaderboard_synthetic.md").split("\n") if line.startswith("| ")][2:]
+    assert lines[0].startswith("| spig | **0.6000** best")
+    assert lines[1].startswith("| Mean training image | *0.7000* 2nd")
+    assert lines[2].startswith("| Copy of the source | 0.8000 ")
+    assert r"\textbf{0.6000} best" in text("leaderboard_synthetic.tex")
+    assert r"\textit{0.7000} 2nd" in text("leaderboard_synthetic.tex")
+
+
+# ---- the rest
 
 
 def test_all_scores_holds_every_row_exactly(project):
@@ -503,7 +638,7 @@ def test_all_scores_holds_every_row_exactly(project):
     for row in expected:
         found = written[row["variant"], str(row["step"]), row["split"], row["metric"]]
         assert float(found["value"]) == row["value"]
-        assert found["marks"].split() == [mark for mark in tables.MARKS if mark in row["marks"]]
+        assert found["marks"].split() == [mark for mark in MARKS if mark in row["marks"]]
         assert (found["low"] == "") == (row["low"] is None)
         assert found["protocol"] == row["protocol"]
 
@@ -522,12 +657,12 @@ def test_excluded_pairs_show_in_the_number_of_pairs(project):
 
 def test_tex_is_escaped():
     hostile = r"50% of a_b & {c} #1 $x$ ~^ \input{x} <b> | [y]"
-    escaped = tables.tex_escape(hostile)
+    escaped = tex_escape(hostile)
     assert escaped == (
         r"50\% of a\_b \& \{c\} \#1 \$x\$ \textasciitilde{}\textasciicircum{} "
         r"\textbackslash{}input\{x\} \textless{}b\textgreater{} \textbar{} {[}y{]}"
     )
-    assert tables.tex_escape("人") == "U+4EBA"
+    assert tex_escape("人") == "U+4EBA"
 
 
 def test_tex_and_md_keep_their_grid_with_hostile_names(project):
@@ -539,15 +674,15 @@ def test_tex_and_md_keep_their_grid_with_hostile_names(project):
     )
     tables.run()
     line = next(line for line in text("spig_table1.md").split("\n") if "A&T_N" in line)
-    assert line.replace(r"\|", "").count("|") == len(tables.COLUMNS) + 3
+    assert line.replace(r"\|", "").count("|") == len(SPIG_COLUMNS) + 3
     assert "<i>" not in line
     line = next(line for line in text("spig_table1.tex").split("\n") if r"A\&T\_N\%" in line)
-    assert line.replace(r"\&", "").count("&") == len(tables.COLUMNS) + 1
+    assert line.replace(r"\&", "").count("&") == len(SPIG_COLUMNS) + 1
 
 
 def test_tex_is_plain_and_balanced(project):
     tables.run()
-    for name in ("spig_table1", "spig_table3", "all_scores"):
+    for name in (*paper_tables.titles(["synthetic"]), "all_scores", "differences"):
         body = text(f"{name}.tex")
         assert body.isascii()
         assert body.count("{") - body.count(r"\{") == body.count("}") - body.count(r"\}")
@@ -558,7 +693,11 @@ def test_tables_are_reproducible_and_replaced_as_one(project):
     tables.run()
     first = {path.name: path.read_bytes() for path in layout.TABLES.iterdir()}
     assert set(first) == {
-        *(f"{name}.{kind}" for name in tables.TABLE_TITLES for kind in ("csv", "md", "tex")),
+        *(
+            f"{name}.{kind}"
+            for name in (*paper_tables.titles(["synthetic"]), "all_scores", "differences")
+            for kind in ("csv", "md", "tex")
+        ),
         "notes.csv",
         "legend.csv",
     }

@@ -27,7 +27,7 @@ import cv2
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipeline import layout, params, pose, schema, store
+from pipeline import layout, paper_tables, params, pose, schema, store
 from pipeline.atomic import atomic_directory, atomic_file
 from pipeline.console import say
 from pipeline.datasets import title as dataset_title
@@ -40,8 +40,6 @@ DEMONSTRATION = {
     "steps": "short training",
     "width": "narrow networks",
 }
-# Marks that make two numbers incomparable though they name one protocol.
-ALTERS_MEASURE = {"metric-weights"}
 LIBRARIES = (
     "torch", "torchvision", "numpy", "scipy", "scikit-image", "lpips", "pytorch-fid", "opencv-python-headless",
     "openvino", "pyarrow", "pandas", "safetensors", "jinja2",
@@ -105,71 +103,55 @@ def data_uri(content: bytes, kind: str) -> str:
 # ---- tables
 
 
-def rank(cells: list[dict[str, str]]) -> dict[int, str]:
-    """Position in `cells` (one column of a table) -> "best" or "2nd".
-
-    Only our own rows are ranked, and only among equals: one metric, protocol, split and set of pairs, with the same
-    network behind the metric. A single row is not ranked, and the worse of two is not "2nd".
-    """
-    groups: dict[tuple, list[int]] = {}
-    for index, cell in enumerate(cells):
-        if cell["value"] and cell["kind"] != "published":
-            altered = frozenset(cell["marks"].split()) & ALTERS_MEASURE
-            key = (cell["metric"], cell["protocol"], cell["split"], cell["n"], altered)
-            groups.setdefault(key, []).append(index)
-    result = {}
-    for members in groups.values():
-        sign = -1 if cells[members[0]]["higher_is_better"] == "True" else 1
-        order = sorted({sign * float(cells[index]["value"]) for index in members})
-        for index in members:
-            place = order.index(sign * float(cells[index]["value"]))
-            if place == 0 and len(members) > 1:
-                result[index] = "best"
-            elif place == 1 and len(members) > 2:
-                result[index] = "2nd"
-    return result
-
-
 def _rounded_like(printed: str, value: str) -> str:
     decimals = len(printed.partition(".")[2])
     return f"{float(value):.{decimals}f}"
 
 
-def paper_tables(name: str, title: str, legend: dict[str, dict], run: list[str]) -> list[dict]:
-    """A paper's table as the template shows it: one part for each data set, those of this run first."""
+PLACES = {"best": "best", "second": "2nd"}
+TIED = {"symbol": "≈", "text": "best of this run, or not told from it by a paired bootstrap over the test pairs"}
+
+
+def shown_tables(name: str, title: str, legend: dict[str, dict], run: list[str]) -> list[dict]:
+    """A table as the template shows it: one part for each data set of this run that it has.
+
+    What it has beyond, numbers published on other data sets, is named in the notes of the last part.
+    """
     cells, said = read_csv(f"{name}.csv"), read_csv("notes.csv")
     datasets = list(dict.fromkeys(cell["dataset"] for cell in cells))
     parts = []
-    for dataset in sorted(datasets, key=lambda d: (d not in run, datasets.index(d))):
+    for dataset in [dataset for dataset in datasets if dataset in run]:
         own = [cell for cell in cells if cell["dataset"] == dataset]
-        columns = list(dict.fromkeys(cell["column"] for cell in own))
         rows: dict[str, dict] = {}
-        for column in columns:
-            in_column = [cell for cell in own if cell["column"] == column]
-            places = rank(in_column)
-            for index, cell in enumerate(in_column):
-                row = rows.setdefault(cell["row"], {"name": cell["row"], "kind": cell["kind"], "cells": {}, "n": set()})
-                if not cell["value"]:
-                    continue
-                interval = [_rounded_like(cell["printed"], cell[end]) for end in ("low", "high") if cell[end]]
-                row["cells"][column] = cell | {
-                    "place": places.get(index, ""),
-                    "interval": f"{interval[0]} – {interval[1]}" if len(interval) == 2 else "",
-                    "marks": [legend[mark] for mark in cell["marks"].split()],
-                }
-                row["n"] |= {int(cell["n"])} if cell["n"] else set()
+        for cell in own:
+            row = rows.setdefault(cell["row"], {"name": cell["row"], "kind": cell["kind"], "cells": {}, "n": set()})
+            if not cell["value"]:
+                continue
+            interval = [_rounded_like(cell["printed"], cell[end]) for end in ("low", "high") if cell[end]]
+            row["cells"][cell["column"]] = cell | {
+                "place": PLACES.get(cell["place"].partition(" ")[0], ""),
+                "interval": f"{interval[0]} – {interval[1]}" if len(interval) == 2 else "",
+                "marks": [legend[mark] for mark in cell["marks"].split()] + ([TIED] if "tied" in cell["place"] else []),
+            }
+            row["n"] |= {int(cell["n"])} if cell["n"] else set()
         used = {mark for cell in own if cell["value"] for mark in cell["marks"].split()}
         higher = {cell["column"]: cell["higher_is_better"] == "True" for cell in own}
+        shown = [mark for key, mark in legend.items() if key in used]
         parts.append(
             {
                 "id": f"{name}-{dataset}",
+                "paper": title.partition(",")[0],
                 "title": f"{title}, {dataset_title(dataset)}",
-                "columns": [{"name": column, "higher": higher[column]} for column in columns],
+                "columns": [{"name": column, "higher": higher[column]} for column in higher],
                 "rows": list(rows.values()),
                 "notes": [line["note"] for line in said if (line["table"], line["dataset"]) == (name, dataset)],
-                "legend": [mark for key, mark in legend.items() if key in used],
+                "legend": shown + ([TIED] if any("tied" in cell["place"] for cell in own) else []),
             }
         )
+    elsewhere = [dataset_title(dataset) for dataset in datasets if dataset not in run]
+    if parts and elsewhere:
+        listed = " and ".join(elsewhere)
+        parts[-1]["notes"].append(f"Published numbers on {listed}: {name}.csv, under Downloads.")
     return parts
 
 
@@ -530,14 +512,14 @@ def page(block: Params) -> tuple[str, Linked]:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    named = {"spig_table1": "SPIG, Table 1", "spig_table3": "SPIG, Table 3 (ablation)"}
+    named = paper_tables.titles(datasets)
     downloads = [*sorted(layout.TABLES.glob("*.csv")), layout.PUBLISHED]
     text = environment.get_template(layout.REPORT_TEMPLATE.name).render(
         title=block.title,
         warning=warning(scores),
         overview=overview(scores, legend),
         legend=list(legend.values()),
-        tables=[part for name, title in named.items() for part in paper_tables(name, title, legend, datasets)],
+        tables=[part for name, title in named.items() for part in shown_tables(name, title, legend, datasets)],
         scores=[row | {"marks": [legend[mark] for mark in row["marks"].split()]} for row in scores],
         trained=trained,
         floors=floors,

@@ -1,0 +1,307 @@
+"""The papers' tables as data: which rows and columns each has, in the paper's order, and what of this run fills them.
+
+To add a table, add an entry to TABLES and its published numbers to reports/published.csv. To add a column, say in
+COLUMNS which of our metrics (`pipeline.metrics.METRICS`) may fill it. Nothing else needs to know.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Mark:
+    symbol: str
+    tex: str
+    text: str
+
+
+# How a number differs from the paper's set-up. The names are those of `schema.SCORES`, and one of our own: unverified.
+MARKS = {
+    "metric-weights": Mark(
+        "†",
+        r"\textdagger",
+        "the metric's own feature network has random weights from a fixed seed, not the published ones",
+    ),
+    "steps": Mark("‡", r"\textdaggerdbl", "trained for fewer steps than the paper's or the assumed full schedule"),
+    "weights": Mark(
+        "§",
+        r"\textsection",
+        "training losses used other feature weights than the paper's VGG19 (another net, or seeded)",
+    ),
+    "settings": Mark("∗", r"\textasteriskcentered", "another batch size or learning rate than the paper's"),
+    "width": Mark("¶", r"\textparagraph", "narrower network than the paper's"),
+    "data": Mark(
+        "※", r"\textreferencemark", "not the paper's data set, a part of it, or joints other than the published"
+    ),
+    "pairs": Mark("‖", r"\textbardbl", "scored on fewer test pairs than the published list has"),
+    "jpeg": Mark("♯", r"\sharp", "images of an outside method that came as JPEGs"),
+    "unverified": Mark("?", "?", "published number not checked against the paper"),
+}
+
+# A metric with these marks measures something else than its protocol says.
+ALTERS_MEASURE = {"metric-weights", "data"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """Our metrics that may fill it, the published one first (none: nothing here measures it), and printed decimals."""
+
+    metrics: tuple[str, ...]
+    decimals: int
+    higher_is_better: bool = True
+
+
+COLUMNS = {
+    "FID": Column(("fid",), 3, False),
+    "LPIPS": Column(("lpips-alex-v0.1", "lpips-squeeze-v0.1"), 4, False),
+    "Mask-LPIPS": Column(("mask-lpips-alex-v0.1", "mask-lpips-squeeze-v0.1"), 4, False),
+    "SSIM": Column(("ssim",), 3),
+    "Mask-SSIM": Column(("mask-ssim",), 3),
+    "PSNR": Column(("psnr",), 3),
+    "Mask-PSNR": Column(("mask-psnr",), 3),
+    "IS": Column(("is",), 3),
+    "Mask-IS": Column(("mask-is",), 3),
+    "PCKh": Column(("pckh@0.5",), 2),
+    "Identity (target)": Column(("identity-target",), 3),
+    "Identity (source)": Column(("identity-source",), 3),
+    "Parsing mIoU": Column(("parsing-miou",), 3),
+    "mIoU": Column((), 3),
+    "G2R (%)": Column((), 2),
+    "Prefer (%)": Column((), 2),
+    "Preferred over (%)": Column((), 1),
+}
+
+LEADERBOARD = (
+    "LPIPS", "FID", "SSIM", "PSNR", "Mask-SSIM", "PCKh", "Identity (target)", "Identity (source)", "Parsing mIoU"
+)  # fmt: skip
+"""Columns of the leaderboard, the one that sorts it first; a column without a value is left out."""
+
+FLOORS = {"copy_source": "Copy of the source", "mean_image": "Mean training image"}
+
+# Our metric -> the (paper, column) pairs whose protocol is known to be equal, from released scoring code. None is:
+# docs/protocols.md ("What the papers' own numbers are") says for each how it differs.
+EQUAL_PROTOCOLS: dict[str, set[tuple[str, str]]] = {}
+
+# Paper -> why no difference to its numbers is printed.
+PROTOCOL = {
+    "SPIG": "SPIG released no scoring code, and the script it builds on (GFLA's) takes SSIM in a 51 x 51 window, FID "
+    "by another Inception against the training images, and LPIPS without the last partial batch",
+    "SPGNet": "SPGNet's scoring code takes SSIM of square pictures with their plain sides, crops to columns 40-216 for "
+    "FID and LPIPS and pairs files by their position in two sorted folders, takes FID by another Inception against the "
+    "training images, and finds joints by another detector",
+    "SPT": "SPT released no scoring code; Def-GAN's is the likely one, which takes SSIM by the picture's own range and "
+    "the ten parts of IS in the folder's order",
+    "SGW-GAN": "SGW-GAN released no scoring code; Def-GAN's is the likely one, which takes SSIM by the picture's own "
+    "range and the ten parts of IS in the folder's order",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table: the method and variant of published.csv, the name shown, and our variant of the same method.
+
+    `method` "" has no published numbers. An outside method of the name shown, or of one in `aliases`, is shown with it.
+    """
+
+    name: str
+    method: str = ""
+    variant: str = ""
+    ours: str = ""
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """One table: `name` of its files, `paper` and `source` as in published.csv, and `columns` by the paper's data sets.
+
+    Any other data set gets the widest of `columns`. `metrics` replaces our metrics for a column of this table.
+    `part` is true where the rows are a choice from the source; else it shows what published.csv has beyond `rows` too.
+    """
+
+    name: str
+    paper: str
+    source: str
+    title: str
+    columns: dict[str, tuple[str, ...]]
+    rows: tuple[Row, ...]
+    metrics: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    part: bool = False
+    notes: tuple[str, ...] = ()
+    notes_of: dict[str, tuple[str, ...]] = field(default_factory=dict)  # data set -> notes of that part alone
+
+    def columns_of(self, dataset: str) -> tuple[str, ...]:
+        return self.columns.get(dataset) or max(self.columns.values(), key=len)
+
+    def metrics_of(self, column: str) -> tuple[str, ...]:
+        return self.metrics.get(column, COLUMNS[column].metrics)
+
+
+VUNET = ("VU-Net", "VUNet", "V-UNet")
+DEFGAN = ("Def-GAN", "DefGAN", "Deformable GAN")
+SPT_ROWS = (
+    Row("SPT Baseline", "SPT", "Baseline", "spt_baseline"),
+    Row("SPT TS-Pred", "SPT", "TS-Pred", "spt_ts_pred"),
+    Row("SPT TS-GT", "SPT", "TS-GT", "spt_ts_gt"),
+    Row("SPT E2E", "SPT", "E2E", "spt"),
+)
+SPT_COLUMNS = {"deepfashion": ("IS", "SSIM"), "market1501": ("IS", "SSIM", "Mask-IS", "Mask-SSIM")}
+# SPGNet's SSIM on DeepFashion is a uniform 7 x 7 window's.
+SPGNET_METRICS = {"SSIM": ("ssim-uniform7", "ssim")}
+SPT_GROUND_TRUTH = "TS-GT is given the parsing of the true target, which no other row of SPT sees."
+
+TABLES = (
+    PaperTable(
+        "spig_table1", "SPIG", "Table 1", "Table 1: comparison",
+        {
+            "market1501": ("FID", "LPIPS", "Mask-LPIPS", "SSIM", "Mask-SSIM", "PSNR", "Mask-PSNR"),
+            "deepfashion": ("FID", "LPIPS", "SSIM", "PSNR"),
+        },
+        (
+            Row("VU-Net", "VU-Net", aliases=VUNET),
+            Row("Def-GAN", "Def-GAN", aliases=DEFGAN),
+            Row("PATN", "PATN", ours="patn"),
+            Row("DIST (=GFLA)", "DIST (=GFLA)", ours="gfla", aliases=("GFLA", "DIST")),
+            Row("SPIG (the paper's)", "SPIG (Ours)", "full", "spig", ("SPIG",)),
+        ),
+        notes_of={
+            "deepfashion": (
+                "The published SSIM and PSNR appear to mix pictures with a white border (VU-Net, Def-GAN) and without "
+                "(PATN, DIST, SPIG): do not rank across the two.",
+            )
+        },
+    ),
+    PaperTable(
+        "spig_table2", "SPIG", "Table 2 (user study)", "Table 2: user study",
+        {"market1501": ("G2R (%)", "Prefer (%)"), "deepfashion": ("G2R (%)", "Prefer (%)")},
+        (
+            Row("VU-Net", "VU-Net"),
+            Row("Def-GAN", "Def-GAN"),
+            Row("PATN", "PATN"),
+            Row("DIST (=GFLA)", "DIST (=GFLA)"),
+            Row("SPIG (the paper's)", "SPIG (Ours)"),
+        ),
+        notes=(
+            "Published only: people were asked. G2R = generated pictures taken for real; Prefer = share of the votes "
+            "for the best of five.",
+        ),
+    ),
+    PaperTable(
+        "spig_table3", "SPIG", "Table 3 (ablation)", "Table 3: ablation",
+        {"deepfashion": ("FID", "LPIPS", "SSIM", "PSNR")},
+        (
+            Row("w/o Part", "SPIG", "w/o Part", "spig_no_part"),
+            Row("w/o PNB", "SPIG", "w/o PNB", "spig_no_pnb"),
+            Row("w/o HDCB", "SPIG", "w/o HDCB", "spig_no_hdcb"),
+            Row("Full", "SPIG", "Full", "spig"),
+        ),
+    ),
+    PaperTable(
+        "spgnet_table_a", "SPGNet", "Supp. Table A", "supplement, Table A: training schemes",
+        {"deepfashion": ("SSIM", "FID", "PCKh", "LPIPS")},
+        (
+            Row("S1 > S2: stage one frozen", "SPGNet", "S1>S2 (pretrain SPATN, freeze, train SPGNet)",
+                "spgnet_sequential"),
+            Row("S1 x S2: both stages jointly", "SPGNet", "S1><S2 (pretrain SPATN, joint training)", "spgnet_joint"),
+            Row("S1 || S2: independent, adopted", "SPGNet", "S1||S2 (parallel; adopted)", "spgnet"),
+        ),
+        metrics=SPGNET_METRICS,
+    ),
+    PaperTable(
+        "spgnet_table1", "SPGNet", "Main Table 1", "Table 1: comparison",
+        {"deepfashion": ("SSIM", "FID", "PCKh", "LPIPS"), "market1501": ("FID", "LPIPS", "SSIM", "Mask-SSIM", "PCKh")},
+        (
+            Row("PATN", "PATN", ours="patn"),
+            Row("Intr-Flow", "Intr-Flow", aliases=("Intrinsic Flow",)),
+            Row("GFLA", "GFLA", ours="gfla"),
+            Row("XingGAN", "XingGAN"),
+            Row("ADGAN", "ADGAN"),
+            Row("SPGNet (the paper's)", "SPGNet (Ours)", "", "spgnet", ("SPGNet",)),
+        ),
+        metrics=SPGNET_METRICS,
+        notes_of={"market1501": ("The paper's numbers and order of columns on this data set are not known here.",)},
+    ),
+    PaperTable(
+        "spgnet_parsing", "SPGNet", "Supp. section C (text)", "supplement, section C: mIoU of the predicted parsing",
+        {"deepfashion": ("mIoU",)},
+        (
+            Row("SPATN without distance maps", "SPATN", "without distance map"),
+            Row("SPATN with distance maps", "SPATN", "with distance map"),
+        ),
+        notes=(
+            "Published only: this is the target parsing that stage one predicts. Our parsing-miou parses generated "
+            "pictures, which is something else, and nothing here scores stage one; what the distance maps do to the "
+            "pictures, spgnet and spgnet_no_distance tell.",
+        ),
+    ),
+    PaperTable(
+        "spt_table1", "SPT", "Table 1", "Table 1: comparison", SPT_COLUMNS,
+        (
+            Row("PG2", "PG2"),
+            Row("Def-GAN", "Def-GAN", aliases=DEFGAN),
+            Row("V-UNet", "V-UNet", aliases=VUNET),
+            Row("BodyROI7", "BodyROI7"),
+            Row("UPIS", "UPIS"),
+            *SPT_ROWS,
+        ),
+        notes=("PG2 and Def-GAN train on pairs of pictures, the others without. " + SPT_GROUND_TRUTH,),
+        notes_of={"market1501": ("UPIS is the SPT authors' own implementation.",)},
+    ),
+    PaperTable(
+        "spt_training", "SPT", "Table 1", "training ablation (the SPT rows of Table 1)", SPT_COLUMNS, SPT_ROWS,
+        part=True, notes=(SPT_GROUND_TRUTH,),
+    ),
+    PaperTable(
+        "spt_losses", "SPT", "Figure 7", "Figure 7: loss ablation",
+        {"deepfashion": ("IS", "SSIM", "LPIPS", "FID")},
+        (
+            Row("TS-GT", ours="spt_ts_gt"),
+            Row("mask-style loss", ours="spt_mask_style"),
+            Row("patch-style loss", ours="spt_patch_style"),
+            Row("w/o face loss", ours="spt_no_face"),
+        ),
+        part=True,
+        notes=("The paper shows pictures only: it has no number to compare with, and the columns are ours.",),
+    ),
+    PaperTable(
+        "sgw_gan_table1", "SGW-GAN", "Table 1", "Table 1: comparison",
+        {"deepfashion": ("SSIM", "IS"), "market1501": ("SSIM", "IS")},
+        (
+            Row("pix2pix", "pix2pix"),
+            Row("PG2", "PG2"),
+            Row("DSCF (=Def-GAN)", "DSCF (=Def-GAN)", aliases=DEFGAN),
+            Row("UPIS", "UPIS"),
+            Row("AUNET (=VU-Net)", "AUNET (=VU-Net)", aliases=VUNET),
+            Row("BodyROI7", "BodyROI7"),
+            Row("SGW-GAN (the paper's)", "SGW-GAN (Full)", "full", "sgw", ("SGW-GAN",)),
+        ),
+    ),
+    PaperTable(
+        "sgw_gan_ablation", "SGW-GAN", "ablation table", "ablation",
+        {"deepfashion": ("SSIM", "IS"), "market1501": ("SSIM", "IS")},
+        (
+            Row("w/o parsing", "SGW-GAN", "w/o parsing", "sgw_no_parsing"),
+            Row("w/o soft-gated warping-block", "SGW-GAN", "w/o soft-gated warping-block", "sgw_no_warp"),
+            Row("w/o A_att", "SGW-GAN", "w/o A_att", "sgw_no_gate"),
+            Row("w/o L_PH", "SGW-GAN", "w/o L_PH", "sgw_no_hierarchy"),
+            Row("Full", ours="sgw"),
+        ),
+        notes=("The published numbers of the whole method stand in Table 1.",),
+    ),
+    PaperTable(
+        "sgw_gan_amt", "SGW-GAN", "AMT pairwise study", "pairwise study on Mechanical Turk",
+        {"deepfashion": ("Preferred over (%)",), "market1501": ("Preferred over (%)",)},
+        (
+            Row("SGW-GAN over pix2pix", "SGW-GAN", "vs pix2pix"),
+            Row("SGW-GAN over PG2", "SGW-GAN", "vs PG2"),
+            Row("SGW-GAN over BodyROI7", "SGW-GAN", "vs BodyROI7"),
+            Row("SGW-GAN over DSCF (=Def-GAN)", "SGW-GAN", "vs DSCF (=Def-GAN)"),
+        ),
+        notes=("Published only: people were asked which of two pictures they prefer.",),
+    ),
+)  # fmt: skip
+
+
+def titles(datasets: Iterable[str]) -> dict[str, str]:
+    """Names of the files that show values in rows and columns -> their titles: leaderboards, then the papers'."""
+    own = {f"leaderboard_{dataset}": "Leaderboard" for dataset in datasets}
+    return own | {table.name: f"{table.paper}, {table.title}" for table in TABLES}
