@@ -1068,6 +1068,9 @@ rule tables:
         "reports/outside",
         "reports/published.csv",
         "pipeline/stages/tables.py",
+        "pipeline/paper_tables.py",
+        "pipeline/table_cells.py",
+        "pipeline/table_text.py",
         "pipeline/metrics/bootstrap.py",
         "pipeline/metrics/paired.py",
     output:
@@ -1096,6 +1099,7 @@ rule report:
         "reports/template.html.j2",
         "params.yaml",
         "pipeline/stages/report.py",
+        "pipeline/paper_tables.py",
         "pipeline/pose.py",
     output:
         "reports/html/index.html",
