@@ -356,6 +356,14 @@ def test_a_difference_needs_equal_protocols(project, monkeypatch):
     assert "0.3100 [0.2976, 0.3224]" in text("spig_table1.md")
     assert "{[}0.2976, 0.3224{]}" in text("spig_table1.tex")
 
+    # nor without a published value that somebody read in the paper
+    read_there = 'SPIG,Table 1,Market-1501,SPIG (Ours),full,PSNR,14.526,yes,"SPIG (arXiv 2102.02972), Table 1",'
+    published = layout.PUBLISHED.read_text()
+    assert read_there + "yes" in published
+    layout.PUBLISHED.write_text(published.replace(read_there + "yes", read_there + "no"))
+    tables.run()
+    assert {row["difference"] for row in read("spig_table1.csv")} == {""}
+
 
 @pytest.mark.parametrize("mark", ["metric-weights", "data"])
 def test_a_mark_that_alters_the_measure_forbids_a_difference(project, monkeypatch, mark):
