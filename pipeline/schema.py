@@ -108,7 +108,7 @@ SCORES = pa.schema(
         ("excluded", pa.int64()),  # pairs that could not (no head box, ...)
         ("ceiling", pa.float64()),  # the value that the real target images reach, where that is not trivial
         ("higher_is_better", pa.bool_()),
-        ("marks", pa.list_(pa.string())),  # how this differs from the paper's set-up: names of tables.MARKS
+        ("marks", pa.list_(pa.string())),  # how this differs from the paper's set-up: names of paper_tables.MARKS
     ]
 )
 

@@ -249,7 +249,7 @@ def test_tables_on_the_page_are_those_of_the_files(made):
 
 def test_tables_on_the_page_are_of_the_data_sets_of_the_run(made):
     text = written()
-    ids = [attrs["id"] for attrs in Page(text).all("h3") if attrs.get("id", "").endswith(("-synthetic", "1501"))]
+    ids = [attrs["id"] for attrs in Page(text).all("h4") if attrs.get("id", "").endswith(("-synthetic", "1501"))]
     own = [name for name in ids if not name.startswith("pictures")]
     assert own == ["leaderboard_synthetic-synthetic", "spig_table1-synthetic", "spig_table3-synthetic"]
     assert "Published numbers on Market-1501 and DeepFashion: spig_table1.csv, under Downloads." in text
