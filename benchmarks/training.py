@@ -128,7 +128,7 @@ def seconds_a_step(setup: Setup, steps: int, jpegs: list[bytes]) -> dict[str, fl
     times: dict[str, list[float]] = {way: [] for way in WAYS}
     for step in range(-1, steps):  # the first is not counted: kernels are chosen, workers start
         for way in WAYS:
-            with engine._backends(setup.device, trainers[way].run.precision):
+            with engine.backends(setup.device, trainers[way].run.precision):
                 synchronise(setup.device)
                 start = time.perf_counter()
                 trainers[way].step(step + 2, next(batches[way]))
@@ -268,7 +268,7 @@ def speed(options: argparse.Namespace, folder: Path) -> None:
 def losses(setup: Setup, way: str, data: PairData, steps: int) -> list[dict[str, float]]:
     """Every loss term of `steps` steps from the same weights on the same batches."""
     trainer, order = setup.trainer(way), BatchOrder(len(data), setup.batch, 0)
-    with engine._backends(setup.device, trainer.run.precision):
+    with engine.backends(setup.device, trainer.run.precision):
         return [trainer.step(step, data.batch(order.rows(step))) for step in range(1, steps + 1)]
 
 

@@ -90,7 +90,7 @@ def spectral_vectors(networks: Iterable[nn.Module]) -> list[Tensor]:
 
 
 @contextmanager
-def _backends(device: torch.device, precision: str) -> Iterator[None]:
+def backends(device: torch.device, precision: str) -> Iterator[None]:
     """Deterministic on the CPU; on CUDA the fastest convolutions, and TF32 only where bf16 is allowed anyway."""
     if device.type == "cuda":
         with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=precision == "bf16"):
@@ -356,7 +356,7 @@ def train(
 
     started = saved = time.monotonic()
     with (
-        _backends(run.device, run.precision),
+        backends(run.device, run.precision),
         _stop_between_steps(patient=group.size > 1) as asked,
         (run.metrics if writes else Path(os.devnull)).open("a", buffering=1, encoding="utf-8") as log,
         closing((make(step) for step in steps) if data.resident else shard_loader.ahead(make, steps)) as parts,
