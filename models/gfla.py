@@ -239,11 +239,6 @@ def affine_residual(flow: Tensor, size: int) -> Tensor:
         return residual.square().sum((1, 2)).mean()
 
 
-def least_squares(logits: Tensor, real: bool) -> Tensor:
-    """Mean squared distance of logits of any shape to the label, 1 for real and 0 for generated (LSGAN)."""
-    return (widen(logits) - float(real)).square().mean()
-
-
 def flow_losses(
     flows: dict[int, Tensor], source: dict[str, Tensor], target: dict[str, Tensor], features: Features, height: int
 ) -> dict[str, Tensor]:
@@ -302,15 +297,15 @@ class GflaObjective:
         terms = {
             **flow_losses(output.flows, source, target, features, batch.source.shape[-2]),
             "l1": losses.l1(output.image, batch.target),
-            "adversarial": least_squares(self.discriminator(output.image), real=True),
+            "adversarial": losses.least_squares(self.discriminator(output.image), 1.0).mean(),
             "perceptual": losses.perceptual(generated, target, features.content),
             "style": losses.style(generated, target, features.style),
         }
         return {name: self.weights[name] * term for name, term in terms.items()}, output
 
     def discriminator_losses(self, batch: Batch, output: Output) -> dict[str, Tensor]:
-        real = least_squares(self.discriminator(batch.target), real=True)
-        fake = least_squares(self.discriminator(output.image.detach()), real=False)
+        real = losses.least_squares(self.discriminator(batch.target), 1.0).mean()
+        fake = losses.least_squares(self.discriminator(output.image.detach()), 0.0).mean()
         return {"discriminator": 0.5 * (real + fake)}
 
 

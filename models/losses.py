@@ -79,6 +79,11 @@ def adversarial_generator(fake: Tensor) -> Tensor:
     return F.softplus(-widen(fake)).mean()
 
 
+def least_squares(scores: Tensor, wanted: float) -> Tensor:
+    """LSGAN: a discriminator's scores (B, C, h, w) -> (B,), each image's mean squared distance from `wanted`."""
+    return (widen(scores) - wanted).square().mean((1, 2, 3))
+
+
 def perceptual(generated: dict[str, Tensor], target: dict[str, Tensor], layers: tuple[str, ...]) -> Tensor:
     """Perceptual L1 [13]: sum over layers of the mean absolute difference of features."""
     return sum(l1(generated[layer], target[layer]) for layer in layers)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from models import losses
 from models.blocks import Batch, Output, channels, initialise
 from models.features import Features
-from models.gfla import least_squares, pose_maps
+from models.gfla import pose_maps
 from models.pose_maps import JOINTS
 from models.schedule import Adam, Phase, Variant
 
@@ -145,7 +145,9 @@ class PatnObjective:
         generated = features(output.image, layers)
         judged = self.judge(batch, output.image).values()
         reconstruction = 1.0 if self.large else 10.0
-        fooled = [least_squares(x, real=True) if self.large else losses.adversarial_generator(x) for x in judged]
+        fooled = [
+            losses.least_squares(x, 1.0).mean() if self.large else losses.adversarial_generator(x) for x in judged
+        ]
         terms = {
             "l1": reconstruction * losses.l1(output.image, batch.target),
             "perceptual": reconstruction * losses.perceptual(generated, target, layers),
@@ -158,7 +160,7 @@ class PatnObjective:
         terms = {}
         for name in real:
             if self.large:
-                loss = least_squares(real[name], real=True) + least_squares(fake[name], real=False)
+                loss = (losses.least_squares(real[name], 1.0) + losses.least_squares(fake[name], 0.0)).mean()
             else:
                 loss = losses.adversarial_discriminator(real[name], fake[name])
             terms[name] = self.weights["adversarial"] * loss / 2

@@ -18,6 +18,7 @@ from models.affine_flow import place
 from models.blocks import Batch, Output
 from models.detector import JointDetector, target_maps
 from models.features import Features
+from models.losses import least_squares
 from models.pose_maps import JOINTS, box_masks, part_boxes
 from models.schedule import Adam, Component, Phase, Variant
 from models.spt_appearance import LABELS, AppearanceGenerator, large
@@ -26,7 +27,6 @@ from models.spt_losses import (
     PatchDiscriminator,
     common,
     face_crops,
-    least_squares,
     region_grams,
     shrink,
     squared_error,

@@ -48,11 +48,6 @@ class FaceDiscriminator(PatchDiscriminator):
         return self.judge((1 - fade) * half + fade * full)
 
 
-def least_squares(scores: Tensor, wanted: float) -> Tensor:
-    """LSGAN: scores (B, 1, h, w) -> (B,), each image's mean squared distance from `wanted`."""
-    return (widen(scores) - wanted).square().mean((1, 2, 3))
-
-
 def squared_error(first: Tensor, second: Tensor) -> Tensor:
     return (widen(first) - widen(second)).square().mean()
 

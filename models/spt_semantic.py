@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.blocks import Batch, channels, full_precision
-from models.losses import widen
+from models.losses import least_squares, widen
 from models.pose_maps import JOINTS, heatmaps, one_hot
 from models.spt_appearance import DECODER, ENCODER, LABELS, Decoder, Encoder, initialise, large
-from models.spt_losses import PatchDiscriminator, least_squares
+from models.spt_losses import PatchDiscriminator
 
 # LIP-20 id -> SPT's: background, face, hair, upper clothes, trousers, skirt, left and right arm, left and right leg.
 # Gloves and socks have no side in LIP-20: `spt10` finds it.

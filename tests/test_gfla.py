@@ -262,12 +262,6 @@ def test_affine_flows_cost_nothing():
     assert gfla.affine_residual(flow + 0.05 * x**2, 5).item() > 0.01
 
 
-def test_least_squares():
-    logits = torch.tensor([[-1.0, 0.0], [1.0, 3.0]])
-    assert gfla.least_squares(logits, real=True).item() == (4 + 1 + 0 + 4) / 4
-    assert gfla.least_squares(logits, real=False).item() == (1 + 0 + 1 + 9) / 4
-
-
 def test_discriminator_loss_is_half_of_both_sides(net):
     _, objective, _ = build("gfla")
     batch = figures(2, 64, 32, seed=0)

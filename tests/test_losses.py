@@ -182,3 +182,10 @@ def test_weights_are_the_documented_ones():
         "perceptual": 0.5,
         "style": 500.0,
     }
+
+
+def test_least_squares():
+    """Each image by itself, over all its patches and channels."""
+    scores = torch.tensor([[-1.0, 0.0], [1.0, 3.0]]).view(2, 1, 2, 1)
+    assert losses.least_squares(scores, 1.0).tolist() == [(4 + 1) / 2, (0 + 4) / 2]
+    assert losses.least_squares(scores, 0.0).tolist() == [1 / 2, (1 + 9) / 2]
