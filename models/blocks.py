@@ -41,7 +41,8 @@ class Output:
 
     `flows` and `visibilities` are keyed by stride (SPIG: 8 and 4; SPGNet: 1): (B, parts, 2, H/stride, W/stride)
     in cells of that grid, and (B, parts, 1, H/stride, W/stride) in [0, 1]. `relation_maps` are keyed by pooled
-    size s: (B, s*s, s*s), row = target patch. `parsing`: logits (B, 20, H, W) of the predicted target parsing.
+    size s: (B, s*s, s*s), row = target patch. `parsing`: logits of the predicted target parsing, (B, 20, H, W) of
+    LIP-20 or (B, 10, H, W) of SPT's labels.
     """
 
     image: Tensor

@@ -100,7 +100,8 @@ class SPT(nn.Module):
         source = self.source_parsing(batch)
         target = self.target_parsing(batch, source)
         given = batch.source, source, batch.source_joints, batch.source_valid
-        return Output(self.image(*given, target, batch.target_joints, batch.target_valid))
+        image = self.image(*given, target, batch.target_joints, batch.target_valid)
+        return Output(image, parsing=target.clamp_min(1e-6).log() if self.source == PREDICTED else None)
 
 
 class Discriminators(nn.Module):

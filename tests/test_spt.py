@@ -277,12 +277,14 @@ def test_real_sizes_and_no_image_depends_on_its_batch(size):
     batch = figures(2, *size, seed=0).without_target()
     alone = Batch(**{name: None if value is None else value[1:] for name, value in vars(batch).items()})
     with torch.no_grad():
-        together, parsing = generator(batch).image, generator.target_parsing(batch, generator.source_parsing(batch))
+        output, parsing = generator(batch), generator.target_parsing(batch, generator.source_parsing(batch))
+        together = output.image
         assert torch.allclose(together[1:], generator(alone).image, atol=1e-5)
     assert together.shape == (2, 3, *size)
     assert parsing.shape == (2, 10, *size)
     assert (parsing > 0).all()
     assert torch.allclose(parsing.sum(1), torch.ones(2, *size), atol=1e-5)
+    assert torch.allclose(output.parsing.softmax(1), parsing, atol=1e-4)
 
 
 def test_bad_input_is_said():

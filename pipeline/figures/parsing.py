@@ -29,7 +29,7 @@ def draw(trained: Trained, source: Person, target: Person) -> np.ndarray:
     """The figure. Raises UserError if the variant predicts no parsing."""
     output = subject.look(trained, source, target)
     if output.parsing is None:
-        raise UserError(f"{trained.variant} predicts no parsing of the target; spgnet does")
+        raise UserError(f"{trained.variant} predicts no parsing of the target; try spgnet, sgw or spt")
     guess = predicted(output.parsing)
     agreed = (guess == target.labels).mean()
     panels = [

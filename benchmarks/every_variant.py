@@ -1,0 +1,142 @@
+"""Every variant in one run, and what the run says of the papers' orderings.
+
+    python -m benchmarks.every_variant params > my-params.yaml      then, as params.yaml:  snakemake --cores all
+    python -m benchmarks.every_variant table --project DIR          Markdown
+
+`params` prints the repository's params.yaml with every variant and component in it. All take the settings of the demo
+(the blocks `synthetic`), `--scale` times its steps, so that the variants of a family differ in what the paper varies
+and in nothing else; --set changes single keys. `table` reads reports/tables/differences.csv of a finished project:
+paired differences over the test pairs of the chosen checkpoints with their 95 % bootstrap intervals.
+
+A paper's ordering is tested, not a paper's number: networks are narrow and trainings short here. An interval covers
+which pairs were drawn, and not the seed of the training.
+"""
+
+import argparse
+import csv
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.data import say, table
+from models.variants import VARIANTS
+from pipeline import paper_tables
+
+ROOT = Path(__file__).resolve().parent.parent
+FLOOR = "copy_source"
+METRICS = ("ssim", "mask-ssim", "lpips-squeeze-v0.1", "mask-lpips-squeeze-v0.1", "pckh@0.5")
+SHOWN = ("SSIM", "mask-SSIM", "LPIPS", "mask-LPIPS", "PCKh")
+# The tables whose rows are one method taken apart, and the row that the paper holds to be the best of them.
+ABLATIONS = {
+    "spig_table3": "spig", "spgnet_table_a": "spgnet", "spt_training": "spt", "spt_losses": "spt_ts_gt",
+    "sgw_gan_ablation": "sgw",
+}  # fmt: skip
+BEYOND = (("spgnet", "spgnet_no_distance", "SPGNet, supplement C"),)  # claimed in a text, not in a table
+
+
+def everything(dataset: str, scale: float) -> dict[str, Any]:
+    """params.yaml with every variant and component, and the demo's training, its steps times `scale`, for `dataset`."""
+    values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    values["datasets"] = [dataset]
+    for family in values["variants"]:
+        values["variants"][family] = [one.name for one in import_module(f"models.{family}").VARIANTS]
+    values["components"] = dict.fromkeys(values["components"], True)
+    for stage in ("pretrain", "train"):
+        for name, demo in values[stage]["synthetic"].items():
+            if "width" in demo:  # not the floors, nor the detector, which is no part of a method
+                steps = max(2, round(demo["steps"] * scale))
+                values[stage][dataset][name] = demo | {"steps": steps, "checkpoint_every": steps}
+    return values
+
+
+def put(values: dict[str, Any], assignment: str) -> None:
+    """Set `a.b.c=VALUE` in place; `*` stands for every block whose key c is not null. KeyError where none has it."""
+    where, _, text = assignment.partition("=")
+    *path, last = where.split(".")
+    blocks = [values]
+    for key in path:
+        blocks = [one for block in blocks for one in (block.values() if key == "*" else [block[key]])]
+    blocks = [block for block in blocks if last in block and ("*" not in path or block[last] is not None)]
+    if not blocks:
+        raise KeyError(where)
+    for block in blocks:
+        block[last] = yaml.safe_load(text)
+
+
+def claims() -> Iterator[tuple[str, str, str]]:
+    """(the whole method, the same with something changed, where the paper says that this loses)."""
+    for one in paper_tables.TABLES:
+        if one.name in ABLATIONS:
+            for row in one.rows:
+                if row.ours != ABLATIONS[one.name]:
+                    yield ABLATIONS[one.name], row.ours, f"{one.paper}, {one.source}"
+    yield from BEYOND
+
+
+Differences = dict[tuple[str, str, str], dict[str, str]]
+
+
+def read_differences(project: Path, dataset: str) -> Differences:
+    """(one, other, metric) -> row, each difference in both directions."""
+    found = {}
+    with (project / "reports/tables/differences.csv").open(newline="", encoding="utf-8") as handle:
+        for row in csv.DictReader(handle):
+            if row["dataset"] == dataset:
+                found[row["one"], row["other"], row["metric"]] = row
+                turned = {"difference": row["difference"], "low": row["high"], "high": row["low"]}
+                turned = {key: str(-float(value)) for key, value in turned.items()}
+                found[row["other"], row["one"], row["metric"]] = row | turned
+    return found
+
+
+def cell(row: dict[str, str] | None, one: str) -> str:
+    """A difference, its interval, and + where `one` is told to be better, - where worse, = where not told apart."""
+    if row is None:
+        return "–"
+    sign = {"tie": "=", one: "+"}.get(row["verdict"], "−")
+    middle, low, high = (float(row[key]) for key in ("difference", "low", "high"))
+    return f"{sign} {middle:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def show(options: argparse.Namespace) -> None:
+    found = read_differences(options.project, options.dataset)
+    run = {one for one, _, _ in found}
+    columns = list(zip(METRICS, SHOWN, strict=True))
+    say("Every method minus the copy of the source:")
+    rows = [
+        (f"`{name}`", *(cell(found.get((name, FLOOR, metric)), name) for metric, _ in columns))
+        for name, one in VARIANTS.items()
+        if one.phase and name in run
+    ]
+    table(("variant", *SHOWN), rows)
+    say("What the papers hold to be better minus what they hold to be worse:")
+    rows = [
+        (f"`{better}` − `{worse}`", where, *(cell(found.get((better, worse, metric)), better) for metric, _ in columns))
+        for better, worse, where in claims()
+        if {better, worse} <= run
+    ]
+    table(("better − worse", "by", *SHOWN), rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("params", "table"))
+    parser.add_argument("--dataset", default="synthetic")
+    parser.add_argument("--scale", type=float, default=1.0, help="params: times the demo's steps")
+    parser.add_argument("--set", nargs="*", default=[], metavar="A.B.C=VALUE", help="params: single keys; * for each")
+    parser.add_argument("--project", type=Path, default=Path.cwd(), help="table: a project whose tables are made")
+    options = parser.parse_args()
+    if options.what == "table":
+        return show(options)
+    values = everything(options.dataset, options.scale)
+    for assignment in options.set:
+        put(values, assignment)
+    yaml.safe_dump(values, sys.stdout, sort_keys=False, width=1000)
+
+
+if __name__ == "__main__":
+    main()
