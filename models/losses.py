@@ -45,12 +45,13 @@ def sampling_correctness(
     source: Tensor, target: Tensor, flow: Tensor, mask: Tensor | None = None, best: Tensor | None = None
 ) -> Tensor:
     """Sampling correctness (Ren et al. 2019, 2020; one part's term of [9]): exp(-cos / max cos) - exp(-1),
-    averaged.
+    averaged over each image, then over images.
 
     source, target: fixed features (B, C, H, W); flow (B, 2, H, W) in cells of that grid; cos compares the
     warped source with the target, max cos is `best_cosine(source, target)`, passed in as `best` when several
-    flows share it. With `mask` (B, H, W), the mean is over its non-zero weight (0 if there is none). Zero
-    where the flow finds the best match.
+    flows share it. With `mask` (B, H, W), an image's mean is over its own weight; without any, it is 0 and
+    counts as an image all the same: so a batch's loss is the mean of its parts', each by its share of the
+    images. Zero where the flow finds the best match.
     """
     if best is None:
         best = best_cosine(source, target)
@@ -59,7 +60,7 @@ def sampling_correctness(
         error = torch.exp(-cosine / best.clamp(min=1e-6)) - torch.exp(-torch.ones_like(cosine))
         if mask is None:
             return error.mean()
-        return (error * mask).sum() / mask.sum().clamp(min=1e-6)
+        return ((error * mask).sum((1, 2)) / mask.sum((1, 2)).clamp(min=1e-6)).mean()
 
 
 def l1(generated: Tensor, target: Tensor) -> Tensor:

@@ -88,6 +88,23 @@ def test_sampling_correctness_closed_form_and_mask():
     assert losses.sampling_correctness(source, target, flow, 0 * right).item() == 0
 
 
+def test_sampling_correctness_counts_every_image_alike():
+    """Each image's mean over its own mask, whatever its size; one without a mask is a zero among them."""
+    source, target = random(3, 4, 5, 5), random(3, 4, 5, 5, seed=1)
+    flow, mask = 0.3 * random(3, 2, 5, 5, seed=2), torch.zeros(3, 5, 5, dtype=torch.float64)
+    mask[0, 1:3, 2:4], mask[1] = 1, 1
+
+    def of(*images: int) -> float:
+        some = list(images)
+        return losses.sampling_correctness(source[some], target[some], flow[some], mask[some]).item()
+
+    small, large = of(0), of(1)
+    assert abs(small - large) > 0.01
+    assert of(2) == 0
+    assert of(0, 1, 2) == pytest.approx((small + large) / 3, rel=1e-9)
+    assert of(0, 1, 2) == pytest.approx(1 / 3 * of(0) + 2 / 3 * of(1, 2), rel=1e-9)
+
+
 def test_sampling_correctness_is_relative_to_the_best_there_is():
     """No source position matches the target fully (cosine 0.6 at best): choosing the best still costs nothing."""
     source = torch.tensor([[[[1.0, 0.0]], [[0.0, 1.0]], [[0.0, 0.0]]]])  # B 1, C 3, H 1, W 2

@@ -178,6 +178,28 @@ def test_weights_scale_their_terms(name, net):
         assert scaled[term].item() == pytest.approx(k * plain[term].item(), rel=1e-4)
 
 
+@pytest.mark.parametrize("name", [name for name in PHASES if not name.startswith("sgw_matcher")])
+def test_losses_are_those_of_any_parts_of_the_batch(name, net):
+    """What torchrun and micro-batches rest on: each part's losses, by its share of the images, sum up to the whole's.
+
+    Networks in eval mode: batch norms see one part. The matchers draw their warps, for each part others.
+    """
+    _, objective, _ = build(name)
+    for network in objective.networks().values():
+        network.eval()
+    batch = with_gaps(figures(5, 64, 32, seed=0))
+
+    def terms(rows: slice) -> dict[str, float]:
+        with torch.no_grad():
+            part = take(batch, rows)
+            found, output = objective.generator_losses(part, net)
+            found |= objective.discriminator_losses(part, output)
+        return {term: value.item() for term, value in found.items()}
+
+    whole, first, rest = terms(slice(None)), terms(slice(2)), terms(slice(2, None))
+    assert whole == pytest.approx({term: 0.4 * first[term] + 0.6 * rest[term] for term in whole}, rel=1e-5)
+
+
 @pytest.mark.parametrize("name", PHASES)
 def test_every_parameter_learns_and_only_in_its_own_update(name, net):
     """Over two steps (PNB's last layer starts at zero and holds back those before it during the first)."""
