@@ -1072,6 +1072,7 @@ rule tables:
         "pipeline/table_cells.py",
         "pipeline/table_text.py",
         "pipeline/metrics/bootstrap.py",
+        "pipeline/metrics/over_seeds.py",
         "pipeline/metrics/paired.py",
     output:
         directory("reports/tables"),

@@ -60,7 +60,7 @@ class Found:
 def slug(name: str) -> str:
     """A method's name as part of a folder's. Raises UserError if nothing is left or a variant is called so."""
     text = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
-    if not text or name in VARIANTS or text in VARIANTS:
+    if not text or params.variant_of(name) in VARIANTS or text in VARIANTS:
         raise UserError(f"--name {name!r}: give the method a name with letters or digits that no variant has")
     return text
 

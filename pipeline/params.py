@@ -14,6 +14,9 @@ from pipeline.errors import UserError
 
 Block = TypeVar("Block")
 
+SEED = "-seed"  # spig-seed1: a run of the variant spig from seed 1, beside that from the seed of its `train` block
+LARGEST_SEED = 2**32 - 1
+
 
 def _explain(error: ValidationError, where: Path) -> str:
     key = ".".join(str(part) for part in error.absolute_path) or "(top level)"
@@ -51,7 +54,23 @@ def check(values: Any, where: Path = layout.PARAMS) -> dict:
         for dataset in values["datasets"]:
             if dataset not in block:
                 raise UserError(f"{where}: {stage} lacks a block for the data set {dataset}")
+    _check_seeds(values, where)
     return values
+
+
+def _check_seeds(values: dict, where: Path) -> None:
+    for name, runs in values["variants"].items():
+        for run in runs:
+            seed, key = seed_of(run), f"{where}: variants.{name}: {run}"
+            if seed is None:
+                continue
+            if variant_of(run) not in runs:
+                raise UserError(f"{key} is a further seed of {variant_of(run)}, which must be listed too")
+            if seed > LARGEST_SEED:
+                raise UserError(f"{key}: a seed is at most {LARGEST_SEED}")
+            for dataset in values["datasets"]:
+                if seed == values["train"][dataset][name]["seed"]:
+                    raise UserError(f"{key} repeats {variant_of(run)}, whose train.{dataset}.{name}.seed is {seed} too")
 
 
 @cache
@@ -88,12 +107,23 @@ def datasets() -> list[str]:
 
 
 def variants() -> list[str]:
-    """All variants in the order of `params.yaml`."""
+    """All variants in the order of `params.yaml`, each further seed of one by its own name: spig, spig-seed1, ..."""
     return [variant for family in load()["variants"].values() for variant in family]
 
 
+def variant_of(run: str) -> str:
+    """The name in `models.variants` of a name in `params.yaml`: spig of spig-seed1, and of spig."""
+    return run.partition(SEED)[0]
+
+
+def seed_of(run: str) -> int | None:
+    """The seed that a name in `params.yaml` states: 1 of spig-seed1; None of spig, whose `train` block states it."""
+    _, found, seed = run.partition(SEED)
+    return int(seed) if found else None
+
+
 def family(variant: str) -> str:
-    """The family (file in models/) of a variant. Raises UserError for a variant that `params.yaml` does not name."""
+    """The family (file in models/) of a variant or a further seed. Raises UserError if `params.yaml` lacks it."""
     for name, members in load()["variants"].items():
         if variant in members:
             return name

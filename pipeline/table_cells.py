@@ -5,11 +5,12 @@ Definitions are in `pipeline.paper_tables`, text in `pipeline.table_text`, files
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from models.variants import VARIANTS
 from pipeline.datasets import title as dataset_title
+from pipeline.metrics.over_seeds import OverSeeds, over_seeds
 from pipeline.metrics.paired import Difference
 from pipeline.paper_tables import (
     ALTERS_MEASURE,
@@ -49,9 +50,16 @@ class Cell:
     difference: str = ""  # ours minus the paper's, between equal protocols only
     source: str = ""
     place: str = ""  # among this run's comparable rows: best, second or nothing, and "tied" if not told from the best
+    seeds: int | str = ""  # of training, where there are several; `value` and its interval are the first's
+    mean: str = ""  # over the seeds
+    deviation: str = ""  # sample standard deviation over the seeds
+
+    @property
+    def ranked_by(self) -> float:
+        return float(self.mean or self.value)
 
 
-CELL_COLUMNS = tuple(field.name for field in fields(Cell))
+OVER_SEEDS = ("seeds", "mean", "deviation")
 
 
 @dataclass(frozen=True)
@@ -65,13 +73,35 @@ class Choice:
     checkpoints: int
     kind: str = "trained"  # floor | trained | outside
     pairs: Path | None = None  # its values for each pair
+    seed: int | None = None  # of training
+    others: tuple["Run", ...] = ()  # the same variant from its further seeds, each with a checkpoint chosen for itself
 
 
-Runs = dict[tuple[str, str], tuple[list[dict], Choice]]  # by data set and variant
+Run = tuple[list[dict], Choice]
+Runs = dict[tuple[str, str], Run]  # by data set and variant
 
 
 def exact(value: float | None) -> str:
     return "" if value is None else repr(float(value))
+
+
+def chosen_score(run: Run, metric: str, split: str = "test") -> dict | None:
+    """The row of a run's chosen checkpoint."""
+    scores, choice = run
+    wanted = (choice.row["step"], split, metric)
+    rows = (r for r in scores if (r["step"], r["split"], r["metric"]) == wanted and r["value"] is not None)
+    return next(rows, None)
+
+
+def spread(run: Run, metric: str, split: str = "test") -> OverSeeds | None:
+    """A metric over the seeds of a variant, each at its chosen checkpoint.
+
+    None for one seed, and where a seed lacks the score or has it by another protocol or network.
+    """
+    rows = [chosen_score(each, metric, split) for each in (run, *run[1].others)]
+    if None in rows or len({(row["protocol"], frozenset(row["marks"]) & ALTERS_MEASURE) for row in rows}) > 1:
+        return None
+    return over_seeds([row["value"] for row in rows])
 
 
 def _published_row(published: list[dict], table: PaperTable, dataset: str, row: Row) -> list[Cell]:
@@ -92,7 +122,7 @@ def _published_row(published: list[dict], table: PaperTable, dataset: str, row: 
 
 
 def _our_row(
-    name: str, dataset: str, row: str, variant: str, run: tuple[list[dict], Choice], columns: dict[str, tuple[str, ...]]
+    name: str, dataset: str, row: str, variant: str, run: Run, columns: dict[str, tuple[str, ...]]
 ) -> list[Cell]:
     """One cell a column (`columns`: its metrics): the chosen checkpoint's test score, blank where it was not scored."""
     scores, choice = run
@@ -108,6 +138,9 @@ def _our_row(
             known |= {key: exact(score[key]) for key in ("value", "low", "high")}
             printed = f"{score['value']:.{column.decimals}f}"
             cell = replace(cell, **known, printed=printed, marks=" ".join(score["marks"]))
+            if several := spread(run, score["metric"]):
+                over = {"mean": exact(several.mean), "deviation": exact(several.deviation)}
+                cell = replace(cell, seeds=several.seeds, **over)
         cells.append(cell)
     return cells
 
@@ -175,7 +208,7 @@ def leaderboard(dataset: str, runs: Runs) -> list[Cell]:
             label = f"{variant} (outside)" if run[1].kind == "outside" else FLOORS.get(variant, variant)
             rows.append(_our_row(name, dataset, label, variant, run, columns))
     sign = -1 if COLUMNS[LEADERBOARD[0]].higher_is_better else 1
-    rows.sort(key=lambda row: sign * float(row[0].value) if row[0].value else float("inf"))
+    rows.sort(key=lambda row: sign * row[0].ranked_by if row[0].value else float("inf"))
     filled = {cell.column for row in rows for cell in row if cell.value}
     return [cell for row in rows for cell in row if cell.column in filled]
 
@@ -200,7 +233,7 @@ def with_places(cells: list[Cell], found: list[Difference], unranked: Collection
             groups[cell.table, cell.dataset, cell.column, cell.metric, cell.protocol, altered].append(index)
     for (_, dataset, _, metric, _, _), members in groups.items():
         sign = -1 if cells[members[0]].higher_is_better else 1
-        order = sorted(members, key=lambda index: sign * float(cells[index].value))
+        order = sorted(members, key=lambda index: sign * cells[index].ranked_by)
         for best in order:
             verdict = {
                 i: verdicts.get((dataset, metric, frozenset((cells[best].variant, cells[i].variant)))) for i in order
@@ -213,10 +246,10 @@ def with_places(cells: list[Cell], found: list[Difference], unranked: Collection
         tied = [i for i in others if verdict[i] == "tie"]
         for i in tied:
             result[i] = replace(cells[i], place="tied")
-        places = {i: "best" for i in [best, *others] if float(cells[i].value) == float(cells[best].value)}
+        places = {i: "best" for i in [best, *others] if cells[i].ranked_by == cells[best].ranked_by}
         rest = [i for i in others if i not in places]
         if len(others) > 1 and rest:
-            places |= {i: "second" for i in rest if float(cells[i].value) == float(cells[rest[0]].value)}
+            places |= {i: "second" for i in rest if cells[i].ranked_by == cells[rest[0]].ranked_by}
         for i, place in places.items():
             also = i in tied or (i == best and tied)
             result[i] = replace(cells[i], place=f"{place} tied" if also else place)
@@ -248,6 +281,14 @@ def _about_ours(ours: list[Cell], runs: Runs) -> list[str]:
             f"{variant}: step {chosen['step']}, of {choice.checkpoints} checkpoints the one with the {best} "
             f"{chosen['metric']} on {chosen['split']} ({chosen['value']:.4f}{symbols}); test had no say."
         )
+        if choice.others:
+            every = [choice, *(other for _, other in choice.others)]
+            seeds = ", ".join(str(each.seed) for each in every)
+            steps = ", ".join(str(each.row["step"]) for each in every)
+            lines.append(
+                f"{variant}: trained from {len(every)} seeds ({seeds}); each run's checkpoint was chosen for itself "
+                f"(steps {steps}). The number and its interval over pairs are those of seed {choice.seed}."
+            )
     protocols = dict.fromkeys((cell.column, cell.metric, cell.protocol) for cell in ours)
     listed = "; ".join(f"{column} = {metric} ({protocol})" for column, metric, protocol in sorted(protocols))
     if protocols:
@@ -261,6 +302,11 @@ def _about_ours(ours: list[Cell], runs: Runs) -> list[str]:
         lines.append(
             "≈: the best of this run's rows and those that a paired bootstrap over the test pairs does not "
             "tell from it at 95 %, one comparison at a time."
+        )
+    if any(cell.seeds for cell in ours):
+        lines.append(
+            "seeds: mean ± sample standard deviation over runs from different seeds of training. These rank by their "
+            "mean, and ≈ also says that Welch's 95 % interval over seeds does not tell two methods apart."
         )
     partial = {(cell.row, cell.n) for cell in ours if cell.kind == "outside" and "pairs" in cell.marks.split()}
     for row, n in sorted({(row, max(m for r, m in partial if r == row)) for row, _ in partial}):
@@ -320,5 +366,11 @@ def leaderboard_notes(cells: list[Cell], runs: Runs) -> dict[str, list[str]]:
     return result
 
 
-def as_row(cell: Cell) -> tuple:
-    return tuple(asdict(cell).values())
+def csv_columns(cells: Iterable[Cell]) -> list[str]:
+    """Those of a table; what is about several seeds only where a cell has several."""
+    names = [field.name for field in fields(Cell)]
+    return names if any(cell.seeds for cell in cells) else [name for name in names if name not in OVER_SEEDS]
+
+
+def as_row(cell: Cell, columns: Iterable[str]) -> tuple:
+    return tuple(getattr(cell, name) for name in columns)

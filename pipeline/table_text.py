@@ -16,7 +16,7 @@ def symbols(marks: str | Iterable[str]) -> str:
 
 
 def cell_text(cell: Cell | None) -> str:
-    """The value with its marks, bold if best and italic if second; interval and difference, each on its own line."""
+    """The value with its marks, bold if best, italic if second; interval, seeds, difference on lines of their own."""
     if cell is None or not cell.value:
         return "–"
     text = cell.printed + symbols(cell.marks) + ("≈" if "tied" in cell.place else "")
@@ -27,6 +27,9 @@ def cell_text(cell: Cell | None) -> str:
     if cell.low and cell.high:
         decimals = COLUMNS[cell.column].decimals
         text += f"\n[{float(cell.low):.{decimals}f}, {float(cell.high):.{decimals}f}]"
+    if cell.seeds:
+        decimals = COLUMNS[cell.column].decimals
+        text += f"\n{cell.seeds} seeds: {float(cell.mean):.{decimals}f} ± {float(cell.deviation):.{decimals}f}"
     return text + (f"\n(Δ {cell.difference})" if cell.difference else "")
 
 
@@ -61,7 +64,7 @@ _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", '"': "''", "[": "{[}", "]": "{]}", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "–": "--",
-    "Δ": r"$\Delta$", "≈": r"$\approx$", "×": r"$\times$", "σ": r"$\sigma$", "λ": r"$\lambda$",
+    "Δ": r"$\Delta$", "≈": r"$\approx$", "±": r"$\pm$", "×": r"$\times$", "σ": r"$\sigma$", "λ": r"$\lambda$",
 } | {mark.symbol: mark.tex + "{}" for mark in MARKS.values() if mark.symbol != "?"}  # fmt: skip
 
 

@@ -87,7 +87,8 @@ def everything(tmp_path_factory) -> dict:
     project = copy_project(tmp_path_factory.mktemp("everything"))
     values = yaml.safe_load((project / "params.yaml").read_text())
     choices = yaml.safe_load((project / "params.schema.yaml").read_text())["properties"]["variants"]["properties"]
-    values["variants"] = {family: choice["items"]["enum"] for family, choice in choices.items()}
+    items = {family: choice["items"] for family, choice in choices.items()}
+    values["variants"] = {family: item.get("then", item)["enum"] for family, item in items.items()}
     values["components"] = dict.fromkeys(values["components"], True)
     (project / "params.yaml").write_text(yaml.safe_dump(values))
     return resolve(project)
@@ -106,6 +107,36 @@ def test_every_variant_at_once(everything):
     assert {job["rule"] for job in everything["dvc"].values()} >= {*ENTRIES, *UNUSED}
     trained = [command.rsplit(" ", 1)[1] for command in everything["snakemake"] if "pipeline train" in command]
     assert sorted(trained) == sorted(VARIANTS)
+
+
+def test_each_seed_is_trained_and_scored_by_itself(project):
+    """A variant's further seeds: the same graph in both engines, and nothing of one seed's differs."""
+    one = resolve(project)["dvc"]
+    params = project / "params.yaml"
+    for family, names in {"spig": "spig, spig-seed1, spig-seed22", "spgnet": "spgnet, spgnet-seed1"}.items():
+        line = next(line for line in params.read_text().splitlines() if line.startswith(f"  {family}: ["))
+        params.write_text(params.read_text().replace(line, f"  {family}: [{names}]", 1))
+    both = resolve(project)
+    assert differences(both) == []
+    runs = ("spig-seed1", "spig-seed22", "spgnet-seed1")
+    own = {command: job for command, job in both["dvc"].items() if command.endswith(runs)}
+    assert len(own) == 6
+    for command, job in own.items():
+        run = command.rsplit(" ", 1)[1]
+        of_one = one[command.partition("-seed")[0]]
+        assert job["params"] == of_one["params"]
+        variant = run.partition("-seed")[0]
+        for key in ("inputs", "outputs"):
+            renamed = {path.replace(f"/{run}/", f"/{variant}/") for path in job[key]}
+            assert renamed == set(of_one[key])
+    kept = {command: job for command, job in both["dvc"].items() if not command.endswith((*runs, " tables", " report"))}
+    assert kept == {command: one[command] for command in kept}
+    scored = {path for path in both["snakemake"][tables_command(both)]["inputs"] if path.endswith("scores.parquet")}
+    assert {f"reports/scores/synthetic/{run}/scores.parquet" for run in runs} <= scored
+
+
+def tables_command(graphs: dict) -> str:
+    return next(command for command in graphs["snakemake"] if command.endswith(" tables"))
 
 
 def test_components_are_inputs_of_what_starts_from_them(everything):

@@ -31,6 +31,13 @@ def at(values: dict, *keys: str) -> dict:
         (("datasets",), ["market"], ["datasets.0 is 'market'", "synthetic, market1501"]),
         (("datasets",), "synthetic", ["datasets is 'synthetic'", "array"]),
         (("variants", "spig"), ["spigg"], ["variants.spig.0 is 'spigg'", "allowed: spig, spig_no_part"]),
+        (("variants", "spig"), ["spig", "spig-seedx"], ["variants.spig.1 is 'spig-seedx'", "allowed: spig, "]),
+        (("variants", "spig"), ["spig", "spig-seed01"], ["variants.spig.1 is 'spig-seed01'"]),
+        (("variants", "spig"), ["spig-seed1"], ["variants.spig: spig-seed1", "spig, which must be listed too"]),
+        (("variants", "spig"), ["spig", "spigg-seed1"], ["spigg, which must be listed too"]),
+        (("variants", "spig"), ["spig", "spig-seed0"], ["spig-seed0 repeats spig", "train.synthetic.spig.seed is 0"]),
+        (("variants", "spig"), ["spig", "spig-seed4294967296"], ["a seed is at most 4294967295"]),
+        (("variants", "reference"), ["mean_image", "mean_image-seed1"], ["variants.reference.1", "copy_source, mean"]),
         (("components", "spatn"), False, ["components.spatn is False; allowed: True, for spgnet", "start from it"]),
         (("components", "spig_flow"), False, ["components.spig_flow is False; allowed: True, for spig"]),
         (("train", "synthetic", "spig", "features"), None, ["train.synthetic.spig.features is None", "string"]),
@@ -69,6 +76,17 @@ def test_a_missing_key(values):
         params.check(values)
 
 
+def test_a_further_seed_is_a_run_of_its_variant(values):
+    values["variants"]["spig"] = ["spig", "spig_no_part", "spig-seed7", "spig_no_part-seed12"]
+    assert params.check(values) is values
+    assert [params.variant_of(name) for name in ("spig", "spig-seed7", "spig_no_part-seed12")] == [
+        "spig",
+        "spig",
+        "spig_no_part",
+    ]
+    assert [params.seed_of(name) for name in ("spig", "spig-seed7", "spig_no_part-seed12")] == [None, 7, 12]
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_variant_asks_for_its_components_and_no_other(values, name):
     """The schema's list of what each variant starts from is that of models/variants.py."""
@@ -84,7 +102,8 @@ def test_a_variant_asks_for_its_components_and_no_other(values, name):
 
 def allowed(family: str) -> list[str]:
     schema = yaml.safe_load(layout.PARAMS_SCHEMA.read_text())
-    return schema["properties"]["variants"]["properties"][family]["items"]["enum"]
+    items = schema["properties"]["variants"]["properties"][family]["items"]
+    return items.get("then", items)["enum"]
 
 
 def test_every_variant_and_component_can_be_named(values):

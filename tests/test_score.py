@@ -296,6 +296,20 @@ def test_a_variant_that_needs_parsing_is_given_the_sources_alone(project, copied
         score.run("synthetic", "spgnet")
 
 
+def test_a_further_seed_is_scored_as_its_variant_is(project, copied, monkeypatch):
+    torch.manual_seed(1)
+    network = VARIANTS["spgnet"].build(HEIGHT, WIDTH, 0.25)
+    write_checkpoints("synthetic", "spgnet", "variant", network, [3], ["steps"])
+    shutil.copytree(layout.checkpoints("synthetic", "spgnet"), layout.checkpoints("synthetic", "spgnet-seed1"))
+    write_parsing()
+    monkeypatch.setattr(score.for_report, "rows", lambda *given: [])
+    for name in ("spgnet", "spgnet-seed1"):
+        score.run("synthetic", name)
+    assert [row | {"variant": "spgnet"} for row in rows(variant="spgnet-seed1")] == rows(variant="spgnet")
+    assert {row["variant"] for row in rows(variant="spgnet-seed1")} == {"spgnet-seed1"}
+    assert pairs(variant="spgnet-seed1") == pairs(variant="spgnet")
+
+
 def ask_for(names: list[str]) -> None:
     """Score market1501 by these metrics, too."""
     values = yaml.safe_load(Path("params.yaml").read_text())

@@ -633,6 +633,138 @@ def test_the_leaderboard_marks_best_and_second_by_word_and_weight(project):
     assert r"\textit{0.7000} 2nd" in text("leaderboard_synthetic.tex")
 
 
+# ---- several seeds of one variant
+
+
+def two_seeds(project, first: dict[str, float], second: dict[str, float], **more: str) -> None:
+    """spig from seeds 0 and 3, one checkpoint each; every pair scores what the run does."""
+    set_variants(**({"spig": "spig, spig-seed3"} | more))
+    for name, values in (("spig", first), ("spig-seed3", second)):
+        write_method(name, {metric: np.full(96, value) for metric, value in values.items()}, {})
+
+
+def test_tables_show_mean_and_deviation_over_seeds(project):
+    two_seeds(project, {"lpips-alex-v0.1": 0.30, "ssim": 0.40}, {"lpips-alex-v0.1": 0.36, "ssim": 0.50})
+    tables.run()
+    # mean of 0.30 and 0.36, and sqrt((0.03^2 + 0.03^2) / (2 - 1))
+    for name, row in (("leaderboard_synthetic", "spig"), ("spig_table1", "SPIG, this run")):
+        found = cell(f"{name}.csv", dataset="synthetic", row=row, column="LPIPS")
+        assert (float(found["value"]), found["printed"], found["seeds"]) == (pytest.approx(0.30), "0.3000", "2")
+        assert float(found["mean"]) == pytest.approx(0.33)
+        assert float(found["deviation"]) == pytest.approx(0.0424264069)
+        line = next(line for line in text(f"{name}.md").split("\n") if line.startswith(f"| {row} |"))
+        assert "2 seeds: 0.3300 ± 0.0424" in line
+        assert "2 seeds: 0.450 ± 0.071" in line
+        assert r"2 seeds: 0.3300 $\pm$ 0.0424" in text(f"{name}.tex")
+        assert "spig: trained from 2 seeds (0, 3); each run's checkpoint was chosen for itself" in text(f"{name}.md")
+    assert {row["variant"] for row in read("leaderboard_synthetic.csv")} == {"spig"}
+    every = {(r["variant"], r["split"]): r for r in read("all_scores.csv") if r["metric"] == "ssim"}
+    assert [float(every[name, "test"]["value"]) for name in ("spig", "spig-seed3")] == pytest.approx([0.4, 0.5])
+    first, other = every["spig", "test"], every["spig-seed3", "test"]
+    assert (first["seeds"], other["seeds"], other["mean"], other["deviation"]) == ("2", "", "", "")
+    assert (float(first["mean"]), float(first["deviation"])) == pytest.approx((0.45, 0.0707106781))
+    assert "| 0.4500 | 0.0707 |" in text("all_scores.md")
+
+
+def test_each_seeds_checkpoint_is_chosen_for_itself(project):
+    set_variants(spig="spig, spig-seed3")
+    for name, best, test in (("spig", 60, 0.30), ("spig-seed3", 90, 0.34)):
+        rows = []
+        for step in (30, 60, 90):
+            rows.append(score("synthetic", name, step, "val", "lpips-alex-v0.1", 0.1 if step == best else 0.2))
+            value = test if step == best else 0.9
+            rows.append(score("synthetic", name, step, "test", "lpips-alex-v0.1", value))
+        write_scores("synthetic", name, rows)
+    tables.run()
+    found = cell("leaderboard_synthetic.csv", row="spig", column="LPIPS")
+    assert float(found["mean"]) == pytest.approx(0.32)
+    assert "(steps 60, 90)" in text("leaderboard_synthetic.md")
+
+
+def test_a_score_that_a_seed_lacks_or_has_by_another_network_has_no_mean(project):
+    two_seeds(project, {"lpips-alex-v0.1": 0.30, "ssim": 0.40}, {"lpips-alex-v0.1": 0.36})
+    rows = tables.read_scores("synthetic", "spig-seed3")
+    write_scores("synthetic", "spig-seed3", [row | {"marks": ["metric-weights"]} for row in rows])
+    tables.run()
+    for column in ("LPIPS", "SSIM"):
+        found = cell("spig_table1.csv", dataset="synthetic", row="SPIG, this run", column=column)
+        assert found.get("seeds", "") == ""
+    assert "seeds:" not in text("spig_table1.md")
+
+
+def test_one_seed_leaves_no_trace_of_seeds(project):
+    write_method("spig", {"lpips-alex-v0.1": np.full(96, 0.3)}, {})
+    write_method("copy_source", {"lpips-alex-v0.1": np.full(96, 0.4)}, {})
+    tables.run()
+    for path in layout.TABLES.iterdir():
+        assert "seed" not in path.read_text().replace("from a fixed seed", "").replace("(another net, or seeded)", "")
+
+
+def test_methods_rank_by_their_mean_over_seeds(project):
+    two_seeds(project, {"lpips-alex-v0.1": 0.30}, {"lpips-alex-v0.1": 0.60}, patn="patn")
+    write_method("patn", {"lpips-alex-v0.1": np.full(96, 0.35)}, {})
+    tables.run()
+    rows = read("leaderboard_synthetic.csv")
+    assert [row["row"] for row in rows] == ["patn", "spig"]  # 0.35 before a mean of 0.45, though 0.30 is less
+    assert [row["place"] for row in rows] == ["best tied", "tied"]
+
+
+def seeded(dataset: str, values: list[float], kind: str = "trained", higher: bool = True) -> tuple:
+    """A run of one metric and its further seeds, as `tables.by_variant` gives it."""
+    runs = []
+    for value in values:
+        row = score(dataset, "v", 0, "test", "ssim", value, higher_is_better=higher)
+        runs.append(([row], tables.Choice(row, 1, kind)))
+    scores, choice = runs[0]
+    return scores, tables.replace(choice, others=tuple(runs[1:]))
+
+
+def verdict(one: list[float], other: list[float], pairs: str, kind: str = "trained", **more) -> Difference:
+    found = Difference("d", "ssim", "p", "one", "other", one[0] - other[0], 0.0, 0.0, 96, pairs)
+    runs = {("d", "one"): seeded("d", one, **more), ("d", "other"): seeded("d", other, kind, **more)}
+    return tables.over_seeds(found, runs)
+
+
+def test_a_difference_inside_the_spread_over_seeds_is_a_tie():
+    near, far = [0.50, 0.52, 0.54], [0.47, 0.49, 0.51]
+    # Welch: both deviate by 0.02, so t = 0.03 / sqrt(2 * 0.02^2 / 3) = 1.837 on 4 degrees; 2.776 is asked
+    inside = verdict(near, far, "one")
+    assert (inside.verdict, inside.seeds) == ("tie", "3 3")
+    half = 2.7764451 * (2 * 0.02**2 / 3) ** 0.5
+    assert [inside.seeds_difference, inside.seeds_low, inside.seeds_high] == pytest.approx(
+        [0.03, 0.03 - half, 0.03 + half]
+    )
+    assert verdict(near, [value - 0.1 for value in far], "one").verdict == "one"
+    assert verdict(near, [value - 0.1 for value in far], "other", higher=False).verdict == "other"
+    assert verdict(near, [value - 0.1 for value in far], "tie").verdict == "tie"  # the pairs do not tell
+    assert verdict(near, [value - 0.1 for value in far], "other").verdict == "tie"  # the two contradict each other
+
+
+def test_a_single_run_is_taken_to_vary_as_the_other_does_and_a_floor_not_at_all():
+    several = [0.50, 0.52, 0.54]  # deviation 0.02, two degrees: t = 4.3026527
+    trained = verdict(several, [0.45], "one")
+    half = 4.3026527 * (0.02**2 * (1 + 1 / 3)) ** 0.5
+    assert (trained.verdict, trained.seeds) == ("tie", "3 1")
+    assert [trained.seeds_low, trained.seeds_high] == pytest.approx([0.07 - half, 0.07 + half])
+    floor = verdict(several, [0.45], "one", kind="floor")
+    half = 4.3026527 * 0.02 / 3**0.5
+    assert floor.verdict == "one"
+    assert [floor.seeds_low, floor.seeds_high] == pytest.approx([0.07 - half, 0.07 + half])
+    assert verdict([0.5], [0.4], "one") == Difference("d", "ssim", "p", "one", "other", 0.5 - 0.4, 0.0, 0.0, 96, "one")
+    assert verdict([0.5, 0.5], [0.4], "one").verdict == "one"  # no spread at all
+
+
+def test_differences_say_what_the_pairs_and_what_the_seeds_tell(project):
+    two_seeds(project, {"lpips-alex-v0.1": 0.30}, {"lpips-alex-v0.1": 0.60}, patn="patn")
+    write_method("patn", {"lpips-alex-v0.1": np.full(96, 0.35)}, {})
+    tables.run()
+    (found,) = read("differences.csv")  # seeds of one variant are no methods to compare
+    assert (found["one"], found["other"], found["verdict"], found["seeds"]) == ("spig", "patn", "tie", "2 1")
+    assert float(found["difference"]) == pytest.approx(-0.05)
+    assert float(found["seeds_difference"]) == pytest.approx(0.10)
+    assert "Welch" in text("differences.md")
+
+
 # ---- the rest
 
 

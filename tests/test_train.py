@@ -118,6 +118,25 @@ def test_two_steps_of_everything(enter, capfd):
     assert grids == ["step-0000001.png", "step-0000002.png"]
 
 
+def test_a_further_seed_is_trained_beside_the_first(enter):
+    """From the same component and settings but the seed, into a folder of its own that any reader can load."""
+    folder = enter(variants={"spig": ["spig", "spig-seed1"]})
+    for command in (PRETRAIN, TRAIN):
+        assert main(command) == 0
+    first = outputs(folder)
+    assert main([*TRAIN[:-1], "spig-seed1"]) == 0
+    after = outputs(folder)
+    assert {path: after[path] for path in first} == first
+    names = ("meta.json", "step-0000001.safetensors", "step-0000002.safetensors")
+    assert after.keys() - first.keys() == {f"synthetic/spig-seed1/checkpoints/{name}" for name in names}
+    generator, meta = checkpoints.load(layout.checkpoints("synthetic", "spig-seed1"), 2)
+    other, of_first = checkpoints.load(layout.checkpoints("synthetic", "spig"), 2)
+    assert meta == of_first | {"settings": of_first["settings"] | {"seed": 1}}
+    assert type(generator) is type(other)
+    assert any(not torch.equal(a, b) for a, b in zip(generator.parameters(), other.parameters(), strict=True))
+    assert (folder / "logs/train/synthetic-spig-seed1.jsonl").exists()
+
+
 @pytest.fixture(scope="module")
 def components(tmp_path_factory):
     """A project with parsing where every component was trained for two steps."""

@@ -10,6 +10,7 @@ from models.variants import VARIANTS
 from pipeline import labels
 from pipeline.figures import appearance, flow, parsing, poses, relation_maps, subject
 from pipeline.figures.subject import Person, Trained
+from pipeline.params import variant_of
 
 PAIRS = 2  # that each kind is drawn for
 POSES = 6
@@ -23,7 +24,8 @@ def rows(dataset: str, variant: str, step: int, device: torch.device) -> list[di
 
     Pairs are the first of the fixed shuffle of test pairs; their photographs are all that is read of the data.
     """
-    if VARIANTS[variant].phase is None:
+    entry = VARIANTS[variant_of(variant)]
+    if entry.phase is None:
         return []
     trained = subject.open_variant(dataset, variant, step, device)
     pairs = subject.pairs(dataset, count=PAIRS)
@@ -38,7 +40,7 @@ def rows(dataset: str, variant: str, step: int, device: torch.device) -> list[di
     ]
     first = people[pairs[0]["source_id"]]
     others = [one for one in subject.poses(dataset, "test") if one.image_id != first.image_id]
-    if VARIANTS[variant].paper == "SPIG" and others:
+    if entry.paper == "SPIG" and others:
         targets = poses.random_poses(others, first, min(POSES, len(others)), seed=0)
         drawn.append(("poses", first.image_id, poses.draw(trained, first, targets)))
     if appearance.paints(trained):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from models.variants import VARIANTS, Batch, Output
 from pipeline import checkpoints, device_data, drawing, layout, pose, schema, store
 from pipeline.errors import UserError
+from pipeline.params import variant_of
 
 PANEL = 288  # height in pixels that a panel of a figure is enlarged to, about
 _NIGHT = (42, 47, 56)  # behind skeletons, as in the report
@@ -49,12 +50,12 @@ class Trained:
 
     @property
     def reads_parsing(self) -> bool:
-        return VARIANTS[self.variant].needs_parsing
+        return VARIANTS[variant_of(self.variant)].needs_parsing
 
     @property
     def reads_target_parsing(self) -> bool:
         """Is it one that is given the true target's parsing, as some rows of SPT are?"""
-        return VARIANTS[self.variant].given_target_parsing
+        return VARIANTS[variant_of(self.variant)].given_target_parsing
 
 
 # ---- opening
@@ -62,7 +63,7 @@ class Trained:
 
 def open_variant(dataset: str, variant: str, step: int, device: torch.device) -> Trained:
     """The variant at a step. Raises UserError: unknown, not trained, no such step."""
-    if variant not in VARIANTS:
+    if variant_of(variant) not in VARIANTS:
         raise UserError(f"unknown variant {variant}; known: {', '.join(VARIANTS)}")
     generator, meta = checkpoints.load(layout.checkpoints(dataset, variant), step)
     return Trained(dataset, variant, step, generator.to(device), device, meta["height"], meta["width"])

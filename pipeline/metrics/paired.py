@@ -36,6 +36,10 @@ class Difference:
     high: float
     n: int
     verdict: str  # the name of the better one, or "tie"
+    seeds: str = ""  # how many of `one` and of `other`, "3 1", where either has several; then, over seeds:
+    seeds_difference: float | str = ""
+    seeds_low: float | str = ""
+    seeds_high: float | str = ""
 
 
 def differences(

@@ -128,9 +128,11 @@ def shown_tables(name: str, title: str, legend: dict[str, dict], run: list[str])
             if not cell["value"]:
                 continue
             interval = [_rounded_like(cell["printed"], cell[end]) for end in ("low", "high") if cell[end]]
+            over = [_rounded_like(cell["printed"], cell[key]) for key in ("mean", "deviation") if cell.get("seeds")]
             row["cells"][cell["column"]] = cell | {
                 "place": PLACES.get(cell["place"].partition(" ")[0], ""),
                 "interval": f"{interval[0]} – {interval[1]}" if len(interval) == 2 else "",
+                "seeds": f"{cell['seeds']} seeds: {over[0]} ± {over[1]}" if over else "",
                 "marks": [legend[mark] for mark in cell["marks"].split()] + ([TIED] if "tied" in cell["place"] else []),
             }
             row["n"] |= {int(cell["n"])} if cell["n"] else set()
@@ -471,8 +473,8 @@ def inputs(datasets: Iterable[str], variants: Iterable[str]) -> list[Path]:
 def page(block: Params) -> tuple[str, Linked]:
     """The whole report as HTML, and the pictures it links. Raises UserError if an input is missing or empty."""
     datasets, variants = params.datasets(), params.variants()
-    trained = [variant for variant in variants if params.family(variant) != "reference"]
-    floors = [variant for variant in variants if variant not in trained]
+    floors = [variant for variant in variants if params.family(variant) == "reference"]
+    trained = [variant for variant in variants if variant not in floors and params.seed_of(variant) is None]
     scores = read_csv("all_scores.csv")
     lacking = {(d, v) for d in datasets for v in variants} - {(row["dataset"], row["variant"]) for row in scores}
     if lacking:

@@ -269,11 +269,12 @@ def score_checkpoint(
     if (meta["height"], meta["width"]) != (described["height"], described["width"]):
         sizes = [f"{size['height']} x {size['width']}" for size in (meta, described)]
         raise UserError(f"{what}: trained for images of {sizes[0]}, the data set has {sizes[1]}; train again")
+    told = VARIANTS[params.variant_of(variant)].given_target_parsing
     scores, pairs, shown = [], [], []
     for split in splits:
         generator.to(split.data.device)
         kept: list[np.ndarray] = []
-        made = generate(generator, split.data, block.batch, what, VARIANTS[variant].given_target_parsing)
+        made = generate(generator, split.data, block.batch, what, told)
         generated = keep_first(made, samples, kept)
         values, totals = score_images(split, generated, protocol, block.bootstrap, block.seed)
         scores += score_rows(totals, protocol, split.name, step, variant, meta["marks"])
@@ -305,7 +306,7 @@ def run(dataset: str, variant: str) -> None:
     protocol = open_protocol(dataset, where)
     settings = {**asdict(block), "batch": None, "device": str(where), "meta": meta, "torch": torch.__version__}
     settings["code"] = _code_digest()
-    parsing = VARIANTS[variant].needs_parsing
+    parsing = VARIANTS[params.variant_of(variant)].needs_parsing
     if parsing:
         settings["parsing"] = [reference.digest(part) for part in store.parts(layout.parsing(dataset))]
     splits: list[Split] = []  # loaded when the first checkpoint needs them

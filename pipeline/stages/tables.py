@@ -11,9 +11,10 @@ writes  reports/tables/: each as .csv (one value a row), .md and .tex, and notes
           differences          every two methods of this run on the same test pairs: paired bootstrap, and which are
                                ties
 
-One checkpoint stands for a variant: the best by `tables.choose_by` on the val split, never on test; each table
+Runs of one variant from several seeds (spig, spig-seed1, ...) share a row: the first seed's number and interval, then
+mean ± sample standard deviation over the seeds. One checkpoint stands for a run: the best by `tables.choose_by` on the val split, never on test; each table
 says which. Two numbers that a paired bootstrap over the test pairs (`tables.bootstrap` resamples) does not tell apart
-are a tie: the best of this run's rows and those tied with it carry ≈. A number that differs from the paper's set-up
+are a tie, and so are two that several seeds do not: the best of this run's rows and those tied with it carry ≈. A number that differs from the paper's set-up
 carries a mark, explained under its table. A difference to a published value is printed only where both protocols are
 known to be equal (`paper_tables.EQUAL_PROTOCOLS`).
 
@@ -24,8 +25,9 @@ only if you read the value in the paper.
 import csv
 import json
 import math
+from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,20 +37,25 @@ from pipeline.atomic import atomic_directory
 from pipeline.console import say
 from pipeline.datasets import title as dataset_title
 from pipeline.errors import UserError
+from pipeline.metrics.over_seeds import difference
 from pipeline.metrics.paired import Difference, Scored, differences
 from pipeline.paper_tables import ALTERS_MEASURE, COLUMNS, MARKS
 from pipeline.table_cells import (
-    CELL_COLUMNS,
+    OVER_SEEDS,
     Cell,
     Choice,
+    Run,
     Runs,
     as_row,
+    chosen_score,
+    csv_columns,
     exact,
     leaderboard,
     leaderboard_notes,
     marks_in,
     notes,
     paper_table,
+    spread,
     told_the_target,
     with_places,
 )
@@ -162,10 +169,25 @@ def read_runs(choose_by: dict[str, str]) -> Runs:
                     f"{layout.scores(dataset, variant)}: no {choose_by['metric']} on {choose_by['split']} to choose a "
                     "checkpoint by; score that split or change tables.choose_by in params.yaml"
                 )
-            kind = "floor" if params.family(variant) == "reference" else "trained"
-            choice = replace(choice, kind=kind, pairs=layout.pair_scores(dataset, variant))
+            family, seed = params.family(variant), params.seed_of(variant)
+            kind = "floor" if family == "reference" else "trained"
+            seed = params.load()["train"][dataset][family]["seed"] if seed is None else seed
+            choice = replace(choice, kind=kind, seed=seed, pairs=layout.pair_scores(dataset, variant))
             runs[dataset, variant] = (scores, choice)
     return runs | _outside()
+
+
+def by_variant(runs: Runs) -> Runs:
+    """One run of each variant, the first seed's, with those from further seeds as its `others`."""
+    further: dict[tuple[str, str], list[Run]] = defaultdict(list)
+    for (dataset, name), run in runs.items():
+        if run[1].kind == "trained" and params.seed_of(name) is not None:
+            further[dataset, params.variant_of(name)].append(run)
+    return {
+        (dataset, name): (scores, replace(choice, others=tuple(further[dataset, name])))
+        for (dataset, name), (scores, choice) in runs.items()
+        if choice.kind != "trained" or params.seed_of(name) is None
+    }
 
 
 # ---- differences between methods
@@ -186,7 +208,10 @@ def scored(scores: list[dict], choice: Choice) -> Scored:
 
 
 def compared(runs: Runs, block: Params) -> list[Difference]:
-    """Every two methods of a data set, in the order of `runs` and of the papers' columns."""
+    """Every two methods of a data set, in the order of `runs` and of the papers' columns.
+
+    By the first seed of each on the test pairs; where one has several, by their means too.
+    """
     methods = {}
     for key, (scores, choice) in runs.items():
         if choice.pairs is not None and choice.pairs.exists():
@@ -200,7 +225,31 @@ def compared(runs: Runs, block: Params) -> list[Difference]:
         first, second = ((one.dataset, name) for name in (one.one, one.other))
         return order.index(first), order.index(second), metrics.index(one.metric)
 
-    return sorted(found, key=place)
+    return sorted((over_seeds(one, runs) for one in found), key=place)
+
+
+def over_seeds(found: Difference, runs: Runs) -> Difference:
+    """Fill in what several seeds say. Then it is a tie unless both intervals, over pairs and over seeds, tell the same.
+
+    Methods that were scored on other pairs are not compared over seeds.
+    """
+    sides = [runs[found.dataset, name] for name in (found.one, found.other)]
+    several = [spread(run, found.metric) for run in sides]
+    rows = [chosen_score(run, found.metric) for run in sides]
+    if several == [None, None] or len({row["n"] + row["excluded"] for row in rows}) > 1:
+        return found
+    values = [known or row["value"] for known, row in zip(several, rows, strict=True)]
+    chance = tuple(choice.kind != "floor" for _, choice in sides)
+    apart, low, high = difference(*values, chance=chance)
+    better = found.one if (apart > 0) == rows[0]["higher_is_better"] else found.other
+    return replace(
+        found,
+        verdict="tie" if low <= 0 <= high or better != found.verdict else better,
+        seeds=" ".join(str(known.seeds if known else 1) for known in several),
+        seeds_difference=apart,
+        seeds_low=low,
+        seeds_high=high,
+    )
 
 
 def _in_column_order(metrics: Iterable[str]) -> list[str]:
@@ -218,50 +267,79 @@ SCORE_COLUMNS = (
 )  # fmt: skip
 
 
+def score_columns(runs: Runs) -> tuple[str, ...]:
+    return SCORE_COLUMNS + (OVER_SEEDS if any(choice.others for _, choice in by_variant(runs).values()) else ())
+
+
 def all_scores(runs: Runs) -> list[tuple]:
-    """Every score as a tuple of SCORE_COLUMNS, sorted by data set and variant then step, split, metric."""
-    rows = []
-    for scores, choice in runs.values():
+    """Every score as a tuple of `score_columns`, sorted by data set and variant then step, split, metric.
+
+    Where a variant has several seeds, their mean stands beside the first's chosen checkpoint.
+    """
+    rows, columns, first = [], score_columns(runs), by_variant(runs)
+    for key, (scores, choice) in runs.items():
         names = _in_column_order(row["metric"] for row in scores)
         for row in sorted(scores, key=lambda r: (r["step"], r["split"], names.index(r["metric"]))):
             chosen = "yes" if row["step"] == choice.row["step"] else "no"
             text = row | {key: exact(row[key]) for key in ("value", "low", "high", "ceiling")}
-            text |= {"chosen": chosen, "marks": " ".join(row["marks"])}
-            rows.append(tuple("" if text[column] is None else text[column] for column in SCORE_COLUMNS))
+            text |= {"chosen": chosen, "marks": " ".join(row["marks"])} | dict.fromkeys(OVER_SEEDS)
+            several = spread(first[key], row["metric"], row["split"]) if key in first and chosen == "yes" else None
+            if several:
+                text |= {"seeds": several.seeds, "mean": exact(several.mean), "deviation": exact(several.deviation)}
+            rows.append(tuple("" if text[column] is None else text[column] for column in columns))
     return rows
 
 
-def _write_all_scores(folder: Path, rows: list[tuple]) -> None:
-    write_csv(folder / "all_scores.csv", SCORE_COLUMNS, rows)
-    at = {column: index for index, column in enumerate(SCORE_COLUMNS)}
+def _write_all_scores(folder: Path, rows: list[tuple], columns: tuple[str, ...]) -> None:
+    write_csv(folder / "all_scores.csv", columns, rows)
+    at = {column: index for index, column in enumerate(columns)}
+    numbers = [column for column in ("value", "low", "high", "ceiling", "mean", "deviation") if column in at]
     text = []
     for row in rows:
         printed = list(row)
-        for column in ("value", "low", "high", "ceiling"):
+        for column in numbers:
             printed[at[column]] = f"{float(row[at[column]]):.4f}" if row[at[column]] else "–"
-        printed[at["value"]] += symbols(row[at["marks"]])
-        text.append(printed[:-1])  # the marks stand on the value
+        printed[at["value"]] += symbols(printed.pop(at["marks"]))  # the marks stand on the value
+        text.append(printed)
     used = {mark for row in rows for mark in row[at["marks"]].split()}
     lines = ["chosen = the checkpoint that stands for the variant; low, high = bootstrap 95 % interval over pairs."]
+    if "mean" in columns:
+        lines.append(
+            "mean, deviation = over the seeds of a variant, each at its chosen checkpoint; deviation is the sample "
+            "standard deviation. They stand in the rows of the first seed."
+        )
     marks = [mark for mark in MARKS if mark in used]
-    write_long(folder, "all_scores", "All scores", SCORE_COLUMNS[:-1], text, lines, marks)
+    header = [column for column in columns if column != "marks"]
+    write_long(folder, "all_scores", "All scores", header, text, lines, marks)
 
 
 def _write_differences(folder: Path, found: list[Difference]) -> None:
     """All of them as csv; those of the papers' columns as md and tex."""
-    write_csv(folder / "differences.csv", [f.name for f in fields(Difference)], (asdict(d).values() for d in found))
+    several = any(d.seeds for d in found)
+    names = [f.name for f in fields(Difference) if several or not f.name.startswith("seeds")]
+    write_csv(folder / "differences.csv", names, ([getattr(d, name) for name in names] for d in found))
     shown = {metric for column in COLUMNS.values() for metric in column.metrics}
-    text = [
-        [d.dataset, d.one, d.other, d.metric, f"{d.difference:+.4f}", f"{d.low:+.4f}", f"{d.high:+.4f}", d.n, d.verdict]
-        for d in found
-        if d.metric in shown
-    ]
+    text = []
+    for d in (d for d in found if d.metric in shown):
+        row = [d.dataset, d.one, d.other, d.metric, f"{d.difference:+.4f}", f"{d.low:+.4f}", f"{d.high:+.4f}", d.n]
+        if several:
+            over = [d.seeds_difference, d.seeds_low, d.seeds_high] if d.seeds else []
+            row += [d.seeds.replace(" ", ", "), *(f"{number:+.4f}" for number in over)] if d.seeds else ["–"] * 4
+        text.append([*row, d.verdict])
     lines = [
         "difference = the first method's score minus the second's on the pairs that both have; low, high = its 95 % "
         "interval, paired bootstrap over these pairs; verdict = the better one, or a tie where the interval holds "
         "zero. Each comparison stands for itself: of twenty between equals one is expected to be no tie."
     ]
-    header = ["dataset", "one", "other", "metric", "difference", "low", "high", "pairs", "verdict"]
+    header = ["dataset", "one", "other", "metric", "difference", "low", "high", "pairs"]
+    if several:
+        header += ["seeds", "over seeds", "low over seeds", "high over seeds"]
+        lines.append(
+            "Where a method has several seeds, the difference is that of the first ones; over seeds = that of the "
+            "means over seeds, with Welch's 95 % interval. A verdict then names a method only where both intervals "
+            "tell it from the other; one of a single seed is taken to vary as much as the other."
+        )
+    header.append("verdict")
     write_long(folder, "differences", "Differences between methods of this run", header, text, lines, [])
 
 
@@ -269,7 +347,8 @@ def _write_table(
     folder: Path, name: str, title: str, cells: list[Cell], said: dict[str, list[str]], runs: Runs
 ) -> None:
     """A table's parts, one for each data set; of a table without a value only what is said about it."""
-    write_csv(folder / f"{name}.csv", CELL_COLUMNS, map(as_row, cells))
+    columns = csv_columns(cells)
+    write_csv(folder / f"{name}.csv", columns, (as_row(cell, columns) for cell in cells))
     parts = []
     for dataset, lines in said.items():
         own = [cell for cell in cells if cell.dataset == dataset]
@@ -281,7 +360,8 @@ def _write_table(
 def run() -> None:
     block = params.block(Params, "tables")
     published = read_published()
-    runs = read_runs(block.choose_by)
+    every = read_runs(block.choose_by)
+    runs = by_variant(every)
     found = compared(runs, block)
     tables: dict[str, tuple[list[Cell], dict[str, list[str]]]] = {}
     for dataset in params.datasets():
@@ -290,13 +370,13 @@ def run() -> None:
     for table in paper_tables.TABLES:
         cells = with_places(paper_table(table, published, runs), found)
         tables[table.name] = cells, notes(table, cells, runs)
-    rows = all_scores(runs)
-    marks = {mark for row in rows for mark in row[-1].split()}
+    rows, columns = all_scores(every), score_columns(every)
+    marks = {mark for row in rows for mark in row[columns.index("marks")].split()}
     marks |= {mark for cells, _ in tables.values() for mark in marks_in(cells, runs)}
     with atomic_directory(layout.TABLES) as folder:
         for name, title in paper_tables.titles(params.datasets()).items():
             _write_table(folder, name, title, *tables[name], runs)
-        _write_all_scores(folder, rows)
+        _write_all_scores(folder, rows, columns)
         _write_differences(folder, found)
         lines = [
             (name, where, line) for name, (_, said) in tables.items() for where, text in said.items() for line in text
@@ -304,6 +384,6 @@ def run() -> None:
         write_csv(folder / "notes.csv", ("table", "dataset", "note"), lines)
         legend = [(name, mark.symbol, mark.text) for name, mark in MARKS.items() if name in marks]
         write_csv(folder / "legend.csv", ("mark", "symbol", "text"), legend)
-    for (dataset, variant), (_, choice) in runs.items():
+    for (dataset, variant), (_, choice) in every.items():
         say(f"{dataset}/{variant}: step {choice.row['step']} of {choice.checkpoints} checkpoints")
     say(f"{layout.TABLES}: {', '.join([*tables, 'all_scores', 'differences'])}")

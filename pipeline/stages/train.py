@@ -12,6 +12,8 @@ The block `train.D.FAMILY` of params.yaml sets steps, batch, width and the rest;
 Ctrl-C, a signal or a crash, the same command goes on where it was: on a CPU the result is the same to the byte.
 Several processes share each batch: `torchrun --nproc-per-node N -m pipeline train ...`. Losses and steps are those of
 one process, but batch norms see each process's part by itself, and dropout and noise are drawn by each.
+Further seeds: --variant spig-seed1 trains spig from seed 1 into runs/D/spig-seed1/, if params.yaml names it so under
+`variants`; components are those of spig.
 A new method: write its networks and objective in models/, add its line to models/variants.py, name it in params.yaml.
 The variants copy_source and mean_image are the floor of every table and are not trained.
 """
@@ -332,11 +334,14 @@ def make_reference(dataset: str, variant: Variant, family: str, block: Reference
 
 
 def run(dataset: str, variant: str) -> None:
-    family, entry = params.family(variant), VARIANTS[variant]
+    family, name, seed = params.family(variant), params.variant_of(variant), params.seed_of(variant)
+    entry = VARIANTS[name]
     if entry.phase is None and parallel.rank():  # nothing to share
         return
     if entry.phase is None:
         make_reference(dataset, entry, family, params.block(ReferenceParams, "train", dataset, family))
     else:
-        train_entry("train", dataset, entry, params.block(Params, "train", dataset, family), family, family=family)
+        block = params.block(Params, "train", dataset, family)
+        block = block if seed is None else replace(block, seed=seed)
+        train_entry("train", dataset, replace(entry, name=variant), block, family, family=family, name=name)
     console.say(f"train {dataset} {variant}: checkpoints in {layout.checkpoints(dataset, variant)}")
