@@ -26,7 +26,7 @@ STAGES = {
     "tables": (),
     "report": (),
 }
-COMMANDS = ("inspect", "figure", "export", "handoff", "outside")
+COMMANDS = ("status", "inspect", "figure", "export", "handoff", "outside")
 
 # What an axis may be, from params.yaml.
 CHOICES = {

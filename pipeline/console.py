@@ -3,13 +3,15 @@
 Durations and memory go here and only here: outputs must not depend on when or how fast they were made.
 """
 
+import fcntl
 import os
 import resource
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from rich.console import Console
 from rich.progress import (
@@ -43,6 +45,23 @@ def _peak_memory() -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def is_written(path: Path) -> bool:
+    """Whether a stage that runs now writes the log `path`: it holds a lock, which ends with the process, however."""
+    try:
+        with path.open("r+", encoding="utf-8") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no such log, or a file system without locks
+        pass
+    return False
+
+
+def _hold(handle: IO) -> None:
+    with suppress(OSError):  # a file system without locks
+        fcntl.flock(handle, fcntl.LOCK_SH)  # shared: waits for nobody but `is_written`
+
+
 @contextmanager
 def logging_to(path: Path) -> Iterator[None]:
     """Send `say` to `path` as well; the last line states wall time and peak memory of the stage.
@@ -54,7 +73,8 @@ def logging_to(path: Path) -> Iterator[None]:
         path = path.with_suffix(f".rank-{RANK}.log")
     path.parent.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
-    with path.open("w", encoding="utf-8") as handle:
+    with path.open("w+", encoding="utf-8") as handle:  # NFS locks only what can be read, too
+        _hold(handle)
         _log = Console(file=handle, width=200, highlight=False)
         try:
             yield

@@ -66,6 +66,10 @@ def handoff(project: Path) -> None:
     call(project, "pipeline", "handoff")
 
 
+def status(project: Path) -> str:
+    return call(project, "pipeline", "status").stdout
+
+
 def logs(project: Path) -> dict[str, int]:
     found = (project / "logs").rglob("*.log")
     return {str(path.relative_to(project / "logs")): path.stat().st_mtime_ns for path in found}
@@ -94,6 +98,7 @@ def set_seed(seed: int):
 def test_snakemake_then_dvc_and_back(built):
     """One story, in order: the states of the engines' books build on each other."""
     page = (built / "reports/html/index.html").read_bytes()
+    assert "next: nothing to run" in status(built)
     refused = call(built, "pipeline", "handoff", "--dry-run")
     assert "snakemake vouches" in refused.stderr
     handoff(built)
@@ -101,6 +106,7 @@ def test_snakemake_then_dvc_and_back(built):
     assert ran(built, snakemake) == set()
 
     edit(built, set_seed(7))
+    assert "stale train synthetic spig: params.yaml: train.synthetic.spig changed" in status(built)
     refused = call(built, "pipeline", "handoff", check=False)  # neither engine vouches for stale outputs
     assert refused.returncode == 2
     assert "nothing handed over" in refused.stderr
@@ -127,6 +133,7 @@ def test_dvc_then_snakemake(tmp_path):
     project = copy_project(tmp_path)
     edit(project, make_tiny)
     assert len(ran(project, dvc)) == 35
+    assert "next: nothing to run" in status(project)
     handoff(project)
     assert ran(project, snakemake) == set()
     edit(project, set_seed(5))
@@ -175,6 +182,7 @@ def test_a_killed_stage_is_redone(built, tmp_path, engine):
     process.wait()
     kill_all_in(project)  # Snakemake starts its jobs in sessions of their own
     assert not (project / "runs/synthetic/spig/checkpoints").exists()
+    assert "failed train synthetic spig: stopped without a last word" in status(project)
     if engine is snakemake:
         call(project, "snakemake", "--unlock")
     assert ran(project, engine) >= AFTER_TRAIN_SPIG

@@ -125,16 +125,13 @@ def read_score_file(path: Path) -> list[dict]:
 
 
 def choose(scores: list[dict], metric: str, split: str) -> Choice | None:
-    """The best row of `metric` (a lower-case column of COLUMNS) on `split`; the earliest step wins a tie.
+    """The checkpoint of the best row of `metric` (a lower-case column of COLUMNS) on `split`; None if there is none.
 
-    None if there is no such score. Rows of other splits cannot influence the choice.
+    Rows of other splits cannot influence the choice.
     """
-    for name in COLUMNS[metric.upper()].metrics:
-        rows = [r for r in scores if r["metric"] == name and r["split"] == split and r["value"] is not None]
-        if rows:
-            best = min(rows, key=lambda r: (-r["value"] if r["higher_is_better"] else r["value"], r["step"]))
-            return Choice(best, len({r["step"] for r in rows}))
-    return None
+    scores = [row for row in scores if row["split"] == split and row["value"] is not None]
+    row = paper_tables.best(scores, metric.upper(), split)
+    return None if row is None else Choice(row, len({r["step"] for r in scores if r["metric"] == row["metric"]}))
 
 
 def _outside() -> Runs:
