@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.variants import VARIANTS, Batch
-from pipeline import checkpoints, schema
+from pipeline import checkpoints, params, schema
 
 
 def blank(height: int, width: int, parsing: bool, target_parsing: bool, device: torch.device) -> Batch:
@@ -46,7 +46,7 @@ def described(folder: Path, variant: str, device: torch.device) -> dict[str, Any
     """
     step = checkpoints.steps(folder)[-1]
     generator, meta = checkpoints.load(folder, step)
-    entry = VARIANTS[variant]
+    entry = VARIANTS[params.variant_of(variant)]
     batch = blank(meta["height"], meta["width"], entry.needs_parsing, entry.given_target_parsing, device)
     return {
         "parameters": sum(parameter.numel() for parameter in generator.parameters()),
