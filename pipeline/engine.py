@@ -9,8 +9,9 @@ One loop serves every component and variant: what differs between them is an `Ob
 A run that was stopped, by whatever, goes on from `state.pt` and ends, on a CPU, with the same bytes as one that was
 not. The state carries a digest of the settings, inputs and code it belongs to and is thrown away with any other.
 
-A step's batch is cut into one part for each process (pipeline/parallel.py) and micro-batch; losses and gradients are
-those of the whole as long as a network looks at each image by itself. Batch norms do not: they see one part.
+A step's batch is cut into one part for each process (pipeline/parallel.py) and micro-batch. Every loss is a mean over
+images, so that those of the parts, each by its share of the images, add up to the whole's, and so do the gradients,
+as long as a network looks at each image by itself. Batch norms do not: they see one part.
 """
 
 import copy
