@@ -12,11 +12,12 @@ writes  reports/tables/: each as .csv (one value a row), .md and .tex, and notes
                                ties
 
 Runs of one variant from several seeds (spig, spig-seed1, ...) share a row: the first seed's number and interval, then
-mean ± sample standard deviation over the seeds. One checkpoint stands for a run: the best by `tables.choose_by` on the val split, never on test; each table
-says which. Two numbers that a paired bootstrap over the test pairs (`tables.bootstrap` resamples) does not tell apart
-are a tie, and so are two that several seeds do not: the best of this run's rows and those tied with it carry ≈. A number that differs from the paper's set-up
-carries a mark, explained under its table. A difference to a published value is printed only where both protocols are
-known to be equal (`paper_tables.EQUAL_PROTOCOLS`).
+mean ± sample standard deviation over the seeds. One checkpoint stands for a run: the best by `tables.choose_by` on the
+val split, never on test; each table says which. Two numbers that a paired bootstrap over the test pairs
+(`tables.bootstrap` resamples) does not tell apart are a tie, and so are two that several seeds do not: the best of
+this run's rows and those tied with it carry ≈. A number that differs from the paper's set-up carries a mark, explained
+under its table. A difference to a published value is printed only where both protocols are known to be equal
+(`paper_tables.EQUAL_PROTOCOLS`).
 
 To see your own published numbers here, add rows to reports/published.csv: with their source, and verified = yes
 only if you read the value in the paper.
