@@ -11,13 +11,13 @@ writes  reports/tables/: each as .csv (one value a row), .md and .tex, and notes
           differences          every two methods of this run on the same test pairs: paired bootstrap, and which are
                                ties
 
-Runs of one variant from several seeds (spig, spig-seed1, ...) share a row: the first seed's number and interval,
-then mean ± sample standard deviation over the seeds. One checkpoint stands for a run: the best by
-`tables.choose_by` on the val split, never on test; each table says which. Two numbers that a paired bootstrap over
-the test pairs (`tables.bootstrap` resamples) does not tell apart are a tie, and so are two that several seeds do
-not: the best of this run's rows and those tied with it carry ≈. A number that differs from the paper's set-up
-carries a mark, explained under its table. A difference to a published value is printed only where both protocols
-are known to be equal (`paper_tables.EQUAL_PROTOCOLS`).
+Runs of one variant from several seeds (spig, spig-seed1, ...) share a row: the first seed's number and interval, then
+mean ± sample standard deviation over the seeds. One checkpoint stands for a run: the best by `tables.choose_by` on the
+val split, never on test; each table says which. Two numbers that a paired bootstrap over the test pairs
+(`tables.bootstrap` resamples) does not tell apart are a tie, and so are two that several seeds do not: the best of
+this run's rows and those tied with it carry ≈. A number that differs from the paper's set-up carries a mark, explained
+under its table. A difference to a published value is printed only where both protocols are known to be equal
+(`paper_tables.EQUAL_PROTOCOLS`).
 
 To see your own published numbers here, add rows to reports/published.csv: with their source, and verified = yes
 only if you read the value in the paper.
@@ -126,13 +126,16 @@ def read_score_file(path: Path) -> list[dict]:
 
 
 def choose(scores: list[dict], metric: str, split: str) -> Choice | None:
-    """The checkpoint of the best row of `metric` (a lower-case column of COLUMNS) on `split`; None if there is none.
+    """The best row of `metric` (a lower-case column of COLUMNS) on `split`; the earliest step wins a tie.
 
-    Rows of other splits cannot influence the choice.
+    None if there is no such score. Rows of other splits cannot influence the choice.
     """
-    scores = [row for row in scores if row["split"] == split and row["value"] is not None]
-    row = paper_tables.best(scores, metric.upper(), split)
-    return None if row is None else Choice(row, len({r["step"] for r in scores if r["metric"] == row["metric"]}))
+    for name in COLUMNS[metric.upper()].metrics:
+        rows = [r for r in scores if r["metric"] == name and r["split"] == split and r["value"] is not None]
+        if rows:
+            best = min(rows, key=lambda r: (-r["value"] if r["higher_is_better"] else r["value"], r["step"]))
+            return Choice(best, len({r["step"] for r in rows}))
+    return None
 
 
 def _outside() -> Runs:
