@@ -15,17 +15,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from pipeline import drawing, labels, layout, params, pictures, pose, schema, store
+from pipeline import drawing, facts, labels, layout, params, pictures, pose, schema, store
 from pipeline.atomic import atomic_file
 from pipeline.errors import UserError
 
-LABEL_SAMPLE = 256  # parsing maps that label shares are taken from, evenly spread over the data set
 REASONS = 6  # reasons for rejects that are listed
 _PANEL, _SMALL_PANEL = 384, 192  # heights in pixels that pictures are enlarged to, about
 
@@ -43,16 +40,6 @@ def _share(part: float, whole: float) -> str:
     return f"{100 * part / whole:.1f} %" if whole else "none"
 
 
-def _counted(values: pa.ChunkedArray) -> dict[str, int]:
-    """How often each value occurs, most frequent first, then by name."""
-    counted = ((row["values"], row["counts"]) for row in pc.value_counts(values).to_pylist())
-    return dict(sorted(counted, key=lambda entry: (-entry[1], str(entry[0]))))
-
-
-def _listed(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in counts.items()) or "none"
-
-
 def _on_disk(path: Path) -> str:
     files = store.parts(path) if path.is_dir() else [path]
     size = sum(file.stat().st_size for file in files)
@@ -60,116 +47,72 @@ def _on_disk(path: Path) -> str:
 
 
 def _index(dataset: str) -> Iterator[tuple[str, str]]:
-    path = layout.images(dataset)
-    table = store.read_table(path, columns=["split", "person_id", "height", "width"])
-    yield "images", f"{len(table)}: {_listed(_counted(table['split']))}; {_on_disk(path)}"
-    people = {
-        split: pc.count_distinct(table.filter(pc.equal(table["split"], split))["person_id"]).as_py()
-        for split in _counted(table["split"])
-    }
-    yield "people", _listed(people)
-    columns = [table[name].to_pylist() for name in ("height", "width")]
-    sizes = [f"{height}x{width}" for height, width in zip(*columns, strict=True)]
-    counts = _counted(pa.chunked_array([pa.array(sizes, pa.string())]))
-    shown = _listed(dict(list(counts.items())[:REASONS])) if len(counts) > 1 else "".join(counts)
-    yield "size (height x width)", shown + (f", {len(counts)} sizes in all" if len(counts) > REASONS else "")
-    if layout.rejects(dataset).exists():
-        reasons = _counted(store.read_table(layout.rejects(dataset), columns=["reason"])["reason"])
-        listed = [f"{count} {reason}" for reason, count in reasons.items()]
-        more = [f"{len(listed) - REASONS} other reasons"] if len(listed) > REASONS else []
-        total = sum(reasons.values())
-        yield "rejects", f"{total}: {'; '.join([*listed[:REASONS], *more])}" if total else "0"
+    found = facts.images(dataset)
+    yield "images", f"{found.total}: {facts.listed(found.splits)}; {_on_disk(layout.images(dataset))}"
+    yield "people", facts.listed(found.people)
+    shown = facts.listed(dict(list(found.sizes.items())[:REASONS])) if len(found.sizes) > 1 else "".join(found.sizes)
+    more = f", {len(found.sizes)} sizes in all" if len(found.sizes) > REASONS else ""
+    yield "size (height x width)", shown + more
+    if found.rejects is not None:
+        reasons = [f"{count} {reason}" for reason, count in found.rejects.items()]
+        others = [f"{len(reasons) - REASONS} other reasons"] if len(reasons) > REASONS else []
+        total = sum(found.rejects.values())
+        yield "rejects", f"{total}: {'; '.join([*reasons[:REASONS], *others])}" if total else "0"
 
 
 def _keypoints(dataset: str) -> Iterator[tuple[str, str]]:
-    path = layout.keypoints(dataset)
-    table = store.read_table(path, columns=["keypoints", "keypoint_source"])
-    yield "rows", f"{len(table)}; {_on_disk(path)}"
-    yield "source", _listed(_counted(table["keypoint_source"]))
-    valid = pose.batch_arrays(table["keypoints"])[1]
-    yield "joints present", f"{valid.sum(axis=1).mean():.1f} of {schema.JOINTS} an image" if len(table) else "none"
-    for name, share in zip(pose.JOINT_NAMES, valid.sum(axis=0), strict=True):
-        yield f"  {name.replace('_', ' ')}", _share(share, len(table))
-
-
-def _label_map(data: bytes, where: str) -> np.ndarray:
-    label_map = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if label_map is None or label_map.dtype != np.uint8 or label_map.ndim != 2 or label_map.max() >= len(labels.LIP20):
-        raise UserError(f"{where} is no 8-bit map of LIP-20 ids; run parsing again")
-    return label_map
-
-
-def label_shares(dataset: str) -> tuple[np.ndarray, int]:
-    """Share of the pixels that each LIP-20 label has, float64 (20,), and the number of maps it was taken from."""
-    folder = layout.parsing(dataset)
-    ids = store.read_table(folder, columns=["image_id"])["image_id"].to_pylist()
-    chosen = [ids[i] for i in np.unique(np.linspace(0, len(ids) - 1, min(len(ids), LABEL_SAMPLE)).astype(int))]
-    reader = store.RandomReader(folder, ["parsing"])
-    counts = np.zeros(len(labels.LIP20), np.int64)
-    for name in chosen:
-        label_map = _label_map(reader[name]["parsing"]["bytes"], f"{folder}: {name}")
-        counts += np.bincount(label_map.reshape(-1), minlength=len(counts))
-    return counts / counts.sum(), len(chosen)
+    found = facts.keypoints(dataset)
+    yield "rows", f"{found.rows}; {_on_disk(layout.keypoints(dataset))}"
+    yield "source", facts.listed(found.sources)
+    mean = found.present.sum() / max(found.rows, 1)
+    yield "joints present", f"{mean:.1f} of {schema.JOINTS} an image" if found.rows else "none"
+    for name, count in zip(pose.JOINT_NAMES, found.present, strict=True):
+        yield f"  {name.replace('_', ' ')}", _share(count, found.rows)
 
 
 def _parsing(dataset: str) -> Iterator[tuple[str, str]]:
-    path = layout.parsing(dataset)
-    sources = _counted(store.read_table(path, columns=["label_source"])["label_source"])
-    total = sum(sources.values())
-    yield "label maps", f"{total}; {_on_disk(path)}"
-    if not total:
-        configured = (pq.read_schema(store.parts(path)[0]).metadata or {}).get(b"parsing_source", b"?").decode()
-        yield "source", f"{configured} (parsing.{dataset}.source in {layout.PARAMS}): no parsing"
+    found = facts.parsing(dataset)
+    yield "label maps", f"{found.total}; {_on_disk(layout.parsing(dataset))}"
+    if not found.total:
+        yield "source", f"{found.configured} (parsing.{dataset}.source in {layout.PARAMS}): no parsing"
         return
-    yield "source", _listed(sources)
-    shares, count = label_shares(dataset)
-    yield "share of the pixels", f"all {total} maps" if count == total else f"{count} of {total} maps, evenly chosen"
-    for label in np.argsort(-shares, kind="stable"):
-        if shares[label]:
-            yield f"  {labels.LIP20[label]}", f"{100 * shares[label]:.2f} %"
+    yield "source", facts.listed(found.sources)
+    some = f"{found.looked_at} of {found.total} maps, evenly chosen"
+    yield "share of the pixels", f"all {found.total} maps" if found.looked_at == found.total else some
+    for label in np.argsort(-found.shares, kind="stable"):
+        if found.shares[label]:
+            yield f"  {labels.LIP20[label]}", f"{100 * found.shares[label]:.2f} %"
 
 
 def _pairs(dataset: str) -> Iterator[tuple[str, str]]:
-    path = layout.pairs(dataset)
-    splits = _counted(store.read_table(path, columns=["split"])["split"])
-    yield "pairs", f"{sum(splits.values())}: {_listed(splits)}; {_on_disk(path)}"
+    splits = facts.pairs(dataset)
+    yield "pairs", f"{sum(splits.values())}: {facts.listed(splits)}; {_on_disk(layout.pairs(dataset))}"
 
 
 def _pseudo_labels(dataset: str) -> Iterator[tuple[str, str]]:
-    path = layout.pseudo_labels(dataset)
-    table = store.read_table(path, columns=["pseudo_id", "cost", "pose_distance"])
-    without = table["pseudo_id"].null_count
-    yield "images", f"{len(table)}; {_on_disk(path)}"
-    yield "with a label", f"{len(table) - without} ({without} without)"
-    for column, what in (("cost", "cost, pixels"), ("pose_distance", "pose distance, torso lengths")):
-        middle = pc.quantile(table[column], [0.05, 0.5, 0.95]).to_pylist()
-        if middle[0] is not None:
+    found = facts.pseudo_labels(dataset)
+    yield "images", f"{found.rows}; {_on_disk(layout.pseudo_labels(dataset))}"
+    yield "with a label", f"{found.rows - found.without} ({found.without} without)"
+    for middle, what in ((found.cost, "cost, pixels"), (found.pose_distance, "pose distance, torso lengths")):
+        if middle is not None:
             yield what, "median {1:.4g}, 5 % to 95 %: {0:.4g} to {2:.4g}".format(*middle)
 
 
 def _distance_maps(dataset: str) -> Iterator[tuple[str, str]]:
-    path = layout.distance_maps(dataset)
-    count = sum(pq.read_metadata(part).num_rows for part in store.parts(path))
-    kappa = (pq.read_schema(store.parts(path)[0]).metadata or {}).get(b"kappa", b"?").decode()
-    yield "images", f"{count}, {schema.LIMBS} maps each; {_on_disk(path)}"
+    count, kappa = facts.distance_maps(dataset)
+    yield "images", f"{count}, {schema.LIMBS} maps each; {_on_disk(layout.distance_maps(dataset))}"
     yield "kappa", kappa
 
 
-# Stage -> what it writes, and what there is to say of it, in the order of the stage table.
-STAGES = {
-    "index": (layout.images, _index),
-    "keypoints": (layout.keypoints, _keypoints),
-    "parsing": (layout.parsing, _parsing),
-    "pairs": (layout.pairs, _pairs),
-    "pseudo_labels": (layout.pseudo_labels, _pseudo_labels),
-    "distance_maps": (layout.distance_maps, _distance_maps),
+# Stage -> what there is to say of what it writes.
+SAID = {
+    "index": _index,
+    "keypoints": _keypoints,
+    "parsing": _parsing,
+    "pairs": _pairs,
+    "pseudo_labels": _pseudo_labels,
+    "distance_maps": _distance_maps,
 }
-
-
-def missing(dataset: str) -> list[str]:
-    """The data stages that have not run, in order. `fetch` only where `index` has not run either."""
-    stages = [stage for stage, (path, _) in STAGES.items() if not path(dataset).exists()]
-    return (["fetch"] if "index" in stages and not layout.raw(dataset).exists() else []) + stages
 
 
 def _how_to_make(dataset: str, stages: Iterable[str]) -> list[str]:
@@ -185,9 +128,9 @@ def summary(dataset: str) -> Table:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for stage, (path, facts) in STAGES.items():
-        if path(dataset).exists():
-            for number, (what, value) in enumerate(facts(dataset)):
+    for stage, said in SAID.items():
+        if facts.OUTPUTS[stage](dataset).exists():
+            for number, (what, value) in enumerate(said(dataset)):
                 table.add_row("" if number else stage, what, value)
     return table
 
@@ -257,7 +200,7 @@ def _parsed(dataset: str, image_id: str, *titles: str) -> Iterator[np.ndarray]:
     row = _row(layout.images(dataset), image_id)
     if stored is not None and row is not None:
         picture = pictures.decode(row["image"]["bytes"], image_id)[:, :, ::-1]
-        label_map = _label_map(stored["parsing"]["bytes"], f"{layout.parsing(dataset)}: {image_id}")
+        label_map = facts.label_map(stored["parsing"]["bytes"], f"{layout.parsing(dataset)}: {image_id}")
         if label_map.shape != picture.shape[:2]:
             raise UserError(f"{layout.parsing(dataset)}: {image_id} has another size than its image; run parsing again")
         drawn = drawing.enlarged(drawing.parsing(picture, label_map), _scale(picture))
@@ -313,9 +256,9 @@ def sheet(dataset: str, image_id: str, ids: list[str]) -> np.ndarray:
 
 def run(dataset: str, image: str | None, output: Path | None) -> None:
     """Print the summary and write one image's sheet. Raises UserError: nothing prepared, no such image."""
-    commands = _how_to_make(dataset, missing(dataset))
+    commands = _how_to_make(dataset, facts.missing(dataset))
     folder = layout.images(dataset).parent
-    if len(missing(dataset)) > len(STAGES) or folder.name != dataset:
+    if len(facts.missing(dataset)) > len(SAID) or folder.name != dataset:
         there = sorted(path.parent.name for path in folder.parent.glob("*/images")) or ["nothing yet"]
         raise UserError(f"{folder}: nothing prepared; prepared here: {', '.join(there)}; the first step would be fetch")
     if output is not None and output.suffix.lower() != ".png":

@@ -11,8 +11,11 @@ PUBLISHED = Path("reports/published.csv")
 TABLES = Path("reports/tables")
 OUTSIDE = Path("reports/outside")  # images of other programs, scored by hand: no rule's output, an input of the tables
 REPORT_TEMPLATE = Path("reports/template.html.j2")
+REPORT_PARTS = "template"  # the folder beside it that holds its parts
 REPORT = Path("reports/html/index.html")
 REPORT_PICTURES = Path("reports/html/pictures")  # those that the page links
+REPORT_TIMES = Path("reports/html/times.html")  # from logs/: undeclared, no two runs have the same
+PROTOCOLS = Path("docs/protocols.md")
 WORK = Path(".work")  # state to resume from: undeclared, safe to delete
 
 
@@ -76,6 +79,11 @@ def samples(dataset: str, variant: str) -> Path:
 
 def figures(dataset: str, variant: str) -> Path:
     return Path("reports/scores") / dataset / variant / "figures.parquet"
+
+
+def network(dataset: str, variant: str) -> Path:
+    """What the scored generator costs and how it was trained."""
+    return Path("reports/scores") / dataset / variant / "network.json"
 
 
 def drawn(dataset: str) -> Path:

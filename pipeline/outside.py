@@ -138,11 +138,6 @@ def read(path: Path, source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray
     return f"wrong size: {picture.shape[0]} x {picture.shape[1]}, the targets are {height} x {width} (height x width)"
 
 
-def subset(data: PairData, positions: Sequence[int]) -> PairData:
-    """The pairs at some positions, over the same images."""
-    return replace(data, pairs=data.pairs[list(positions)], pair_index=data.pair_index[list(positions)])
-
-
 def _stored(data: PairData, position: int) -> tuple[np.ndarray, np.ndarray]:
     source, target = images_of(data, data.pairs[position])
     return source, target
@@ -211,14 +206,13 @@ def run(dataset: str, images: Path, name: str, pattern: str | None = None) -> No
 
     split, real, described = whole, dict(protocol.reference.real), protocol.reference.described
     if missing:
-        split = replace(whole, data=subset(whole.data, sorted(found)))
+        split = replace(whole, data=score.subset(whole.data, sorted(found)))
         arguments = (described["metrics"], protocol.networks, protocol.detector.find, whole.labels, block.batch)
         measured = reference.measure(split.data, "test", *arguments)
         real |= measured.real
         described = described | {"ceilings": described["ceilings"] | {"test": measured.ceilings}}
     protocol = replace(protocol, reference=replace(protocol.reference, real=real, described=described))
-    kept: list[np.ndarray] = []
-    batches = score.keep_first(generated(whole.data, found, block.batch), block.samples, kept)
+    batches = generated(whole.data, found, block.batch)
     values, totals = score.score_images(split, batches, protocol, block.bootstrap, block.seed)
     marks = (["pairs"] if missing else []) + (["jpeg"] if any(one.jpeg for one in found.values()) else [])
     rows = score.score_rows(totals, protocol, "test", 0, name, marks)
@@ -238,7 +232,10 @@ def run(dataset: str, images: Path, name: str, pattern: str | None = None) -> No
     with atomic_directory(folder) as partial:
         store.write_table(partial / "scores.parquet", rows, schema.SCORES)
         store.write_table(partial / "pairs.parquet", pairs, pairs.schema.remove_metadata())
-        samples = score.sample_rows(dataset, split.data, kept, 0)
+        why = score.shown(split.data, values, block.samples) if block.samples else {}
+        rows_shown = np.array(sorted(found))[list(why)].tolist()
+        again = generated(whole.data, {row: found[row] for row in rows_shown}, block.batch)
+        samples = score.sample_rows(dataset, split.data, why, (image for _, some in again for image in some), 0)
         store.write_table(partial / "samples.parquet", samples, schema.SAMPLES)
         _write_files(partial / "files.csv", listed, missing, whole.data)
         text = json.dumps(method, indent=1, sort_keys=True, ensure_ascii=False) + "\n"

@@ -127,6 +127,7 @@ SAMPLES = pa.schema(
         ("pair_index", pa.int32()),
         ("source_id", pa.string()),
         ("target_id", pa.string()),
+        ("why", pa.list_(pa.string())),  # "sample" for the first pairs; metrics by which it is among the worst
         ("source", IMAGE),
         ("target", IMAGE),
         ("generated", IMAGE),  # PNG

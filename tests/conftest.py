@@ -21,6 +21,8 @@ def copy_project(folder: Path) -> Path:
     for name in ["pipeline", "models", "profiles"]:
         shutil.copytree(ROOT / name, folder / name, ignore=compiled)
     shutil.copytree(ROOT / "reports", folder / "reports", ignore=made)
+    (folder / "docs").mkdir()
+    shutil.copy(ROOT / "docs/protocols.md", folder / "docs")  # the report's definitions
     shutil.copytree(ROOT / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / ".dvc").mkdir()
     for name in ["config", ".gitignore"]:

@@ -5,6 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
+from pipeline import facts as facts_of
 from pipeline import inspect, labels, layout, params, schema, store
 from pipeline.__main__ import main
 from pipeline.distance import limb_distance_maps
@@ -72,11 +73,11 @@ def test_counts_are_those_of_the_shards(folder, capsys):
 
 
 def test_label_shares_may_come_from_a_sample(folder, monkeypatch):
-    whole, count = inspect.label_shares("synthetic")
+    whole, count = facts_of.label_shares("synthetic")
     assert count == 11
     assert whole.sum() == pytest.approx(1)
-    monkeypatch.setattr(inspect, "LABEL_SAMPLE", 3)
-    some, count = inspect.label_shares("synthetic")
+    monkeypatch.setattr(facts_of, "LABEL_SAMPLE", 3)
+    some, count = facts_of.label_shares("synthetic")
     assert count == 3
     maps = [tiny_dataset.label_map(*which) for which in ((0, 0), (2, 0), (3, 2))]  # rows 0, 5 and 10
     np.testing.assert_allclose(some, np.bincount(np.stack(maps).reshape(-1), minlength=20) / np.stack(maps).size)
@@ -143,13 +144,13 @@ def test_default_image_is_the_source_of_a_pair(folder):
 )
 def test_partly_prepared_data_says_what_is_missing(folder, capsys, gone):
     for stage in gone:
-        path = inspect.STAGES[stage][0]("synthetic")
+        path = facts_of.OUTPUTS[stage]("synthetic")
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     sheet = drawn(folder)
     assert sheet.shape[0] > 100
     lines = capsys.readouterr().out.splitlines()
     commands = [line.strip() for line in lines if "python -m pipeline" in line]
-    order = list(inspect.STAGES)
+    order = list(facts_of.OUTPUTS)
     assert commands == [f"python -m pipeline {stage} --dataset synthetic" for stage in sorted(gone, key=order.index)]
 
 

@@ -129,6 +129,9 @@ def project(tmp_path: Path, monkeypatch) -> Path:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         if (ROOT / name).exists():
             shutil.copy(ROOT / name, tmp_path / name)
+    shutil.copytree(ROOT / "reports/template", tmp_path / "reports/template")
+    (tmp_path / "docs").mkdir()
+    shutil.copy(ROOT / "docs/protocols.md", tmp_path / "docs")
     monkeypatch.chdir(tmp_path)
     set_datasets("[synthetic]")
     set_variants(reference="copy_source, mean_image", spig="spig")

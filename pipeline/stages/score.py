@@ -8,8 +8,10 @@ Writes  reports/scores/D/V/
           scores.parquet    a row for each step, split and metric: value, bootstrap 95 % interval, protocol, marks
           pairs.parquet     a row for each step and pair, a column for each metric that has a value per pair, and a
                             column METRIC:influence for each that is no plain mean: how much the pair moves the value
-          samples.parquet   the last checkpoint's first `samples` test pairs as images
+          samples.parquet   as images, the last checkpoint's first `samples` test pairs and the few that each checkpoint
+                            fails on most (`pipeline.failures`); none if `samples` is 0
           figures.parquet   the last checkpoint's figures for the report (docs/figures.md); none if `samples` is 0
+          network.json      the generator's cost (`pipeline.cost`), and how it was trained
 
 python -m pipeline score --dataset D --images FOLDER --name "My method"    (more: add --help)
 Scores images that another program made; writes the same files to reports/outside/.
@@ -29,7 +31,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +42,14 @@ import torch
 from torch import Tensor, nn
 
 from models.variants import VARIANTS, Batch
-from pipeline import checkpoints, console, layout, params, pose, schema, store
-from pipeline.atomic import atomic_directory
+from pipeline import checkpoints, console, cost, failures, layout, params, pose, schema, store
+from pipeline.atomic import atomic_directory, atomic_file
 from pipeline.device_data import PairData, device
 from pipeline.errors import UserError
 from pipeline.figures import for_report
 from pipeline.metrics import METRICS
 from pipeline.metrics.networks import in_batches
+from pipeline.metrics.pckh import Joints, pckh
 from pipeline.metrics.pose_mask import pose_masks
 from pipeline.metrics.stream import PairScores, Score
 from pipeline.stages import reference
@@ -218,18 +221,34 @@ def pair_rows(split: Split, values: Mapping[str, np.ndarray], step: int) -> pa.T
     return table
 
 
-def keep_first(generated: Iterable[tuple[list[int], np.ndarray]], count: int, kept: list[np.ndarray]) -> Iterator:
-    """Pass everything on; the first `count` images stay in `kept`."""
-    for pair_ids, images in generated:
-        kept.extend(images[: count - len(kept)])
-        yield pair_ids, images
+def subset(data: PairData, positions: Sequence[int]) -> PairData:
+    """The pairs at some positions, over the same images."""
+    return replace(data, pairs=data.pairs[list(positions)], pair_index=data.pair_index[list(positions)])
 
 
-def sample_rows(dataset: str, data: PairData, generated: Sequence[np.ndarray], step: int) -> list[dict]:
-    """The first pairs as rows of `schema.SAMPLES`: source and target as stored, the generated image as PNG."""
+def shown(data: PairData, values: Mapping[str, np.ndarray], first: int) -> dict[int, list[str]]:
+    """The pairs to keep pictures of: position -> why, ascending. The `first` ones, and the worst by each criterion.
+
+    values: as `score_images` returns them.
+    """
+    joints = Joints(*joints_of(data, data.pairs[:, 1]))
+    why: dict[int, list[str]] = {position: [failures.SAMPLE] for position in range(min(first, len(data)))}
+    for metric, positions in failures.worst(values, hopeless=pckh(joints, joints).degenerate).items():
+        for position in positions:
+            why.setdefault(position, []).append(metric)
+    return dict(sorted(why.items()))
+
+
+def sample_rows(
+    dataset: str, data: PairData, why: Mapping[int, Sequence[str]], generated: Iterable[np.ndarray], step: int
+) -> list[dict]:
+    """Rows of `schema.SAMPLES`: source and target as stored, the generated image (H, W, 3) uint8 RGB as PNG.
+
+    why: by position of the pair, as `shown` gives it; `generated`, in its order.
+    """
     stored = store.RandomReader(layout.images(dataset), ["image"])
     rows = []
-    for position, image in enumerate(generated):
+    for (position, reasons), image in zip(why.items(), generated, strict=True):
         source, target = data.pairs[position].tolist()
         joints, valid = joints_of(data, data.pairs[[position], 1])
         encoded, png = cv2.imencode(".png", image[:, :, ::-1])
@@ -240,6 +259,7 @@ def sample_rows(dataset: str, data: PairData, generated: Sequence[np.ndarray], s
                 "pair_index": int(data.pair_index[position]),
                 "source_id": data.ids[source],
                 "target_id": data.ids[target],
+                "why": list(reasons),
                 "source": stored[data.ids[source]]["image"],
                 "target": stored[data.ids[target]]["image"],
                 "generated": {"bytes": png.tobytes(), "path": None},
@@ -251,7 +271,7 @@ def sample_rows(dataset: str, data: PairData, generated: Sequence[np.ndarray], s
 
 def _code_digest() -> str:
     """Of the sources that scores come from: a run that was stopped before one was edited does not go on after it."""
-    files = [ROOT / "pipeline" / name for name in ("checkpoints.py", "device_data.py", "openpose.py")]
+    files = [ROOT / "pipeline" / name for name in ("checkpoints.py", "device_data.py", "failures.py", "openpose.py")]
     files += [Path(reference.__file__), Path(__file__)]
     files += [*(ROOT / "pipeline/metrics").glob("*.py"), *(ROOT / "models").glob("*.py")]
     files.append(ROOT / "pipeline/repose_parser/__init__.py")
@@ -261,7 +281,7 @@ def _code_digest() -> str:
 def score_checkpoint(
     dataset: str, variant: str, step: int, splits: Sequence[Split], protocol: Protocol, block: Params, samples: int
 ) -> tuple[list[dict], list[pa.Table], list[dict]]:
-    """Rows of scores, pairs and samples of one checkpoint; `samples` of the test pairs."""
+    """Rows of scores, pairs and samples of one checkpoint: its first `samples` test pairs, and where it fails."""
     folder = layout.checkpoints(dataset, variant)
     generator, meta = checkpoints.load(folder, step)
     what = str(checkpoints.path(folder, step))
@@ -269,18 +289,22 @@ def score_checkpoint(
     if (meta["height"], meta["width"]) != (described["height"], described["width"]):
         sizes = [f"{size['height']} x {size['width']}" for size in (meta, described)]
         raise UserError(f"{what}: trained for images of {sizes[0]}, the data set has {sizes[1]}; train again")
-    scores, pairs, shown = [], [], []
+    scores, pairs, kept = [], [], []
     for split in splits:
         generator.to(split.data.device)
-        kept: list[np.ndarray] = []
-        made = generate(generator, split.data, block.batch, what, VARIANTS[variant].given_target_parsing)
-        generated = keep_first(made, samples, kept)
-        values, totals = score_images(split, generated, protocol, block.bootstrap, block.seed)
+
+        def images(data: PairData) -> Iterator[tuple[list[int], np.ndarray]]:
+            return generate(generator, data, block.batch, what, VARIANTS[variant].given_target_parsing)
+
+        values, totals = score_images(split, images(split.data), protocol, block.bootstrap, block.seed)
         scores += score_rows(totals, protocol, split.name, step, variant, meta["marks"])
         pairs.append(pair_rows(split, values, step))
-        if split.name == "test" and kept:
-            shown = sample_rows(dataset, split.data, kept, step)
-    return scores, pairs, shown
+        if split.name == "test" and block.samples:
+            # Which pairs are worst is known only now; generating these few again keeps no picture of all the others.
+            why = shown(split.data, values, samples)
+            again = (image for _, some in images(subset(split.data, list(why))) for image in some)
+            kept = sample_rows(dataset, split.data, why, again, step)
+    return scores, pairs, kept
 
 
 def _finished(state: Path, scores: list[dict], pairs: Sequence[pa.Table], samples: list[dict]) -> None:
@@ -332,5 +356,8 @@ def run(dataset: str, variant: str) -> None:
     # Always drawn anew: it is quick, and an edit to a drawing need not score again.
     figures = for_report.rows(dataset, variant, steps[-1], where) if block.samples else []
     store.write_table(layout.figures(dataset, variant), figures, schema.FIGURES)
+    network = json.dumps(cost.described(folder, variant, where), indent=1, sort_keys=True, ensure_ascii=False)
+    with atomic_file(layout.network(dataset, variant)) as partial:
+        partial.write_text(network + "\n", encoding="utf-8")
     for old in set(layout.work("score", dataset, variant).iterdir()) - set(states):
         shutil.rmtree(old)

@@ -1,0 +1,1 @@
+"""The report's page by its parts, a module each: from the run's files to what the template shows."""

@@ -1,0 +1,77 @@
+"""The pictures of a page: each kept once, in the page or in the folder beside it."""
+
+import base64
+import hashlib
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from pipeline import layout
+from pipeline.errors import UserError
+
+EMBEDDED = 10 * 2**20  # characters of pictures in a page; those that come after go beside it
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+@dataclass
+class Picture:
+    """One stored picture; sizes in pixels. A page draws one with several `uses` from one copy."""
+
+    id: str
+    uri: str
+    height: int
+    width: int
+    embedded: bool
+    uses: int = 0
+
+
+class Album:
+    """Collects what a page shows. `beside`: file name -> bytes of the pictures that it links."""
+
+    def __init__(self, limit: int = EMBEDDED):
+        self.limit = limit
+        self.size = 0  # characters embedded
+        self.over = 0  # pictures that went beside the page because it was full
+        self.beside: dict[str, bytes] = {}
+        self._pictures: dict[tuple[str, bool], Picture] = {}
+
+    def add(self, content: bytes, what: str, link: bool) -> Picture:
+        """A stored picture, encoded. link: into the folder, whatever its size. Raises UserError, naming `what`, if it
+        does not decode.
+        """
+        digest = hashlib.sha256(content or b"").hexdigest()[:24]
+        picture = self._pictures.get((digest, link))
+        if picture is None:
+            picture = self._pictures[digest, link] = self._take(content or b"", digest, what, link)
+        picture.uses += 1
+        return picture
+
+    def _take(self, content: bytes, digest: str, what: str, link: bool) -> Picture:
+        array = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+        if array is None:
+            raise UserError(f"{what}: does not decode as a picture; run score again")
+        kind = {b"\x89PNG": "png", b"RIFF": "webp"}.get(content[:4], "jpeg")
+        uri = data_uri(content, f"image/{kind}")
+        full = self.size + len(uri) > self.limit
+        self.over += full and not link
+        if link or full:
+            name = f"{digest}.{kind}"
+            self.beside[name] = content
+            uri = f"{layout.REPORT_PICTURES.name}/{name}"
+        else:
+            self.size += len(uri)
+        return Picture(digest, uri, *array.shape[:2], embedded=not (link or full))
+
+    @property
+    def shared(self) -> list[Picture]:
+        """Embedded pictures that the page shows more than once."""
+        return [picture for picture in self._pictures.values() if picture.embedded and picture.uses > 1]
+
+    @property
+    def embedded(self) -> int:
+        """How many pictures stand in the page."""
+        return sum(picture.embedded for picture in self._pictures.values())

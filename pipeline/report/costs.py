@@ -1,0 +1,74 @@
+"""What each method costs and how its training differed from the paper's, from the network.json that `score` writes."""
+
+import json
+from typing import Any
+
+from pipeline import layout
+from pipeline.datasets import title as dataset_title
+from pipeline.errors import UserError
+
+FEATURES = "vgg19"  # the papers' training losses look at
+
+
+def read(dataset: str, variant: str) -> dict[str, Any]:
+    """Raises UserError if the file is missing or damaged."""
+    path = layout.network(dataset, variant)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        assert {"parameters", "macs", "checkpoint_bytes", "trained"} <= found.keys()
+    except FileNotFoundError:
+        raise UserError(f"{path}: not there; run the stage that writes it (snakemake --cores all)") from None
+    except (ValueError, AttributeError, AssertionError):
+        raise UserError(f"{path}: damaged; run score again") from None
+    return found
+
+
+def short(count: float, unit: str = "") -> str:
+    """Three digits with k, M or G."""
+    for size, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:.3g} {prefix}{unit}"
+    return f"{count:.3g} {unit}".rstrip()
+
+
+def rows(dataset: str, networks: dict[str, dict]) -> list[dict]:
+    """One row a variant, with `load`: its share of the largest count of multiply-accumulates."""
+    most = max((network["macs"] for network in networks.values()), default=0) or 1
+    return [
+        {
+            "dataset": dataset_title(dataset),
+            "variant": variant,
+            "size": f"{network['trained']['height']} x {network['trained']['width']}",
+            "parameters": network["parameters"],
+            "parameters_text": short(network["parameters"]),
+            "macs": network["macs"],
+            "macs_text": short(network["macs"]),
+            "load": network["macs"] / most,
+            "bytes": network["checkpoint_bytes"],
+            "bytes_text": short(network["checkpoint_bytes"], "B"),
+            "starts_from": list(network["trained"]["components"]),
+        }
+        for variant, network in networks.items()
+    ]
+
+
+def training(network: dict) -> dict[str, dict]:
+    """How a variant was trained: name -> {"ours", "paper", "differs"}, both as text; {} for a reference.
+
+    `paper` is the published schedule, or the assumed one where a paper states none (docs/papers.md).
+    """
+    trained = network["trained"]
+    published, settings, features = trained["published"], trained["settings"], trained["features"]
+    if not published:
+        return {}
+    found = {}
+    for name, what in (("steps", "steps"), ("batch", "batch"), ("learning_rate", "learning rate"), ("width", "width")):
+        ours, paper = settings[name], published[name]
+        differs = ours < paper if name == "steps" else ours != paper
+        found[what] = {"ours": f"{ours:,}", "paper": f"{paper:,}", "differs": differs}
+    if features:
+        seeded = features["provenance"] == "seeded"
+        ours = f"{features['net']}, {'random weights' if seeded else 'published weights'}"
+        differs = seeded or features["net"] != FEATURES
+        found["loss features"] = {"ours": ours, "paper": f"{FEATURES}, published weights", "differs": differs}
+    return found

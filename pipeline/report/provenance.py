@@ -1,0 +1,110 @@
+"""What a page was made from: digests of the files behind it, networks' weights, library versions, the revision."""
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+
+from pipeline import layout
+from pipeline.errors import UserError
+
+LIBRARIES = (
+    "torch", "torchvision", "numpy", "scipy", "scikit-image", "lpips", "pytorch-fid", "opencv-python-headless",
+    "openvino", "pyarrow", "pandas", "safetensors", "jinja2",
+)  # fmt: skip
+
+
+def sha256(path: Path) -> str:
+    """Of a file, or of a folder of shards: of the lines "DIGEST  NAME" of its shards. Raises UserError."""
+    if path.is_dir():
+        parts = sorted(path.glob("part-*.parquet"))
+        return hashlib.sha256("".join(f"{sha256(part)}  {part.name}\n" for part in parts).encode()).hexdigest()
+    try:
+        with path.open("rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise UserError(f"{path}: not there; run the stage that writes it (snakemake --cores all)") from None
+
+
+def _scored(dataset: str, variants: Iterable[str]) -> list[Path]:
+    written = (layout.scores, layout.pair_scores, layout.samples, layout.figures, layout.network)
+    return [path(dataset, variant) for variant in variants for path in written]
+
+
+def _prepared(dataset: str) -> list[Path]:
+    stages = (
+        layout.images, layout.rejects, layout.keypoints, layout.parsing, layout.pairs, layout.pseudo_labels,
+        layout.distance_maps,
+    )  # fmt: skip
+    found = [path(dataset) for path in stages] + [layout.reference(dataset) / "reference.json"]
+    return [path for path in found if path.exists()]
+
+
+def digests(datasets: Iterable[str], variants: Iterable[str]) -> list[dict]:
+    """Groups of (path, SHA-256). Scores must be there; of the data sets, what is prepared is listed."""
+    variants = list(variants)
+    groups = [("Settings, published numbers and definitions", [layout.PARAMS, layout.PUBLISHED, layout.PROTOCOLS])]
+    for dataset in datasets:
+        groups.append(
+            (f"{dataset}: prepared data (of a folder, the digest of its shards' digests)", _prepared(dataset))
+        )
+        groups.append((f"{dataset}: scores and pictures", _scored(dataset, variants)))
+    return [
+        {"title": title, "files": [(str(path), sha256(path)) for path in paths]} for title, paths in groups if paths
+    ]
+
+
+def _json(path: Path) -> dict | None:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def weights(nets: Iterable[str]) -> list[dict]:
+    """Of each published network: whether its weights were found, and its files' SHA-256."""
+    found = []
+    for net in nets:
+        source = _json(layout.weights(net) / "source.json")
+        if source is not None:
+            files = {
+                name: about if isinstance(about, str) else about.get("sha256", "")
+                for name, about in source["files"].items()
+            }
+            found.append({"net": net, "status": source["status"], "files": files})
+    return found
+
+
+def sources(datasets: Iterable[str]) -> list[dict]:
+    """Of each data set: its terms, and what its source.json says of the images."""
+    found = []
+    for dataset in datasets:
+        source = _json(layout.raw(dataset) / "source.json")
+        if source is not None:
+            text = json.dumps(source, indent=1, sort_keys=True, ensure_ascii=False)
+            found.append({"name": dataset, "terms": source.get("terms", ""), "text": text})
+    return found
+
+
+def version(library: str) -> str:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def revision() -> str | None:
+    """The commit that is checked out in the working directory, None outside a repository.
+
+    No input of any stage: a commit does not run the report again. The page therefore calls it the revision at the time
+    of writing. Edits that are not committed are not seen.
+    """
+    if not Path(".git").exists():
+        return None
+    try:
+        found = subprocess.run(["git", "rev-parse", "--verify", "HEAD"], capture_output=True, text=True)
+    except FileNotFoundError:
+        return None
+    return found.stdout.strip() if found.returncode == 0 else None
