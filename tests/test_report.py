@@ -15,7 +15,7 @@ import pytest
 
 from pipeline import failures, figure, layout, paper_tables, pose, schema, store
 from pipeline.errors import UserError
-from pipeline.report import charts, gallery, provenance
+from pipeline.report import album, charts, gallery, provenance
 from pipeline.report import tables as shown_tables
 from pipeline.stages import report, tables
 from tests.test_tables import (  # noqa: F401  (project is a fixture)
@@ -181,7 +181,9 @@ class Page(HTMLParser):
 def shown_pictures(page: Page) -> dict[str, int]:
     """How many pictures of each kind the page draws, whether from their own bytes or from a copy it holds once."""
     once = {f"#{attrs['id']}": attrs["href"] for attrs in page.all("image")}
-    sources = [attrs["src"] for attrs in page.all("img")] + [once[attrs["href"]] for attrs in page.all("use")]
+    sources = [attrs["src"] for attrs in page.all("img")] + [
+        once[attrs["href"]] for attrs in page.all("use") if attrs["href"] in once
+    ]
     kinds = [re.match(r"data:image/(\w+);base64,", source)[1] for source in sources]
     return {kind: kinds.count(kind) for kind in sorted(set(kinds))}
 
@@ -368,9 +370,9 @@ def test_chart_draws_values_to_scale():
 
 def test_skeleton_skips_missing_joints():
     joints, valid = np.full((18, 2), 5.0, np.float32), np.ones(18, bool)
-    full = gallery.skeleton(pose.from_array(joints, valid), 128, 64)
+    full = album.skeleton(pose.from_array(joints, valid), 128, 64)
     valid[4] = False  # the right wrist ends one limb
-    missing = gallery.skeleton(pose.from_array(joints, valid), 128, 64)
+    missing = album.skeleton(pose.from_array(joints, valid), 128, 64)
     assert (len(full["limbs"]), len(missing["limbs"])) == (len(pose.SKELETON), len(pose.SKELETON) - 1)
     assert (full["seen"], missing["seen"]) == (18, 17)
 
