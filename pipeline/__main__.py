@@ -36,12 +36,22 @@ CHOICES = {
     "variant": params.variants,
 }
 
+# What a stage's --help shows it with: what `make demo` runs.
+EXAMPLE = {"dataset": "synthetic", "net": "squeezenet1_1", "component": "spig_flow", "variant": "spig"}
+
+
+def _example(name: str) -> str:
+    """A stage's command on the demo, as a line of its help; a command's examples are in its own description."""
+    options = "".join(f" --{axis} {EXAMPLE[axis]}" for axis in STAGES[name])
+    return f"example:\n  python -m pipeline {name}{options}"
+
 
 def _parser(name: str) -> argparse.ArgumentParser:
     module = import_module(f"pipeline.stages.{name}" if name in STAGES else f"pipeline.{name}")
     parser = argparse.ArgumentParser(
         prog=f"python -m pipeline {name}",
         description=module.__doc__,
+        epilog=_example(name) if name in STAGES else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     for axis in STAGES.get(name, ()):

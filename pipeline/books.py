@@ -110,12 +110,18 @@ def by_dvc(job: Job, jobs: list[Job], lock: dict[str, dict]) -> list[str] | None
         return None
     recorded = entry.get("params", {}).get(str(layout.PARAMS), {})
     found = [f"{layout.PARAMS}: {k} changed" for k, v in job.params.items() if k not in recorded or recorded[k] != v]
-    deps = {dep["path"]: dep["md5"] for dep in entry["deps"]}
+    written = {
+        out["path"]: out["md5"]
+        for other in jobs
+        if reads(job, other)
+        for out in lock.get(other.command, {"outs": []})["outs"]
+    }
+    deps = {dep["path"]: dep for dep in entry["deps"]}
     found += [f"{path} is new" for path in job.inputs if path not in deps]
     for path in (path for path in job.inputs if path in deps):
         if not Path(path).exists():
             found.append(f"{path} is gone")
-        elif deps[path] != _md5_now(path, job, jobs, lock):
+        elif not _as_recorded(path, deps[path], written):
             found.append(f"{path} changed")
     found += [
         f"{out['path']} is not what DVC wrote" for out in entry["outs"] if _size(Path(out["path"])) != out["size"]
@@ -128,18 +134,14 @@ def _size(path: Path) -> int:
     return sum(file.stat().st_size for file in files if file.name != TIMESTAMP)
 
 
-def _md5_now(path: str, job: Job, jobs: list[Job], lock: dict[str, dict]) -> str:
-    """The digest of an input. Of what another job wrote: the one in that job's entry."""
-    written = {
-        out["path"]: out["md5"]
-        for other in jobs
-        if reads(job, other)
-        for out in lock.get(other.command, {"outs": []})["outs"]
-    }
+def _as_recorded(path: str, dep: dict, written: dict[str, str]) -> bool:
+    """Whether an input is what its entry says. written: the digest of each output of other jobs, by their entries."""
     if path in written:
-        return written[path]
+        return written[path] == dep["md5"]
     below = {out.removeprefix(f"{path}/"): md5 for out, md5 in written.items() if out.startswith(f"{path}/")}
-    return _md5_of_folder(below) if below else _md5(Path(path))
+    if any(md5.endswith(".dir") for md5 in below.values()):  # a folder of prepared folders: data/
+        return _size(Path(path)) == dep["size"]
+    return (_md5_of_folder(below) if below else _md5(Path(path))) == dep["md5"]
 
 
 def _md5(path: Path) -> str:

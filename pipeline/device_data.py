@@ -226,11 +226,13 @@ def decoded_images(dataset: str, wanted: pa.Array) -> tuple[list[str], torch.Ten
     """Ids and uint8 (N, 3, H, W) of the stored images in `wanted`, in stored order. Raises UserError without any."""
     ids: list[str] = []
     images: torch.Tensor | None = None
-    for names, decoded in stream_images(dataset, wanted):
-        if images is None:
-            images = torch.empty((len(wanted), *decoded.shape[1:]), dtype=torch.uint8)
-        images[len(ids) : len(ids) + len(names)] = decoded
-        ids += names
+    with console.progress(f"reading images of {dataset}", len(wanted)) as advance:
+        for names, decoded in stream_images(dataset, wanted):
+            if images is None:
+                images = torch.empty((len(wanted), *decoded.shape[1:]), dtype=torch.uint8)
+            images[len(ids) : len(ids) + len(names)] = decoded
+            ids += names
+            advance(len(names))
     if images is None:
         raise UserError(f"{layout.images(dataset)}: none of the {len(wanted)} images wanted is there; run index again")
     return ids, images[: len(ids)]

@@ -13,6 +13,7 @@
 Lists go to stdout, or to --output FILE. What is written appears whole or not at all, in place of what was there. How
 many rows of what goes to stderr.
 
+  python -m pipeline export --dataset synthetic --what keypoints --split test
   python -m pipeline export --dataset market1501 --what pairs --split train --output market-pairs-train.csv
 """
 

@@ -8,6 +8,8 @@ makes the second engine record what is on disk as up to date, but only if the fi
 
 If neither engine vouches for the outputs (params.yaml or a source file was edited since, a stage failed), it
 changes nothing and says which engine to run.
+
+  python -m pipeline handoff --dry-run
 """
 
 import argparse

@@ -17,6 +17,8 @@ are left out and listed. JPEGs are scored, listed and marked. If pairs are missi
 how many, and FID and KID compare with the targets of those alone.
 
 The tables take up every folder in reports/outside/ on their next run; to drop a method, remove its folder.
+
+  python -m pipeline score --dataset synthetic --images FOLDER --name "My method"
 """
 
 import argparse

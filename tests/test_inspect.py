@@ -83,6 +83,21 @@ def test_label_shares_may_come_from_a_sample(folder, monkeypatch):
     np.testing.assert_allclose(some, np.bincount(np.stack(maps).reshape(-1), minlength=20) / np.stack(maps).size)
 
 
+def test_pairs_are_counted_by_split(folder):
+    found = facts_of.pair_statistics("synthetic")
+    assert list(found) == ["train", "val"]
+    train = found["train"]
+    assert (train.pairs, train.people, train.sources, train.targets) == (18, 3, 9, 9)
+    apart = []
+    for person in range(3):
+        for source in range(3):
+            for target in range(3):
+                (a, seen), (b, seen_too) = tiny_dataset.joints(person, source), tiny_dataset.joints(person, target)
+                both = seen & seen_too
+                apart += [np.linalg.norm(a[both] - b[both], axis=1).mean()] if source != target else []
+    np.testing.assert_allclose(train.distance, np.quantile(apart, [0.05, 0.5, 0.95]), rtol=1e-6)
+
+
 def drawn(folder: Path, *arguments: str) -> np.ndarray:
     assert main(["inspect", "synthetic", "--output", "x.png", *arguments]) == 0
     return cv2.imread(str(folder / "x.png"))[:, :, ::-1]

@@ -1,5 +1,6 @@
 """The score stage on a small drawn data set, with reference variants whose values can be worked out by hand."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import yaml
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from models.variants import VARIANTS
-from pipeline import checkpoints, layout, params, repose_parser, schema, store
+from pipeline import checkpoints, failures, layout, params, repose_parser, schema, store
 from pipeline.device_data import load_pairs
 from pipeline.errors import UserError
 from pipeline.metrics import METRICS, fid, networks
@@ -32,7 +33,7 @@ from tests.test_reference import (
 pytestmark = pytest.mark.usefixtures("small_batches_on_one_thread")
 
 CODE_DIGEST = score._code_digest
-OUTPUTS = (layout.scores, layout.pair_scores, layout.samples, layout.figures)
+OUTPUTS = (layout.scores, layout.pair_scores, layout.samples, layout.figures, layout.network)
 
 
 @pytest.fixture(scope="module")
@@ -164,14 +165,29 @@ def test_samples_hold_stored_bytes_and_the_generated_image(project):
         row["image_id"]: row["keypoints"] for row in store.read_table(layout.keypoints("synthetic")).to_pylist()
     }
     first = [row["pair_index"] for row in pairs() if (row["step"], row["split"]) == (5, "test")][:2]
-    assert [row["pair_index"] for row in table.to_pylist()] == first
+    sampled = [row for row in table.to_pylist() if "sample" in row["why"]]
+    assert [(row["step"], row["pair_index"]) for row in sampled] == [(5, index) for index in first]
     for row in table.to_pylist():
-        assert row["step"] == 5
         assert row["source"] == reader[row["source_id"]]["image"]
         assert row["target"] == reader[row["target_id"]]["image"]
         assert row["target_keypoints"] == keypoints[row["target_id"]]
         picture = cv2.imdecode(np.frombuffer(row["generated"]["bytes"], np.uint8), cv2.IMREAD_COLOR)
         assert np.array_equal(picture[:, :, ::-1], stored_images([row["source_id"]])[0])
+
+
+def test_every_checkpoint_keeps_the_pairs_it_fails_on(project):
+    table = store.read_table(layout.samples("synthetic", "copy_source")).to_pylist()
+    for step in (0, 5):
+        mine = [row for row in pairs() if (row["step"], row["split"]) == (step, "test")]
+        worst = sorted(mine, key=lambda row: (-row["lpips-alex-v0.1"], row["pair_index"]))[: failures.KEPT]
+        kept = {row["pair_index"] for row in table if row["step"] == step and "lpips-alex-v0.1" in row["why"]}
+        assert kept == {row["pair_index"] for row in worst}
+
+
+def test_what_the_network_costs_and_how_it_was_trained(project):
+    found = json.loads(layout.network("synthetic", "copy_source").read_text())
+    assert (found["parameters"], found["macs"]) == (0, 0)
+    assert found["trained"] == checkpoints.meta(layout.checkpoints("synthetic", "copy_source"))
 
 
 def test_perfect_images_score_perfectly(project, copied):

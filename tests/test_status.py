@@ -39,17 +39,17 @@ def pretend(jobs: list[graph.Job], record: bool = True) -> None:
             file = Path(output) if Path(output).suffix else Path(output) / ".snakemake_timestamp"
             write(file, str(job), start + number)
             if record:
-                snakemake_record(job, output, start + number)
+                snakemake_record(job, output, start + number, [out for one in jobs for out in one.outputs])
         write(status.log_of(job), "said\nwall 1.0 s, peak memory 1 MiB\n", start + number)
 
 
-def snakemake_record(job: graph.Job, output: str, when: float) -> None:
+def snakemake_record(job: graph.Job, output: str, when: float, outputs: list[str]) -> None:
     inputs, digests = [], {}
     for path in map(Path, job.inputs):
         if path.parts[0] == "pipeline" and path.is_dir():
             inputs += map(str, path.glob("*.py"))
         else:
-            inputs += map(str, path.glob("*/*/*.parquet")) if path == Path("reports/scores") else [str(path)]
+            inputs += [out for out in outputs if out.startswith(f"{path}/")] or [str(path)]
     for name in inputs:
         if (digest := books._sha256(Path(name))) is not None:
             digests[name] = digest
@@ -253,7 +253,7 @@ def repro(made, monkeypatch) -> dict:
     entries = {}
     for job in graph.jobs():
         outs = [{"path": out, "md5": books._md5(Path(out)), "size": books._size(Path(out))} for out in job.outputs]
-        deps = [{"path": path, "md5": books._md5(Path(path))} for path in job.inputs]
+        deps = [{"path": path, "md5": books._md5(Path(path)), "size": books._size(Path(path))} for path in job.inputs]
         entries[str(job)] = {
             "cmd": job.command,
             "deps": deps,

@@ -1,20 +1,32 @@
-"""The pictures of a page: each kept once, in the page or in the folder beside it."""
+"""The pictures and drawn poses of a page: each kept once, pictures in the page or in the folder beside it."""
 
 import base64
+import gzip
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
 
-from pipeline import layout
+from pipeline import layout, pose, schema
 from pipeline.errors import UserError
 
-EMBEDDED = 10 * 2**20  # characters of pictures in a page; those that come after go beside it
+EMBEDDED = 8 * 2**20  # characters of pictures in a page; those that come after go beside it
+
+LONG = 200_000  # bytes of a csv file
 
 
 def data_uri(content: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def download(path: Path) -> dict[str, str]:
+    """A csv file as a link that holds it: compressed if it is long. Without a time stamp: equal files, equal bytes."""
+    content = path.read_bytes()
+    if len(content) > LONG:
+        return {"name": f"{path.name}.gz", "uri": data_uri(gzip.compress(content, mtime=0), "application/gzip")}
+    return {"name": path.name, "uri": data_uri(content, "text/csv")}
 
 
 @dataclass
@@ -29,6 +41,19 @@ class Picture:
     uses: int = 0
 
 
+def skeleton(keypoints: list, height: int, width: int) -> dict:
+    """Joints as coloured lines and dots for the template's SVG."""
+    joints, valid = pose.to_array(keypoints)
+    point = [(round(float(x), 1), round(float(y), 1)) for x, y in joints]
+    limbs = [
+        {"from": point[a], "to": point[b], "hue": round(360 * index / len(pose.SKELETON))}
+        for index, (a, b) in enumerate(pose.SKELETON)
+        if valid[a] and valid[b]
+    ]
+    dots = [point[joint] for joint in range(schema.JOINTS) if valid[joint]]
+    return {"limbs": limbs, "dots": dots, "height": height, "width": width, "seen": int(valid.sum())}
+
+
 class Album:
     """Collects what a page shows. `beside`: file name -> bytes of the pictures that it links."""
 
@@ -38,6 +63,7 @@ class Album:
         self.over = 0  # pictures that went beside the page because it was full
         self.beside: dict[str, bytes] = {}
         self._pictures: dict[tuple[str, bool], Picture] = {}
+        self._poses: dict[str, dict] = {}
 
     def add(self, content: bytes, what: str, link: bool) -> Picture:
         """A stored picture, encoded. link: into the folder, whatever its size. Raises UserError, naming `what`, if it
@@ -65,6 +91,18 @@ class Album:
         else:
             self.size += len(uri)
         return Picture(digest, uri, *array.shape[:2], embedded=not (link or full))
+
+    def add_pose(self, keypoints: list, height: int, width: int) -> dict:
+        """`skeleton` of a stored pose, with its `id` and `uses`."""
+        digest = hashlib.sha256(repr((keypoints, height, width)).encode()).hexdigest()[:24]
+        found = self._poses.setdefault(digest, skeleton(keypoints, height, width) | {"id": digest, "uses": 0})
+        found["uses"] += 1
+        return found
+
+    @property
+    def shared_poses(self) -> list[dict]:
+        """Poses that the page draws more than once."""
+        return [pose for pose in self._poses.values() if pose["uses"] > 1]
 
     @property
     def shared(self) -> list[Picture]:

@@ -68,7 +68,7 @@ def training(network: dict) -> dict[str, dict]:
         found[what] = {"ours": f"{ours:,}", "paper": f"{paper:,}", "differs": differs}
     if features:
         seeded = features["provenance"] == "seeded"
-        ours = f"{features['net']}, {'random weights' if seeded else 'published weights'}"
+        ours = f"{features['net']}, {'random' if seeded else 'published'} weights"
         differs = seeded or features["net"] != FEATURES
         found["loss features"] = {"ours": ours, "paper": f"{FEATURES}, published weights", "differs": differs}
     return found

@@ -7,7 +7,6 @@ import numpy as np
 
 from pipeline import drawing, facts, labels, layout, pose, schema, store
 from pipeline.report.album import Album
-from pipeline.report.gallery import skeleton
 
 EXAMPLES = 2
 MAP_HEIGHT = 96  # pixels of one distance map
@@ -147,7 +146,7 @@ def _example(dataset: str, image_id: str, album: Album, photographs: str) -> dic
         filters = [("image_id", "=", image_id)]
         rows = store.read_table(layout.keypoints(dataset), columns=["keypoints"], filters=filters).to_pylist()
         if rows and image:
-            pose_of = skeleton(rows[0]["keypoints"], image["height"], image["width"])
+            pose_of = album.add_pose(rows[0]["keypoints"], image["height"], image["width"])
             panels.append({"title": "joints", "pose": pose_of})
     drawn("parsing", _label_picture(dataset, image_id), f"parsing of {image_id} in the colours of the bars")
     pseudo = _stored(layout.pseudo_labels(dataset), image_id)

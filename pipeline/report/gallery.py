@@ -2,7 +2,7 @@
 
 import math
 
-from pipeline import failures, layout, pose, schema, store
+from pipeline import failures, layout, schema, store
 from pipeline.errors import UserError
 from pipeline.report.album import Album
 from pipeline.report.charts import histogram
@@ -36,19 +36,6 @@ FIGURES = (
 )  # fmt: skip
 
 
-def skeleton(keypoints: list, height: int, width: int) -> dict:
-    """Joints as coloured lines and dots for the template's SVG."""
-    joints, valid = pose.to_array(keypoints)
-    point = [(round(float(x), 1), round(float(y), 1)) for x, y in joints]
-    limbs = [
-        {"from": point[a], "to": point[b], "hue": round(360 * index / len(pose.SKELETON))}
-        for index, (a, b) in enumerate(pose.SKELETON)
-        if valid[a] and valid[b]
-    ]
-    dots = [point[joint] for joint in range(schema.JOINTS) if valid[joint]]
-    return {"limbs": limbs, "dots": dots, "height": height, "width": width, "seen": int(valid.sum())}
-
-
 def _samples(dataset: str, variant: str) -> list[dict]:
     table = store.read_table(layout.samples(dataset, variant))
     if "why" not in table.column_names:
@@ -65,7 +52,7 @@ def _shown_pair(sample: dict, where: str, album: Album, link: bool) -> dict:
         "target_id": sample["target_id"],
         "source": album.add(sample["source"]["bytes"], where, link),
         "target": target,
-        "pose": skeleton(sample["target_keypoints"], target.height, target.width),
+        "pose": album.add_pose(sample["target_keypoints"], target.height, target.width),
     }
 
 

@@ -65,7 +65,7 @@ def _best(cells: list[dict[str, str]], unranked: list[str]) -> str:
         return f"No method has {column}."
     first, decimals = ranked[0], len(ranked[0]["printed"].partition(".")[2])
     arrow = "higher" if first["higher_is_better"] == "True" else "lower"
-    text = f"By {column} ({arrow} is better), {first['row']}: {first['printed']}{_interval(first)}"
+    text = f"{first['row']} is best by {column} ({arrow} is better): {first['printed']}{_interval(first)}"
     if len(ranked) > 1:
         apart = abs(float(first["value"]) - float(ranked[1]["value"]))
         text += f". It is {apart:.{decimals}f} ahead of the next, {ranked[1]['row']} ({ranked[1]['printed']})"

@@ -1,7 +1,6 @@
 """The tables of a page, from the files of reports/tables."""
 
 import csv
-from collections.abc import Iterable
 
 from pipeline import layout
 from pipeline.datasets import title as dataset_title
@@ -99,12 +98,18 @@ def _rows(cells: list[dict[str, str]], legend: dict[str, dict]) -> list[dict]:
         }
         row["n"] |= {int(cell["n"])} if cell["n"] else set()
     for row in rows.values():
-        common = set.intersection(*(cell["marks"] for cell in row["cells"].values())) if row["cells"] else set()
-        row["marks"] = [mark for key, mark in legend.items() if key in common]
+        _hoist(row, legend)
         for cell in row["cells"].values():
-            rest = [mark for key, mark in legend.items() if key in cell["marks"] - common]
-            cell["marks"] = rest + ([TIED] if cell["tied"] else [])
+            cell["marks"] += [TIED] if cell["tied"] else []
     return list(rows.values())
+
+
+def _hoist(row: dict, legend: dict[str, dict]) -> None:
+    """Move the marks that all numbers of a row carry to the row. Afterwards both hold entries of the legend."""
+    common = set.intersection(*(cell["marks"] for cell in row["cells"].values())) if row["cells"] else set()
+    row["marks"] = [mark for key, mark in legend.items() if key in common]
+    for cell in row["cells"].values():
+        cell["marks"] = [mark for key, mark in legend.items() if key in cell["marks"] - common]
 
 
 def overview(scores: list[dict[str, str]], legend: dict[str, dict]) -> list[dict]:
@@ -173,25 +178,16 @@ def score_grids(scores: list[dict[str, str]], legend: dict[str, dict]) -> list[d
                 key,
                 dict(zip(("variant", "step", "split"), key, strict=True)) | {"chosen": score["chosen"], "cells": {}},
             )
-            row["cells"][score["metric"]] = score
-            columns.setdefault(score["metric"], []).append(score)
+            row["cells"][score["metric"]] = score | {"marks": set(score["marks"].split())}
+            columns.setdefault(score["metric"], score)
+        for row in rows.values():
+            _hoist(row, legend)
         grids.append(
             {
                 "name": dataset,
                 "title": dataset_title(dataset),
-                "columns": [_score_column(name, columns[name], legend) for name in metrics],
+                "columns": [{"name": name, "higher": columns[name]["higher_is_better"] == "True"} for name in metrics],
                 "rows": list(rows.values()),
             }
         )
     return grids
-
-
-def _score_column(metric: str, scores: Iterable[dict[str, str]], legend: dict[str, dict]) -> dict:
-    scores = list(scores)
-    common = set.intersection(*(set(score["marks"].split()) for score in scores))
-    return {
-        "name": metric,
-        "higher": scores[0]["higher_is_better"] == "True",
-        "protocol": scores[0]["protocol"],
-        "marks": [mark for key, mark in legend.items() if key in common],
-    }

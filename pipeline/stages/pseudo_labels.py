@@ -72,15 +72,17 @@ def load(keypoints: pa.Table, parsing: Path, file: BinaryIO) -> tuple[list[str],
     joints, valid = pose.batch_arrays(keypoints.column("keypoints"))
     row_of = {name: row for row, name in enumerate(keypoints.column("image_id").to_pylist())}
     names, rows, sizes, areas = [], [], [], []
-    for some in _batches_of_one_size(parsing, row_of):
-        maps = labels.to_spt10(np.stack([one for _, one in some]))
-        here = [row_of[name] for name, _ in some]
-        codes, area = part_search.encode(maps, joints[here], valid[here])
-        file.write(codes.tobytes())
-        names += [name for name, _ in some]
-        rows += here
-        sizes += [maps.shape[1:]] * len(some)
-        areas.append(area)
+    with console.progress("label maps", len(row_of)) as advance:
+        for some in _batches_of_one_size(parsing, row_of):
+            maps = labels.to_spt10(np.stack([one for _, one in some]))
+            here = [row_of[name] for name, _ in some]
+            codes, area = part_search.encode(maps, joints[here], valid[here])
+            file.write(codes.tobytes())
+            names += [name for name, _ in some]
+            rows += here
+            sizes += [maps.shape[1:]] * len(some)
+            areas.append(area)
+            advance(len(some))
     if not names:
         raise UserError(f"{parsing}: no parsing of a training image; set parsing.source and run parsing and this again")
     file.flush()

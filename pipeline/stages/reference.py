@@ -287,7 +287,11 @@ def measure(
         if metric.feature in features and metric.real is None:
             ceilings[metric.name] = metric.of_set(features[metric.feature], networks, None)[0]
     if "reid" in networks:
-        embedded = [networks["reid"](images_of(data, rows)) for rows in torch.arange(len(data.ids)).split(batch)]
+        embedded = []
+        with console.progress(f"reference {split}, identities", len(data.ids)) as advance:
+            for rows in torch.arange(len(data.ids)).split(batch):
+                embedded.append(networks["reid"](images_of(data, rows)))
+                advance(len(rows))
         real[f"embeddings-{split}"] = embeddings = np.concatenate(embedded)
         source, target = embeddings[data.pairs.cpu().numpy()].transpose(1, 0, 2)
         ceilings["identity-source"] = similarity(target, source).mean()

@@ -17,7 +17,7 @@ logs change has run, and its outputs tell whether the report must.
 
 Photographs of real data sets, and what was generated from them, are for research: `report.photographs` in params.yaml
 says whether they stand in the page (embed), in the folder pictures/ beside it (link: pass the page on without the
-folder), or nowhere (none). A page holds up to 10 MiB of pictures (`album.EMBEDDED`), each once however often it is
+folder), or nowhere (none). A page holds up to 8 MiB of pictures (`album.EMBEDDED`), each once however often it is
 shown; those that come after go to the folder, too, and the page says so.
 
 To change the look, edit the templates; to change what is counted or chosen, see the stage `tables`.
@@ -33,7 +33,7 @@ from pipeline.console import say
 from pipeline.datasets import title as dataset_title
 from pipeline.errors import UserError
 from pipeline.report import charts, costs, datasets, definitions, gallery, provenance, summary, tables, times
-from pipeline.report.album import Album, data_uri
+from pipeline.report.album import Album, download
 from pipeline.table_cells import told_the_target
 
 DRAWN = {"synthetic"}  # data sets without a photograph
@@ -74,13 +74,18 @@ def _part(
     photographs = "embed" if dataset in DRAWN else block.photographs
     link, none = photographs == "link", photographs == "none"
     chosen = {row["variant"]: int(row["step"]) for row in scores if row["chosen"] == "yes"}
+    curves = charts.curves(scores, trained, floors, published)
+    everywhere = set.intersection(*(set(chart["marks"]) for chart in curves)) if curves else set()
+    for chart in curves:  # what all charts carry is said once
+        chart["marks"] = [legend[mark] for mark in chart["marks"] if mark not in everywhere]
     failing = [gallery.failing(dataset, one, chosen[one], None if none else album, link) for one in trained]
     return {
         "name": dataset,
         "title": dataset_title(dataset),
         "photographs": photographs,
         "marks": {(r["variant"], r["metric"]): [legend[mark] for mark in r["marks"].split()] for r in scores},
-        "curves": charts.curves(scores, trained, floors, published),
+        "curves": curves,
+        "curve_marks": [mark for key, mark in legend.items() if key in everywhere],
         "gallery": None if none else gallery.grid(dataset, trained, block.grid_rows, album, link),
         "figures": [] if none else gallery.figures(dataset, trained, album, link),
         "worst": [one for one in failing if one],
@@ -117,7 +122,6 @@ def page(block: Params) -> tuple[str, Album]:
         parts.append(_part(dataset, own, trained, floors, legend, answers[-1]["matches"], block, album))
         prepared.append(datasets.section(dataset, dataset_title(dataset), album, parts[-1]["photographs"]))
 
-    downloads = [*sorted(layout.TABLES.glob("*.csv")), layout.PUBLISHED]
     used = {row["metric"] for row in scores}
     overview = tables.overview(scores, legend)
     for row in overview:
@@ -150,7 +154,7 @@ def page(block: Params) -> tuple[str, Album]:
             times_page=layout.REPORT_TIMES.name if block.times == "link" else "",
             grids=tables.score_grids(scores, legend),
             defined={name: about for name, about in defined.items() if name in used},
-            downloads=[{"name": path.name, "uri": data_uri(path.read_bytes(), "text/csv")} for path in downloads],
+            downloads=[download(path) for path in [*sorted(layout.TABLES.glob("*.csv")), layout.PUBLISHED]],
             digests=digests,
             weights=provenance.weights(params.load()["weights"]),
             sources=provenance.sources(run),

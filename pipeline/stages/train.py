@@ -20,7 +20,7 @@ The variants copy_source and mean_image are the floor of every table and are not
 
 import hashlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -303,6 +303,15 @@ def sampler(stage: str, dataset: str, variant: Variant, where: torch.device) -> 
     return lambda step, generator: sample_grid.draw(generator, pairs, folder / f"step-{step:07d}.png", given)
 
 
+def _counted(
+    batches: Iterable[tuple[list[str], torch.Tensor]], advance: Callable[[int], None]
+) -> Iterator[torch.Tensor]:
+    """The images of `device_data.stream_images` as a network takes them; `advance` counts those that it has taken."""
+    for names, images in batches:
+        yield device_data.as_floats(images)
+        advance(len(names))
+
+
 def make_reference(dataset: str, variant: Variant, family: str, block: ReferenceParams) -> None:
     """Step 0 of a variant without training; a generator with `fit` sees every image of the training pairs once."""
     size = store.read_table(layout.images(dataset), columns=["height", "width"]).slice(0, 1).to_pylist()
@@ -312,8 +321,8 @@ def make_reference(dataset: str, variant: Variant, family: str, block: Reference
     network = variant.build(height, width, 1.0)
     if hasattr(network, "fit"):
         ids = device_data.paired_ids(device_data.pair_list(dataset, "train"))
-        batches = device_data.stream_images(dataset, ids)
-        network.fit(device_data.as_floats(images) for _, images in batches)
+        with console.progress(f"fit {dataset} {variant.name}", len(ids)) as advance:
+            network.fit(_counted(device_data.stream_images(dataset, ids), advance))
     work = layout.work("train", dataset, variant.name)
     checkpoints.save(work, 0, network)
     meta = {
