@@ -25,7 +25,7 @@ from pipeline.metrics.pckh import Joints
 from pipeline.metrics.pose_error import pose_error
 from pipeline.metrics.psnr import psnr, psnr_inside
 from pipeline.metrics.spool import Spool
-from pipeline.metrics.ssim import ssim, ssim_inside, ssim_padded, ssim_uniform
+from pipeline.metrics.ssim import ssim, ssim_inside, ssim_maps, ssim_padded, ssim_uniform
 from tests.test_metrics import smooth_images, with_noise
 
 pytestmark = pytest.mark.usefixtures("small_batches_on_one_thread")
@@ -78,7 +78,7 @@ def test_inside_ssim_averages_the_map_over_the_mask():
     masks = (np.random.default_rng(1).random((3, 40, 36)) < 0.4).astype(np.uint8)
     masks[2] = 0
     masks[2, :5] = 1  # only where no window fits
-    values = ssim_inside(generated, target, masks)
+    values = ssim_inside(ssim_maps(generated, target), masks)
     for row in range(2):
         _, full = structural_similarity(
             generated[row], target[row], data_range=255, channel_axis=2, full=True, **GAUSSIAN
@@ -86,7 +86,9 @@ def test_inside_ssim_averages_the_map_over_the_mask():
         inner, map_inside = masks[row, 5:-5, 5:-5].astype(bool), full[5:-5, 5:-5]
         assert values[row] == pytest.approx(map_inside[inner].mean(), abs=1e-9)
     assert np.isnan(values[2])
-    np.testing.assert_allclose(ssim_inside(generated, target, np.ones_like(masks)), ssim(generated, target), atol=1e-12)
+    np.testing.assert_allclose(
+        ssim_inside(ssim_maps(generated, target), np.ones_like(masks)), ssim(generated, target), atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("function", [lambda g, t: ssim_uniform(g, t, 7), lambda g, t: ssim_uniform(g, t, 51)])
