@@ -38,7 +38,7 @@ from pipeline.metrics.kid import kid
 from pipeline.metrics.lpips import lpips, lpips_network
 from pipeline.metrics.pose_mask import pose_masks
 from pipeline.metrics.psnr import psnr, psnr_inside
-from pipeline.metrics.ssim import ssim, ssim_inside, ssim_padded, ssim_uniform
+from pipeline.metrics.ssim import ssim, ssim_inside, ssim_maps, ssim_padded, ssim_uniform
 from pipeline.metrics.stream import PairScores
 
 SIZES = ((128, 64), (256, 176), (256, 256))
@@ -118,7 +118,7 @@ def without_networks(n: int = 4) -> None:
                 lambda x=x, y=y: ssim_padded(x, y),
             ),
             "`mask-ssim`": (each(lambda a, b: their_ssim(a, b, **GAUSSIAN), *cut), lambda cut=cut: ssim(*cut)),
-            "`inside-ssim`": (None, lambda x=x, y=y, masks=masks: ssim_inside(x, y, masks)),
+            "`inside-ssim`": (None, lambda x=x, y=y, masks=masks: ssim_inside(ssim_maps(x, y), masks)),
             "`psnr`": (
                 each(lambda a, b: peak_signal_noise_ratio(b, a, data_range=255), x, y),
                 lambda x=x, y=y: psnr(x, y),

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from skimage.metrics import structural_similarity
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from pipeline.errors import UserError
-from pipeline.metrics import METRICS, identity, inception_score, standard
+from pipeline.metrics import FEATURES, METRICS, identity, inception_score, standard
 from pipeline.metrics.bootstrap import bootstrap_interval, draws, influence_of_pooled, resampled_sums
 from pipeline.metrics.fid import (
     frechet_distance,
@@ -25,7 +25,8 @@ from pipeline.metrics.pckh import Joints
 from pipeline.metrics.pose_error import pose_error
 from pipeline.metrics.psnr import psnr, psnr_inside
 from pipeline.metrics.spool import Spool
-from pipeline.metrics.ssim import ssim, ssim_inside, ssim_padded, ssim_uniform
+from pipeline.metrics.ssim import ssim, ssim_inside, ssim_maps, ssim_padded, ssim_uniform
+from pipeline.metrics.stream import Batch
 from tests.test_metrics import smooth_images, with_noise
 
 pytestmark = pytest.mark.usefixtures("small_batches_on_one_thread")
@@ -78,7 +79,7 @@ def test_inside_ssim_averages_the_map_over_the_mask():
     masks = (np.random.default_rng(1).random((3, 40, 36)) < 0.4).astype(np.uint8)
     masks[2] = 0
     masks[2, :5] = 1  # only where no window fits
-    values = ssim_inside(generated, target, masks)
+    values = ssim_inside(ssim_maps(generated, target), masks)
     for row in range(2):
         _, full = structural_similarity(
             generated[row], target[row], data_range=255, channel_axis=2, full=True, **GAUSSIAN
@@ -86,7 +87,9 @@ def test_inside_ssim_averages_the_map_over_the_mask():
         inner, map_inside = masks[row, 5:-5, 5:-5].astype(bool), full[5:-5, 5:-5]
         assert values[row] == pytest.approx(map_inside[inner].mean(), abs=1e-9)
     assert np.isnan(values[2])
-    np.testing.assert_allclose(ssim_inside(generated, target, np.ones_like(masks)), ssim(generated, target), atol=1e-12)
+    np.testing.assert_allclose(
+        ssim_inside(ssim_maps(generated, target), np.ones_like(masks)), ssim(generated, target), atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("function", [lambda g, t: ssim_uniform(g, t, 7), lambda g, t: ssim_uniform(g, t, 51)])
@@ -141,6 +144,105 @@ def test_sizes_decide_which_metrics_there_are():
     assert "ssim-padded" not in [*market, *square]
     assert [name for name in market if "lpips" in name] == ["lpips-alex-v0.1", "mask-lpips-alex-v0.1"]
     assert set(standard("alex", ("mask-is", "lpips-vgg-v0.1"), 128, 64)) - set(market) == {"mask-is", "lpips-vgg-v0.1"}
+
+
+def test_every_pixel_metric_is_the_definition_of_its_name():
+    """What the registry computes under each name, against scikit-image, on a size that all are defined for."""
+    generated, target = noisy_pairs(1, 64, 176)
+    mask = np.zeros((64, 176), np.uint8)
+    mask[10:50, 60:100] = 1
+
+    def similarity(cut: int, pad: int = 0, **options) -> float:
+        pair = [i[0] * mask[..., None] if cut else i[0] for i in (generated, target)]
+        pair = [np.pad(i, ((0, 0), (pad, pad), (0, 0)), constant_values=255) for i in pair]
+        return structural_similarity(*pair, data_range=255, channel_axis=2, **options)
+
+    def decibels(one: np.ndarray, other: np.ndarray) -> float:
+        return peak_signal_noise_ratio(one, other, data_range=255)
+
+    full = structural_similarity(generated[0], target[0], data_range=255, channel_axis=2, full=True, **GAUSSIAN)[1]
+    cut = mask[..., None]
+    expected = {
+        "ssim": similarity(0, **GAUSSIAN),
+        "ssim-uniform7": similarity(0),
+        "ssim-win51": similarity(0, win_size=51),
+        "ssim-padded": similarity(0, pad=40, **GAUSSIAN),
+        "psnr": decibels(generated, target),
+        "mask-ssim": similarity(1, **GAUSSIAN),
+        "mask-ssim-uniform7": similarity(1),
+        "mask-ssim-win51": similarity(1, win_size=51),
+        "mask-psnr": decibels(generated * cut, target * cut),
+        "inside-ssim": full[mask == 1].mean(),
+        "inside-psnr": decibels(generated[0][mask == 1], target[0][mask == 1]),
+    }
+    batch = Batch(generated, target, {}, mask[None])
+    found = {n: m.per_pair(batch)[0] for n, m in METRICS.items() if m.per_pair and set(m.needs) <= {"masks"}}
+    assert found == pytest.approx(expected, abs=1e-9)
+    assert len({round(value, 4) for value in found.values()}) == len(found)  # no two could be exchanged unseen
+
+
+class Brightness(torch.nn.Module):
+    """Stands for Inception: the mean of each channel."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.mean(dim=(2, 3)) * self.weight
+
+
+def test_what_networks_are_shown_under_each_name():
+    generated, target = noisy_pairs(2, 24, 16)
+    masks = np.zeros((2, 24, 16), np.uint8)
+    masks[:, :9] = 1
+    joints = [Joints(np.full((2, 18, 2), at), np.ones((2, 18), bool)) for at in (3.0, 8.0)]
+    shown = []
+
+    def parser(images, xy, valid):
+        shown.append((np.stack(images), xy))
+        return np.zeros((2, 24, 16), np.uint8)
+
+    axes = np.eye(256)[:3]
+    networks = {
+        "inception": Brightness(),
+        "inception-tv": Brightness(),
+        "parser": parser,
+        "reid": lambda i: axes[[0, 0]],
+    }
+    labels = np.zeros((2, 24, 16), np.uint8)
+    batch = Batch(generated, target, networks, masks, *joints, labels, axes[[0, 1]], axes[[2, 0]])
+    for name, images in (
+        ("inception", generated),
+        ("inception-tv", generated),
+        ("mask-inception", generated * masks[..., None]),
+    ):
+        np.testing.assert_allclose(FEATURES[name].of(batch), images.mean(axis=(1, 2)) / 255, rtol=1e-5)
+    FEATURES["parsing"].of(batch)
+    np.testing.assert_array_equal(shown[0][0], generated[..., ::-1])  # BGR
+    assert (shown[0][1] == 3).all()  # where the detector found joints, not where the target has them
+    assert METRICS["identity-source"].per_pair(batch).tolist() == [1, 0]
+    assert METRICS["identity-target"].per_pair(batch).tolist() == [0, 1]
+    counts = label_counts(np.array([[[0, 0, 5, 5]]], np.uint8), np.array([[[0, 0, 0, 5]]], np.uint8))
+    assert METRICS["parsing-miou"].of_set(counts, {}, None)[0] == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert METRICS["parsing-miou-fg"].of_set(counts, {}, None)[0] == pytest.approx(1 / 2)
+
+
+def test_embeddings_have_length_one_and_come_from_bgr_at_256x128():
+    seen = []
+
+    class Network:
+        def infer(self, planes):
+            seen.append(planes)
+            return [np.arange(256, dtype=np.float32)]
+
+    network = identity.ReId.__new__(identity.ReId)
+    network._network = Network()
+    images = np.zeros((1, 64, 32, 3), np.uint8)
+    images[..., 2] = 200
+    assert np.linalg.norm(network(images)) == pytest.approx(1)
+    assert seen[0].shape == (1, 3, 256, 128)
+    assert seen[0].mean(axis=(0, 2, 3)).tolist() == [200, 0, 0]
 
 
 # LPIPS

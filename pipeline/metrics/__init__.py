@@ -95,7 +95,7 @@ _IS = "TF Inception 2015, no bias, 10 splits"
 _PARSER = "parser in the box, 20 labels, summed over pairs"
 
 _ALL = (
-    Metric("ssim", "gaussian 1.5, uint8, range 255", True, (), lambda b: ssim.ssim(*b.pair)),
+    Metric("ssim", "gaussian 1.5, uint8, range 255", True, (), lambda b: b.ssim_maps.mean(axis=(1, 2))),
     Metric("ssim-uniform7", "uniform 7x7, uint8, range 255", True, (), lambda b: ssim.ssim_uniform(*b.pair, 7)),
     Metric(
         "ssim-win51", "uniform 51x51, uint8, range 255", True, (),
@@ -118,7 +118,7 @@ _ALL = (
     Metric("mask-psnr", "psnr of uint8 x pose mask, whole image", True, ("masks",), lambda b: psnr.psnr(*b.masked)),
     Metric(
         "inside-ssim", "ssim map averaged over the pose mask", True, ("masks",),
-        lambda b: ssim.ssim_inside(*b.pair, b.masks),
+        lambda b: ssim.ssim_inside(b.ssim_maps, b.masks),
     ),
     Metric(
         "inside-psnr", "MSE over the pose mask alone, range 255", True, ("masks",),

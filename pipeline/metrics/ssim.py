@@ -10,7 +10,7 @@ the pixels whose window lies inside the image. They differ in the window:
 - `ssim_inside`: the Gaussian one's map, averaged over the pixels of a mask instead of over all.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 import cv2
@@ -24,7 +24,9 @@ C1 = (0.01 * 255) ** 2
 C2 = (0.03 * 255) ** 2
 WHITE_COLUMNS = 40
 
-Mean = Callable[[np.ndarray, np.ndarray], None]  # writes a plane's mean in the window around every pixel
+_GAUSSIAN = cv2.getGaussianKernel(2 * RADIUS + 1, SIGMA, cv2.CV_64F)
+
+Mean = Callable[[np.ndarray, np.ndarray], None]  # writes a plane's mean in the window around every pixel, float64
 
 
 def ssim(generated: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -35,8 +37,13 @@ def ssim(generated: np.ndarray, target: np.ndarray) -> np.ndarray:
     generated image's own, so two methods' values compare. Raises UserError for images smaller than the
     11-pixel window.
     """
+    return ssim_maps(generated, target).mean(axis=(1, 2))
+
+
+def ssim_maps(generated: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """What `ssim` is the mean of: (N, H - 10, W - 10) float64, a value for each window, mean over R, G, B."""
     _check(generated, 2 * RADIUS + 1)
-    return _values(generated, target, _gaussian_mean, RADIUS, 1.0)
+    return _maps(generated, target, _gaussian_mean, RADIUS, 1.0)
 
 
 def ssim_uniform(generated: np.ndarray, target: np.ndarray, size: int) -> np.ndarray:
@@ -47,7 +54,8 @@ def ssim_uniform(generated: np.ndarray, target: np.ndarray, size: int) -> np.nda
     """
     _check(generated, size)
     # scikit-image divides covariances by n - 1, n = size^2
-    return _values(generated, target, partial(_uniform_mean, size=size), size // 2, size**2 / (size**2 - 1))
+    mean = partial(_uniform_mean, size=size)
+    return _maps(generated, target, mean, size // 2, size**2 / (size**2 - 1)).mean(axis=(1, 2))
 
 
 def ssim_padded(generated: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -56,19 +64,13 @@ def ssim_padded(generated: np.ndarray, target: np.ndarray) -> np.ndarray:
     return ssim(*(np.pad(images, beside, constant_values=255) for images in (generated, target)))
 
 
-def ssim_inside(generated: np.ndarray, target: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """The mean of `ssim`'s map over the pixels of masks (N, H, W) uint8 {0, 1} whose window lies inside the image.
+def ssim_inside(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """The mean of `ssim_maps` over the pixels of masks (N, H, W) uint8 {0, 1} whose window lies inside the image.
 
     Windows still see what is around the mask. (N,) float64, NaN where the mask has no such pixel.
     """
-    _check(generated, 2 * RADIUS + 1)
     inner = masks[:, RADIUS:-RADIUS, RADIUS:-RADIUS].astype(bool)
-    values = np.full(len(generated), np.nan)
-    pairs = _maps(generated, target, _gaussian_mean, RADIUS, 1.0)
-    for row, (maps, mask) in enumerate(zip(pairs, inner, strict=True)):
-        if mask.any():
-            values[row] = np.mean([plane[mask].mean() for plane in maps])
-    return values
+    return np.array([one[mask].mean() if mask.any() else np.nan for one, mask in zip(maps, inner, strict=True)])
 
 
 def _check(images: np.ndarray, window: int) -> None:
@@ -79,57 +81,71 @@ def _check(images: np.ndarray, window: int) -> None:
         )
 
 
-def _values(generated: np.ndarray, target: np.ndarray, mean: Mean, margin: int, correction: float) -> np.ndarray:
-    return np.array([np.mean([m.mean() for m in maps]) for maps in _maps(generated, target, mean, margin, correction)])
+def _maps(generated: np.ndarray, target: np.ndarray, mean: Mean, margin: int, correction: float) -> np.ndarray:
+    """(N, H - 2 margin, W - 2 margin) float64: SSIM of every window that lies inside the image, mean over channels."""
+    count, height, width = generated.shape[:3]
+    maps = np.ones((count, height - 2 * margin, width - 2 * margin))
+    space, inside = np.empty(5 * height * width), slice(margin, -margin)
+    for one, x, y in zip(maps, generated, target, strict=True):
+        rows, columns = _part_that_differs(x, y, 2 * margin)
+        x, y = x[rows, columns], y[rows, columns]
+        if not x.size:
+            continue
+        # Channel by channel, in the same few arrays: what stays in cache and is not allocated again costs half.
+        work = space[: 5 * x[..., 0].size].reshape(5, *x.shape[:2])
+        part = one[rows.start : rows.stop - 2 * margin, columns.start : columns.stop - 2 * margin]
+        part[:] = 0
+        for a, b in zip(cv2.split(x), cv2.split(y), strict=True):
+            part += _map(a, b, mean, correction, work)[inside, inside]
+        part /= 3
+    return maps
 
 
-def _maps(
-    generated: np.ndarray, target: np.ndarray, mean: Mean, margin: int, correction: float
-) -> Iterator[Iterator[np.ndarray]]:
-    """For each pair the maps of R, G, B, one at a time: a map is overwritten by the next."""
-    # Channel by channel, in the same few arrays: what stays in cache and is not allocated again costs half the time.
-    work = np.empty((9, *generated.shape[1:3]))
-    for x, y in zip(generated, target, strict=True):
-        yield (_map(x[..., c], y[..., c], mean, margin, correction, work) for c in range(3))
+def _part_that_differs(x: np.ndarray, y: np.ndarray, around: int) -> tuple[slice, slice]:
+    """Rows and columns of the least rectangle that holds every pixel where two images differ, and `around` pixels more.
+
+    Two equal windows have SSIM 1: under a mask most of them are.
+    """
+    height, width = x.shape[:2]
+    left, top, across, down = cv2.boundingRect(cv2.absdiff(x, y).reshape(height, 3 * width))
+    if not across:
+        return slice(0, 0), slice(0, 0)
+    rows = slice(max(top - around, 0), min(top + down + around, height))
+    return rows, slice(max(left // 3 - around, 0), min((left + across - 1) // 3 + 1 + around, width))
 
 
-def _map(x: np.ndarray, y: np.ndarray, mean: Mean, margin: int, correction: float, work: np.ndarray) -> np.ndarray:
-    """(H, W) uint8 twice -> (H - 2 margin, W - 2 margin) float64, a view of `work` (9, H, W)."""
-    a, b, squares, product, mean_x, mean_y, variance, covariance, scratch = work
-    np.copyto(a, x)
-    np.copyto(b, y)
-    # Only the sum of the two variances enters, so four blurs do the work of five.
-    np.multiply(a, a, out=squares)
-    np.multiply(b, b, out=scratch)
-    squares += scratch
-    np.multiply(a, b, out=product)
-    for plane, blurred in ((a, mean_x), (b, mean_y), (squares, variance), (product, covariance)):
+def _map(x: np.ndarray, y: np.ndarray, mean: Mean, correction: float, work: np.ndarray) -> np.ndarray:
+    """(H, W) uint8 twice -> (H, W) float64, a view of `work` (5, H, W); wrong where the window reaches outside.
+
+    With d = x - y, the sum of the two variances is that of d plus twice the covariance: so only integers of 8 and 16
+    bits are blurred, which is quicker than blurring x^2 + y^2 in float64, and as exact.
+    """
+    mean_x, mean_y, covariance, variance, apart = work
+    difference = cv2.absdiff(x, y)
+    products = np.multiply(x, y, dtype=np.uint16), np.multiply(difference, difference, dtype=np.uint16)
+    for plane, blurred in zip((x, y, *products), (mean_x, mean_y, covariance, variance), strict=True):
         mean(plane, blurred)
-    numerator = np.multiply(mean_x, mean_y, out=scratch)
-    mean_x *= mean_x
-    mean_y *= mean_y
-    denominator = np.add(mean_x, mean_y, out=mean_x)
-    variance -= denominator
-    covariance -= numerator
-    numerator *= 2
-    numerator += C1
-    denominator += C1
-    covariance *= 2 * correction
-    covariance += C2
-    variance *= correction
-    variance += C2
+    np.subtract(mean_x, mean_y, out=apart)
+    apart *= apart
+    mean_x *= mean_y
+    covariance -= mean_x
+    variance -= apart
+    mean_x *= 2
+    mean_x += C1
+    covariance *= 2
+    covariance += C2 / correction  # of sample covariance; it cancels elsewhere
+    numerator, denominator = mean_x, apart
+    denominator += mean_x
     numerator *= covariance
+    variance += covariance
     denominator *= variance
     numerator /= denominator
-    # Windows at the rim reach outside, where the blurs mirror the image: cut them off last, whole rows run faster.
-    height, width = x.shape
-    return numerator[margin : height - margin, margin : width - margin]
+    return numerator
 
 
 def _gaussian_mean(plane: np.ndarray, out: np.ndarray) -> None:
-    size = 2 * RADIUS + 1
-    cv2.GaussianBlur(plane, (size, size), SIGMA, dst=out)
+    cv2.sepFilter2D(plane, cv2.CV_64F, _GAUSSIAN, _GAUSSIAN, dst=out)
 
 
 def _uniform_mean(plane: np.ndarray, out: np.ndarray, size: int) -> None:
-    cv2.blur(plane, (size, size), dst=out)
+    cv2.boxFilter(plane, cv2.CV_64F, (size, size), dst=out)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 from torch import nn
 
@@ -15,6 +16,7 @@ from pipeline.metrics.bootstrap import bootstrap_interval, influence_of_pooled
 from pipeline.metrics.pckh import Joints, pckh
 from pipeline.metrics.psnr import squared_error
 from pipeline.metrics.spool import Spool
+from pipeline.metrics.ssim import ssim_maps
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,15 @@ class Batch:
 
     @cached_property
     def masked(self) -> tuple[np.ndarray, np.ndarray]:
-        return self.generated * self.masks[..., None], self.target * self.masks[..., None]
+        # Ten times as fast as the product with a mask of another shape
+        return tuple(
+            np.stack([cv2.copyTo(image, mask) for image, mask in zip(images, self.masks, strict=True)])
+            for images in self.pair
+        )
+
+    @cached_property
+    def ssim_maps(self) -> np.ndarray:
+        return ssim_maps(self.generated, self.target)
 
     @cached_property
     def embedded(self) -> np.ndarray:
