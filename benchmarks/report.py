@@ -13,6 +13,7 @@ import shutil
 import statistics
 import tempfile
 import time
+from contextlib import chdir
 from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
@@ -46,29 +47,33 @@ ACTIONS = {
 
 def measure(page: Page, address: str) -> dict[str, float]:
     """Milliseconds of one opening, and of what a reader does then."""
+    clock = page.context.new_cdp_session(page)
+    clock.send("Performance.enable", {"timeDomain": "threadTicks"})
     page.goto(address, wait_until="load")
     page.wait_for_function("performance.getEntriesByType('paint').length === 2")
     names = ("first paint", "first contentful paint", "page parsed", "page loaded")
     found = dict(zip(names, page.evaluate(PAINTS), strict=True))
+    counted = {one["name"]: one["value"] for one in clock.send("Performance.getMetrics")["metrics"]}
+    found["processor time of the page's thread until then"] = 1000 * counted["TaskDuration"]
     return found | {name: page.evaluate(DRAWN, action) for name, action in ACTIONS.items()}
 
 
-def runs(path: Path) -> list[dict[str, float]]:
-    found = []
+def runs(path: Path) -> tuple[list[dict[str, float]], str]:
+    """Each opening's times, and the browser's version."""
+    found, version = [], ""
+    executable = shutil.which("chromium") or shutil.which("google-chrome")
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     with sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         for _ in range(RUNS):
-            executable = shutil.which("chromium") or shutil.which("google-chrome")
             browser = playwright.chromium.launch(executable_path=executable, args=arguments)
             context = browser.new_context(offline=True, viewport={"width": 1400, "height": 900})
             found.append(measure(context.new_page(), path.as_uri()))
             version = browser.version
             browser.close()
-    print(f"{_processor()}; Chromium {version}, without a GPU; Python {platform.python_version()}.\n")
-    return found
+    return found, version
 
 
-def _processor() -> str:
+def processor() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
     return f"{model}, {len(os.sched_getaffinity(0))} core of {os.cpu_count()}"
@@ -76,26 +81,24 @@ def _processor() -> str:
 
 def main() -> None:
     size = report_project.LARGE
-    with tempfile.TemporaryDirectory() as folder:
-        before = os.getcwd()
-        os.chdir(folder)
-        try:
-            start = time.process_time()
-            report_project.write(Path(folder), size)
-            took = time.process_time() - start
-            page = Path(folder) / layout.REPORT
-            text = page.read_text(encoding="utf-8")
-            print("# A large report in the browser\n")
-            print(
-                f"{len(size.trained)} trained methods and 2 floors, {len(size.datasets)} data sets, {size.checkpoints} "
-                f"checkpoints each, {size.pairs} test pairs; pictures as hard to compress as photographs.\nMade by "
-                "`taskset -c 1 env OMP_NUM_THREADS=1 python -m benchmarks.report > benchmarks/report.md`.\n"
-            )
-            found = runs(page)
-        finally:
-            os.chdir(before)
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):
+        start = time.process_time()
+        report_project.write(Path(folder), size)
+        took = time.process_time() - start
+        text = layout.REPORT.read_text(encoding="utf-8")
+        beside = len(list(layout.REPORT_PICTURES.iterdir()))
+        found, browser = runs(Path(folder) / layout.REPORT)
     pictures = sum(len(part.partition('"')[0]) for part in text.split('"data:image/')[1:])
-    beside = len(list((page.parent / layout.REPORT_PICTURES.name).glob("*"))) if page.exists() else 0
+    print("# A large report in the browser\n")
+    print(
+        f"{len(size.trained)} trained methods and 2 floors, {len(size.datasets)} data sets, {size.checkpoints} "
+        f"checkpoints each, {size.pairs} test pairs; pictures as hard to compress as photographs.\nMade by `taskset -c 1 env "
+        "OMP_NUM_THREADS=1 python -m benchmarks.report > benchmarks/report.md`.\n"
+    )
+    print(
+        f"{processor()}, shared with other work (load {os.getloadavg()[0]:.0f}); Chromium {browser}, without a GPU; "
+        f"Python {platform.python_version()}.\n"
+    )
     print("| the page | |\n|---|---|")
     print(f"| size, MB (to reach: under 15) | {len(text.encode()) / 1e6:.2f} |")
     print(f"| of it pictures, MB | {pictures / 1e6:.2f} |")
