@@ -365,6 +365,21 @@ def test_chart_draws_values_to_scale():
     assert len(charts.chart([_point("spig", 7, 0.3)], ["spig"], [])["series"][0]["points"]) == 1
 
 
+def test_published_numbers_are_lines_of_a_chart():
+    rows = [_point("spig", 0, 0.2), _point("spig", 100, 0.4, chosen="yes"), _point("patn", 100, 0.3)]
+    said = {"table": "SPIG, Table 1", "metric": "ssim"}
+    published = [said | {"variant": name, "published": value} for name, value in (("spig", "0.30"), ("patn", "0.31"))]
+    published.append(said | {"variant": "spig", "published": "9", "metric": "psnr"})
+    drawn = charts.chart(rows, ["spig", "patn"], [], published)
+    patn, spig = drawn["published"]  # from the top
+    assert (patn["name"], spig["name"]) == ("patn", "spig")
+    assert spig["y"] == drawn["series"][1]["points"][0]["y"]  # where 0.3 is
+    assert spig["text_y"] - patn["text_y"] >= charts.LINE  # their names do not overlap
+    assert "0.30, by the paper's own protocol" in spig["label"]
+    higher = charts.chart(rows, ["spig", "patn"], [], [said | {"variant": "spig", "published": "0.9"}])
+    assert max(float(tick["label"]) for tick in higher["y_ticks"]) >= 0.9
+
+
 def test_skeleton_skips_missing_joints():
     joints, valid = np.full((18, 2), 5.0, np.float32), np.ones(18, bool)
     full = album.skeleton(pose.from_array(joints, valid), 128, 64)

@@ -61,13 +61,18 @@ def test_the_summary_tells_a_tie_from_a_difference():
     floors = [difference("a", "floor", -0.1, 0.02), difference("b", "floor", -0.09, 0.02)]
     tie = [difference("b", "a", 0.01, 0.02), *floors]
     said = summary._told_apart(cells, tie, [])
-    assert "a is not told from b, a tie (the difference to b is −0.01, its interval −0.03 to +0.01)" in said
-    assert "It is told from floor." in said
-    assert summary._beats_floors(cells, tie) == "By LPIPS, a and b are told to be better than the floors (floor)."
+    assert "a is not told apart from b: a tie (the difference to b is −0.01, its interval −0.03 to +0.01)" in said
+    assert "It is told apart from floor." in said
+    assert summary._beats_floors(cells, tie) == "By LPIPS, a and b beat the floors (floor) by more than chance."
     clear = [difference("b", "a", 0.01, 0.002), floors[0], difference("b", "floor", -0.01, 0.02)]
     said = summary._told_apart(cells, clear, [])
-    assert "yes. a is told from every other method; the nearest, b, differs by −0.01 (interval −0.01 to −0.01)" in said
-    assert summary._beats_floors(cells, clear) == "By LPIPS, a is told to be better than the floors (floor); b is not."
+    assert (
+        "yes. a is told apart from every other method; the nearest, b, differs by −0.01 (interval −0.01 to −0.01)"
+        in said
+    )
+    assert (
+        summary._beats_floors(cells, clear) == "By LPIPS, a beats the floors (floor) by more than chance; b does not."
+    )
     assert "b is best" in summary._best(cells, ["a"])  # given the true target's parsing: shown, not ranked
 
 

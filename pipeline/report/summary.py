@@ -68,7 +68,8 @@ def _best(cells: list[dict[str, str]], unranked: list[str]) -> str:
     text = f"{first['row']} is best by {column} ({arrow} is better): {first['printed']}{_interval(first)}"
     if len(ranked) > 1:
         apart = abs(float(first["value"]) - float(ranked[1]["value"]))
-        text += f". It is {apart:.{decimals}f} ahead of the next, {ranked[1]['row']} ({ranked[1]['printed']})"
+        ahead = f"It is {apart:.{decimals}f} ahead of" if apart else "Exactly equal is"
+        text += f". {ahead} the next, {ranked[1]['row']} ({ranked[1]['printed']})"
     text += "."
     if first["kind"] == "floor":
         trained = [cell for cell in ranked if cell["kind"] != "floor"]
@@ -78,6 +79,9 @@ def _best(cells: list[dict[str, str]], unranked: list[str]) -> str:
     for other in dict.fromkeys(cell["column"] for cell in cells if cell["column"] != column):
         if found := _ranked(cells, other, unranked):
             winners.setdefault(found[0]["row"], []).append(other)
+    told = list(dict.fromkeys(cell["row"] for cell in cells if cell["variant"] in unranked))
+    if told:
+        text += f" Not ranked, since they are given the target's parsing: {listed(told)}."
     same = winners.pop(first["row"], [])
     if same:
         text += f" It is also first by {listed(same, 9)}."
@@ -113,14 +117,14 @@ def _told_apart(cells: list[dict[str, str]], differences: list[dict[str, str]], 
     text = f"A paired bootstrap over the same {counted(int(n), 'test pair')}: "
     if ties:
         _, middle, low, high, _ = own[ties[0]]
-        text += f"{first['row']} is not told from {listed([names[other] for other in ties])}, a tie (the difference to "
-        text += f"{names[ties[0]]} is {_signed(middle, decimals)}, its interval {_signed(low, decimals)} to "
-        text += f"{_signed(high, decimals)}). "
-        text += f"It is told from {listed(apart)}." if apart else "It is told from none."
+        text += f"{first['row']} is not told apart from {listed([names[other] for other in ties])}: a tie "
+        text += f"(the difference to {names[ties[0]]} is {_signed(middle, decimals)}, its interval "
+        text += f"{_signed(low, decimals)} to {_signed(high, decimals)}). "
+        text += f"It is told apart from {listed(apart)}." if apart else "It is told apart from none."
     else:
         nearest = next(iter(own))
         _, middle, low, high, _ = own[nearest]
-        text += f"yes. {first['row']} is told from every other method; the nearest, {names[nearest]}, differs by "
+        text += f"yes. {first['row']} is told apart from every other method; the nearest, {names[nearest]}, differs by "
         text += f"{_signed(middle, decimals)} (interval {_signed(low, decimals)} to {_signed(high, decimals)})."
     return text + " Intervals are over test pairs; another training run may land elsewhere."
 
@@ -143,10 +147,10 @@ def _beats_floors(cells: list[dict[str, str]], differences: list[dict[str, str]]
     below = [own[variant]["row"] for variant in trained if own[variant]["row"] not in above]
     what = listed([FLOORS.get(floor, floor).lower() for floor in floors])
     if not above:
-        return f"By {column}, no trained method is told to be better than the floors ({what})."
-    is_are = ["is" if len(names) == 1 else "are" for names in (above, below)]
-    text = f"By {column}, {listed(above, 8)} {is_are[0]} told to be better than the floors ({what})"
-    return text + (f"; {listed(below, 8)} {is_are[1]} not." if below else ".")
+        return f"By {column}, no trained method beats the floors ({what}) by more than chance."
+    verb = "beats" if len(above) == 1 else "beat"
+    text = f"By {column}, {listed(above, 8)} {verb} the floors ({what}) by more than chance"
+    return text + (f"; {listed(below, 8)} {'does' if len(below) == 1 else 'do'} not." if below else ".")
 
 
 def matches(dataset: str, cells_of: dict[str, list[dict[str, str]]]) -> list[dict]:
