@@ -4,11 +4,10 @@ import re
 import shlex
 
 import pytest
-import yaml
 
 from models.variants import COMPONENTS, VARIANTS
 from pipeline import __main__ as command_line
-from pipeline import figure, layout, params
+from pipeline import figure, params
 from pipeline.__main__ import COMMANDS, STAGES
 
 HELPS = [[name] for name in (*STAGES, *COMMANDS)] + [["figure", kind] for kind in figure.KINDS]
@@ -36,9 +35,7 @@ def parsed(words: list[str]) -> dict:
 
 def check_names(options: dict) -> None:
     """The data set, variants and component of an example exist."""
-    schema = yaml.safe_load(layout.PARAMS_SCHEMA.read_text())
-    known = schema["properties"]["datasets"]["items"]["enum"]
-    assert options.get("dataset", known[0]) in known
+    assert options.get("dataset", "synthetic") in params.load()["fetch"]
     variants = [options.get("variant"), *(options.get("variants") or ())]
     assert {name for name in variants if name} <= set(VARIANTS)
     assert options.get("component", next(iter(COMPONENTS))) in COMPONENTS

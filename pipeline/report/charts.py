@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 COLOURS, SHAPES = 7, 3  # of series: a colour and a marker's shape together tell 21 apart
+LINE = 10.5  # height of a line of small text, in a chart's own units
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 360, 220, 48, 14, 12, 34  # of a chart, in its own units
 
 
@@ -94,14 +95,7 @@ def chart(
             }
             for row in levels
         ],
-        "published": [
-            {
-                "y": y(float(value)),
-                "name": one["variant"],
-                "label": f"{one['variant']}, published in {one['table']}: {value}, by the paper's own protocol",
-            }
-            for value, one in printed.items()
-        ],
+        "published": _published([(y(float(value)), one) for value, one in printed.items()], trained),
         "size": {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": WIDTH - RIGHT, "bottom": HEIGHT - BOTTOM},
         "summary": "; ".join(
             f"{row['variant']} on {row['split']} at step {row['step']}: {float(row['value']):.4g}"
@@ -109,6 +103,24 @@ def chart(
             if row["chosen"] == "yes"
         ),
     }
+
+
+def _published(lines: list[tuple[float, dict]], trained: list[str]) -> list[dict]:
+    """Published numbers at their heights, from the top, their names below one another where they would overlap."""
+    found, free = [], 0.0
+    for height, one in sorted(lines, key=lambda line: line[0]):
+        free = max(height - 3, free + LINE)
+        about = f"{one['variant']}, published in {one['table']}: {one['published']}, by the paper's own protocol"
+        found.append(
+            {
+                **look(trained.index(one["variant"])),
+                "y": height,
+                "text_y": round(free, 1),
+                "name": one["variant"],
+                "label": about,
+            }
+        )
+    return found
 
 
 def curves(

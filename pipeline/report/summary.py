@@ -118,8 +118,8 @@ def _told_apart(cells: list[dict[str, str]], differences: list[dict[str, str]], 
     if ties:
         _, middle, low, high, _ = own[ties[0]]
         text += f"{first['row']} is not told apart from {listed([names[other] for other in ties])}: a tie "
-        text += f"(the difference to {names[ties[0]]} is {_signed(middle, decimals)}, its interval {_signed(low, decimals)} to "
-        text += f"{_signed(high, decimals)}). "
+        text += f"(the difference to {names[ties[0]]} is {_signed(middle, decimals)}, its interval "
+        text += f"{_signed(low, decimals)} to {_signed(high, decimals)}). "
         text += f"It is told apart from {listed(apart)}." if apart else "It is told apart from none."
     else:
         nearest = next(iter(own))
