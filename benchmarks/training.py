@@ -2,13 +2,19 @@
 
     speed    pairs/s, memory and the share of the arithmetic peak, both ways in turns in one run; a profile of our step
     curves   the losses of both ways over the same batches of a prepared project, and a picture of them
+    compile  our step with and without torch.compile, in turns in one run, and what compiling costs
 
 Ours: the data set resident as uint8, maps made on the device, bf16 autocast, fused Adam, and on CUDA channels_last. The
 plain way: float32, channels first, unfused Adam, and a DataLoader with 2 workers that decodes JPEGs and makes dense
 heatmaps on the CPU, as the field's loaders do. Both run the same networks and losses, with seeded feature weights.
+
+Seconds are the clock's on CUDA. On a CPU they are processor seconds, the loader's among them: what else runs on the
+machine then does not count, and on one core of its own a step takes as long.
 """
 
 import argparse
+import copy
+import multiprocessing
 import os
 import statistics
 import subprocess
@@ -24,6 +30,7 @@ from itertools import repeat
 from pathlib import Path
 
 import torch
+import torch._inductor.config
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -36,6 +43,7 @@ from pipeline.device_data import BatchOrder, PairData
 SIZES = {"market1501": (128, 64), "deepfashion": (256, 256)}
 WAYS = ("ours", "plain")
 STROKES = {"ours": 'stroke="#0072b2"', "plain": 'stroke="#d55e00" stroke-dasharray="5 3"'}
+WARM = 2  # steps in which everything is compiled
 IMAGES = 64  # of the random data set that the speed is measured on
 
 
@@ -67,11 +75,12 @@ class Setup:
             checkpoint_every=1,
             batch=self.batch,
             seed=seed,
-            precision="bf16" if way == "ours" else "fp32",
+            precision="fp32" if way == "plain" else "bf16",
             device=self.device,
             work=Path("unused"),
             metrics=Path("unused"),
             settings={},
+            compile=way == "compiled",
         )
         net = feature_nets.build(self.features) if self.variant.needs_features else None
         trainer = engine.Trainer(run, objective, net)
@@ -121,21 +130,39 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def seconds(device: torch.device) -> float:
+    """What the device has spent: seconds of the clock on CUDA, else of this process and the children it waited for."""
+    synchronise(device)
+    return time.perf_counter() if device.type == "cuda" else time.process_time() + sum(os.times()[2:4])
+
+
+def loader_seconds(device: torch.device) -> float:
+    """Processor seconds of the living workers; on CUDA they run beside the step, whose clock has them."""
+    if device.type == "cuda":
+        return 0.0
+    stats = [Path(f"/proc/{child.pid}/stat").read_text() for child in multiprocessing.active_children()]
+    ticks = [stat.rpartition(")")[2].split()[11:13] for stat in stats]  # user, system
+    return sum(int(tick) for pair in ticks for tick in pair) / os.sysconf("SC_CLK_TCK")
+
+
 def seconds_a_step(setup: Setup, steps: int, jpegs: list[bytes]) -> dict[str, float]:
-    """Median wall seconds of a step, loading included, both ways in turns."""
+    """Median seconds of a step, both ways in turns, and the mean of what the plain way's loader spends on a batch."""
     trainers = {way: setup.trainer(way) for way in WAYS}
     batches = {"ours": resident(setup), "plain": through_loader(setup, jpegs)}
     times: dict[str, list[float]] = {way: [] for way in WAYS}
+    loading = 0.0
     for step in range(-1, steps):  # the first is not counted: kernels are chosen, workers start
+        if step == 0:
+            loading = loader_seconds(setup.device)
         for way in WAYS:
             with engine.backends(setup.device, trainers[way].run.precision):
-                synchronise(setup.device)
-                start = time.perf_counter()
+                start = seconds(setup.device)
                 trainers[way].step(step + 2, next(batches[way]))
-                synchronise(setup.device)
-            if step >= 0:
-                times[way].append(time.perf_counter() - start)
-    return {way: statistics.median(found) for way, found in times.items()}
+                if step >= 0:
+                    times[way].append(seconds(setup.device) - start)
+    found = {way: statistics.median(taken) for way, taken in times.items()}
+    found["plain"] += (loader_seconds(setup.device) - loading) / steps
+    return found
 
 
 def peak_memory(options: argparse.Namespace, variant: str, dataset: str, way: str) -> float:
@@ -171,11 +198,9 @@ def measured_peak(device: torch.device, dtype: torch.dtype) -> float:
     for size in (1024, 2048, 4096) if device.type == "cpu" else (4096, 8192):
         a = torch.randn(size, size, device=device, dtype=dtype)
         for _ in range(4):
-            synchronise(device)
-            start = time.perf_counter()
+            start = seconds(device)
             a @ a
-            synchronise(device)
-            best = max(best, 2 * size**3 / (time.perf_counter() - start))
+            best = max(best, 2 * size**3 / (seconds(device) - start))
     return best
 
 
@@ -232,6 +257,16 @@ def setups(options: argparse.Namespace, dataset: str) -> Iterator[Setup]:
         yield Setup(VARIANTS[name], dataset, options.width, options.features, device)
 
 
+def row(*cells: object) -> None:
+    """A line of a table, as soon as it is known."""
+    print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+
+
+def head(*cells: str) -> None:
+    row(*cells)
+    print("|" + "---|" * len(cells))
+
+
 def speed(options: argparse.Namespace, folder: Path) -> None:
     device = device_data.device(options.device)
     what = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU thread"
@@ -244,25 +279,63 @@ def speed(options: argparse.Namespace, folder: Path) -> None:
     profiles = []
     for dataset in options.datasets:
         jpegs = in_data_set(dataset, folder / dataset)
-        rows = []
+        print(f"### {SIZES[dataset][0]}x{SIZES[dataset][1]}\n")
+        header = ("variant", "batch", "ours, pairs/s", "plain, pairs/s", "ratio", "ours, MiB", "plain, MiB")
+        head(*header, "G operations a step", "ours, of the peak")
         for setup in setups(options, dataset):
             took = seconds_a_step(setup, options.steps, jpegs)
             flops = operations(setup)
             memory = [peak_memory(options, setup.variant.name, dataset, way) for way in WAYS]
-            rows.append((
+            row(
                 f"`{setup.variant.name}`", setup.batch, *(f"{setup.batch / took[way]:.2f}" for way in WAYS),
                 ratio(took["plain"], took["ours"]), *(f"{mib:.0f}" for mib in memory),
                 f"{flops / 1e9:.0f}", f"{100 * flops / took['ours'] / peak:.0f} %",
-            ))  # fmt: skip
-            print(*rows[-1], file=sys.stderr, flush=True)
+            )  # fmt: skip
             if setup.variant.name in options.profile:
                 profiles.append((dataset, setup.variant.name, shares(setup)))
-        print(f"### {SIZES[dataset][0]}x{SIZES[dataset][1]}\n")
-        header = ("variant", "batch", "ours, pairs/s", "plain, pairs/s", "ratio", "ours, MiB", "plain, MiB")
-        table((*header, "G operations a step", "ours, of the peak"), rows)
+        print()
     for dataset, name, found in profiles:
         say(f"Where the time of our step goes, `{name}` at {SIZES[dataset][0]}x{SIZES[dataset][1]}, without loading:")
         table(("kind of operation", "share"), [(kind, f"{100 * share:.0f} %") for kind, share in found.items()])
+
+
+def compile_costs(setup: Setup, steps: int) -> tuple[str, ...]:
+    """Cells of a row: what compiling costs, medians of a step with and without, the losses' difference at step 1."""
+    trainers, batches = {way: setup.trainer(way) for way in ("ours", "compiled")}, resident(setup)
+    times: dict[str, list[float]] = {way: [] for way in trainers}
+    first: dict[str, dict[str, float]] = {}
+    for step in range(1, WARM + steps + 1):
+        batch = next(batches)
+        for way, trainer in trainers.items():
+            with engine.backends(setup.device, trainer.run.precision):
+                torch.manual_seed(step)
+                start = seconds(setup.device)
+                terms = trainer.step(step, copy.copy(batch))
+                times[way].append(seconds(setup.device) - start)
+            first.setdefault(way, terms)
+    median = {way: statistics.median(taken[WARM:]) for way, taken in times.items()}
+    compiling = sum(times["compiled"][:WARM]) - WARM * median["compiled"]
+    apart = max(abs(first["compiled"][term] / value - 1) for term, value in first["ours"].items() if value)
+    each = (f"{median['ours']:.2f}", f"{median['compiled']:.2f}", ratio(median["ours"], median["compiled"]))
+    return f"{compiling:.0f}", *each, f"{100 * apart:.2f} %"
+
+
+def compiled(options: argparse.Namespace, folder: Path) -> None:
+    """A table of what torch.compile costs and saves; a variant that does not compile is a row with the reason."""
+    os.environ |= {"TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"), "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+    torch._inductor.config.fallback_random = True  # the same dropout and noise with and without
+    for dataset in options.datasets:
+        in_data_set(dataset, folder / dataset)
+        print(f"### {SIZES[dataset][0]}x{SIZES[dataset][1]}\n")
+        head("variant", "batch", "compiling, s", "a step without, s", "with, s", "ratio", "losses apart at step 1")
+        for setup in setups(options, dataset):
+            torch._dynamo.reset()
+            try:
+                cells = compile_costs(setup, options.steps)
+            except Exception as error:  # of many kinds, all of which are the row's result
+                cells = (f"fails: {type(error).__name__}: {str(error).strip().splitlines()[0]}", *[""] * 4)
+            row(f"`{setup.variant.name}`", setup.batch, *cells)
+        print()
 
 
 def losses(setup: Setup, way: str, data: PairData, steps: int) -> list[dict[str, float]]:
@@ -302,7 +375,11 @@ def curves(options: argparse.Namespace) -> None:
     data = device_data.load_pairs(options.dataset, "train", device, parsing=setup.variant.needs_parsing)
     if (data.height, data.width) != SIZES["market1501"]:
         sys.exit("curves needs a data set of 128x64")
-    found = {way: losses(setup, way, data, options.steps) for way in WAYS}
+    compare({way: losses(setup, way, data, options.steps) for way in WAYS}, output)
+
+
+def compare(found: dict[str, list[dict[str, float]]], output: Path) -> None:
+    """Print both ways' terms, by step, side by side, and draw them into `output`."""
     series = {term: {way: [step[term] for step in found[way]] for way in WAYS} for term in found["ours"][0]}
     rows = []
     for term, of in series.items():
@@ -326,7 +403,7 @@ def curves(options: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("speed", "curves", "memory"))
+    parser.add_argument("what", choices=("speed", "curves", "memory", "compile"))
     parser.add_argument("--variants", nargs="*", default=[], help="default: every trained one")
     parser.add_argument("--datasets", nargs="*", default=list(SIZES), choices=SIZES, help="whose batch and size")
     parser.add_argument("--width", type=float, default=1.0, help="multiplier of the published channel counts")
@@ -347,6 +424,8 @@ def main() -> None:
         stack.callback(os.chdir, Path.cwd())
         if options.what == "speed":
             return speed(options, folder)
+        if options.what == "compile":
+            return compiled(options, folder)
         (dataset,) = options.datasets
         in_data_set(dataset, folder)
         (setup,) = setups(options, dataset)
