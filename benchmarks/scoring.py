@@ -2,7 +2,7 @@
 
 The peers' way: scikit-image's SSIM one image at a time, masks drawn again for every checkpoint, LPIPS one image at a
 time, the real images' features computed again, pytorch-fid's matrix square root. Times are processor time of one
-thread: medians of three, networks and the Frechet step once. Networks have random weights, which cost the same.
+thread: medians of five in turn without networks, else once. Networks have random weights, which cost the same.
 Takes about 2 minutes on a quiet core; `--memory N` alone scores N streamed pairs and prints the peak memory.
 """
 
@@ -39,7 +39,7 @@ from pipeline.metrics.lpips import lpips, lpips_network
 from pipeline.metrics.pose_mask import pose_masks
 from pipeline.metrics.psnr import psnr, psnr_inside
 from pipeline.metrics.ssim import ssim, ssim_inside, ssim_maps, ssim_padded, ssim_uniform
-from pipeline.metrics.stream import PairScores
+from pipeline.metrics.stream import Batch, PairScores
 
 SIZES = ((128, 64), (256, 176), (256, 256))
 GAUSSIAN = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
@@ -54,6 +54,16 @@ def cost(function: Callable[[], object], turns: int = 3) -> float:
         function()
         times.append(time.process_time() - start)
     return statistics.median(times)
+
+
+def costs(*functions: Callable[[], object], turns: int = 5) -> list[float]:
+    """As `cost`, of several in turn: what else the machine does then weighs on all of them alike."""
+    times = [[] for _ in functions]
+    for turn in range(turns + 1):
+        for function, own in zip(functions, times, strict=True):
+            seconds, _ = once(function)
+            own += [seconds] if turn else []
+    return [statistics.median(own) for own in times]
 
 
 def once(function: Callable[[], object]) -> tuple[float, object]:
@@ -72,8 +82,10 @@ def images(n: int, height: int, width: int, seed: int = 0) -> tuple[np.ndarray, 
 
 
 def people(n: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Joints in the middle of the image, within its whole height and half as much in width."""
     random = np.random.default_rng(1)
-    return random.uniform((0, 0), (width, height), (n, 18, 2)), random.random((n, 18)) < 0.88
+    corners = (width / 2 - height / 4, 0), (width / 2 + height / 4, height)
+    return random.uniform(*corners, (n, 18, 2)), random.random((n, 18)) < 0.88
 
 
 def their_ssim(x: np.ndarray, y: np.ndarray, **options) -> float:
@@ -103,7 +115,7 @@ def without_networks(n: int = 4) -> None:
                     peak_signal_noise_ratio(other, one, data_range=255)
 
         def ours(x=x, y=y, masks=masks) -> None:
-            one, other = x * masks[..., None], y * masks[..., None]
+            one, other = Batch(x, y, {}, masks).masked
             ssim(x, y), psnr(x, y), ssim(one, other), psnr(one, other)
 
         table = {
@@ -127,8 +139,8 @@ def without_networks(n: int = 4) -> None:
             "a checkpoint: SSIM, PSNR and both masked, masks drawn again there, kept here": (checkpoint, ours),
         }
         for name, (theirs, mine) in table.items():
-            slow, fast = None if theirs is None else 1e3 * cost(theirs) / n, 1e3 * cost(mine) / n
-            shown = ["–", f"{fast:.2f}", "–"] if slow is None else [f"{slow:.2f}", f"{fast:.2f}", f"{slow / fast:.1f}"]
+            *slow, fast = (1e3 * seconds / n for seconds in costs(*filter(None, (theirs, mine))))
+            shown = [f"{slow[0]:.2f}", f"{fast:.2f}", f"{slow[0] / fast:.1f}"] if slow else ["–", f"{fast:.2f}", "–"]
             rows.setdefault(name, []).extend(shown)
     for name, cells in rows.items():
         print(f"| {name} | " + " | ".join(cells) + " |")

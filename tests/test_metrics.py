@@ -16,6 +16,7 @@ from pipeline.metrics import GIVEN, METRICS, standard
 from pipeline.metrics.bootstrap import bootstrap_interval
 from pipeline.metrics.fid import FrechetStatistics, frechet_distance, inception_features, inception_network
 from pipeline.metrics.lpips import lpips, lpips_network, masked_lpips
+from pipeline.metrics.networks import in_batches
 from pipeline.metrics.pckh import Joints, pckh
 from pipeline.metrics.pose_mask import MASK_LIMBS, pose_masks
 from pipeline.metrics.psnr import psnr
@@ -371,6 +372,19 @@ def test_inception_is_pytorch_fids_own_network(tmp_path, monkeypatch, inception)
     assert loaded.provenance == "published"
     assert torch.equal(loaded.Mixed_7c.branch1x1.conv.weight, inception.Mixed_7c.branch1x1.conv.weight)
     assert torch.equal(loaded.classifier, inception.classifier)
+
+
+def test_networks_see_one_batch_size_and_blanks_are_dropped(monkeypatch):
+    monkeypatch.setattr("pipeline.metrics.networks.BATCH", 16)
+    seen, rows = [], np.arange(1, 20, dtype=np.float32)[:, None]
+
+    def network(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        seen.append((len(x), len(y), int((x == 0).sum())))
+        return x + y
+
+    found = in_batches(network, torch.device("cpu"), rows, 2 * rows)
+    assert seen == [(16, 16, 0), (16, 16, 13)]  # 19 images: 13 blanks in the second
+    np.testing.assert_array_equal(found, 3 * rows)
 
 
 # PCKh
