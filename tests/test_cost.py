@@ -34,6 +34,7 @@ def test_described_is_of_the_last_checkpoint(tmp_path):
     meta = {"kind": "variant", "name": "mean_image", "height": 16, "width": 8, "settings": {}}
     for step in (0, 3):
         checkpoints.save(folder, step, entry.build(16, 8, 1.0))
+    checkpoints.path(folder, 0).write_bytes(b"of an earlier step: not to be opened")
     checkpoints.write_meta(folder, meta)
     found = cost.described(folder, "mean_image", torch.device("cpu"))
     assert found["trained"] == meta

@@ -32,6 +32,7 @@ def test_the_summary_answers_from_the_tables():
     assert best.startswith(f"spig is best by LPIPS (lower is better): {first['printed']}, 95 % interval ")
     ahead = float(second["value"]) - float(first["value"])
     assert f"It is {ahead:.4f} ahead of the next, {second['row']} ({second['printed']})." in best
+    assert "It is also first by FID, SSIM, PSNR, Mask-SSIM and PCKh." in best  # higher is better by four of them
     assert "1 trained method and 2 floors on Synthetic, scored on 96 test pairs" in answer(text, "What ran?")
     assert "no paper printed numbers on Synthetic" in answer(text, "Does it match the papers?")
     different = answer(text, "What was different from the papers?")

@@ -69,11 +69,7 @@ def weights(nets: Iterable[str]) -> list[dict]:
     for net in nets:
         source = _json(layout.weights(net) / "source.json")
         if source is not None:
-            files = {
-                name: about if isinstance(about, str) else about.get("sha256", "")
-                for name, about in source["files"].items()
-            }
-            found.append({"net": net, "status": source["status"], "files": files})
+            found.append({"net": net, "status": source["status"], "files": source["files"]})
     return found
 
 
