@@ -79,7 +79,9 @@ def _flow(dataset: str, variant: str, step: int | None, pair: int | None) -> Dra
 def _parsing(dataset: str, variant: str, step: int | None, pair: int | None) -> Drawn:
     """Parsing of the source, of the target as predicted from the pose, and of the target (SPGNet, SPT).
 
-    python -m pipeline figure parsing --dataset synthetic --variant spgnet
+    The prediction sees the source's parsing and the pose; the target's own is there to compare with.
+
+      python -m pipeline figure parsing --dataset synthetic --variant spgnet
     """
     trained, chosen = _variant(dataset, variant, step), subject.pairs(dataset, pair)[0]
     picture = parsing.draw(trained, *_people(dataset, chosen, parsing=True))
