@@ -92,8 +92,8 @@ def main() -> None:
     print("# A large report in the browser\n")
     print(
         f"{len(size.trained)} trained methods and 2 floors, {len(size.datasets)} data sets, {size.checkpoints} "
-        f"checkpoints each, {size.pairs} test pairs; pictures as hard to compress as photographs.\nMade by `taskset "
-        "-c 1 env OMP_NUM_THREADS=1 python -m benchmarks.report > benchmarks/report.md`.\n"
+        f"checkpoints each, {size.pairs} test pairs; pictures as hard to compress as photographs.\nMade by "
+        "`taskset -c 1 env OMP_NUM_THREADS=1 python -m benchmarks.report > benchmarks/report.md`.\n"
     )
     print(
         f"{processor()}, shared with other work (load {os.getloadavg()[0]:.0f}); Chromium {browser}, without a GPU; "

@@ -79,7 +79,9 @@ def _flow(dataset: str, variant: str, step: int | None, pair: int | None) -> Dra
 def _parsing(dataset: str, variant: str, step: int | None, pair: int | None) -> Drawn:
     """Parsing of the source, of the target as predicted from the pose, and of the target (SPGNet, SPT).
 
-    python -m pipeline figure parsing --dataset synthetic --variant spgnet
+    The prediction sees the source's parsing and the pose; the target's own is there to compare with.
+
+      python -m pipeline figure parsing --dataset synthetic --variant spgnet
     """
     trained, chosen = _variant(dataset, variant, step), subject.pairs(dataset, pair)[0]
     picture = parsing.draw(trained, *_people(dataset, chosen, parsing=True))
@@ -136,15 +138,13 @@ def _edit(
 def _grid(dataset: str, variants: Sequence[str] | None, pairs: int) -> Drawn:
     """Source, target pose, target, and every variant's image of the same pairs: the papers' comparison figure.
 
-    Default variants: those of params.yaml that are trained, without further seeds. The pairs are a fixed draw from the
-    test list.
+    Default variants: those of params.yaml that are trained. The pairs are a fixed draw from the test list.
 
       python -m pipeline figure grid --dataset synthetic
       python -m pipeline figure grid --dataset synthetic --variants spig copy_source --pairs 6
     """
     if not variants:
-        first = [name for name in params.variants() if params.seed_of(name) is None]
-        variants = [name for name in first if layout.checkpoints(dataset, name).exists()]
+        variants = [name for name in params.variants() if layout.checkpoints(dataset, name).exists()]
         if not variants:
             raise UserError(f"{dataset}: no variant of {layout.PARAMS} is trained; run train, or name --variants")
     trained = [_variant(dataset, name, None) for name in variants]
@@ -180,7 +180,7 @@ def chosen_step(dataset: str, variant: str) -> int:
 
 
 def _variant(dataset: str, variant: str, step: int | None) -> subject.Trained:
-    step = chosen_step(dataset, variant) if step is None and params.variant_of(variant) in VARIANTS else step
+    step = chosen_step(dataset, variant) if step is None and variant in VARIANTS else step
     return subject.open_variant(dataset, variant, step, device_data.device("auto"))
 
 

@@ -41,7 +41,9 @@ for (const box of document.querySelectorAll(".compare")) {
     [left, right].forEach((select, index) => { ends[index].textContent = names[select.value]; });
     reveal();
   };
-  fill(pair, rows.map((row) => row.cells[0].innerText.replace(/\s+/g, " ")), 0);
+  // Not innerText: the grid is not drawn, and so has none, until a reader comes near it.
+  const words = (cell) => [...cell.childNodes].map((node) => node.textContent.trim()).filter(Boolean).join(" ");
+  fill(pair, rows.map((row) => words(row.cells[0])), 0);
   fill(left, names, names.indexOf("Target"));
   fill(right, names, names.indexOf("Target") + 1 < names.length ? names.indexOf("Target") + 1 : 0);
   for (const select of [pair, left, right]) select.addEventListener("change", show);
