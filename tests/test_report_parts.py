@@ -174,6 +174,12 @@ def test_a_full_page_leaves_the_rest_beside_it(monkeypatch):
 
 
 @pytest.mark.usefixtures("made")
+def test_the_page_states_its_size():
+    text = written()
+    assert f"This page is {len(text.encode()) / 1e6:.1f} MB long." in text
+
+
+@pytest.mark.usefixtures("made")
 def test_failures_show_the_pairs_that_score_kept():
     section = written().partition('<h2 id="worst">')[2].partition('<h2 id="pose">')[0]
     assert re.findall(r"<h4>([^<]*) <span", section) == ["Highest LPIPS", "Most joints missed"]

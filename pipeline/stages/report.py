@@ -37,6 +37,7 @@ from pipeline.report.album import Album, download
 from pipeline.table_cells import told_the_target
 
 DRAWN = {"synthetic"}  # data sets without a photograph
+SIZE = "\0"  # stands on the page for its own size until that is known; no text holds it
 
 
 @dataclass(frozen=True)
@@ -127,42 +128,40 @@ def page(block: Params) -> tuple[str, Album]:
     for row in overview:
         dataset, variant = row["key"]
         row["training"] = costs.training(networks[dataset][variant]) if variant in variants else {}
-    text = (
-        environment()
-        .get_template(layout.REPORT_TEMPLATE.name)
-        .render(
-            title=block.title,
-            warning=tables.warning(scores),
-            answers=answers,
-            revision=provenance.revision(),
-            overview=overview,
-            legend=list(legend.values()),
-            leaderboards=[part for part in shown if part["paper"] == "Leaderboard"],
-            tables=[part for part in shown if part["paper"] != "Leaderboard"],
-            trained=trained,
-            floors=floors,
-            looks={variant: charts.look(number) for number, variant in enumerate(trained)},
-            parts=parts,
-            sections=gallery.sections(parts),
-            apart={kind: [p["title"] for p in parts if p["photographs"] == kind] for kind in ("link", "none")},
-            folder=layout.REPORT_PICTURES.name,
-            album=album,
-            pckh=tables.pckh(scores),
-            prepared=prepared,
-            costs=[row for dataset in run for row in costs.rows(dataset, networks[dataset])],
-            times=times.rows(run) if block.times == "embed" else [],
-            times_page=layout.REPORT_TIMES.name if block.times == "link" else "",
-            grids=tables.score_grids(scores, legend),
-            defined={name: about for name, about in defined.items() if name in used},
-            downloads=[download(path) for path in [*sorted(layout.TABLES.glob("*.csv")), layout.PUBLISHED]],
-            digests=digests,
-            weights=provenance.weights(params.load()["weights"]),
-            sources=provenance.sources(run),
-            versions=[(library, provenance.version(library)) for library in provenance.LIBRARIES],
-            params_text=layout.PARAMS.read_text(encoding="utf-8"),
-        )
+    template = environment().get_template(layout.REPORT_TEMPLATE.name)
+    text = template.render(
+        title=block.title,
+        warning=tables.warning(scores),
+        answers=answers,
+        revision=provenance.revision(),
+        overview=overview,
+        legend=list(legend.values()),
+        leaderboards=[part for part in shown if part["paper"] == "Leaderboard"],
+        tables=[part for part in shown if part["paper"] != "Leaderboard"],
+        trained=trained,
+        floors=floors,
+        looks={variant: charts.look(number) for number, variant in enumerate(trained)},
+        parts=parts,
+        sections=gallery.sections(parts),
+        apart={kind: [p["title"] for p in parts if p["photographs"] == kind] for kind in ("link", "none")},
+        folder=layout.REPORT_PICTURES.name,
+        album=album,
+        size=SIZE,
+        pckh=tables.pckh(scores),
+        prepared=prepared,
+        costs=[row for dataset in run for row in costs.rows(dataset, networks[dataset])],
+        times=times.rows(run) if block.times == "embed" else [],
+        times_page=layout.REPORT_TIMES.name if block.times == "link" else "",
+        grids=tables.score_grids(scores, legend),
+        defined={name: about for name, about in defined.items() if name in used},
+        downloads=[download(path) for path in [*sorted(layout.TABLES.glob("*.csv")), layout.PUBLISHED]],
+        digests=digests,
+        weights=provenance.weights(params.load()["weights"]),
+        sources=provenance.sources(run),
+        versions=[(library, provenance.version(library)) for library in provenance.LIBRARIES],
+        params_text=layout.PARAMS.read_text(encoding="utf-8"),
     )
-    return text, album
+    return text.replace(SIZE, f"{len(text.encode()) / 1e6:.1f} MB"), album
 
 
 def _write_times(block: Params) -> None:
