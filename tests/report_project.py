@@ -6,6 +6,7 @@ Small for tests of the page, large (`LARGE`) for its size and speed: tests/test_
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import cv2
@@ -60,11 +61,11 @@ def write(folder: Path, size: Size) -> None:
 def write_params(size: Size) -> None:
     """params.yaml with these data sets and variants, all components, and every picture shown."""
     values = yaml.safe_load(layout.PARAMS.read_text())
-    listed = yaml.safe_load(layout.PARAMS_SCHEMA.read_text())["properties"]["variants"]["properties"]
     wanted = {*FLOORS, *size.trained}
     values["datasets"] = list(size.datasets)
     values["variants"] = {
-        family: [name for name in block["items"]["enum"] if name in wanted] for family, block in listed.items()
+        family: [one.name for one in import_module(f"models.{family}").VARIANTS if one.name in wanted]
+        for family in values["variants"]
     }
     values["components"] = dict.fromkeys(values["components"], True)
     values["report"]["photographs"] = "embed"
