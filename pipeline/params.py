@@ -59,7 +59,7 @@ def check(values: Any, where: Path = layout.PARAMS) -> dict:
 
 
 def _check_seeds(values: dict, where: Path) -> None:
-    for name, runs in values["variants"].items():
+    for name, runs in values.get("variants", {}).items():  # whether it must be there, the schema says
         for run in runs:
             seed, key = seed_of(run), f"{where}: variants.{name}: {run}"
             if seed is None:
