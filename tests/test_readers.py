@@ -215,8 +215,8 @@ def test_the_written_schema_is_the_schema():
     written = {}
     for section in sections:
         path = re.search(r"data/D/[^` ]*", section.splitlines()[0])
-        rows = re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", section, flags=re.MULTILINE)
-        written[path.group()] = rows
+        if path:  # not what scoring writes
+            written[path.group()] = re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", section, flags=re.MULTILINE)
     wanted = {}
     for where, columns in KINDS.values():
         path = where("D").as_posix()
