@@ -1157,6 +1157,7 @@ rule report:
         "pipeline/pose.py",
         "pipeline/table_cells.py",
         "pipeline/metrics/bootstrap.py",
+        "pipeline/metrics/over_seeds.py",
         "pipeline/metrics/paired.py",
     output:
         "reports/html/index.html",

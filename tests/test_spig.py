@@ -116,7 +116,8 @@ def test_evaluation_does_not_depend_on_the_batch(name):
     with torch.no_grad():
         together = generator(batch).image
         alone = torch.cat([generator(take(batch, slice(k, k + 1))).image for k in range(4)])
-    assert torch.allclose(together, alone, atol=1e-5)
+    # A predicted label at a tie flips by rounding, which moves an image by far less than its neighbours could.
+    assert torch.allclose(together, alone, atol=1e-3 if VARIANTS[name].needs_parsing else 1e-5)
     assert name == "mean_image" or not torch.allclose(together[:1], together[1:2], atol=1e-3)
 
 
