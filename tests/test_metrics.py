@@ -385,6 +385,20 @@ def test_networks_see_one_batch_size_and_blanks_are_dropped(monkeypatch):
     found = in_batches(network, torch.device("cpu"), rows, 2 * rows)
     assert seen == [(16, 16, 0), (16, 16, 13)]  # 19 images: 13 blanks in the second
     np.testing.assert_array_equal(found, 3 * rows)
+    seen.clear()
+    np.testing.assert_array_equal(in_batches(network, torch.device("cpu"), rows, 2 * rows, most=8), 3 * rows)
+    assert [count for count, _, _ in seen] == [8, 8, 8]
+
+
+@pytest.mark.parametrize(("height", "width", "rows"), [(64, 32, 16), (128, 64, 16), (256, 256, 2), (600, 400, 1)])
+def test_lpips_sees_as_many_pixels_at_a_time_as_its_caches_hold(monkeypatch, height, width, rows):
+    monkeypatch.setattr("pipeline.metrics.networks.BATCH", 16)
+    network, seen = lpips_network(None, net="squeeze"), []
+    monkeypatch.setattr(network, "forward", lambda x, y: seen.append(len(x)) or torch.zeros(len(x)))
+    images = np.zeros((3, height, width, 3), np.uint8)
+    assert lpips(network, images, images).shape == (3,)
+    assert masked_lpips(network, images, images, images[..., 0]).shape == (3,)
+    assert set(seen) == {rows}
 
 
 # PCKh

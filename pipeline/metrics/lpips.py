@@ -1,13 +1,15 @@
 """LPIPS v0.1 (Zhang et al. 2018) by the `lpips` package: its own 1x1 heads, given trunk weights."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import lpips as package
 import numpy as np
 import torch
 
-from pipeline.metrics.networks import in_batches, load_weights, seed_weights
+from pipeline.metrics.networks import BATCH, in_batches, load_weights, seed_weights
+
+PIXELS = 16 * 128 * 64  # of a batch on a CPU: the layers of more leave its caches, and SqueezeNet takes twice the time
 
 
 def lpips_network(state_dict: Mapping[str, torch.Tensor] | None, seed: int = 0, net: str = "alex") -> package.LPIPS:
@@ -40,8 +42,7 @@ def _trunk_state(trunk: torch.nn.Module, state_dict: Mapping[str, torch.Tensor])
 
 def lpips(network: package.LPIPS, generated: np.ndarray, target: np.ndarray) -> np.ndarray:
     """(N, H, W, 3) uint8 RGB twice -> (N,) float64, 0 for identical images. The network sees [-1, 1]."""
-    device = next(network.parameters()).device
-    return _to_float64(in_batches(lambda x, y: network(_scale(x), _scale(y)), device, generated, target))
+    return _to_float64(_by_size(network, lambda x, y: network(_scale(x), _scale(y)), generated, target))
 
 
 def masked_lpips(network: package.LPIPS, generated: np.ndarray, target: np.ndarray, masks: np.ndarray) -> np.ndarray:
@@ -50,7 +51,16 @@ def masked_lpips(network: package.LPIPS, generated: np.ndarray, target: np.ndarr
     def distance(x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         return network(_scale(x) * mask[:, None], _scale(y) * mask[:, None])
 
-    return _to_float64(in_batches(distance, next(network.parameters()).device, generated, target, masks))
+    return _to_float64(_by_size(network, distance, generated, target, masks))
+
+
+def _by_size(
+    network: package.LPIPS, distance: Callable[..., torch.Tensor], images: np.ndarray, *arrays: np.ndarray
+) -> torch.Tensor:
+    """`in_batches` where the network is, of as many images as are fast there: a matter of their size alone."""
+    device = next(network.parameters()).device
+    most = max(1, PIXELS // (images.shape[1] * images.shape[2])) if device.type == "cpu" else BATCH
+    return in_batches(distance, device, images, *arrays, most=most)
 
 
 def _scale(images: torch.Tensor) -> torch.Tensor:

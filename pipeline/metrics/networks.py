@@ -50,8 +50,11 @@ def load_weights(network: nn.Module, state: Mapping[str, torch.Tensor], what: st
     network.load_state_dict(given, strict=False)
 
 
-def in_batches(function: Callable[..., torch.Tensor], device: torch.device, *arrays: np.ndarray) -> torch.Tensor:
-    """Call `function` on 16 rows at a time of each array (N, ...), on `device`; results (N, ...) there.
+def in_batches(
+    function: Callable[..., torch.Tensor], device: torch.device, *arrays: np.ndarray, most: int = BATCH
+) -> torch.Tensor:
+    """Call `function` on 16 rows at a time (or `most`, if fewer) of each array (N, ...), on `device`; results (N, ...)
+    there.
 
     The last batch is filled up with zero rows, whose results are dropped. Convolution libraries choose their
     algorithm by batch size, so a network's result for one image differs in the last bits between batch sizes,
@@ -59,12 +62,12 @@ def in_batches(function: Callable[..., torch.Tensor], device: torch.device, *arr
     groups the images.
     """
     exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-    results = []
+    results, size = [], min(BATCH, most)
     with torch.inference_mode(), exact:
-        for start in range(0, len(arrays[0]), BATCH):
-            rows = [torch.as_tensor(array[start : start + BATCH]).to(device) for array in arrays]
+        for start in range(0, len(arrays[0]), size):
+            rows = [torch.as_tensor(array[start : start + size]).to(device) for array in arrays]
             count = len(rows[0])
-            if count < BATCH:
-                rows = [torch.cat([row, row.new_zeros(BATCH - count, *row.shape[1:])]) for row in rows]
+            if count < size:
+                rows = [torch.cat([row, row.new_zeros(size - count, *row.shape[1:])]) for row in rows]
             results.append(function(*rows)[:count])
     return torch.cat(results)
