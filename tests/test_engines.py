@@ -18,12 +18,15 @@ from tests.conftest import copy_project
 
 pytestmark = pytest.mark.engines
 
-AFTER_TRAIN_SPIG = {
+AFTER_TRAIN_SPIG = {  # both runs read the family's settings
     "train/synthetic-spig.log",
+    "train/synthetic-spig-seed1.log",
     "score/synthetic-spig.log",
+    "score/synthetic-spig-seed1.log",
     "tables/tables.log",
     "report/report.log",
 }
+STAGES = 37
 
 
 def edit(project: Path, change) -> None:
@@ -34,8 +37,8 @@ def edit(project: Path, change) -> None:
 
 
 def make_tiny(values: dict) -> None:
-    """The smallest run that still does everything."""
-    wanted = {"reference": ["copy_source"], "spig": ["spig"]}
+    """The smallest run that still does everything, one variant from two seeds."""
+    wanted = {"reference": ["copy_source"], "spig": ["spig", "spig-seed1"]}
     values["variants"] = {family: wanted.get(family, []) for family in values["variants"]}
     values["components"] = dict.fromkeys(values["components"], False) | {"spig_flow": True}
     values["fetch"]["synthetic"] |= {"train_identities": 4, "test_identities": 2, "views": 3, "height": 64, "width": 32}
@@ -87,7 +90,7 @@ def built(tmp_path_factory) -> Path:
     """A project that Snakemake has built."""
     project = copy_project(tmp_path_factory.mktemp("built"))
     edit(project, make_tiny)
-    assert len(ran(project, snakemake)) == 35
+    assert len(ran(project, snakemake)) == STAGES
     return project
 
 
@@ -98,6 +101,7 @@ def set_seed(seed: int):
 def test_snakemake_then_dvc_and_back(built):
     """One story, in order: the states of the engines' books build on each other."""
     page = (built / "reports/html/index.html").read_bytes()
+    assert b"<small>2 seeds: " in page
     assert "next: nothing to run" in status(built)
     refused = call(built, "pipeline", "handoff", "--dry-run")
     assert "snakemake vouches" in refused.stderr
@@ -132,7 +136,7 @@ def test_an_edited_source_reruns_its_stage(built):
 def test_dvc_then_snakemake(tmp_path):
     project = copy_project(tmp_path)
     edit(project, make_tiny)
-    assert len(ran(project, dvc)) == 35
+    assert len(ran(project, dvc)) == STAGES
     assert "next: nothing to run" in status(project)
     handoff(project)
     assert ran(project, snakemake) == set()
