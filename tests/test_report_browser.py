@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import layout, params
+from pipeline.report import charts
 from tests import report_project
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -196,6 +197,40 @@ def test_the_slider_uncovers_by_keyboard(chromium, small):
         right = uncovered()
         page.keyboard.press("Home")
         assert uncovered() == 100 - right
+
+
+def visible(page, what: str) -> int:
+    count = "(all) => all.filter((one) => one.getClientRects().length).length"
+    return page.locator(f".charts {what}").evaluate_all(count)
+
+
+def test_the_key_takes_curves_away(chromium, small):
+    with opened(chromium, small) as page:
+        key = page.locator(".key").first
+        for part, what in (("val", ".points.val"), ("intervals", ".points.test .whisker")):
+            before = visible(page, what)
+            assert before
+            key.locator(f"input[name={part}]").press("Space")
+            assert visible(page, what) == 0
+            key.locator(f"input[name={part}]").press("Space")
+            assert visible(page, what) == before
+        name = key.locator("label[data-variant]").first.get_attribute("data-variant")
+        of_one, all_curves = visible(page, f".points.test[data-variant={name}]"), visible(page, ".points.test")
+        key.get_by_label(name, exact=True).press("Space")
+        assert visible(page, ".points.test") == all_curves - of_one
+        key.get_by_role("button", name="none").press("Enter")
+        assert visible(page, ".points") == 0
+        key.get_by_role("button", name="all").press("Enter")
+        assert visible(page, ".points.test") == all_curves
+
+
+def test_many_methods_start_with_their_test_curves(chromium, large):
+    with opened(chromium, large) as page:
+        page.locator(".charts").first.scroll_into_view_if_needed()
+        assert visible(page, ".points.test") > charts.MANY
+        assert visible(page, ".points.val") == visible(page, ".points.test .whisker") == 0
+        page.locator(".key").first.locator("input[name=val]").check()
+        assert visible(page, ".points.val")
 
 
 def test_the_slider_shows_the_pictures_that_are_chosen(chromium, small):

@@ -1,5 +1,6 @@
 """The parts of the report: what the summary says, which pictures are kept, cost, times, definitions, the data."""
 
+import csv
 import re
 import subprocess
 from pathlib import Path
@@ -206,6 +207,39 @@ def test_cost_is_on_the_page():
     layout.network("synthetic", "spig").write_text("{}")
     with pytest.raises(UserError, match=r"network.json: damaged; run score again"):
         report.run()
+
+
+def edit_table(name: str, change) -> None:
+    """Write rows of reports/tables/`name` again as `change` returns them."""
+    rows = change(tables.read_csv(name))
+    with (layout.TABLES / name).open("w", newline="", encoding="utf-8") as handle:
+        writer = csv.DictWriter(handle, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@pytest.mark.usefixtures("made")
+def test_nothing_is_known_of_what_a_method_from_outside_cost():
+    assert "Not known for" not in written()
+    edit_table(
+        "all_scores.csv", lambda rows: rows + [row | {"variant": "theirs"} for row in rows if row["variant"] == "spig"]
+    )
+    page = written()
+    assert "Not known for theirs: of these only pictures were scored." in page
+    ran = page.partition('<h2 id="glance">')[2].partition("</section>")[0]
+    assert re.search(r'theirs</th><td>Synthetic</td><td class="number">–</td>', ran)
+
+
+@pytest.mark.usefixtures("made")
+def test_seeds_stand_below_their_number():
+    assert "seeds:" not in written()
+    spread = {"seeds": "2", "mean": "0.330049", "deviation": "0.0424264"}
+    edit_table(
+        "leaderboard_synthetic.csv",
+        lambda rows: [row | (spread if row["variant"] == "spig" else dict.fromkeys(spread, "")) for row in rows],
+    )
+    cells = re.findall(r"<small>(2 seeds: [^<]*)</small>", written())
+    assert "2 seeds: 0.3300 ± 0.0424" in cells  # as many decimals as the number above
 
 
 def test_training_differs_where_it_does():

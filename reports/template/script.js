@@ -51,3 +51,29 @@ for (const box of document.querySelectorAll(".compare")) {
   box.hidden = false;
   show();
 }
+
+// Charts: a box of the key takes a method, the curves on val or the intervals away; resting on a method fades the others.
+for (const key of document.querySelectorAll(".key")) {
+  const charts = document.getElementById(key.dataset.charts), methods = [...key.querySelectorAll("label[data-variant]")];
+  const groups = [...charts.querySelectorAll("[data-variant]")];
+  const shown = (name) => key.querySelector(`input[name="${name}"]`).checked;
+  const draw = () => {
+    for (const part of ["val", "intervals"]) charts.classList.toggle(`no-${part}`, !shown(part));
+    for (const group of groups) group.classList.toggle("off", !shown(group.dataset.variant));
+  };
+  for (const control of key.querySelectorAll("[hidden]")) control.hidden = false;
+  key.addEventListener("change", draw);
+  key.querySelectorAll("button").forEach((button, index) => button.addEventListener("click", () => {
+    for (const method of methods) method.querySelector("input").checked = index === 0;
+    draw();
+  }));
+  for (const method of methods) {
+    const light = (on) => {
+      charts.classList.toggle("dim", on);
+      for (const group of groups) group.classList.toggle("lit", on && group.dataset.variant === method.dataset.variant);
+    };
+    method.addEventListener("pointerenter", () => light(true));
+    method.addEventListener("pointerleave", () => light(false));
+  }
+  draw();
+}
