@@ -29,7 +29,7 @@ demo: env
 
 # A file of tests a process, as many at once as there are cores: each keeps to one thread.
 test: env
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder
 
 lint: env
 	$(BIN)/ruff check .

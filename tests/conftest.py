@@ -36,6 +36,11 @@ def copy_project(folder: Path) -> Path:
     return folder
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole runs of an engine first: they take minutes one after the other, while the other workers do the rest."""
+    items.sort(key=lambda item: "engines" not in item.keywords)
+
+
 @pytest.fixture
 def one_thread():
     """Torch on one thread and from seed 0: small networks gain nothing from more, and their sums would differ."""
