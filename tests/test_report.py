@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from models.variants import VARIANTS
 from pipeline import failures, figure, layout, paper_tables, pose, schema, store
 from pipeline.errors import UserError
 from pipeline.report import album, charts, gallery, provenance
@@ -363,6 +364,16 @@ def test_chart_draws_values_to_scale():
     assert (a["chosen"], c["chosen"]) == (False, True)
     assert charts.chart([_point("copy_source", 0, 0.3)], ["spig"], ["copy_source"]) is None
     assert len(charts.chart([_point("spig", 7, 0.3)], ["spig"], [])["series"][0]["points"]) == 1
+
+
+def test_every_method_has_a_look_of_its_own():
+    trained = [name for name, variant in VARIANTS.items() if variant.phase]
+    assert len({tuple(charts.look(number).values()) for number in range(len(trained))}) == len(trained)
+    template = report.environment().from_string(
+        "{% import 'template/macros.html.j2' as draw with context %}{{ draw.marker(20, 7, shape, 3.5, '') }}"
+    )
+    drawn = {template.render(shape=shape) for shape in range(charts.SHAPES)}
+    assert len(drawn) == charts.SHAPES
 
 
 def test_published_numbers_are_lines_of_a_chart():
