@@ -39,6 +39,7 @@ def test_the_summary_answers_from_the_tables():
     different = answer(text, "What was different from the papers?")
     assert "fewer steps, 0.045 % of the schedule (all)" in different  # 90 of 200,000
     assert "another batch (all)" in different
+    assert "networks 0.25 times as wide (all)" in different
     assert "learning rate" not in different
     assert "2.39 M parameters and needs 390 M multiply-accumulates" in answer(text, "What did it cost?")
     assert "snakemake --cores all" in answer(text, "How do I run it again?")

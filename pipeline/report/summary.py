@@ -217,7 +217,8 @@ def _different(trained: dict[str, dict]) -> str:
             ends = [f"{100 * share:.2g} %" for share in (min(shares), max(shares))]
             parts.append(f"fewer steps, {ends[0] if ends[0] == ends[1] else ' to '.join(ends)} of the schedule ({who})")
         elif what == "width":
-            parts.append(f"narrower or wider networks ({who})")
+            widths = sorted({one["ours"] for one in own.values()}, key=float)
+            parts.append(f"networks {' or '.join(widths)} times as wide ({who})")
         elif what == "loss features":
             parts.append(f"training losses on other features than VGG19's ({who})")
         else:
