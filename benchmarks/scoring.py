@@ -2,8 +2,9 @@
 
 The peers' way: scikit-image's SSIM one image at a time, masks drawn again for every checkpoint, LPIPS one image at a
 time, the real images' features computed again, pytorch-fid's matrix square root. Times are processor time of one
-thread: medians of five in turn without networks, else once. Networks have random weights, which cost the same.
-Takes about 2 minutes on a quiet core; `--memory N` alone scores N streamed pairs and prints the peak memory.
+thread: medians of both ways in turn, five without networks, else three; what has no other way beside it is measured
+once. Networks have random weights, which cost the same. Takes about 4 minutes on a quiet core; `--memory N` alone
+scores N streamed pairs and prints the peak memory.
 """
 
 import argparse
@@ -45,19 +46,10 @@ SIZES = ((128, 64), (256, 176), (256, 256))
 GAUSSIAN = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
 
 
-def cost(function: Callable[[], object], turns: int = 3) -> float:
-    """Median processor time of one call in seconds, after one to warm up."""
-    function()
-    times = []
-    for _ in range(turns):
-        start = time.process_time()
-        function()
-        times.append(time.process_time() - start)
-    return statistics.median(times)
-
-
 def costs(*functions: Callable[[], object], turns: int = 5) -> list[float]:
-    """As `cost`, of several in turn: what else the machine does then weighs on all of them alike."""
+    """Median processor seconds of a call of each, after one to warm up, in turn: what else the machine does then weighs
+    on all of them alike.
+    """
     times = [[] for _ in functions]
     for turn in range(turns + 1):
         for function, own in zip(functions, times, strict=True):
@@ -156,9 +148,11 @@ def frechet(count: int = 4000, dimensions: int = 2048) -> None:
     moments = (mine.mean, mine.covariance, reference.mean, reference.covariance)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it calls a form of sqrtm that SciPy gives up
-        slow, theirs = once(lambda: calculate_frechet_distance(*moments))
-    root, _ = once(reference.root)
-    fast, ours = once(lambda: frechet_distance(mine, reference))
+        theirs = calculate_frechet_distance(*moments)
+        root, _ = once(reference.root)
+        ours = frechet_distance(mine, reference)
+        functions = (lambda: calculate_frechet_distance(*moments), lambda: frechet_distance(mine, reference))
+        slow, fast = costs(*functions, turns=3)
     whole, (_, influence) = once(lambda: frechet_influence(fake, reference))
     interval, _ = once(lambda: bootstrap_interval(ours + influence, resamples=2000))
     distance, _ = once(lambda: kid(fake, real[:2048]))
@@ -189,7 +183,8 @@ def networks() -> None:
         with torch.autocast("cpu", torch.bfloat16):
             return inception_features(network, generated)
 
-    slow, fast, coarse = (1e3 * cost(f, 1) / 16 for f in (theirs, lambda: inception_features(network, generated), half))
+    took = costs(theirs, lambda: inception_features(network, generated), half, turns=3)
+    slow, fast, coarse = (1e3 * seconds / 16 for seconds in took)
     exact, rough = inception_features(network, generated), half().float()
     error = ((exact - rough).norm() / exact.norm()).item()
     print(
@@ -210,8 +205,8 @@ def networks() -> None:
                     pairs = zip(generated, target, strict=True)
                     return [model(lpips_package.im2tensor(a), lpips_package.im2tensor(b)).item() for a, b in pairs]
 
-            one = 1e3 * cost(single, 1) / 16
-            many = 1e3 * cost(lambda model=model, g=generated, t=target: lpips(model, g, t), 1) / 16
+            took = costs(single, lambda model=model, g=generated, t=target: lpips(model, g, t), turns=3)
+            one, many = (1e3 * seconds / 16 for seconds in took)
             apart = np.abs(np.array(single()) - lpips(model, generated, target)).max()
             print(f"| LPIPS {net}, {height}x{width}: one pair at a time | {one:.1f} |")
             print(

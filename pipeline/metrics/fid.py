@@ -7,7 +7,7 @@ import numpy as np
 import torch
 import torchvision
 from pytorch_fid.inception import FIDInceptionA, FIDInceptionC, FIDInceptionE_1, FIDInceptionE_2
-from scipy.linalg.lapack import dpstrf
+from scipy.linalg.lapack import dpstrf, dsygst
 from torch import nn
 from torch.nn.functional import interpolate
 
@@ -173,6 +173,7 @@ class FrechetStatistics:
             factor, pivot, rank, _ = dpstrf(self.covariance, lower=1)
             self._root = np.zeros((len(factor), rank))
             self._root[pivot - 1] = np.tril(factor)[:, :rank]
+            self._order = pivot - 1  # the rows in which it is a lower triangle
         return self._root
 
 
@@ -191,13 +192,19 @@ def frechet_distance(statistics: FrechetStatistics, reference: FrechetStatistics
     of their square roots: no matrix square root of a non-symmetric product, no imaginary parts, no jitter for
     singular covariances. The reference's root is kept between calls.
     """
-    # torch.linalg: its LAPACK takes half the time of NumPy's here
-    return _distance(statistics, reference, torch.linalg.eigvalsh(_symmetric_product(statistics, reference)).numpy())
+    product = _symmetric_product(statistics, reference)
+    return _distance(statistics, reference, torch.linalg.eigvalsh(product, UPLO="L").numpy())
 
 
 def _symmetric_product(statistics: FrechetStatistics, reference: FrechetStatistics) -> torch.Tensor:
-    root = reference.root()
-    return torch.from_numpy(root.T @ statistics.covariance @ root)
+    """R^T C R (rank, rank), of which only the lower triangle counts."""
+    root, covariance = reference.root(), statistics.covariance
+    if root.shape[0] > root.shape[1]:
+        return torch.from_numpy(root.T @ covariance @ root)
+    # At full rank R is a triangle in another order of rows: LAPACK then needs a quarter of the multiplications.
+    order = reference._order
+    product, _ = dsygst(covariance[np.ix_(order, order)], root[order], itype=2, lower=1)
+    return torch.from_numpy(product)
 
 
 def _distance(statistics: FrechetStatistics, reference: FrechetStatistics, eigenvalues: np.ndarray) -> float:
@@ -215,7 +222,7 @@ def frechet_influence(features: np.ndarray, reference: FrechetStatistics) -> tup
     -U L^(-1/2) U^T; outside the span of the images nothing varies with their weights, so eigenvalues of 0 are left out.
     """
     statistics = statistics_of(features)
-    eigenvalues, vectors = (m.numpy() for m in torch.linalg.eigh(_symmetric_product(statistics, reference)))
+    eigenvalues, vectors = (m.numpy() for m in torch.linalg.eigh(_symmetric_product(statistics, reference), UPLO="L"))
     kept = eigenvalues > len(eigenvalues) * np.finfo(np.float64).eps * eigenvalues.max(initial=0)
     project = reference.root() @ (vectors[:, kept] * eigenvalues[kept] ** -0.25)  # (d, rank)
     shift = statistics.mean - reference.mean
