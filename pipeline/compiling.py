@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import _SpectralNorm  # for isinstance alone
 
 from pipeline import console
 
@@ -40,5 +41,10 @@ def compile_blocks(networks: Iterable[nn.Module], device: torch.device, backend:
         return
     torch._dynamo.config.recompile_limit = SHAPES
     for network in networks:
+        for module in network.modules():
+            # Its power iteration writes into buffers that Inductor keeps for backward: a second call of the block in
+            # one step (a discriminator on real and on generated images) would spoil the first one's gradients.
+            if isinstance(module, _SpectralNorm):
+                module.forward = torch.compiler.disable(module.forward)
         for block in blocks(network):
             block.compile(backend=backend)

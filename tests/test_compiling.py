@@ -1,7 +1,9 @@
 """torch.compile with and without a compiler. `aot_eager` traces as the real one does, and saves the minutes of C++."""
 
+import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from pipeline import checkpoints, compiling
 
@@ -58,3 +60,23 @@ def test_without_a_compiler_training_goes_on_with_a_line(monkeypatch, capfd):
     assert line in error
     assert "long story" not in error
     assert not any(block._compiled_call_impl for block in net.modules())
+
+
+def test_a_spectrally_normed_block_may_be_called_twice():
+    """By the real compiler: `aot_eager` has not the fault that this is about."""
+    reason = compiling.missing(CPU, "inductor")
+    if reason is not None:
+        pytest.skip(f"no compiler: {reason}")
+
+    def two_calls(compile_it: bool) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        net = nn.ModuleList([nn.Sequential(spectral_norm(nn.Conv2d(3, 4, 1)), nn.LeakyReLU(), nn.Conv2d(4, 1, 1))])
+        if compile_it:
+            compiling.compile_blocks([net], CPU)
+        real, fake = torch.randn(2, 2, 3, 8, 8)
+        for _ in range(2):
+            (net[0](real).square().mean() - net[0](fake).square().mean()).backward()
+        return [parameter.grad for parameter in net.parameters()]
+
+    for ours, theirs in zip(two_calls(True), two_calls(False), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
