@@ -63,10 +63,12 @@ for (const key of document.querySelectorAll(".key")) {
   };
   for (const control of key.querySelectorAll("[hidden]")) control.hidden = false;
   key.addEventListener("change", draw);
-  key.querySelectorAll("button").forEach((button, index) => button.addEventListener("click", () => {
-    for (const method of methods) method.querySelector("input").checked = index === 0;
-    draw();
-  }));
+  for (const button of key.querySelectorAll("button")) {
+    button.addEventListener("click", () => {
+      for (const method of methods) method.querySelector("input").checked = button.dataset.methods === "all";
+      draw();
+    });
+  }
   for (const method of methods) {
     const light = (on) => {
       charts.classList.toggle("dim", on);
