@@ -112,7 +112,7 @@ class FrechetStatistics:
         self.count = 0
         self._mean = torch.zeros(dimensions, dtype=torch.float64)
         self._scatter = torch.zeros(dimensions, dimensions, dtype=torch.float64)  # sum of (x - mean)(x - mean)^T
-        self._root = None
+        self._root = self._order = None
 
     def update(self, features: torch.Tensor | np.ndarray) -> None:
         """Add (n, d) float features. How they are split into calls changes only float64 rounding."""

@@ -9,7 +9,7 @@ import torch
 
 from pipeline.metrics.networks import BATCH, in_batches, load_weights, seed_weights
 
-PIXELS = 16 * 128 * 64  # of a batch on a CPU: the layers of more leave its caches, and SqueezeNet takes twice the time
+PIXELS = 16 * 128 * 64  # of a batch on a CPU: the layers of more leave its caches (benchmarks/scoring.md)
 
 
 def lpips_network(state_dict: Mapping[str, torch.Tensor] | None, seed: int = 0, net: str = "alex") -> package.LPIPS:
