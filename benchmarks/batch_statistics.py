@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipeline import checkpoints, device_data, layout
-from pipeline.device_data import PairData
+from pipeline.core import layout
+from pipeline.loading import checkpoints, device_data
+from pipeline.loading.device_data import PairData
 from pipeline.metrics.psnr import psnr
 from pipeline.metrics.ssim import ssim
 from pipeline.stages.score import to_uint8

@@ -38,10 +38,12 @@ from skimage.morphology import dilation, erosion
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from models.pose_maps import heatmaps, one_hot
-from pipeline import device_data, layout, pose, schema, store
-from pipeline.datasets import annotations
-from pipeline.distance import limb_distance_maps
+from models.layers.pose_maps import heatmaps, one_hot
+from pipeline.anatomy import pose
+from pipeline.anatomy.distance import limb_distance_maps
+from pipeline.core import layout, schema, store
+from pipeline.formats import annotations
+from pipeline.loading import device_data
 from pipeline.metrics.pose_mask import MASK_LIMBS, pose_masks
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -24,7 +24,7 @@ import yaml
 
 from benchmarks.data import say, table
 from models.variants import VARIANTS
-from pipeline import paper_tables
+from pipeline.tables import papers
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOOR = "copy_source"
@@ -69,7 +69,7 @@ def put(values: dict[str, Any], assignment: str) -> None:
 
 def claims() -> Iterator[tuple[str, str, str]]:
     """(the method that the paper adopts, the same with something changed, where the paper compares them)."""
-    for one in paper_tables.TABLES:
+    for one in papers.TABLES:
         if one.name in ABLATIONS:
             whole = ABLATIONS[one.name]
             told = VARIANTS[whole].given_target_parsing

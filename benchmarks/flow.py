@@ -16,11 +16,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from models.affine_flow import AffineFlow
-from models.blocks import warp
+from models.layers.affine_flow import AffineFlow
+from models.layers.blocks import warp
 from models.spgnet import LearnedFlow
-from pipeline import checkpoints, layout, params
+from pipeline.core import layout, params
 from pipeline.datasets import synthetic
+from pipeline.loading import checkpoints
 
 VIEWS = 4
 

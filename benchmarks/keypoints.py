@@ -17,8 +17,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from pipeline import console, openpose, pictures
-from pipeline.datasets import annotations
+from pipeline.core import console
+from pipeline.extraction import openpose
+from pipeline.formats import annotations, pictures
 
 NEAR = 6.4  # pixels: 5 % of the height
 CROWD = 5  # joints that make a second person, where crops with several people are looked at by themselves

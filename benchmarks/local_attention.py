@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.blocks import warp
 from models.gfla import LocalAttention, attend
+from models.layers.blocks import warp
 
 RUNS = 5
 ATTENTIONS = ((8, 256, 32, 3), (4, 128, 64, 5))  # stride, channels, cells a side, patch side

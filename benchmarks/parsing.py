@@ -16,7 +16,8 @@ from statistics import median
 import cv2
 import numpy as np
 
-from pipeline import labels, schp
+from pipeline.anatomy import labels
+from pipeline.extraction import schp
 from pipeline.stages import parsing
 
 SIZES = ((128, 64), (256, 256))

@@ -20,8 +20,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from pipeline import body_parts, datasets, labels, layout, part_search, store
+from pipeline import datasets
+from pipeline.anatomy import labels
+from pipeline.core import layout, store
 from pipeline.stages import pseudo_labels
+from pipeline.stand_ins import body_parts, part_search
 
 DEPTHS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 128)
 EXCLUDE, SHARED = 0.25, 8

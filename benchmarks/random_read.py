@@ -13,7 +13,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from pipeline import layout, store
+from pipeline.core import layout, store
 
 ROWS = 500
 

@@ -2,7 +2,7 @@
 
   taskset -c 1 env OMP_NUM_THREADS=1 python -m benchmarks.report
 
-Writes the project that tests/test_report_browser.py checks into a temporary folder, opens its page in Chromium RUNS
+Writes the project that tests/report/test_report_browser.py checks into a temporary folder, opens its page in Chromium RUNS
 times, each in a fresh profile, and prints benchmarks/report.md. Paint times are the browser's own (Performance API),
 from the start of navigation; a sort and the slider are timed from the input to the second frame after it.
 """
@@ -18,8 +18,8 @@ from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 
-from pipeline import layout
-from tests import report_project
+from pipeline.core import layout
+from tests.report import report_project
 
 RUNS = 7
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from pipeline import resume, store
+from pipeline.core import resume, store
 from pipeline.stages import parsing, pseudo_labels
 
 STAGES = {  # stage -> its output under data/D, and the inputs that it reads there

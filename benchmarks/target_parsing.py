@@ -18,8 +18,9 @@ from torch import Tensor
 
 from benchmarks.parser import confusion, iou
 from models.variants import Batch
-from pipeline import checkpoints, device_data, layout
-from pipeline.device_data import PairData
+from pipeline.core import layout
+from pipeline.loading import checkpoints, device_data
+from pipeline.loading.device_data import PairData
 
 BATCH = 16
 

@@ -35,10 +35,11 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.data import DensePairs, ratio, say, skeletons, table, write_data_set
-from models import features as feature_nets
+from models.layers import features as feature_nets
 from models.variants import VARIANTS, Batch, Variant
-from pipeline import device_data, engine
-from pipeline.device_data import BatchOrder, PairData
+from pipeline.loading import device_data
+from pipeline.loading.device_data import BatchOrder, PairData
+from pipeline.training import loop
 
 SIZES = {"market1501": (128, 64), "deepfashion": (256, 256)}
 WAYS = ("ours", "plain")
@@ -61,14 +62,14 @@ class Setup:
     def batch(self) -> int:
         return self.variant.phase.batch[self.dataset]
 
-    def trainer(self, way: str, seed: int = 0) -> engine.Trainer:
+    def trainer(self, way: str, seed: int = 0) -> loop.Trainer:
         """Networks and optimisers from a seed, set up `way`."""
         torch.manual_seed(seed)
         height, width = SIZES[self.dataset]
         network = self.variant.build(height, width, self.width)
         phase = self.variant.phase
         objective = self.variant.objective(network, height, width, self.width, phase.weights)
-        run = engine.Run(
+        run = loop.Run(
             title=self.variant.name,
             phase=phase,
             steps=1,
@@ -83,13 +84,13 @@ class Setup:
             compile=way == "compiled",
         )
         net = feature_nets.build(self.features) if self.variant.needs_features else None
-        trainer = engine.Trainer(run, objective, net)
+        trainer = loop.Trainer(run, objective, net)
         if way == "plain":
             make_plain(trainer)
         return trainer
 
 
-def make_plain(trainer: engine.Trainer) -> None:
+def make_plain(trainer: loop.Trainer) -> None:
     """Channels first, and an Adam that updates one tensor at a time."""
     trainer.layout = torch.contiguous_format
     nets = [*trainer.networks.values(), *([] if trainer.features is None else [trainer.features])]
@@ -155,7 +156,7 @@ def seconds_a_step(setup: Setup, steps: int, jpegs: list[bytes]) -> dict[str, fl
         if step == 0:
             loading = loader_seconds(setup.device)
         for way in WAYS:
-            with engine.backends(setup.device, trainers[way].run.precision):
+            with loop.backends(setup.device, trainers[way].run.precision):
                 start = seconds(setup.device)
                 trainers[way].step(step + 2, next(batches[way]))
                 if step >= 0:
@@ -307,7 +308,7 @@ def compile_costs(setup: Setup, steps: int) -> tuple[str, ...]:
     for step in range(1, WARM + steps + 1):
         batch = next(batches)
         for way, trainer in trainers.items():
-            with engine.backends(setup.device, trainer.run.precision):
+            with loop.backends(setup.device, trainer.run.precision):
                 torch.manual_seed(step)
                 start = seconds(setup.device)
                 terms = trainer.step(step, copy.copy(batch))
@@ -341,7 +342,7 @@ def compiled(options: argparse.Namespace, folder: Path) -> None:
 def losses(setup: Setup, way: str, data: PairData, steps: int) -> list[dict[str, float]]:
     """Every loss term of `steps` steps from the same weights on the same batches."""
     trainer, order = setup.trainer(way), BatchOrder(len(data), setup.batch, 0)
-    with engine.backends(setup.device, trainer.run.precision):
+    with loop.backends(setup.device, trainer.run.precision):
         return [trainer.step(step, data.batch(order.rows(step))) for step in range(1, steps + 1)]
 
 

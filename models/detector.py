@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.blocks import Batch, channels
-from models.pose_maps import JOINTS, heatmaps
+from models.layers.blocks import Batch, channels
+from models.layers.pose_maps import JOINTS, heatmaps
 from models.schedule import Adam, Component, Phase
 
 STRIDE = 4

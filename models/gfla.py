@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models import losses
-from models.blocks import (
+from models.layers import losses
+from models.layers.blocks import (
     Batch,
     DownBlock,
     Hourglass,
@@ -26,9 +26,9 @@ from models.blocks import (
     norm_act,
     warp,
 )
-from models.features import Features
-from models.losses import widen
-from models.pose_maps import JOINTS, heatmaps
+from models.layers.features import Features
+from models.layers.losses import widen
+from models.layers.pose_maps import JOINTS, heatmaps
 from models.schedule import Adam, Component, Phase, Variant
 from models.spig import flow_levels
 

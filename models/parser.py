@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.features import MEAN, STD, squeezenet1_1_layers
-from models.pose_maps import JOINTS, heatmaps
+from models.layers.features import MEAN, STD, squeezenet1_1_layers
+from models.layers.pose_maps import JOINTS, heatmaps
 
 LABELS = 20
 STRIDE = 16  # image sides are multiples of it

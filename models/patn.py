@@ -9,11 +9,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from models import losses
-from models.blocks import Batch, Output, channels, initialise
-from models.features import Features
 from models.gfla import pose_maps
-from models.pose_maps import JOINTS
+from models.layers import losses
+from models.layers.blocks import Batch, Output, channels, initialise
+from models.layers.features import Features
+from models.layers.pose_maps import JOINTS
 from models.schedule import Adam, Phase, Variant
 
 BLOCKS = 9

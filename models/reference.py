@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from models.blocks import Batch, Output
+from models.layers.blocks import Batch, Output
 from models.schedule import Variant
 
 

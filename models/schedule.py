@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from models.blocks import Batch
-from models.features import Features
+from models.layers.blocks import Batch
+from models.layers.features import Features
 
 
 class Objective(Protocol):

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.blocks import Batch, channels, full_precision
-from models.features import Features
-from models.losses import widen
-from models.pose_maps import JOINTS, LIMBS, heatmaps, limb_maps, one_hot
+from models.layers.blocks import Batch, channels, full_precision
+from models.layers.features import Features
+from models.layers.losses import widen
+from models.layers.pose_maps import JOINTS, LIMBS, heatmaps, limb_maps, one_hot
 from models.schedule import Adam, Component, Phase
 
 LABELS = 20  # LIP-20

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
-from models import losses, spatn
-from models.affine_flow import BACKGROUND, INVISIBLE, VISIBLE, AffineFlow, place
-from models.blocks import Batch, Output, channels, full_precision, warp
-from models.features import Features
-from models.pose_maps import JOINTS, disks, heatmaps, one_hot
+from models import spatn
+from models.layers import losses
+from models.layers.affine_flow import BACKGROUND, INVISIBLE, VISIBLE, AffineFlow, place
+from models.layers.blocks import Batch, Output, channels, full_precision, warp
+from models.layers.features import Features
+from models.layers.pose_maps import JOINTS, disks, heatmaps, one_hot
 from models.schedule import Adam, Component, Jitter, Phase, Variant
 from models.spatn import LABELS, Spatn
 from models.spig import FlowObjective, PartFlow

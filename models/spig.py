@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models import losses
-from models.blocks import (
+from models.layers import losses
+from models.layers.blocks import (
     Batch,
     DownBlock,
     Hourglass,
@@ -31,8 +31,8 @@ from models.blocks import (
     initialise,
     warp,
 )
-from models.features import Features
-from models.pose_maps import JOINTS, PART_PADDING, PARTS, box_masks, heatmaps, part_boxes
+from models.layers.features import Features
+from models.layers.pose_maps import JOINTS, PART_PADDING, PARTS, box_masks, heatmaps, part_boxes
 from models.schedule import Adam, Component, Phase, Variant
 
 GROUPS = tuple(PARTS.values())

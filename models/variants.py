@@ -5,7 +5,7 @@ file and its name here.
 """
 
 from models import detector, gfla, patn, reference, sgw_gan, spatn, spgnet, spig, spt
-from models.blocks import Batch, Output
+from models.layers.blocks import Batch, Output
 from models.schedule import Adam, Component, Objective, Phase, Variant
 
 __all__ = ["COMPONENTS", "VARIANTS", "Adam", "Batch", "Component", "Objective", "Output", "Phase", "Variant"]

@@ -6,8 +6,8 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from pipeline import console, layout, params
-from pipeline.errors import UserError
+from pipeline.core import console, layout, params
+from pipeline.core.errors import UserError
 
 # Stage or command -> the axes it takes, in the order of the stage table. Modules load only when asked for.
 STAGES = {
@@ -26,7 +26,7 @@ STAGES = {
     "tables": (),
     "report": (),
 }
-COMMANDS = ("status", "inspect", "figure", "export", "handoff", "outside")
+COMMANDS = ("status", "inspect", "figure", "export", "handoff", "score_images")
 
 # What an axis may be, from params.yaml.
 CHOICES = {
@@ -47,7 +47,7 @@ def _example(name: str) -> str:
 
 
 def _parser(name: str) -> argparse.ArgumentParser:
-    module = import_module(f"pipeline.stages.{name}" if name in STAGES else f"pipeline.{name}")
+    module = import_module(f"pipeline.stages.{name}" if name in STAGES else f"pipeline.commands.{name}")
     parser = argparse.ArgumentParser(
         prog=f"python -m pipeline {name}",
         description=module.__doc__,
@@ -65,7 +65,7 @@ def _parser(name: str) -> argparse.ArgumentParser:
 def _summary(name: str) -> str:
     """The first sentence of a stage's own description, without importing it (some import torch)."""
     folder = Path(__file__).parent
-    source = folder / "stages" / f"{name}.py" if name in STAGES else folder / f"{name}.py"
+    source = folder / "stages" / f"{name}.py" if name in STAGES else folder / "commands" / f"{name}.py"
     return ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))).splitlines()[0]
 
 
@@ -85,7 +85,7 @@ def main(arguments: list[str]) -> int:
         return 0
     name, *rest = arguments
     if name == "score" and any(option.split("=")[0] == "--images" for option in rest):
-        name = "outside"  # images from elsewhere are scored by hand, not by a rule
+        name = "score_images"  # images from elsewhere are scored by hand, not by a rule
     try:
         if name not in STAGES and name not in COMMANDS:
             raise UserError(f"unknown stage {name}; stages: {', '.join(STAGES)}; commands: {', '.join(COMMANDS)}")

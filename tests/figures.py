@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from models.blocks import Batch
+from models.layers.blocks import Batch
 
 LIMBS = [
     (1, 8),

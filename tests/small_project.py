@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import yaml
 
-from pipeline import archive, params
+from pipeline.core import params
+from pipeline.formats import archive
 from tests.conftest import ROOT
 
 

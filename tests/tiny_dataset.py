@@ -1,4 +1,4 @@
-"""A data set of coloured rectangles with joints, written through `pipeline.store` alone, and a params.yaml for it."""
+"""A data set of coloured rectangles with joints, written through `pipeline.core.store` alone, and a params.yaml for it."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,8 @@ import numpy as np
 import yaml
 
 from models.variants import VARIANTS
-from pipeline import layout, pose, schema, store
+from pipeline.anatomy import pose
+from pipeline.core import layout, schema, store
 
 ROOT = Path(__file__).parent.parent
 HEIGHT, WIDTH = 64, 32

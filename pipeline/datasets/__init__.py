@@ -11,7 +11,7 @@ A data set's module offers
 
 `raw` holds the same files for every data set:
 
-`images.zip`              members `train/NAME` and `test/NAME` (pipeline/archive.py writes it): the bytes as published,
+`images.zip`              members `train/NAME` and `test/NAME` (pipeline/formats/archive.py writes it): the bytes as published,
                           or PNGs where the data set's protocol crops or resizes
 `annotation-SPLIT.csv`    the field's keypoint lists (annotations.py) of the splits that have one; without it, joints
                           come from a detector (keypoints.source)
@@ -26,7 +26,7 @@ A data set's module offers
 from importlib import import_module
 from types import ModuleType
 
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
 
 SPLITS = ("train", "test")
 

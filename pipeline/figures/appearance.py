@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from models.variants import Output
-from pipeline import drawing, labels
-from pipeline.errors import UserError
+from pipeline.anatomy import drawing, labels
+from pipeline.core.errors import UserError
 from pipeline.figures import subject
 from pipeline.figures.parsing import legend, panel
 from pipeline.figures.subject import Person, Trained

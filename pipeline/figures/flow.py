@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.utils import flow_to_image
 
-from models.blocks import Output, warp
-from models.pose_maps import PARTS
-from pipeline import drawing
-from pipeline.errors import UserError
+from models.layers.blocks import Output, warp
+from models.layers.pose_maps import PARTS
+from pipeline.anatomy import drawing
+from pipeline.core.errors import UserError
 from pipeline.figures import subject
 from pipeline.figures.subject import Person, Trained
 

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 
 from models.variants import VARIANTS
-from pipeline import labels
+from pipeline.anatomy import labels
+from pipeline.core.params import variant_of
 from pipeline.figures import appearance, flow, parsing, poses, relation_maps, subject
 from pipeline.figures.subject import Person, Trained
-from pipeline.params import variant_of
 
 PAIRS = 2  # that each kind is drawn for
 POSES = 6

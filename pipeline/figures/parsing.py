@@ -3,8 +3,8 @@
 import numpy as np
 from torch import Tensor
 
-from pipeline import drawing, labels
-from pipeline.errors import UserError
+from pipeline.anatomy import drawing, labels
+from pipeline.core.errors import UserError
 from pipeline.figures import subject
 from pipeline.figures.subject import Person, Trained
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline import drawing
-from pipeline.errors import UserError
+from pipeline.anatomy import drawing
+from pipeline.core.errors import UserError
 from pipeline.figures import subject
 from pipeline.figures.subject import Person, Pose, Trained
 

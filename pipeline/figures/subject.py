@@ -13,9 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from models.variants import VARIANTS, Batch, Output
-from pipeline import checkpoints, device_data, drawing, layout, pose, schema, store
-from pipeline.errors import UserError
-from pipeline.params import variant_of
+from pipeline.anatomy import drawing, pose
+from pipeline.core import layout, schema, store
+from pipeline.core.errors import UserError
+from pipeline.core.params import variant_of
+from pipeline.loading import checkpoints, device_data
 
 PANEL = 288  # height in pixels that a panel of a figure is enlarged to, about
 _NIGHT = (42, 47, 56)  # behind skeletons, as in the report

@@ -11,7 +11,7 @@ from scipy.linalg.lapack import dpstrf, dsygst
 from torch import nn
 from torch.nn.functional import interpolate
 
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
 from pipeline.metrics.networks import in_batches, load_weights, seed_weights
 
 DIMENSIONS = 2048

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 import openvino
 
-from pipeline.errors import UserError
-from pipeline.openpose import Network, threads
+from pipeline.core.errors import UserError
+from pipeline.extraction.openpose import Network, threads
 
 HEIGHT, WIDTH, DIMENSIONS = 256, 128, 256
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
 
 BATCH = 16  # the fastest on a CPU (50 is slower), and part of every network's value: see `in_batches`
 

@@ -16,7 +16,7 @@ from functools import partial
 import cv2
 import numpy as np
 
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
 
 SIGMA = 1.5
 RADIUS = 5  # scikit-image truncates the window at 3.5 sigma: int(3.5 * 1.5 + 0.5)

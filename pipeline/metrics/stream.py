@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from torch import nn
 
-from pipeline import schema
-from pipeline.errors import UserError
+from pipeline.core import schema
+from pipeline.core.errors import UserError
 from pipeline.metrics import FEATURES, GIVEN, METRICS
 from pipeline.metrics.bootstrap import bootstrap_interval, influence_of_pooled
 from pipeline.metrics.pckh import Joints, pckh

@@ -9,8 +9,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline import layout, pose, schema
-from pipeline.errors import UserError
+from pipeline.anatomy import pose
+from pipeline.core import layout, schema
+from pipeline.core.errors import UserError
 
 EMBEDDED = 8 * 2**20  # characters of pictures in a page; those that come after go beside it
 

@@ -3,9 +3,9 @@
 import json
 from typing import Any
 
-from pipeline import layout
+from pipeline.core import layout
+from pipeline.core.errors import UserError
 from pipeline.datasets import title as dataset_title
-from pipeline.errors import UserError
 
 FEATURES = "vgg19"  # the papers' training losses look at
 

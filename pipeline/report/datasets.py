@@ -5,7 +5,9 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from pipeline import drawing, facts, labels, layout, pose, schema, store
+from pipeline.anatomy import drawing, labels, pose
+from pipeline.core import layout, schema, store
+from pipeline.report import prepared
 from pipeline.report.album import Album
 
 EXAMPLES = 2
@@ -22,7 +24,7 @@ def _number(count: int) -> str:
 
 
 def _counts(dataset: str) -> Iterator[tuple[str, str]]:
-    found = facts.images(dataset)
+    found = prepared.images(dataset)
     for split, count in found.splits.items():
         yield f"{split} images", f"{_number(count)} of {_number(found.people[split])} people"
     sizes = list(found.sizes.items())
@@ -34,14 +36,14 @@ def _counts(dataset: str) -> Iterator[tuple[str, str]]:
 
 
 def _rejects(dataset: str) -> list[tuple[str, int]]:
-    found = facts.images(dataset).rejects or {}
+    found = prepared.images(dataset).rejects or {}
     rows = list(found.items())[:REASONS]
     rest = sum(found.values()) - sum(count for _, count in rows)
     return [*rows, ("other reasons", rest)] if rest else rows
 
 
 def _joints(dataset: str) -> dict:
-    found = facts.keypoints(dataset)
+    found = prepared.keypoints(dataset)
     bars = [
         {"name": name.replace("_", " "), "share": _share(count, found.rows)}
         for name, count in zip(pose.JOINT_NAMES, found.present.tolist(), strict=True)
@@ -54,7 +56,7 @@ def _joints(dataset: str) -> dict:
 
 
 def _labels(dataset: str) -> dict | None:
-    found = facts.parsing(dataset)
+    found = prepared.parsing(dataset)
     if not found.total:
         return None
     bars = [
@@ -73,7 +75,7 @@ def _css(colour: np.ndarray) -> str:
 
 
 def _pseudo(dataset: str) -> list[tuple[str, str]]:
-    found = facts.pseudo_labels(dataset)
+    found = prepared.pseudo_labels(dataset)
     rows = [("training images", _number(found.rows)), ("without a stand-in", _number(found.without))]
     for name, middle in (("cost, pixels", found.cost), ("pose distance, torso lengths", found.pose_distance)):
         if middle is not None:
@@ -110,7 +112,7 @@ def _label_picture(dataset: str, image_id: str) -> bytes | None:
     if row is None:
         return None
     where = f"{layout.parsing(dataset)}: {image_id}"
-    return _png(labels.colour(facts.label_map(row["parsing"]["bytes"], where)))
+    return _png(labels.colour(prepared.label_map(row["parsing"]["bytes"], where)))
 
 
 def _map_picture(row: dict) -> bytes:
@@ -163,8 +165,8 @@ def _example(dataset: str, image_id: str, album: Album, photographs: str) -> dic
 
 def section(dataset: str, title: str, album: Album, photographs: str) -> dict:
     """Everything the template shows of a data set; of what is not prepared, that it is missing."""
-    missing = facts.missing(dataset)
-    there = {stage for stage in facts.OUTPUTS if stage not in missing}
+    missing = prepared.missing(dataset)
+    there = {stage for stage in prepared.OUTPUTS if stage not in missing}
     return {
         "name": dataset,
         "title": title,
@@ -173,9 +175,9 @@ def section(dataset: str, title: str, album: Album, photographs: str) -> dict:
         "rejects": _rejects(dataset) if "index" in there else [],
         "joints": _joints(dataset) if "keypoints" in there else None,
         "labels": _labels(dataset) if "parsing" in there else None,
-        "pairs": facts.pair_statistics(dataset) if {"pairs", "keypoints"} <= there else {},
+        "pairs": prepared.pair_statistics(dataset) if {"pairs", "keypoints"} <= there else {},
         "pseudo": _pseudo(dataset) if "pseudo_labels" in there else [],
-        "maps": facts.distance_maps(dataset) if "distance_maps" in there else None,
+        "maps": prepared.distance_maps(dataset) if "distance_maps" in there else None,
         "examples": [_example(dataset, one, album, photographs) for one in _chosen(dataset)]
         if "index" in there
         else [],

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
 
 _ROW = re.compile(r"^\| (`[^|]*`) \| (\w+) \| (.*) \|$")
 

@@ -2,10 +2,11 @@
 
 import math
 
-from pipeline import failures, layout, schema, store
-from pipeline.errors import UserError
+from pipeline.core import layout, schema, store
+from pipeline.core.errors import UserError
 from pipeline.report.album import Album
 from pipeline.report.charts import histogram
+from pipeline.scoring import failures
 
 WORST = 10  # rows in the table of the worst pairs
 # The sections of figures, in order: id, title, the kinds of `schema.FIGURES` in them, what there is to see.
@@ -100,7 +101,7 @@ def pair_values(dataset: str, variant: str, step: int, split: str = "test") -> d
 
 def failing(dataset: str, variant: str, step: int, album: Album | None, link: bool) -> dict | None:
     """Where a checkpoint fails on test: the pairs with the largest LPIPS, how LPIPS is distributed over all pairs, and
-    by each criterion of `pipeline.failures` the worst pairs with their pictures (none without an album).
+    by each criterion of `pipeline.scoring.failures` the worst pairs with their pictures (none without an album).
     """
     values = pair_values(dataset, variant, step)
     rows = list(values.values())

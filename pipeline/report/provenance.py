@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
-from pipeline import layout
-from pipeline.errors import UserError
+from pipeline.core import layout
+from pipeline.core.errors import UserError
 
 LIBRARIES = (
     "torch", "torchvision", "numpy", "scipy", "scikit-image", "lpips", "pytorch-fid", "opencv-python-headless",

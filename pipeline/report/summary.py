@@ -2,10 +2,10 @@
 chance, whether it matches the papers, what was different, what it cost.
 """
 
-from pipeline import paper_tables
 from pipeline.datasets import title as dataset_title
-from pipeline.paper_tables import FLOORS
 from pipeline.report import costs
+from pipeline.tables import papers
+from pipeline.tables.papers import FLOORS
 
 SHOWN = 4  # names that are listed before "and N more"
 
@@ -156,7 +156,7 @@ def _beats_floors(cells: list[dict[str, str]], differences: list[dict[str, str]]
 def matches(dataset: str, cells_of: dict[str, list[dict[str, str]]]) -> list[dict]:
     """Our numbers beside the published ones of the same row, each once: from the papers' tables, in their order."""
     found, seen = [], set()
-    for table in paper_tables.TABLES:
+    for table in papers.TABLES:
         own = [cell for cell in cells_of.get(table.name, []) if cell["dataset"] == dataset and cell["value"]]
         published = {(cell["row"], cell["column"]): cell for cell in own if cell["kind"] == "published"}
         names = {row.ours: row.name for row in table.rows if row.ours}

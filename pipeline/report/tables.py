@@ -2,10 +2,10 @@
 
 import csv
 
-from pipeline import layout
+from pipeline.core import layout
+from pipeline.core.errors import UserError
 from pipeline.datasets import title as dataset_title
-from pipeline.errors import UserError
-from pipeline.paper_tables import COLUMNS
+from pipeline.tables.papers import COLUMNS
 
 # Short forms for the sentence at the top. These marks make a number a demonstration rather than a result.
 DEMONSTRATION = {

@@ -7,7 +7,7 @@ from the same inputs, whichever engine wrote it. Logs are nobody's output, and n
 import re
 from pathlib import Path
 
-from pipeline import layout
+from pipeline.core import layout
 
 STAGES = (
     "fetch", "weights", "index", "keypoints", "parsing", "pairs", "pseudo_labels", "distance_maps", "pretrain",

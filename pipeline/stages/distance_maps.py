@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import console, layout, params, pose, resume, schema, store
-from pipeline.distance import limb_distance_maps
+from pipeline.anatomy import pose
+from pipeline.anatomy.distance import limb_distance_maps
+from pipeline.core import console, layout, params, resume, schema, store
 
 ROW_GROUP = 2  # a row is 12 x height x width bytes before compression
 _BATCH = 32

@@ -25,8 +25,9 @@ counts, terms of use).
 
 import json
 
-from pipeline import console, datasets, layout, params
-from pipeline.atomic import atomic_directory
+from pipeline import datasets
+from pipeline.core import console, layout, params
+from pipeline.core.atomic import atomic_directory
 
 
 def run(dataset: str) -> None:

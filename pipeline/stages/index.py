@@ -16,9 +16,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline import console, datasets, layout, params, schema, store
-from pipeline.datasets import annotations
-from pipeline.errors import UserError
+from pipeline import datasets
+from pipeline.core import console, layout, params, schema, store
+from pipeline.core.errors import UserError
+from pipeline.formats import annotations
 
 
 @dataclass(frozen=True)

@@ -25,23 +25,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import (
-    console,
-    datasets,
-    layout,
-    openpose,
-    openpose_json,
-    params,
-    pictures,
-    pose,
-    published_weights,
-    resume,
-    schema,
-    store,
-)
-from pipeline.datasets import annotations
-from pipeline.errors import UserError
-from pipeline.topdown import TopDown
+from pipeline import datasets
+from pipeline.anatomy import pose
+from pipeline.core import console, layout, params, resume, schema, store
+from pipeline.core.errors import UserError
+from pipeline.extraction import openpose
+from pipeline.extraction.topdown import TopDown
+from pipeline.formats import annotations, openpose_json, pictures
+from pipeline.loading import published_weights
 
 DETECTED = pa.schema([(name, schema.KEYPOINTS.field(name).type) for name in ("keypoints", "keypoint_scores")])
 

@@ -22,9 +22,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import console, datasets, layout, params, pose, schema, store
-from pipeline.datasets import annotations
-from pipeline.errors import UserError
+from pipeline import datasets
+from pipeline.anatomy import pose
+from pipeline.core import console, layout, params, schema, store
+from pipeline.core.errors import UserError
+from pipeline.formats import annotations
 
 NO_PAIRS = "a pair needs two images of one person, each with both shoulders and both hips"
 

@@ -26,21 +26,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import (
-    archive,
-    console,
-    label_files,
-    labels,
-    layout,
-    params,
-    pictures,
-    pose,
-    published_weights,
-    resume,
-    schema,
-    store,
-)
-from pipeline.errors import UserError
+from pipeline.anatomy import labels, pose
+from pipeline.core import console, layout, params, resume, schema, store
+from pipeline.core.errors import UserError
+from pipeline.formats import archive, label_files, pictures
+from pipeline.loading import published_weights
 
 CHUNK = 64  # images that a kill can cost
 _ROWS = schema.PARSING.append(pa.field("pixels", pa.list_(pa.int64(), len(labels.LIP20))))  # of each label, to count
@@ -125,7 +115,7 @@ def files(path: Path, label_set: str, images: Sequence[Mapping], joints: Joints,
 
 def schp(file: Path, folder: Path) -> Parse:
     """SCHP on the images of the shards `folder`."""
-    from pipeline.schp import Schp
+    from pipeline.extraction.schp import Schp
 
     network = Schp(file)
     return lambda images: network(pictures.read(folder, [image["image_id"] for image in images]))
@@ -181,7 +171,7 @@ def parser(block: Params, dataset: str, images: Sequence[Mapping], stack: ExitSt
                 f" {layout.PARAMS} and run `python -m pipeline weights --net schp`, or set source: repose"
             )
         return schp(found[0], folder), "schp", found
-    from pipeline import repose_parser  # loads torch
+    from pipeline.extraction import repose_parser
 
     return repose(repose_parser.load(), folder, Joints(keypoints)), "repose", [repose_parser.WEIGHTS, keypoints]
 

@@ -31,10 +31,11 @@ import torch
 
 from models import detector as detector_net
 from models.variants import COMPONENTS
-from pipeline import checkpoints, console, device_data, layout, parallel, params
-from pipeline.atomic import atomic_directory
-from pipeline.device_data import ImageData
-from pipeline.errors import UserError
+from pipeline.core import console, layout, params
+from pipeline.core.atomic import atomic_directory
+from pipeline.core.errors import UserError
+from pipeline.loading import checkpoints, device_data, parallel
+from pipeline.loading.device_data import ImageData
 from pipeline.stages.train import Params, finish, fit, train_entry
 
 HELD_OUT = 10  # one identity in ten

@@ -1,7 +1,7 @@
 """Find a stand-in target parsing for every training image (SPT's pseudo labels): data/D/pseudo_labels/part-*.parquet.
 
 Training on single images has no parsing of the person in another pose. SPT takes another training image's: the one
-whose parsing is most like the source's after each of ten body parts is moved onto it (pipeline/part_search.py has the
+whose parsing is most like the source's after each of ten body parts is moved onto it (pipeline/stand_ins/part_search.py has the
 equation). Reads keypoints.parquet and parsing/, so set `parsing.D.source` to anything but none. One row a training
 image:
 
@@ -33,21 +33,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import (
-    body_parts,
-    console,
-    datasets,
-    device_data,
-    labels,
-    layout,
-    params,
-    part_search,
-    pose,
-    resume,
-    schema,
-    store,
-)
-from pipeline.errors import UserError
+from pipeline import datasets
+from pipeline.anatomy import labels, pose
+from pipeline.core import console, layout, params, resume, schema, store
+from pipeline.core.errors import UserError
+from pipeline.loading import device_data
+from pipeline.stand_ins import body_parts, part_search
 
 CHUNK = 1024  # sources at a time: all candidates' features are made once for each chunk
 _BATCH = 64

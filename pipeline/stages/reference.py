@@ -39,10 +39,14 @@ from safetensors.numpy import save as to_bytes
 from torch import nn
 
 from models import detector
-from pipeline import checkpoints, console, layout, params, pose, published_weights, repose_parser, schema, store
-from pipeline.atomic import atomic_directory
-from pipeline.device_data import PairData, device, load_pairs, stream_images
-from pipeline.errors import UserError
+from pipeline.anatomy import pose
+from pipeline.core import console, layout, params, schema, store
+from pipeline.core.atomic import atomic_directory
+from pipeline.core.errors import UserError
+from pipeline.extraction import repose_parser
+from pipeline.extraction.openpose import OpenPose
+from pipeline.loading import checkpoints, published_weights
+from pipeline.loading.device_data import PairData, device, load_pairs, stream_images
 from pipeline.metrics import FEATURES, GIVEN, METRICS, standard
 from pipeline.metrics.fid import (
     FrechetStatistics,
@@ -59,7 +63,6 @@ from pipeline.metrics.pose_error import pose_error
 from pipeline.metrics.pose_mask import pose_masks
 from pipeline.metrics.spool import Spool
 from pipeline.metrics.stream import Batch
-from pipeline.openpose import OpenPose
 
 SPLITS = ("val", "test")
 # A network, as the metrics name it -> the published weights it takes.

@@ -27,14 +27,16 @@ from dataclasses import dataclass
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipeline import facts, layout, paper_tables, params
-from pipeline.atomic import atomic_directory, atomic_file
-from pipeline.console import say
+from pipeline.core import layout, params
+from pipeline.core.atomic import atomic_directory, atomic_file
+from pipeline.core.console import say
+from pipeline.core.errors import UserError
 from pipeline.datasets import title as dataset_title
-from pipeline.errors import UserError
 from pipeline.report import charts, costs, datasets, definitions, gallery, provenance, summary, tables, times
+from pipeline.report import prepared as facts
 from pipeline.report.album import Album, download
-from pipeline.table_cells import told_the_target
+from pipeline.tables import papers
+from pipeline.tables.cells import told_the_target
 
 DRAWN = {"synthetic"}  # data sets without a photograph
 SIZE = "\0"  # stands on the page for its own size until that is known; no text holds it
@@ -106,7 +108,7 @@ def page(block: Params) -> tuple[str, Album]:
         )
     digests = provenance.digests(run, variants)
     legend = {row["mark"]: row for row in tables.read_csv("legend.csv")}
-    named = paper_tables.titles(run)
+    named = papers.titles(run)
     shown = [part for name, title in named.items() for part in tables.shown(name, title, legend, run)]
     cells_of = {name: tables.read_csv(f"{name}.csv") for name in named}
     differences = tables.read_csv("differences.csv")

@@ -9,9 +9,9 @@ Writes  reports/scores/D/V/
           pairs.parquet     a row for each step and pair, a column for each metric that has a value per pair, and a
                             column METRIC:influence for each that is no plain mean: how much the pair moves the value
           samples.parquet   as images, the last checkpoint's first `samples` test pairs and the few that each checkpoint
-                            fails on most (`pipeline.failures`); none if `samples` is 0
+                            fails on most (`pipeline.scoring.failures`); none if `samples` is 0
           figures.parquet   the last checkpoint's figures for the report (docs/figures.md); none if `samples` is 0
-          network.json      the generator's cost (`pipeline.cost`), and how it was trained
+          network.json      the generator's cost (`pipeline.scoring.cost`), and how it was trained
 
 python -m pipeline score --dataset D --images FOLDER --name "My method"    (more: add --help)
 Scores images that another program made; writes the same files to reports/outside/.
@@ -42,16 +42,19 @@ import torch
 from torch import Tensor, nn
 
 from models.variants import VARIANTS, Batch
-from pipeline import checkpoints, console, cost, failures, layout, params, pose, schema, store
-from pipeline.atomic import atomic_directory, atomic_file
-from pipeline.device_data import PairData, device
-from pipeline.errors import UserError
+from pipeline.anatomy import pose
+from pipeline.core import console, layout, params, schema, store
+from pipeline.core.atomic import atomic_directory, atomic_file
+from pipeline.core.errors import UserError
 from pipeline.figures import for_report
+from pipeline.loading import checkpoints
+from pipeline.loading.device_data import PairData, device
 from pipeline.metrics import METRICS
 from pipeline.metrics.networks import in_batches
 from pipeline.metrics.pckh import Joints, pckh
 from pipeline.metrics.pose_mask import pose_masks
 from pipeline.metrics.stream import PairScores, Score
+from pipeline.scoring import cost, failures
 from pipeline.stages import reference
 from pipeline.stages.reference import Detector, Reference, images_of, joints_of
 
@@ -271,10 +274,18 @@ def sample_rows(
 
 def _code_digest() -> str:
     """Of the sources that scores come from: a run that was stopped before one was edited does not go on after it."""
-    files = [ROOT / "pipeline" / name for name in ("checkpoints.py", "device_data.py", "failures.py", "openpose.py")]
+    files = [
+        ROOT / "pipeline" / name
+        for name in (
+            "loading/checkpoints.py",
+            "loading/device_data.py",
+            "scoring/failures.py",
+            "extraction/openpose.py",
+        )
+    ]
     files += [Path(reference.__file__), Path(__file__)]
-    files += [*(ROOT / "pipeline/metrics").glob("*.py"), *(ROOT / "models").glob("*.py")]
-    files.append(ROOT / "pipeline/repose_parser/__init__.py")
+    files += [*(ROOT / "pipeline/metrics").glob("*.py"), *(ROOT / "models").rglob("*.py")]
+    files.append(ROOT / "pipeline/extraction/repose_parser/__init__.py")
     return hashlib.sha256("".join(map(reference.digest, sorted(files))).encode()).hexdigest()
 
 

@@ -3,7 +3,7 @@
 reads   reports/scores/D/V/{scores,pairs}.parquet of every data set and variant in params.yaml, reports/outside/
         (methods from elsewhere), reports/published.csv
 writes  reports/tables/: each as .csv (one value a row), .md and .tex, and notes.csv and legend.csv
-          the papers' tables   as `pipeline.paper_tables` defines them, in the papers' order of rows and columns:
+          the papers' tables   as `pipeline.tables.papers` defines them, in the papers' order of rows and columns:
                                spig_table1, _table2, _table3; spgnet_table_a, _table1, _parsing; spt_table1,
                                _training, _losses; sgw_gan_table1, _ablation, _amt
           leaderboard_D        every method of this run on the data set D, by our protocol
@@ -33,15 +33,13 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import layout, paper_tables, params, schema, store
-from pipeline.atomic import atomic_directory
-from pipeline.console import say
+from pipeline.core import layout, params, schema, store
+from pipeline.core.atomic import atomic_directory
+from pipeline.core.console import say
+from pipeline.core.errors import UserError
 from pipeline.datasets import title as dataset_title
-from pipeline.errors import UserError
-from pipeline.metrics.over_seeds import difference
-from pipeline.metrics.paired import Difference, Scored, differences
-from pipeline.paper_tables import ALTERS_MEASURE, COLUMNS, MARKS
-from pipeline.table_cells import (
+from pipeline.tables import papers
+from pipeline.tables.cells import (
     OVER_SEEDS,
     Cell,
     Choice,
@@ -60,7 +58,10 @@ from pipeline.table_cells import (
     told_the_target,
     with_places,
 )
-from pipeline.table_text import grid, symbols, titled, write_csv, write_long, write_parts
+from pipeline.tables.over_seeds import difference
+from pipeline.tables.paired import Difference, Scored, differences
+from pipeline.tables.papers import ALTERS_MEASURE, COLUMNS, MARKS
+from pipeline.tables.text import grid, symbols, titled, write_csv, write_long, write_parts
 
 
 @dataclass(frozen=True)
@@ -368,14 +369,14 @@ def run() -> None:
     for dataset in params.datasets():
         cells = with_places(leaderboard(dataset, runs), found, told_the_target(params.variants()))
         tables[f"leaderboard_{dataset}"] = cells, leaderboard_notes(cells, runs)
-    for table in paper_tables.TABLES:
+    for table in papers.TABLES:
         cells = with_places(paper_table(table, published, runs), found)
         tables[table.name] = cells, notes(table, cells, runs)
     rows, columns = all_scores(every), score_columns(every)
     marks = {mark for row in rows for mark in row[columns.index("marks")].split()}
     marks |= {mark for cells, _ in tables.values() for mark in marks_in(cells, runs)}
     with atomic_directory(layout.TABLES) as folder:
-        for name, title in paper_tables.titles(params.datasets()).items():
+        for name, title in papers.titles(params.datasets()).items():
             _write_table(folder, name, title, *tables[name], runs)
         _write_all_scores(folder, rows, columns)
         _write_differences(folder, found)

@@ -29,25 +29,15 @@ import pyarrow.parquet as pq
 import torch
 from torch import nn
 
-from models import features as feature_nets
-from models.features import Features
+from models.layers import features as feature_nets
+from models.layers.features import Features
 from models.variants import COMPONENTS, VARIANTS, Component, Phase, Variant
-from pipeline import (
-    checkpoints,
-    console,
-    device_data,
-    engine,
-    layout,
-    parallel,
-    params,
-    published_weights,
-    sample_grid,
-    store,
-    training_data,
-)
-from pipeline.device_data import ImageData
-from pipeline.errors import UserError
-from pipeline.parallel import Group
+from pipeline.core import console, layout, params, store
+from pipeline.core.errors import UserError
+from pipeline.loading import checkpoints, device_data, parallel, published_weights
+from pipeline.loading.device_data import ImageData
+from pipeline.loading.parallel import Group
+from pipeline.training import loop, samples, training_data
 
 PUBLISHED_FEATURES = "vgg19"  # what every paper here uses
 MARKS = ("weights", "steps", "settings", "width", "data")
@@ -204,7 +194,7 @@ def fit(
     inputs: tuple[Path, ...],
     group: Group,
     look: Callable[[int, nn.Module], None] | None = None,
-) -> tuple[engine.Trained, dict[str, Any]]:
+) -> tuple[loop.Trained, dict[str, Any]]:
     """Train `entry` on `data`, which was read from `inputs`; return what the engine leaves and the meta.json that
     describes it.
     """
@@ -241,7 +231,7 @@ def fit(
     def first_steps(shares: Mapping[str, Mapping[str, float]]) -> dict[str, int]:
         return {name: 1 + round(share[paper["dataset"]] * block.steps) for name, share in shares.items()}
 
-    run = engine.Run(
+    run = loop.Run(
         title=f"{stage} {dataset} {entry.name}",
         phase=phase,
         steps=block.steps,
@@ -266,10 +256,10 @@ def fit(
         f"{run.title}: {len(data)} {data.unit} of {data.height} x {data.width}, batch {run.batch}, {run.steps} steps, "
         f"{meta['parameters'] / 1e6:.2f} M parameters, features {features}, {data.device} {run.precision}"
     )
-    return engine.train(run, objective, None if source is None else source.net, data, group, look), meta
+    return loop.train(run, objective, None if source is None else source.net, data, group, look), meta
 
 
-def finish(stage: str, dataset: str, name: str, trained: engine.Trained, meta: Mapping[str, Any]) -> None:
+def finish(stage: str, dataset: str, name: str, trained: loop.Trained, meta: Mapping[str, Any]) -> None:
     """Publish a finished run and clear its working folder; the first of several processes does it for all."""
     if parallel.rank():
         return
@@ -297,10 +287,10 @@ def train_entry(
 
 def sampler(stage: str, dataset: str, variant: Variant, where: torch.device) -> Callable[[int, nn.Module], None]:
     """A function that draws what a generator makes of a few validation pairs at a step."""
-    pairs = device_data.load_pairs(dataset, "val", where, sample_grid.PAIRS, variant.needs_parsing)
+    pairs = device_data.load_pairs(dataset, "val", where, samples.PAIRS, variant.needs_parsing)
     folder = layout.metrics_log(stage, dataset, variant.name).with_suffix("")
     given = variant.given_target_parsing
-    return lambda step, generator: sample_grid.draw(generator, pairs, folder / f"step-{step:07d}.png", given)
+    return lambda step, generator: samples.draw(generator, pairs, folder / f"step-{step:07d}.png", given)
 
 
 def _counted(
@@ -339,7 +329,7 @@ def make_reference(dataset: str, variant: Variant, family: str, block: Reference
         "parameters": 0,
         "published": None,
     }
-    finish("train", dataset, variant.name, engine.Trained(work, [0], network), meta)
+    finish("train", dataset, variant.name, loop.Trained(work, [0], network), meta)
 
 
 def run(dataset: str, variant: str) -> None:

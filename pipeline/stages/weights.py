@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import console, download, layout, params
-from pipeline.atomic import atomic_directory
+from pipeline.core import console, layout, params
+from pipeline.core.atomic import atomic_directory
+from pipeline.fetching import download
 
 
 @dataclass(frozen=True)

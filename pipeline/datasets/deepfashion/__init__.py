@@ -29,9 +29,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from pipeline import archive, console, download, layout
-from pipeline.datasets import SPLITS, annotations
-from pipeline.errors import UserError
+from pipeline.core import console, layout
+from pipeline.core.errors import UserError
+from pipeline.datasets import SPLITS
+from pipeline.fetching import download
+from pipeline.formats import annotations, archive
 
 JUNK = ()  # photographs of clothes alone have no joints, which keeps them out of the pairs
 TERMS = "for non-commercial research only, not to be redistributed"

@@ -25,9 +25,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from pipeline import archive, console, layout
+from pipeline.core import console, layout
+from pipeline.core.errors import UserError
 from pipeline.datasets import SPLITS
-from pipeline.errors import UserError
+from pipeline.formats import archive
 
 JUNK = ()  # whoever is in the folder is meant
 READABLE = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")

@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from pipeline import archive, console, download, layout
+from pipeline.core import console, layout
+from pipeline.core.errors import UserError
 from pipeline.datasets import SPLITS
-from pipeline.errors import UserError
+from pipeline.fetching import download
+from pipeline.formats import archive
 
 HEIGHT, WIDTH = 128, 64
 JUNK = ("-1", "0000")  # junk detections and distractors

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from pipeline.datasets.synthetic import figure as body
-from pipeline.datasets.synthetic.figure import Identity, Material, Pose
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
+from pipeline.datasets.synthetic import person as body
+from pipeline.datasets.synthetic.person import Identity, Material, Pose
 
 NAME = "synthetic"
 SPLITS = {"train": 1, "test": 5001}  # the first person of each split; a split has at most 4999

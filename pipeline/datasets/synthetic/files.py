@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from pipeline import archive, console, pose, schema, store
-from pipeline.datasets import SPLITS, annotations, synthetic
+from pipeline.anatomy import pose
+from pipeline.core import console, schema, store
+from pipeline.datasets import SPLITS, synthetic
+from pipeline.formats import annotations, archive
 
 JUNK = ()  # everybody is somebody
 

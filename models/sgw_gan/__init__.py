@@ -1,0 +1,366 @@
+"""Soft-Gated Warping-GAN for Pose-Guided Person Image Synthesis (Dong et al., NeurIPS 2018).
+
+Three networks, trained one after the other: the parser foresees the target's parsing, the geometric matcher (in
+models/sgw_gan/geometric_matcher.py) finds how the source's parsing is warped onto it, and the renderer warps its features by
+as much as a soft gate lets through. What the paper leaves open is listed in docs/papers.md.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from models.layers import losses
+from models.layers.blocks import Batch, Output, channels, initialise, warp
+from models.layers.features import Features
+from models.layers.pose_maps import JOINTS, disks, one_hot
+from models.schedule import Adam, Component, Phase, Variant
+from models.sgw_gan.geometric_matcher import GeometricMatcher, MatcherObjective, flow
+from models.spatn import LABELS, conv_norm, cross_entropy, decoder, encoder
+
+RADIUS = 4.0  # of a joint's disk, pixels at any image size
+BLOCKS = 9
+# The renderer's. Instance norm takes each channel's mean and contrast, and with them the picture's colours: overfitting
+# eight pairs for 60 steps, L1 came to 0.39 with it, to 0.21 with batch norm.
+NORM = nn.BatchNorm2d
+
+
+def source_joints(batch: Batch) -> Tensor:
+    """Disks (B, 18, H, W)."""
+    return disks(batch.source_joints, batch.source_valid, *batch.source.shape[-2:], RADIUS)
+
+
+def target_joints(batch: Batch) -> Tensor:
+    """Disks (B, 18, H, W)."""
+    return disks(batch.target_joints, batch.target_valid, *batch.source.shape[-2:], RADIUS)
+
+
+class ResidualBlock(nn.Module):
+    """x + (3x3, norm, ReLU, 3x3, norm)."""
+
+    def __init__(self, features: int, norm: Callable[[int], nn.Module] = nn.InstanceNorm2d):
+        super().__init__()
+        conv = partial(conv_norm, features, features, 3, norm=norm)
+        self.branch = nn.Sequential(conv(), nn.ReLU(), conv())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.branch(x)
+
+
+class PyramidDiscriminator(nn.Module):
+    """pix2pix's: (B, inputs, H, W) -> one logit a patch, and the four feature maps before it, the last first."""
+
+    def __init__(self, inputs: int, scale: float = 1.0):
+        super().__init__()
+        c1, c2, c3, c4 = (channels(base, scale) for base in (64, 128, 256, 512))
+
+        def level(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+            conv = nn.Conv2d(inputs, outputs, 4, stride, 1, bias=False)
+            return nn.Sequential(conv, nn.InstanceNorm2d(outputs), nn.LeakyReLU(0.2))
+
+        first = nn.Sequential(nn.Conv2d(inputs, c1, 4, 2, 1), nn.LeakyReLU(0.2))
+        self.levels = nn.ModuleList([first, level(c1, c2, 2), level(c2, c3, 2), level(c3, c4, 1)])
+        self.last = nn.Conv2d(c4, 1, 4, 1, 1)
+        self.apply(initialise)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        features = []
+        for level in self.levels:
+            x = level(x)
+            features.insert(0, x)
+        return self.last(x), features
+
+
+# Stage one: parsing
+
+
+class PoseGuidedParser(nn.Module):
+    """Stage one. forward: Batch -> logits (B, 20, H, W) of the target's parsing.
+
+    Reads the target's joints and `source_labels`, with `image` the source image as well; ValueError without labels.
+    Height and width are multiples of 4; scale: width multiplier.
+    """
+
+    def __init__(self, scale: float = 1.0, image: bool = False):
+        super().__init__()
+        self.image = image
+        base = channels(64, scale)
+        self.layers = nn.Sequential(
+            encoder(LABELS + JOINTS + 3 * image, base),
+            *(ResidualBlock(4 * base) for _ in range(BLOCKS)),
+            decoder(base, LABELS),
+        )
+        self.apply(initialise)
+
+    def inputs(self, batch: Batch) -> Tensor:
+        """(B, 38, H, W): source parsing, target joints; 41 with the image."""
+        if batch.source_labels is None:
+            raise ValueError("Soft-Gated Warping-GAN needs the source's parsing: source_labels is None")
+        maps = [one_hot(batch.source_labels, LABELS), target_joints(batch)]
+        return torch.cat([*maps, batch.source] if self.image else maps, dim=1)
+
+    def forward(self, batch: Batch) -> Tensor:
+        return self.layers(self.inputs(batch))
+
+
+class ParserObjective:
+    """networks: parser, discriminator (on the parser's inputs and a parsing). Terms: cross_entropy, adversarial."""
+
+    def __init__(self, parser: PoseGuidedParser, discriminator: PyramidDiscriminator, weights: Mapping[str, float]):
+        self.parser = parser
+        self.discriminator = discriminator
+        self.weights = weights
+
+    def networks(self) -> dict[str, nn.Module]:
+        return {"parser": self.parser, "discriminator": self.discriminator}
+
+    def judge(self, batch: Batch, parsing: Tensor) -> Tensor:
+        return self.discriminator(torch.cat([self.parser.inputs(batch), parsing], dim=1))[0]
+
+    def generator_losses(self, batch: Batch, features: Features | None) -> tuple[dict[str, Tensor], Tensor]:
+        logits = self.parser(batch)
+        parsing = losses.widen(logits).softmax(1)
+        terms = {
+            "cross_entropy": cross_entropy(logits, batch.target_labels),
+            "adversarial": losses.adversarial_generator(self.judge(batch, parsing)),
+        }
+        return {name: self.weights[name] * term for name, term in terms.items()}, parsing
+
+    def discriminator_losses(self, batch: Batch, output: Tensor) -> dict[str, Tensor]:
+        real = self.judge(batch, one_hot(batch.target_labels, LABELS))
+        return {"discriminator": losses.adversarial_discriminator(real, self.judge(batch, output.detach()))}
+
+
+# Stage two: rendering
+
+
+class SoftGatedWarping(nn.Module):
+    """F + A_att * warp(R(F)): features that are told to move are added at their new place.
+
+    forward: features (B, C, h, w), flow (B, 2, h, w) in cells -> the same shape, and the gate A_att (B, C, h, w) in
+    [0, 1], which sees F and warp(R(F)). `gate=False`: A_att is 1.
+    """
+
+    def __init__(self, features: int, gate: bool = True):
+        super().__init__()
+        self.residual = nn.Sequential(
+            *(conv_norm(features, features, 3, norm=NORM), nn.ReLU()),
+            *(conv_norm(features, features, 3, norm=NORM), nn.ReLU()),
+        )
+        self.gate = nn.Conv2d(2 * features, features, 1) if gate else None
+
+    def forward(self, features: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
+        warped = warp(self.residual(features), flow)
+        if self.gate is None:
+            return features + warped, torch.ones_like(warped)
+        gate = torch.sigmoid(losses.widen(self.gate(torch.cat([features, warped], dim=1))))
+        return features + gate * warped, gate
+
+
+class SoftGatedWarpingGAN(nn.Module):
+    """The generator. forward: Batch -> Output with the parser's logits, and at stride 4 the matcher's flow and, as
+    visibility, the gate's mean over features. The target's parsing is the parser's labels, in training, too.
+
+    height, width: multiples of 32; scale: width multiplier. `parsing=False` reads no parsing and has no parser: the
+    matcher sees joint disks. `warping=False` has no warping block and no matcher. `gate=False` warps in full.
+    """
+
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        scale: float = 1.0,
+        parsing: bool = True,
+        warping: bool = True,
+        gate: bool = True,
+    ):
+        super().__init__()
+        base, labels = channels(64, scale), LABELS * parsing
+        self.appearance = encoder(3 + labels, base, NORM)
+        self.pose = encoder(JOINTS + labels, base, NORM)
+        self.warping = SoftGatedWarping(4 * base, gate) if warping else None
+        self.renderer = nn.Sequential(
+            *(conv_norm(8 * base, 4 * base, 3, norm=NORM), nn.ReLU()),
+            *(ResidualBlock(4 * base, NORM) for _ in range(BLOCKS - 1)),  # the warping block is the first of nine
+            decoder(base, 3, NORM),
+        )
+        self.apply(initialise)
+        with torch.no_grad():
+            self.renderer[-1][-1].weight.mul_(0.1)  # begin inside tanh's linear range
+        self.parser = PoseGuidedParser(scale) if parsing else None
+        self.matcher = GeometricMatcher(height, width, LABELS if parsing else JOINTS, scale) if warping else None
+
+    def forward(self, batch: Batch) -> Output:
+        joints = target_joints(batch)
+        logits = None
+        source, target = [batch.source], [joints]
+        matched = source_joints(batch), joints
+        if self.parser is not None:
+            logits = self.parser(batch)
+            matched = one_hot(batch.source_labels, LABELS), one_hot(logits.argmax(1), LABELS)
+            source.append(matched[0])
+            target.append(matched[1])
+        x = self.appearance(torch.cat(source, dim=1))
+        flows, visibilities = {}, {}
+        if self.warping is not None:
+            moves = flow(*self.matcher(*matched), self.matcher.control, *x.shape[-2:])
+            x, gate = self.warping(x, moves)
+            flows[4], visibilities[4] = moves.unsqueeze(1), gate.mean(1, keepdim=True).unsqueeze(1)
+        pose = self.pose(torch.cat(target, dim=1))
+        image = torch.tanh(self.renderer(torch.cat([x, pose], dim=1)))
+        return Output(image, flows, visibilities, parsing=logits)
+
+
+def hierarchy(generated: list[Tensor], real: list[Tensor]) -> Tensor:
+    """L_PH: sum over the discriminator's layers, each with weight 1, of the mean absolute difference of features."""
+    return sum(losses.l1(fake, true) for fake, true in zip(generated, real, strict=True))
+
+
+class SgwObjective:
+    """networks: generator, discriminator. Terms: adversarial, perceptual, hierarchy (where it has a weight).
+
+    The discriminator sees an image and what it was made from: target joints, the parsing foreseen, the source image.
+    """
+
+    def __init__(
+        self, generator: SoftGatedWarpingGAN, discriminator: PyramidDiscriminator, weights: Mapping[str, float]
+    ):
+        self.generator = generator
+        self.discriminator = discriminator
+        self.weights = weights
+
+    def networks(self) -> dict[str, nn.Module]:
+        return {"generator": self.generator, "discriminator": self.discriminator}
+
+    def judge(self, batch: Batch, output: Output, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        stack = [batch.source, image, target_joints(batch)]
+        if output.parsing is not None:
+            stack.append(one_hot(output.parsing.argmax(1), LABELS))
+        return self.discriminator(torch.cat(stack, dim=1))
+
+    def generator_losses(self, batch: Batch, features: Features | None) -> tuple[dict[str, Tensor], Output]:
+        output = self.generator(batch)
+        judged, fake = self.judge(batch, output, output.image)
+        with torch.no_grad():
+            target = features(batch.target, features.content)
+        generated = features(output.image, features.content)
+        terms = {
+            "adversarial": losses.adversarial_generator(judged),
+            "perceptual": losses.perceptual(generated, target, features.content),
+        }
+        if "hierarchy" in self.weights:
+            with torch.no_grad():
+                _, real = self.judge(batch, output, batch.target)
+            terms["hierarchy"] = hierarchy(fake, real)
+        return {name: self.weights[name] * term for name, term in terms.items()}, output
+
+    def discriminator_losses(self, batch: Batch, output: Output) -> dict[str, Tensor]:
+        real, _ = self.judge(batch, output, batch.target)
+        fake, _ = self.judge(batch, output, output.image.detach())
+        return {"discriminator": losses.adversarial_discriminator(real, fake)}
+
+
+# Neither optimisers, nor weights, nor lengths were at hand. Ours: pix2pix's Adam and pix2pixHD's weights for the same
+# three terms; 10 epochs of 263,632 pairs (Market-1501), 15 of 101,966 (DeepFashion). The matcher's: Rocco et al.'s, 20
+# epochs of 12,936 and 48,674 images.
+ADAM = Adam(lr=2e-4, betas=(0.5, 0.999))
+BATCH = {"market1501": 32, "deepfashion": 8}
+STEPS = {"market1501": 82_385, "deepfashion": 191_186}
+WEIGHTS = {"adversarial": 1.0, "perceptual": 10.0, "hierarchy": 10.0}
+
+
+def matcher(name: str, inputs: int, parsing: bool) -> Component:
+    def maps(batch: Batch) -> Tensor:
+        if not parsing:
+            return torch.cat([source_joints(batch), target_joints(batch)])
+        return one_hot(torch.cat([batch.source_labels, batch.target_labels]), LABELS)
+
+    return Component(
+        name=name,
+        paper="SGW-GAN",
+        build=lambda height, width, scale: GeometricMatcher(height, width, inputs, scale),
+        objective=lambda net, height, width, scale, weights: MatcherObjective(net, weights, maps),
+        phase=Phase(
+            generators=("matcher",),
+            discriminators=(),
+            optimisers={"matcher": Adam(lr=1e-3, betas=(0.9, 0.999))},
+            weights={"affine": 1.0, "spline": 1.0},
+            batch={"market1501": 16, "deepfashion": 16},
+            steps={"market1501": 16_170, "deepfashion": 60_843},
+        ),
+        needs_features=False,
+        into="matcher",
+        needs_parsing=parsing,
+        data="images",
+    )
+
+
+COMPONENTS = (
+    Component(
+        name="sgw_parser",
+        paper="SGW-GAN",
+        build=lambda height, width, scale: PoseGuidedParser(scale),
+        objective=lambda parser, height, width, scale, weights: ParserObjective(
+            parser, PyramidDiscriminator(2 * LABELS + JOINTS + 3 * parser.image, scale), weights
+        ),
+        phase=Phase(
+            generators=("parser",),
+            discriminators=("discriminator",),
+            optimisers={"parser": ADAM, "discriminator": ADAM},
+            weights={"cross_entropy": 1.0, "adversarial": 0.1},
+            batch=BATCH,
+            steps=STEPS,
+        ),
+        needs_features=False,
+        into="parser",
+        needs_parsing=True,
+    ),
+    matcher("sgw_matcher", LABELS, parsing=True),
+    matcher("sgw_matcher_pose", JOINTS, parsing=False),
+)
+
+
+def objective(
+    generator: SoftGatedWarpingGAN, height: int, width: int, scale: float, weights: Mapping[str, float]
+) -> SgwObjective:
+    stack = 6 + JOINTS + LABELS * (generator.parser is not None)
+    return SgwObjective(generator, PyramidDiscriminator(stack, scale), weights)
+
+
+def variant(
+    name: str,
+    row: str,
+    components: tuple[str, ...] = ("sgw_parser", "sgw_matcher"),
+    weights: Mapping[str, float] = WEIGHTS,
+    **switches: bool,
+) -> Variant:
+    into = {component.name: component.into for component in COMPONENTS}
+    return Variant(
+        name=name,
+        paper="SGW-GAN",
+        row=row,
+        build=partial(SoftGatedWarpingGAN, **switches),
+        components=components,
+        needs_parsing=switches.get("parsing", True),
+        needs_features=True,
+        objective=objective,
+        phase=Phase(
+            generators=("generator",),
+            discriminators=("discriminator",),
+            optimisers={"generator": ADAM, "discriminator": ADAM},
+            weights=weights,
+            batch=BATCH,
+            steps=STEPS,
+            frozen=tuple(into[component] for component in components),
+        ),
+    )
+
+
+VARIANTS = (
+    variant("sgw", "Full"),
+    variant("sgw_no_parsing", "w/o parsing", ("sgw_matcher_pose",), parsing=False),
+    variant("sgw_no_warp", "w/o soft-gated warping-block", ("sgw_parser",), warping=False),
+    variant("sgw_no_gate", "w/o A_att", gate=False),
+    variant("sgw_no_hierarchy", "w/o L_PH", weights={"adversarial": 1.0, "perceptual": 10.0}),
+)

@@ -1,0 +1,209 @@
+"""The geometric matcher of Soft-Gated Warping-GAN: which affine map and thin-plate spline take one map of a person onto
+another. After Rocco et al., Convolutional neural network architecture for geometric matching (CVPR 2017).
+
+Points are (x, y) in half image heights from the image's centre: a length means the same in both directions and at every
+resolution. A transformation says where a target's point comes from in the source.
+"""
+
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.layers.blocks import Batch, channels, full_precision, warp
+from models.layers.features import Features
+from models.layers.losses import widen
+
+HEIGHT = 64  # of the maps that are matched; features have a quarter of it, 16 rows
+POINTS = 20  # the loss compares two transformations on 20 x 20 points
+
+# Synthetic warps, drawn evenly: their ranges, either way. Persons stand upright before and after.
+ROTATION = torch.pi / 12
+LOG_SCALE = 0.3  # of height and width, each by itself
+SHEAR = 0.2
+SHIFT = 0.25  # in half image heights or widths
+BEND = 0.25  # of the distance between control points
+
+
+# Transformations
+
+
+def centres(height: int, width: int, like: Tensor) -> Tensor:
+    """Centres of the cells of a grid over the image: (height * width, 2), row by row."""
+    x = (2 * torch.arange(width, device=like.device, dtype=like.dtype) + 1 - width) / height
+    y = (2 * torch.arange(height, device=like.device, dtype=like.dtype) + 1 - height) / height
+    return torch.stack([x.expand(height, -1), y.unsqueeze(-1).expand(-1, width)], dim=-1).flatten(0, 1)
+
+
+def lattice(count: int, aspect: float) -> Tensor:
+    """count x count points evenly over an image of width / height `aspect`, its corners among them: (count^2, 2)."""
+    y, x = torch.meshgrid(torch.linspace(-1, 1, count), aspect * torch.linspace(-1, 1, count), indexing="ij")
+    return torch.stack([x, y], dim=-1).flatten(0, 1)
+
+
+def affine(maps: Tensor, points: Tensor) -> Tensor:
+    """Affine maps (B, 2, 3) of points (N, 2) or (B, N, 2) -> (B, N, 2)."""
+    return points @ maps[..., :2].transpose(1, 2) + maps[..., 2].unsqueeze(1)
+
+
+def radial(points: Tensor, control: Tensor) -> Tensor:
+    """Thin-plate basis r^2 log r and the polynomial 1, x, y: points (N, 2), control (K, 2) -> (N, K + 3)."""
+    squared = (points.unsqueeze(1) - control).square().sum(-1)
+    return torch.cat([torch.xlogy(squared, squared) / 2, torch.ones_like(points[:, :1]), points], dim=1)
+
+
+def spline(moved: Tensor, points: Tensor, control: Tensor) -> Tensor:
+    """The thin-plate spline that takes control points (K, 2) to `moved` (B, K, 2), at points (N, 2) -> (B, N, 2).
+
+    Of all smooth functions through these values, the one bent least: a sum of r^2 log r and an affine map.
+    """
+    count = len(control)
+    control, at = control.double(), points.double()
+    basis = radial(control, control)
+    system = basis.new_zeros(count + 3, count + 3)
+    system[:count] = basis
+    system[count:, :count] = basis[:, count:].T  # the radial weights have no affine part
+    share = torch.linalg.solve(system.T, radial(at, control).T).T[:, :count]  # of each control point at each point
+    return share.to(moved.dtype) @ moved
+
+
+# The network
+
+
+class Regressor(nn.Sequential):
+    """Correlation (B, rows * columns, rows, columns) -> parameters (B, outputs), all zero at first.
+
+    Rocco et al. shrink 15 x 15 cells to 5 x 5 by leaving out the padding; here strides do it, on 16 rows of any width.
+    """
+
+    def __init__(self, rows: int, columns: int, outputs: int, scale: float):
+        c1, c2 = channels(128, scale), channels(64, scale)
+        super().__init__(
+            *(nn.Conv2d(rows * columns, c1, 7, stride=2, padding=3, bias=False), nn.BatchNorm2d(c1), nn.ReLU()),
+            *(nn.Conv2d(c1, c2, 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(c2), nn.ReLU()),
+            *(nn.Flatten(), nn.Linear(c2 * -(-rows // 4) * -(-columns // 4), outputs)),
+        )
+        nn.init.zeros_(self[-1].weight)
+        nn.init.zeros_(self[-1].bias)
+
+
+def correlate(source: Tensor, target: Tensor) -> Tensor:
+    """How well each target cell matches every source cell: features (B, C, h, w) -> (B, h * w, h, w), channel = source.
+
+    Cosines, negative ones cut off, then of unit length over the source's cells: one match of many counts less.
+    """
+    source, target = F.normalize(source, dim=1), F.normalize(target, dim=1)
+    cosines = torch.einsum("bchw,bcij->bhwij", source, target).flatten(1, 2)
+    return F.normalize(F.relu(cosines), dim=1)
+
+
+class GeometricMatcher(nn.Module):
+    """forward: source and target maps (B, inputs, H, W) -> affine maps (B, 2, 3) and moved control points (B, 9, 2).
+
+    The affine map is found first; the spline, from the target and the source that it has warped, so that the whole
+    transformation of a point is affine(spline(point)). Both are the identity at first. Maps are one-hot labels or
+    joint disks, brought to 64 rows by averaging. Runs in float32, whatever autocast says.
+    """
+
+    def __init__(self, height: int, width: int, inputs: int, scale: float = 1.0):
+        super().__init__()
+        columns = max(1, round(HEIGHT * width / height / 4))
+        self.size = (HEIGHT, 4 * columns)
+        c1, c2 = channels(64, scale), channels(128, scale)
+        self.features = nn.Sequential(
+            *(nn.Conv2d(inputs, c1, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(c1), nn.ReLU()),
+            *(nn.Conv2d(c1, c2, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(c2), nn.ReLU()),
+            *(nn.Conv2d(c2, c2, 3, padding=1, bias=False), nn.BatchNorm2d(c2), nn.ReLU()),
+            nn.Conv2d(c2, c2, 3, padding=1),
+        )
+        self.affine = Regressor(HEIGHT // 4, columns, 6, scale)
+        self.spline = Regressor(HEIGHT // 4, columns, 18, scale)
+        self.register_buffer("control", lattice(3, width / height), persistent=False)
+
+    def forward(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        with full_precision(source):
+            source, target = (F.adaptive_avg_pool2d(widen(maps), self.size) for maps in (source, target))
+            wanted = self.features(target)
+            offset = self.affine(correlate(self.features(source), wanted)).view(-1, 2, 3)
+            maps = offset + torch.eye(2, 3, device=offset.device, dtype=offset.dtype)
+            start = warp(source, flow(maps.detach(), None, self.control, *self.size))
+            moved = self.spline(correlate(self.features(start), wanted)).view(-1, 9, 2) + self.control
+            return maps, moved
+
+
+def transform(maps: Tensor, moved: Tensor | None, control: Tensor, points: Tensor) -> Tensor:
+    """affine(spline(point)): maps (B, 2, 3), moved (B, 9, 2) or None for no spline, points (N, 2) -> (B, N, 2)."""
+    with full_precision(points):
+        return affine(maps, points if moved is None else spline(moved, points, control))
+
+
+def flow(maps: Tensor, moved: Tensor | None, control: Tensor, height: int, width: int) -> Tensor:
+    """`transform` as a flow (B, 2, height, width) for `blocks.warp`: (dx, dy) in cells of a grid over the image."""
+    points = centres(height, width, maps)
+    offset = (transform(maps, moved, control, points) - points) * (height / 2)
+    return offset.transpose(1, 2).unflatten(2, (height, width))
+
+
+# Training
+
+
+def random_warps(count: int, control: Tensor) -> tuple[Tensor, Tensor]:
+    """Affine maps (count, 2, 3) and moved control points (count, 9, 2), from torch's generator of control's device."""
+
+    def draw(*shape: int) -> Tensor:  # evenly in [-1, 1]
+        return 2 * torch.rand(count, *shape, device=control.device, dtype=control.dtype) - 1
+
+    corner = control.amax(0)  # half width, half height
+    angle, shear = ROTATION * draw(), SHEAR * draw()
+    cos, sin, one, zero = angle.cos(), angle.sin(), torch.ones_like(angle), torch.zeros_like(angle)
+    turn = torch.stack([cos, -sin, sin, cos], dim=-1).view(-1, 2, 2)
+    slant = torch.stack([one, shear, zero, one], dim=-1).view(-1, 2, 2)
+    stretch = torch.diag_embed(torch.exp(LOG_SCALE * draw(2)))
+    maps = torch.cat([turn @ slant @ stretch, (SHIFT * corner * draw(2)).unsqueeze(-1)], dim=-1)
+    return maps, control + BEND * corner * draw(len(control), 2)
+
+
+def sample(maps: Tensor, flow: Tensor) -> Tensor:
+    """`blocks.warp` with the nearest cell instead of a mean: one-hot maps stay one-hot. (B, C, H, W), (B, 2, H, W)."""
+    height, width = maps.shape[-2:]
+    x = flow[:, 0] + torch.arange(width, device=flow.device)
+    y = flow[:, 1] + torch.arange(height, device=flow.device).unsqueeze(-1)
+    cell = y.round().clamp(0, height - 1).long() * width + x.round().clamp(0, width - 1).long()
+    return maps.flatten(2).gather(2, cell.flatten(1).unsqueeze(1).expand(-1, maps.shape[1], -1)).view_as(maps)
+
+
+class MatcherObjective:
+    """Synthetic warps of both images' maps, drawn anew each time. networks: matcher. Terms: affine, spline.
+
+    `maps` takes a batch to what is matched, (2B, inputs, H, W). A term is the mean squared distance, in half image
+    heights, between where the prediction and the truth take 20 x 20 points: of the affine map alone, which does what it
+    can of the whole warp, and of both.
+    """
+
+    def __init__(self, matcher: GeometricMatcher, weights: Mapping[str, float], maps: Callable[[Batch], Tensor]):
+        self.matcher = matcher
+        self.weights = weights
+        self.maps = maps
+
+    def networks(self) -> dict[str, nn.Module]:
+        return {"matcher": self.matcher}
+
+    def generator_losses(self, batch: Batch, features: Features | None) -> tuple[dict[str, Tensor], None]:
+        control = self.matcher.control
+        source = self.maps(batch)
+        with full_precision(source):
+            truth = random_warps(len(source), control)
+            target = sample(source, flow(*truth, control, *source.shape[-2:]))
+            maps, moved = self.matcher(source, target)
+            points = lattice(POINTS, control[:, 0].max().item()).to(control)
+            right = transform(*truth, control, points)
+            found = {
+                "affine": transform(maps, None, control, points),
+                "spline": transform(maps.detach(), moved, control, points),
+            }
+            terms = {name: (there - right).square().sum(-1).mean() for name, there in found.items()}
+        return {name: self.weights[name] * term for name, term in terms.items()}, None
+
+    def discriminator_losses(self, batch: Batch, output: None) -> dict[str, Tensor]:
+        return {}

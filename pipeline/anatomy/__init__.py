@@ -1,0 +1,1 @@
+"""Joints, limbs, label sets, and how they are drawn."""

@@ -1,0 +1,261 @@
+"""Draw one of the papers' figures as a PNG, with a trained variant on prepared images.
+
+  python -m pipeline figure grid --dataset synthetic
+  python -m pipeline figure relation-maps --dataset synthetic --variant spig
+
+Each kind explains itself: python -m pipeline figure KIND --help. Pairs are test pairs, by their pair_index. Generators
+see the target's joints only; panels of a target's image or parsing are there to compare with, and say so.
+
+The checkpoint is the one that stands for the variant in the tables (before scoring: the last); --step takes another.
+The picture goes to reports/figures/DATASET/, or to --output. It shows the data set's photographs: those of Market-1501
+and DeepFashion are for research, so keep their figures to yourself, as you do the images.
+"""
+
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from models.variants import VARIANTS
+from pipeline.core import layout, params
+from pipeline.core.atomic import atomic_file
+from pipeline.core.console import say
+from pipeline.core.errors import UserError
+from pipeline.figures import appearance, flow, grid, parsing, poses, relation_maps, subject
+from pipeline.loading import checkpoints, device_data
+from pipeline.stages import tables
+
+Drawn = tuple[np.ndarray, str]  # the picture and the stem of its default name, under reports/figures/DATASET/
+
+
+def _relation_maps(
+    dataset: str, variant: str, step: int | None, pair: int | None, patch: Sequence[Sequence[int]], over: str
+) -> Drawn:
+    """Where the pyramid non-local block looks from a target patch (SPIG's Figure 7).
+
+    For each target patch, a heat map of the patches it gathers from, over the generated image, for each size of the
+    pyramid (6 x 6 and 4 x 4); the red frame is the target patch. Default patches: torso, legs and background.
+
+      python -m pipeline figure relation-maps --dataset synthetic --variant spig
+      python -m pipeline figure relation-maps --dataset synthetic --variant spig --pair 3 --patch 1 2 --patch 4 2
+    """
+    trained, chosen = _variant(dataset, variant, step), subject.pairs(dataset, pair)[0]
+    picture = relation_maps.draw(trained, *_people(dataset, chosen, trained.reads_parsing), patch or (), over)
+    return picture, f"relation-maps-{variant}-{trained.step}-pair{chosen['pair_index']}"
+
+
+def _poses(
+    dataset: str, variant: str, step: int | None, image: str, count: int, seed: int, split: str, reference: bool
+) -> Drawn:
+    """One person in poses drawn at random from the data set (SPIG's Figure 8).
+
+    Only joints of the other images are read; with --reference, those images are shown below, too. `inspect` shows
+    names of images.
+
+      python -m pipeline figure poses --dataset synthetic --variant spig --image ID --count 8 --seed 1
+    """
+    trained = _variant(dataset, variant, step)
+    source = subject.people(dataset, [image], trained.reads_parsing)[image]
+    targets = poses.random_poses(subject.poses(dataset, split), source, count, seed)
+    shown = subject.people(dataset, [target.image_id for target in targets]) if reference else {}
+    picture = poses.draw(trained, source, targets, [shown[t.image_id].picture for t in targets if reference])
+    return picture, f"poses-{variant}-{trained.step}-{_plain(image)}-seed{seed}"
+
+
+def _flow(dataset: str, variant: str, step: int | None, pair: int | None) -> Drawn:
+    """The flow that a variant warps its source by, and what of it is visible.
+
+    One row a body part (SPIG) or one for the whole body (SPGNet): the flow as a colour wheel, visibility (white:
+    visible), the source warped by the flow, and the same with the invisible faded.
+
+      python -m pipeline figure flow --dataset synthetic --variant spig
+    """
+    trained, chosen = _variant(dataset, variant, step), subject.pairs(dataset, pair)[0]
+    picture = flow.draw(trained, *_people(dataset, chosen, trained.reads_parsing))
+    return picture, f"flow-{variant}-{trained.step}-pair{chosen['pair_index']}"
+
+
+def _parsing(dataset: str, variant: str, step: int | None, pair: int | None) -> Drawn:
+    """Parsing of the source, of the target as predicted from the pose, and of the target (SPGNet, SPT).
+
+    The prediction sees the source's parsing and the pose; the target's own is there to compare with.
+
+      python -m pipeline figure parsing --dataset synthetic --variant spgnet
+    """
+    trained, chosen = _variant(dataset, variant, step), subject.pairs(dataset, pair)[0]
+    picture = parsing.draw(trained, *_people(dataset, chosen, parsing=True))
+    return picture, f"parsing-{variant}-{trained.step}-pair{chosen['pair_index']}"
+
+
+def _texture_transfer(dataset: str, variant: str, step: int | None, first: str, second: str) -> Drawn:
+    """Exchange the clothes' texture of two people (SPT's first application).
+
+    A's appearance in B's parsing and pose, and B's in A's. `inspect` shows names of images.
+
+      python -m pipeline figure texture-transfer A B --dataset synthetic --variant spt
+    """
+    trained = _variant(dataset, variant, step)
+    found = subject.people(dataset, [first, second], parsing=True)
+    picture = appearance.transfer(trained, found[first], found[second])
+    return picture, f"texture-transfer-{variant}-{trained.step}-{_plain(first)}-{_plain(second)}"
+
+
+def _edit(
+    dataset: str,
+    variant: str,
+    step: int | None,
+    image: str,
+    parsing: Path | None,
+    relabel: Sequence[str] | None,
+    save_parsing: Path | None,
+) -> Drawn:
+    """Change a person's clothes by editing their parsing (SPT's second application).
+
+    Either give every region of a label another (several at once: repeat --relabel), or draw: --save-parsing writes the
+    image's parsing as a PNG in the legend's colours, --parsing reads it back, edited (no smoothing; or a grey PNG of
+    LIP-20 ids). The person keeps pose and appearance.
+
+      python -m pipeline figure edit --dataset synthetic --variant spt --image ID --relabel pants=skirt
+      python -m pipeline figure edit --dataset synthetic --variant spt --image ID --save-parsing mine.png
+      python -m pipeline figure edit --dataset synthetic --variant spt --image ID --parsing mine.png
+    """
+    trained = _variant(dataset, variant, step)
+    person = subject.people(dataset, [image], parsing=True)[image]
+    edited = person.labels if parsing is None else appearance.read_parsing(parsing, person)
+    edited = appearance.relabel(edited, relabel or (), image)
+    if save_parsing is not None:
+        _refuse_other_than_png("--save-parsing", save_parsing)
+        with atomic_file(save_parsing) as partial:
+            partial.write_bytes(appearance.write_parsing(edited))
+        say(f"parsing: {save_parsing}")
+    elif parsing is None and not relabel:
+        has = appearance.present(person.labels)
+        raise UserError(f"nothing to edit: give --relabel FROM=TO or --parsing FILE; {image} has: {has}")
+    return appearance.edit(trained, person, edited), f"edit-{variant}-{trained.step}-{_plain(image)}"
+
+
+def _grid(dataset: str, variants: Sequence[str] | None, pairs: int) -> Drawn:
+    """Source, target pose, target, and every variant's image of the same pairs: the papers' comparison figure.
+
+    Default variants: those of params.yaml that are trained. The pairs are a fixed draw from the test list.
+
+      python -m pipeline figure grid --dataset synthetic
+      python -m pipeline figure grid --dataset synthetic --variants spig copy_source --pairs 6
+    """
+    if not variants:
+        variants = [name for name in params.variants() if layout.checkpoints(dataset, name).exists()]
+        if not variants:
+            raise UserError(f"{dataset}: no variant of {layout.PARAMS} is trained; run train, or name --variants")
+    trained = [_variant(dataset, name, None) for name in variants]
+    chosen = subject.pairs(dataset, count=pairs)
+    ids = [pair[end] for pair in chosen for end in ("source_id", "target_id")]
+    people = subject.people(dataset, ids, any(one.reads_parsing for one in trained))
+    return grid.draw(trained, [(people[pair["source_id"]], people[pair["target_id"]]) for pair in chosen]), "grid"
+
+
+KINDS: dict[str, Callable[..., Drawn]] = {
+    "relation-maps": _relation_maps,
+    "poses": _poses,
+    "flow": _flow,
+    "parsing": _parsing,
+    "texture-transfer": _texture_transfer,
+    "edit": _edit,
+    "grid": _grid,
+}
+
+
+def chosen_step(dataset: str, variant: str) -> int:
+    """The checkpoint that stands for the variant in the tables; before it was scored, the last one."""
+    steps = checkpoints.steps(layout.checkpoints(dataset, variant))
+    if layout.scores(dataset, variant).exists():
+        choice = tables.choose(tables.read_scores(dataset, variant), **params.load()["tables"]["choose_by"])
+        if choice is not None and choice.row["step"] in steps:
+            return choice.row["step"]
+    if not steps:
+        command = f"python -m pipeline train --dataset {dataset} --variant {variant}"
+        raise UserError(f"{layout.checkpoints(dataset, variant)}: no checkpoint; run: {command}")
+    say(f"{variant}: not scored yet, so no checkpoint was chosen; the last one, step {steps[-1]}")
+    return steps[-1]
+
+
+def _variant(dataset: str, variant: str, step: int | None) -> subject.Trained:
+    step = chosen_step(dataset, variant) if step is None and variant in VARIANTS else step
+    return subject.open_variant(dataset, variant, step, device_data.device("auto"))
+
+
+def _people(dataset: str, pair: dict, parsing: bool = False) -> tuple[subject.Person, subject.Person]:
+    """Source and target of a pair."""
+    found = subject.people(dataset, [pair["source_id"], pair["target_id"]], parsing)
+    return found[pair["source_id"]], found[pair["target_id"]]
+
+
+def _plain(image_id: str) -> str:
+    """An image's name as a part of a file's name."""
+    return image_id.replace("/", "_")
+
+
+def _refuse_other_than_png(option: str, path: Path) -> None:
+    if path.suffix.lower() != ".png":
+        raise UserError(f"{option} {path}: the picture is a PNG; give a name that ends in .png")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
+    parsers = {}
+    for name, made_by in KINDS.items():
+        summary = made_by.__doc__.splitlines()[0]
+        described = "\n".join(line.removeprefix("    ") for line in made_by.__doc__.splitlines())
+        one = kinds.add_parser(
+            name, help=summary, description=described, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False
+        )
+        if name == "texture-transfer":
+            one.add_argument("first", metavar="A", help="image of the first person")
+            one.add_argument("second", metavar="B", help="image of the second person")
+        one.add_argument("--dataset", required=True, metavar="D", help="a prepared data set, such as synthetic")
+        if name != "grid":
+            one.add_argument("--variant", required=True, metavar="V", help="a trained variant, such as spig")
+            one.add_argument("--step", type=int, metavar="N", help="its checkpoint (default: the tables' choice)")
+        if name in ("relation-maps", "flow", "parsing"):
+            one.add_argument("--pair", type=int, metavar="N", help="pair_index of a test pair (default: a fixed one)")
+        one.add_argument("--output", type=Path, metavar="FILE", help="where the PNG goes")
+        parsers[name] = one
+    one = parsers["relation-maps"]
+    one.add_argument(
+        "--patch", type=int, nargs=2, action="append", metavar=("ROW", "COL"),
+        help="a target patch of the 6 x 6 map, from 0; repeat for more (4 x 4: the patch that holds its middle)",
+    )  # fmt: skip
+    one.add_argument("--over", choices=("generated", "target"), default="generated", help="the image under the heat")
+    one = parsers["poses"]
+    one.add_argument("--image", required=True, metavar="ID", help="image of the person")
+    one.add_argument("--count", type=_positive, default=8, metavar="N", help="how many poses (default: 8)")
+    one.add_argument("--seed", type=int, default=0, metavar="N", help="which (default: 0)")
+    one.add_argument("--split", choices=("test", "train"), default="test", help="of whose images (default: test)")
+    one.add_argument("--reference", action="store_true", help="show the images that the poses are of")
+    one = parsers["edit"]
+    one.add_argument("--image", required=True, metavar="ID", help="image of the person")
+    one.add_argument("--parsing", type=Path, metavar="FILE", help="the edited parsing, a PNG")
+    one.add_argument("--relabel", action="append", metavar="FROM=TO", help="label names, such as pants=skirt")
+    one.add_argument("--save-parsing", type=Path, metavar="FILE", help="write the parsing that was drawn, to edit it")
+    one = parsers["grid"]
+    one.add_argument("--variants", nargs="+", metavar="V", help="in this order (default: all trained ones)")
+    one.add_argument("--pairs", type=_positive, default=4, metavar="N", help="how many (default: 4)")
+
+
+def run(kind: str, dataset: str, output: Path | None, **options) -> None:
+    """Draw and write one figure; `options` are the kind's own arguments. Raises UserError."""
+    if output is not None:
+        _refuse_other_than_png("--output", output)
+    picture, name = KINDS[kind](dataset=dataset, **options)
+    path = output or layout.drawn(dataset) / f"{name}.png"
+    with atomic_file(path) as partial:
+        partial.write_bytes(cv2.imencode(".png", picture[:, :, ::-1])[1].tobytes())
+    say(f"{path}: {picture.shape[1]} x {picture.shape[0]} pixels")

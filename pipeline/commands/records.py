@@ -1,0 +1,159 @@
+"""What the two engines wrote down about how an output was made, read without starting either.
+
+Snakemake keeps a record of each output in .snakemake/metadata/, DVC one of each job in dvc.lock. Each is compared with
+what is there now by its engine's own rule, but for one thing: the bytes of prepared data are never read, so that this
+takes no longer for a large data set. A change of such bytes shows as a newer file (Snakemake) or another size (DVC).
+"""
+
+import ast
+import hashlib
+import json
+from base64 import urlsafe_b64encode
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+from pipeline.core import layout
+from pipeline.core.graph import Job, reads
+
+SNAKEMAKE = Path(".snakemake")
+DVC_LOCK = Path("dvc.lock")
+TIMESTAMP = ".snakemake_timestamp"  # Snakemake's own time of a folder; no part of the data
+IGNORED = (TIMESTAMP, "__pycache__")  # as in .dvcignore
+
+
+def why_again(job: Job, jobs: list[Job], lock: dict[str, dict]) -> list[str] | None:
+    """Why its engine would run a job again whose outputs exist; [] if it would not, None if neither has a record.
+
+    Its engine is Snakemake if the outputs have the very times that it wrote down, else DVC, if it has a record.
+    jobs: at least those whose outputs it reads; lock: of `read_lock`.
+    """
+    times = {output: record["endtime"] for output, record in zip(job.outputs, _records(job), strict=False)}
+    if times and all(_modified(Path(output)) == time for output, time in times.items()):
+        return by_snakemake(job)
+    recorded = by_dvc(job, jobs, lock)
+    return by_snakemake(job) if recorded is None else recorded
+
+
+# ---- Snakemake
+
+
+def _entry(kind: str, output: str) -> Path:
+    return SNAKEMAKE / kind / urlsafe_b64encode(output.encode()).decode()
+
+
+def _modified(path: Path) -> float:
+    stamp = path / TIMESTAMP
+    return (stamp if stamp.exists() else path).stat().st_mtime
+
+
+def _records(job: Job) -> list[dict]:
+    """Of its outputs; [] unless every one has a record."""
+    try:
+        return [json.loads(_entry("metadata", output).read_text(encoding="utf-8")) for output in job.outputs]
+    except (OSError, ValueError):
+        return []
+
+
+def by_snakemake(job: Job) -> list[str] | None:
+    """Why Snakemake would run the job again; [] if it would not, None if it has no record."""
+    records = _records(job)
+    if not records:
+        return None
+    if any(_entry("incomplete", output).exists() for output in job.outputs):
+        return ["Snakemake did not see it end"]
+    oldest = min(_modified(Path(output)) for output in job.outputs)
+    found: dict[str, None] = {}
+    for record in records:
+        found |= dict.fromkeys(_differences(job, record, oldest))
+    return list(found)
+
+
+def _differences(job: Job, record: dict, oldest: float) -> Iterator[str]:
+    if record["shellcmd"] != job.command:
+        yield "its command changed"
+    recorded = [ast.literal_eval(text) for text in record["params"]]
+    yield from (f"{layout.PARAMS}: {key} changed" for key, value in job.params.items() if value not in recorded)
+    for path in job.inputs:
+        known = [name for name in record["input"] if name == path or name.startswith(f"{path}/")]
+        added = set(map(str, Path(path).glob("*.py"))) - set(known)
+        if not known or added:
+            yield f"{min(added, default=path)} is new"
+    for name in record["input"]:
+        path = Path(name)  # gone is no change: Snakemake makes again only what it is asked for
+        if path.exists() and _modified(path) > oldest and _sha256(path) != record["input_checksums"].get(name, ""):
+            yield f"{name} changed"
+
+
+def _sha256(path: Path) -> str | None:
+    if path.is_dir() or path.stat().st_size > 1e6:  # Snakemake keeps no digest of these
+        return None
+    return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+
+
+# ---- DVC
+
+
+def read_lock() -> dict[str, dict]:
+    """Command -> its entry in dvc.lock; nothing if there is no such file."""
+    if not DVC_LOCK.exists():
+        return {}
+    lock = yaml.load(DVC_LOCK.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return {entry["cmd"]: entry for entry in lock["stages"].values()}
+
+
+def by_dvc(job: Job, jobs: list[Job], lock: dict[str, dict]) -> list[str] | None:
+    """Why DVC would run the job again; [] if it would not, None if it has no record."""
+    entry = lock.get(job.command)
+    if entry is None:
+        return None
+    recorded = entry.get("params", {}).get(str(layout.PARAMS), {})
+    found = [f"{layout.PARAMS}: {k} changed" for k, v in job.params.items() if k not in recorded or recorded[k] != v]
+    written = {
+        out["path"]: out["md5"]
+        for other in jobs
+        if reads(job, other)
+        for out in lock.get(other.command, {"outs": []})["outs"]
+    }
+    deps = {dep["path"]: dep for dep in entry["deps"]}
+    found += [f"{path} is new" for path in job.inputs if path not in deps]
+    for path in (path for path in job.inputs if path in deps):
+        if not Path(path).exists():
+            found.append(f"{path} is gone")
+        elif not _as_recorded(path, deps[path], written):
+            found.append(f"{path} changed")
+    found += [
+        f"{out['path']} is not what DVC wrote" for out in entry["outs"] if _size(Path(out["path"])) != out["size"]
+    ]
+    return found
+
+
+def _size(path: Path) -> int:
+    files = (file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.name != TIMESTAMP)
+
+
+def _as_recorded(path: str, dep: dict, written: dict[str, str]) -> bool:
+    """Whether an input is what its entry says. written: the digest of each output of other jobs, by their entries."""
+    if path in written:
+        return written[path] == dep["md5"]
+    below = {out.removeprefix(f"{path}/"): md5 for out, md5 in written.items() if out.startswith(f"{path}/")}
+    if any(md5.endswith(".dir") for md5 in below.values()):  # a folder of prepared folders: data/
+        return _size(Path(path)) == dep["size"]
+    return (_md5_of_folder(below) if below else _md5(Path(path))) == dep["md5"]
+
+
+def _md5(path: Path) -> str:
+    if not path.is_dir():
+        return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+    files = (file for file in path.rglob("*") if file.is_file() and not set(file.parts) & set(IGNORED))
+    return _md5_of_folder({file.relative_to(path).as_posix(): _md5(file) for file in files})
+
+
+def _md5_of_folder(files: dict[str, str]) -> str:
+    """DVC's digest of a folder, from the digests of its files."""
+    listed = [{"md5": digest, "relpath": name} for name, digest in files.items()]
+    listed.sort(key=lambda file: file["relpath"])
+    text = json.dumps(listed, sort_keys=True)
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"

@@ -1,0 +1,241 @@
+"""Show how far everything is: which stages of each data set and variant are done, the last scores, what to run next.
+
+  python -m pipeline status
+
+A stage is
+  done        its outputs are there, and by the record of Snakemake or DVC they were made by the present command,
+              sources and params.yaml, from inputs that were not replaced since
+  stale       there, but one of these changed (said below the table), or a stage before it is stale or runs again
+  unrecorded  there, and neither engine knows how it was made: run by hand, or taken from elsewhere
+  running     a process writes its log now
+  failed      its last run stopped before its end: the reason, from its log, is said below the table
+  missing     not there
+
+Neither engine is started and no prepared data is read: of large inputs and outputs only times and sizes are compared,
+so a byte changed by hand in a shard, its time and size kept, is not seen. `snakemake --dry-run` and `dvc status` are
+each engine's own, slower answer. Components that params.yaml does not ask for are not listed.
+
+Scores are those of the last `score`, on test, at the checkpoint that stands for the variant (tables.choose_by).
+"""
+
+from argparse import ArgumentParser
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.commands import records
+from pipeline.core import console, layout, params
+from pipeline.core.graph import Job, jobs, reads
+from pipeline.tables import papers
+
+STYLES = {
+    "done": "green",
+    "stale": "yellow",
+    "unrecorded": "yellow",
+    "running": "cyan",
+    "failed": "bold red",
+    "missing": "dim",
+}
+SCORES = ("FID", "PCKh")  # shown beside the metric that checkpoints are chosen by
+WIDE = 120  # columns where there is no terminal
+
+
+@dataclass(frozen=True)
+class State:
+    """What is known of a job: one of STYLES, and why, in a few words."""
+
+    name: str
+    why: str = ""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """None: it shows everything."""
+
+
+# ---- what state a job is in
+
+
+def log_of(job: Job) -> Path:
+    return layout.log(job.stage, *job.axes.values())
+
+
+def _log_lines(job: Job) -> list[str]:
+    log = log_of(job)
+    return log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
+
+
+def _failure(job: Job) -> str | None:
+    """Why the last run of a job did not reach its end, from its log; None if it did, or if its outputs came later."""
+    log, outputs = log_of(job), [Path(output) for output in job.outputs]
+    if not log.exists():
+        return None
+    if all(output.exists() and output.stat().st_mtime >= log.stat().st_mtime for output in outputs):
+        return None
+    lines = _log_lines(job)
+    if not lines or not lines[-1].startswith("wall "):
+        return "stopped without a last word: killed, or the machine went down"
+    last = next((line for line in reversed(lines) if line.startswith("failed: ")), None)
+    return last and last.removeprefix("failed: ").removeprefix("UserError: ").replace(
+        "KeyboardInterrupt: ", "interrupted"
+    )
+
+
+def _running(job: Job) -> str | None:
+    """The last line of a running job's log; None if it does not run."""
+    if not console.is_written(log_of(job)):
+        return None
+    return next(reversed(_log_lines(job)), "just started")
+
+
+def _state(job: Job, everything: list[Job], lock: dict, before: dict[str, State]) -> State:
+    now = _running(job)
+    if now is not None:
+        return State("running", now)
+    failure = _failure(job)
+    if failure is not None:
+        return State("failed", failure)
+    if not all(Path(output).exists() for output in job.outputs):
+        return State("missing")
+    for other in everything:
+        if reads(job, other) and before[other.command].name in ("stale", "running", "failed"):
+            return State("stale", f"{other} is {before[other.command].name}")
+    reasons = records.why_again(job, everything, lock)
+    if reasons is None:
+        return State("unrecorded")
+    return State("stale", "; ".join(reasons)) if reasons else State("done")
+
+
+def states(everything: list[Job]) -> dict[str, State]:
+    """Command -> state, of jobs in the order of `graph.jobs`."""
+    found: dict[str, State] = {}
+    lock = records.read_lock()
+    for job in everything:
+        found[job.command] = _state(job, [other for other in everything if other.command in found], lock, found)
+    return found
+
+
+# ---- what is shown
+
+
+def last_scores(dataset: str, variant: str, choose_by: dict[str, str]) -> str:
+    """ "step 150: LPIPS 0.3712, FID 95.120, PCKh 0.71" of the test pairs, "" without scores."""
+    path = layout.scores(dataset, variant)
+    if not path.exists():
+        return ""
+    try:
+        rows = pq.ParquetFile(path).read(["step", "split", "metric", "value", "higher_is_better"]).to_pylist()
+    except (pa.ArrowException, OSError):
+        return f"{path} cannot be read"
+    column = choose_by["metric"].upper()
+    chosen = papers.best(rows, column, choose_by["split"])
+    if chosen is None:
+        return ""
+    own = [row for row in rows if row["step"] == chosen["step"]]
+    shown = []
+    for name in dict.fromkeys([column, *SCORES]):
+        row = papers.best(own, name, "test")
+        if row is not None:
+            shown.append(f"{name} {row['value']:.{papers.COLUMNS[name].decimals}f}")
+    return f"step {chosen['step']}: {', '.join(shown)}" if shown else ""
+
+
+def _stages(shown: Iterable[tuple[str, State]]) -> Text:
+    """Names by state, a line each: "done fetch, index", in the order of STYLES."""
+    shown = list(shown)
+    lines = []
+    for name, style in STYLES.items():
+        own = [label for label, state in shown if state.name == name]
+        if own:
+            lines.append(Text.assemble((name, style), f" {', '.join(own)}"))
+    return Text("\n").join(lines)
+
+
+def _rows(everything: list[Job], found: dict[str, State]) -> Iterator[tuple[str, str, Text, str]]:
+    """Data set, what of it, its stages, its scores."""
+    values = params.load()
+
+    def stages(own: Iterable[Job], label: str = "") -> Text:
+        return _stages((job.axes[label] if label else job.stage, found[job.command]) for job in own)
+
+    yield "", "networks", stages((job for job in everything if job.stage == "weights"), "net"), ""
+    for dataset in params.datasets():
+        of = [job for job in everything if job.axes.get("dataset") == dataset]
+        yield dataset, "data", stages(job for job in of if list(job.axes) == ["dataset"]), ""
+        asked = [job for job in of if values["components"].get(job.axes.get("component"), job.stage == "pretrain")]
+        for job in asked:
+            yield dataset, job.axes["component"], stages([job]), ""
+        for variant in params.variants():
+            own = [job for job in of if job.axes.get("variant") == variant]
+            yield dataset, variant, stages(own), last_scores(dataset, variant, values["tables"]["choose_by"])
+    yield "", "results", stages(job for job in everything if not job.axes), ""
+
+
+def table(everything: list[Job], found: dict[str, State]) -> Table:
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("data set", "what", "stages", "last scores"):
+        drawn.add_column(column, overflow="fold")
+    previous = ""
+    for dataset, what, stages, scores in _rows(everything, found):
+        if drawn.rows and dataset != previous:
+            drawn.add_section()
+        drawn.add_row(dataset if dataset != previous else "", what, stages, scores)
+        previous = dataset
+    return drawn
+
+
+def remarks(everything: list[Job], found: dict[str, State]) -> list[str]:
+    """Why jobs are stale or failed, and where those that run are; of stale ones the first cause only."""
+    lines = []
+    for job in everything:
+        state = found[job.command]
+        derived = state.name == "stale" and any(state.why.startswith(f"{other} is ") for other in everything)
+        if state.why and not derived:
+            lines.append(f"{state.name} {job}: {state.why}")
+    return lines
+
+
+def what_next(everything: list[Job], found: dict[str, State]) -> str:
+    """The one command that goes on from here, or what there is to look at."""
+
+    def is_(job: Job, name: str) -> bool:
+        return found[job.command].name == name
+
+    def spent(job: Job) -> bool:
+        """Gone, but all is made that it was for: Snakemake makes it again only if it is named."""
+        readers = [other for other in everything if reads(other, job)]
+        return is_(job, "missing") and bool(readers) and all(is_(other, "done") for other in readers)
+
+    left = [job for job in everything if not is_(job, "done")]
+    running = [job for job in left if is_(job, "running")]
+    if running:
+        return f"wait; to look on: tail -f {log_of(running[0])}"
+    if not left:
+        return f"nothing to run; open {layout.REPORT}"
+    if len(left) == len(everything) and all(is_(job, "missing") for job in left) and params.datasets() == ["synthetic"]:
+        return "make demo"
+    if all(is_(job, "unrecorded") for job in left):
+        return ".venv/bin/snakemake --cores all --touch (records what is there as it is)"
+    if records.DVC_LOCK.exists() and not records.SNAKEMAKE.exists():
+        return ".venv/bin/dvc repro"
+    targets = [output for job in left for output in job.outputs] if all(map(spent, left)) else []
+    return " ".join([".venv/bin/snakemake --cores all", *targets])
+
+
+def run() -> None:
+    """Print the table. Raises UserError if params.yaml is missing or wrong."""
+    everything = jobs()
+    found = states(everything)
+    out = Console(highlight=False, markup=False)
+    if not out.is_terminal:
+        out = Console(highlight=False, markup=False, width=WIDE)
+    out.print(table(everything, found))
+    for line in remarks(everything, found):
+        out.print(line, soft_wrap=True)
+    out.print(f"next: {what_next(everything, found)}", soft_wrap=True)

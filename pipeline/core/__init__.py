@@ -1,0 +1,1 @@
+"""What every room stands on: paths, settings, columns, files, messages."""

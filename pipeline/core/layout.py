@@ -1,0 +1,112 @@
+"""Every path of the project, each spelled once. All are relative to the project root, the working directory.
+
+The same strings stand literally in Snakefile and dvc.yaml; `tests/core/test_graph.py` keeps the three in step.
+"""
+
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+PARAMS_SCHEMA = Path("params.schema.yaml")
+PUBLISHED = Path("reports/published.csv")
+TABLES = Path("reports/tables")
+OUTSIDE = Path("reports/outside")  # images of other programs, scored by hand: no rule's output, an input of the tables
+REPORT_TEMPLATE = Path("reports/template.html.j2")
+REPORT_PARTS = "template"  # the folder beside it that holds its parts
+REPORT = Path("reports/html/index.html")
+REPORT_PICTURES = Path("reports/html/pictures")  # those that the page links
+REPORT_TIMES = Path("reports/html/times.html")  # from logs/: undeclared, no two runs have the same
+PROTOCOLS = Path("docs/protocols.md")
+WORK = Path(".work")  # state to resume from: undeclared, safe to delete
+
+
+def raw(dataset: str) -> Path:
+    """Verified source bytes: `images.zip` plus annotation files (see `datasets/`)."""
+    return Path("data") / dataset / "raw"
+
+
+def images(dataset: str) -> Path:
+    return Path("data") / dataset / "images"
+
+
+def rejects(dataset: str) -> Path:
+    return Path("data") / dataset / "rejects.parquet"
+
+
+def keypoints(dataset: str) -> Path:
+    return Path("data") / dataset / "keypoints.parquet"
+
+
+def parsing(dataset: str) -> Path:
+    return Path("data") / dataset / "parsing"
+
+
+def pairs(dataset: str) -> Path:
+    return Path("data") / dataset / "pairs.parquet"
+
+
+def pseudo_labels(dataset: str) -> Path:
+    return Path("data") / dataset / "pseudo_labels"
+
+
+def distance_maps(dataset: str) -> Path:
+    return Path("data") / dataset / "distance_maps"
+
+
+def reference(dataset: str) -> Path:
+    return Path("data") / dataset / "reference"
+
+
+def weights(net: str) -> Path:
+    return Path("data") / "weights" / net
+
+
+def checkpoints(dataset: str, name: str) -> Path:
+    """Checkpoints of a variant or of a pretrained component: `step-*.safetensors` and `meta.json`."""
+    return Path("runs") / dataset / name / "checkpoints"
+
+
+def scores(dataset: str, variant: str) -> Path:
+    return Path("reports/scores") / dataset / variant / "scores.parquet"
+
+
+def pair_scores(dataset: str, variant: str) -> Path:
+    return Path("reports/scores") / dataset / variant / "pairs.parquet"
+
+
+def samples(dataset: str, variant: str) -> Path:
+    return Path("reports/scores") / dataset / variant / "samples.parquet"
+
+
+def figures(dataset: str, variant: str) -> Path:
+    return Path("reports/scores") / dataset / variant / "figures.parquet"
+
+
+def network(dataset: str, variant: str) -> Path:
+    """What the scored generator costs and how it was trained."""
+    return Path("reports/scores") / dataset / variant / "network.json"
+
+
+def drawn(dataset: str) -> Path:
+    """Where the command `figure` writes: nothing reads it."""
+    return Path("reports/figures") / dataset
+
+
+def outside(dataset: str, slug: str) -> Path:
+    """Of one outside method: the files of `scores`, `pair_scores` and `samples`, files.csv and method.json.
+
+    Straight below OUTSIDE, so that the folder's own time changes with each of them: Snakemake looks at no other.
+    """
+    return OUTSIDE / f"{dataset}--{slug}"
+
+
+def log(stage: str, *axes: str) -> Path:
+    return Path("logs") / stage / ("-".join(axes) + ".log" if axes else f"{stage}.log")
+
+
+def metrics_log(stage: str, *axes: str) -> Path:
+    """Per-step losses of a training run, one JSON object a line."""
+    return log(stage, *axes).with_suffix(".jsonl")
+
+
+def work(stage: str, *axes: str) -> Path:
+    return WORK.joinpath(stage, *axes)

@@ -1,0 +1,119 @@
+"""Long work over many items, kept piece by piece: killed at any moment and started again, it goes on where it was.
+
+Finished pieces lie as parquet files under `.work/`, beside a stamp of what they were made from. With another stamp
+(another network, other images, other settings) they are thrown away. The rows, and so the output, are the same bytes
+whether or not the work was interrupted.
+
+`rows` suits slow work with small results: its pieces are small. `shards` suits fast work with large results: its pieces
+are the shards themselves, moved into place at the end.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.core import console, store
+from pipeline.core.atomic import atomic_directory, atomic_file
+
+CHUNK = 256  # items of work that a kill can cost
+
+
+def stamp(*made_from: Any) -> str:
+    """A digest of what the work depends on: paths stand for the bytes of the file, or of every file in the folder,
+    anything else for its JSON. The code is always part of it: unfinished work does not outlive an edit.
+    """
+    digest = hashlib.sha256()
+    code = Path(__file__).parents[2]
+    for part in (*sorted(code.glob("pipeline/**/*.py")), *sorted(code.glob("models/**/*.py")), *made_from):
+        if isinstance(part, Path):
+            for path in sorted(p for p in part.rglob("*") if p.is_file()) if part.is_dir() else [part]:
+                if path.name == ".snakemake_timestamp":
+                    continue
+                with path.open("rb") as handle:
+                    digest.update(hashlib.file_digest(handle, "sha256").digest())
+        else:
+            digest.update(json.dumps(part, sort_keys=True).encode())
+        digest.update(b"\0")
+    return digest.hexdigest()
+
+
+def rows(
+    work: Path,
+    made_from: str,
+    items: Sequence,
+    compute: Callable[[Sequence], Sequence[Mapping]],
+    columns: pa.Schema,
+    description: str,
+    chunk: int = CHUNK,
+) -> Iterator[dict]:
+    """The rows of all items in order: `compute(some items)` gives theirs, one chunk at a time, each computed once.
+
+    work: a folder under `.work/` for the finished chunks; remove it with `finished(work)` when the output is in place.
+    made_from: a `stamp`.  compute: must not depend on how the items are cut into chunks.
+    """
+    _keep_only(work, {"made_from": made_from, "items": len(items), "chunk": chunk})
+    done = len(list(work.glob("chunk-*.parquet")))
+    if done:
+        console.say(f"going on: {min(done * chunk, len(items))} of {len(items)} done before")
+    with console.progress(description, len(items)) as advance:
+        for first in range(0, len(items), chunk):
+            path = work / f"chunk-{first // chunk:06d}.parquet"
+            some = items[first : first + chunk]
+            if not path.exists():
+                table = pa.Table.from_pylist(list(compute(some)), schema=columns)
+                with atomic_file(path) as partial:
+                    pq.write_table(table, partial, compression="zstd")
+            yield from pq.read_table(path).to_pylist()
+            advance(len(some))
+
+
+def shards(
+    folder: Path,
+    work: Path,
+    made_from: str,
+    rows_after: Callable[[int], Iterable[Mapping]],
+    columns: pa.Schema,
+    row_group: int = store.ROW_GROUP,
+    **metadata: str,
+) -> int:
+    """`store.write_shards` in a way that keeps finished shards: `rows_after(n)` gives all rows but the first n."""
+    _keep_only(work, {"made_from": made_from})
+    before = sum(pq.read_metadata(path).num_rows for path in work.glob("part-*.parquet"))
+    if before:
+        console.say(f"going on: {before} rows done before")
+    count = store.write_parts(work, rows_after(before), columns, row_group, before, metadata)
+    with atomic_directory(folder) as partial:
+        for path in store.parts(work):
+            _link(path, partial / path.name)
+    finished(work)
+    return count
+
+
+def _keep_only(work: Path, wanted: Mapping) -> None:
+    """Empty `work` unless its pieces were made from the same things."""
+    path = work / "made_from.json"
+    if path.exists() and json.loads(path.read_text()) == wanted:
+        return
+    shutil.rmtree(work, ignore_errors=True)  # also what a kill left of a removal
+    work.mkdir(parents=True)
+    with atomic_file(path) as partial:
+        partial.write_text(json.dumps(wanted))
+
+
+def _link(path: Path, destination: Path) -> None:
+    """A second name for the same bytes: a kill now loses neither."""
+    try:
+        destination.hardlink_to(path)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(path, destination)
+
+
+def finished(work: Path) -> None:
+    """The output is in place: the pieces are not needed any more."""
+    shutil.rmtree(work, ignore_errors=True)

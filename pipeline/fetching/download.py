@@ -1,0 +1,234 @@
+"""Where bytes come from: the user's own path, the folder $REPOSE_MIRROR, or a URL; a digest decides in every case.
+
+Downloads go to `.work/downloads/`. One that was cut continues where it stopped, if the server still has the same
+file (Range with If-Range); if not, it starts over.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from http.client import HTTPException
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
+
+from pipeline.core import console, layout
+from pipeline.core.errors import UserError
+
+MIRROR = "REPOSE_MIRROR"
+OFFLINE = "REPOSE_OFFLINE"  # set: no URL is asked
+TIMEOUT = 10.0  # seconds to connect, and without a byte until a connection counts as cut
+TRIES = 3  # attempts in a row that bring no new byte
+PAUSE = 1.0  # seconds before the second attempt; doubles
+DOWNLOADS = layout.WORK / "downloads"
+_BLOCK = 1 << 20
+
+
+class Unavailable(Exception):
+    """The bytes cannot be had: no path, not in the mirror, and no URL or one that does not answer.
+
+    `clause` is the reason without what changes from one attempt or machine to the next; str() has that as well.
+    """
+
+    def __init__(self, clause: str, detail: str = ""):
+        super().__init__(f"{clause} ({detail})" if detail else clause)
+        self.clause = clause
+        self.detail = detail
+
+
+class _Cut(Exception):
+    """The connection broke; what came so far is kept."""
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def mirror() -> Path | None:
+    """The mirror folder, or None where none is set. Raises UserError if it is set but not there."""
+    value = os.environ.get(MIRROR)
+    if not value:
+        return None
+    if not Path(value).is_dir():
+        raise UserError(f"{MIRROR}={value}: no such folder; unset {MIRROR} or mend it")
+    return Path(value)
+
+
+def obtain(source: Mapping, key: str) -> Path:
+    """The file that `source` ({path, file, url} and sha256, unless its content is checked by the caller) stands for.
+
+    `key` is where it stands in params.yaml, for messages. Raises UserError for a wrong digest or a `path` that is not
+    there, Unavailable if there is no source at all.
+    """
+    wanted = source.get("sha256")
+    if source["path"] is not None:
+        path = Path(source["path"]).expanduser()
+        if not path.exists():
+            raise UserError(f"{path}: no such file; mend {key}.path in {layout.PARAMS}")
+        return _verified(path, wanted, key)
+    folder = mirror()
+    if folder is not None and (folder / source["file"]).exists():
+        return _verified(folder / source["file"], wanted, key)
+    if source["url"] is not None:
+        return download(source["url"], wanted)
+    where = f"not in ${MIRROR}" if folder else f"${MIRROR} is not set"
+    raise Unavailable(f"no path, no url, and {where}")
+
+
+def _verified(path: Path, wanted: str | None, key: str) -> Path:
+    if wanted is None:
+        return path
+    if not path.is_file():
+        raise UserError(f"{path}: not a file; {key} wants one")
+    found = sha256_of(path)
+    if not found.startswith(wanted):
+        raise UserError(
+            f"{path}: sha256 is {found}, {key}.sha256 in {layout.PARAMS} says {wanted}; damaged, or another file"
+        )
+    return path
+
+
+def place(path: Path, destination: Path) -> str:
+    """Put a copy of `path` at `destination` and return its sha256 (a hard link for downloads: no second copy)."""
+    if DOWNLOADS in path.parents:
+        try:
+            destination.hardlink_to(path)
+            return sha256_of(destination)
+        except OSError:
+            pass  # a file system without hard links
+    shutil.copyfile(path, destination)
+    return sha256_of(destination)
+
+
+def discard(path: Path) -> None:
+    """Forget a download that turned out not to be what was wanted; anyone else's file is left alone."""
+    if DOWNLOADS in path.parents:
+        path.unlink(missing_ok=True)
+
+
+def download(url: str, sha256: str | None = None) -> Path:
+    """Download `url` (http, https) to `.work/downloads/`, or find it there. `sha256`: eight or more leading digits.
+
+    Raises Unavailable if the server cannot be reached, does not have the file, stops answering or gives another file.
+    """
+    DOWNLOADS.mkdir(parents=True, exist_ok=True)
+    name = Path(urlsplit(url).path).name or "download"
+    done = DOWNLOADS / f"{hashlib.sha256(url.encode()).hexdigest()[:8]}-{name}"
+    if done.exists():
+        if sha256 is None or sha256_of(done).startswith(sha256):
+            return done
+        done.unlink()
+    if os.environ.get(OFFLINE):
+        raise Unavailable(f"{url}: downloads are switched off by ${OFFLINE}")
+    part = done.with_name(done.name + ".part")
+    failures, pause, resumed, connected = 0, PAUSE, part.exists(), False
+    while True:
+        before = part.stat().st_size if part.exists() else 0
+        try:
+            _transfer(url, part, connected)
+        except _Cut as cut:
+            after = part.stat().st_size if part.exists() else 0
+            resumed = connected = True
+            failures = 0 if after > before else failures + 1
+            if failures == TRIES:
+                raise Unavailable(f"{url}: gave up", f"{cut}, {TRIES} times") from None
+            if failures:
+                time.sleep(pause)
+                pause *= 2
+            continue
+        found = sha256_of(part)
+        if sha256 is not None and not found.startswith(sha256):
+            part.unlink()
+            if resumed:  # pieces of two different files? once more from the start
+                resumed = False
+                continue
+            raise Unavailable(f"{url}: not the file that was wanted", f"sha256 {found}, not {sha256}")
+        part.replace(done)
+        _validator(part).unlink(missing_ok=True)
+        return done
+
+
+def _validator(part: Path) -> Path:
+    return part.with_name(part.name + ".json")
+
+
+def _open(request: Request, part: Path, connected: bool):
+    """The response, or None if `part` is already whole. Raises Unavailable or _Cut."""
+    url = request.full_url
+    try:
+        return urlopen(request, timeout=TIMEOUT)
+    except HTTPError as error:
+        if error.code == 416:  # nothing beyond what we have: whole, or the file has shrunk
+            total = error.headers.get("Content-Range", "").rpartition("/")[2]
+            if total == str(part.stat().st_size):
+                return None
+            part.unlink()
+            raise _Cut("the file changed on the server") from None
+        if error.code in (408, 429) or error.code >= 500:
+            raise _Cut(f"HTTP {error.code} {error.reason}") from None
+        raise Unavailable(f"{url}: HTTP {error.code} {error.reason}") from None
+    except URLError as error:  # no connection at all: no use to insist, unless there was one a moment ago
+        if connected:
+            raise _Cut(f"cannot connect ({error.reason})") from None
+        raise Unavailable(f"{url}: cannot connect", str(error.reason)) from None
+    except (OSError, HTTPException) as error:
+        raise _Cut(f"no answer ({error or type(error).__name__})") from None
+
+
+def _transfer(url: str, part: Path, connected: bool) -> None:
+    """Bring `part` to the whole file: continue it if the server can, else start over. Raises Unavailable or _Cut."""
+    have = part.stat().st_size if part.exists() else 0
+    request = Request(url, headers={"User-Agent": "repose", "Accept-Encoding": "identity"})
+    if have:
+        request.add_header("Range", f"bytes={have}-")
+        if _validator(part).exists():
+            request.add_header("If-Range", json.loads(_validator(part).read_text()))
+    response = _open(request, part, connected)
+    if response is None:
+        return
+    with response:
+        total = int(length) if (length := response.headers.get("Content-Length")) is not None else None
+        if response.status == 206:
+            content_range = response.headers.get("Content-Range", "")
+            start, size = content_range.removeprefix("bytes ").partition("-")[0], content_range.rpartition("/")[2]
+            if start != str(have):
+                part.unlink()
+                raise _Cut(f"the server answered with another range ({content_range})")
+            total = int(size) if size.isdigit() else None
+        else:  # the server ignores ranges, or the file changed: from the start
+            have = 0
+        tag = response.headers.get("ETag", "")
+        validator = tag if tag.startswith('"') else response.headers.get("Last-Modified")  # weak tags do not do here
+        _validator(part).unlink(missing_ok=True)
+        if validator:
+            _validator(part).write_text(json.dumps(validator))
+        mebi = None if total is None else -(-total // _BLOCK)
+        with part.open("ab" if have else "wb") as handle, console.progress(f"{part.stem} (MiB)", mebi) as advance:
+            advance(have // _BLOCK)
+            while True:
+                try:
+                    block = response.read1(_BLOCK)
+                except (OSError, HTTPException) as error:
+                    raise _Cut(f"the connection broke ({error or type(error).__name__})") from None
+                if not block:
+                    break
+                _write(handle, block, part)
+                advance((have + len(block)) // _BLOCK - have // _BLOCK)
+                have += len(block)
+            _write(handle, b"", part)
+    if total is not None and have < total:
+        raise _Cut(f"the connection broke after {have} of {total} bytes")
+
+
+def _write(handle, block: bytes, path: Path) -> None:
+    """Write and flush; a full disk is named by its file."""
+    try:
+        handle.write(block)
+        handle.flush()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None

@@ -1,0 +1,1 @@
+"""The field's own files, read and written."""

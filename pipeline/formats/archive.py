@@ -1,0 +1,148 @@
+"""Zip archives from strangers, read with care; archives of our own, written byte for byte the same every time.
+
+A password opens what zip's traditional encryption closed. AES, which Python cannot read, is named as such.
+
+What a stranger's archive may not do: name a member outside its own folder, hold a link, be cut short, or grow far
+beyond what its size on disk can honestly hold. Each gives one line (UserError); nothing is ever unpacked to a path
+that an archive chose.
+"""
+
+import os
+import re
+import stat
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from pipeline.core.errors import UserError
+
+T = TypeVar("T")
+MAX_MEMBERS = 1_000_000
+MAX_MEMBER_BYTES = 64 << 20  # one picture, label map or list
+MAX_BYTES = 64 << 30
+MAX_RATIO = 100  # pictures hardly shrink; deflate reaches 1,000 only on a file made to fill a disk
+_DATE = (1980, 1, 1, 0, 0, 0)
+_DRIVE = re.compile(r"^[A-Za-z]:")
+_ENCRYPTED = 0x1  # flag bit of a member
+_AES = 99  # compression method that stands for WinZip's AES
+
+
+class Folder:
+    """An unpacked folder, read like an archive. `names`: paths of its files below it, `/`-separated."""
+
+    encrypted = False
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.names = sorted(found.relative_to(path).as_posix() for found in path.rglob("*") if found.is_file())
+
+    def read(self, name: str) -> bytes:
+        """All bytes of a file. Raises UserError above MAX_MEMBER_BYTES."""
+        with (self.path / name).open("rb") as handle:
+            data = handle.read(MAX_MEMBER_BYTES + 1)
+        if len(data) > MAX_MEMBER_BYTES:
+            raise UserError(f"{self.path / name}: larger than {MAX_MEMBER_BYTES >> 20} MiB; not a picture")
+        return data
+
+
+class Archive:
+    """A zip archive, checked on opening. `names`: its members that are files, as written in the archive.
+    `encrypted`: whether any of them is.
+
+    Raises UserError if it is no whole zip archive, names a path outside its own folder (`..`, absolute, a drive),
+    holds a link, is encrypted with AES, or would unpack to more than MAX_MEMBERS, MAX_BYTES or MAX_RATIO times its
+    size on disk.
+    """
+
+    def __init__(self, path: Path, password: bytes = b""):
+        self.path = path
+        self._password = password
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except (zipfile.BadZipFile, EOFError, ValueError) as error:
+            raise UserError(f"{path}: not a whole zip archive ({error}); cut short? get it again") from None
+        try:
+            self._check()
+        except BaseException:
+            self._zip.close()
+            raise
+        self.names = [info.filename for info in self._zip.infolist() if not info.is_dir()]
+        self.encrypted = any(info.flag_bits & _ENCRYPTED for info in self._zip.infolist())
+
+    def _check(self) -> None:
+        members = self._zip.infolist()
+        if len(members) > MAX_MEMBERS:
+            raise UserError(f"{self.path}: {len(members)} members, more than {MAX_MEMBERS}; refused")
+        for info in members:
+            parts = info.filename.replace("\\", "/").split("/")
+            if ".." in parts or parts[0] == "" or _DRIVE.match(info.filename):
+                raise UserError(f"{self.path}: member {info.filename!r} points outside the archive; refused")
+            if stat.S_ISLNK(info.external_attr >> 16):
+                raise UserError(f"{self.path}: member {info.filename!r} is a link; refused")
+            if info.compress_type == _AES:
+                raise UserError(f"{self.path}: encrypted with AES, which is not read here; unpack it with 7-Zip")
+        total = sum(info.file_size for info in members)
+        size = self.path.stat().st_size
+        if total > MAX_BYTES or total > MAX_RATIO * size:
+            raise UserError(
+                f"{self.path}: {size} bytes that unpack to {total} (limits: {MAX_RATIO} times the archive, "
+                f"{MAX_BYTES >> 30} GiB); a zip bomb? refused"
+            )
+
+    def read(self, name: str) -> bytes:
+        """All bytes of a member. Raises UserError if it is damaged, larger than MAX_MEMBER_BYTES, or encrypted and the
+        password is not the right one.
+        """
+        closed = self._zip.getinfo(name).flag_bits & _ENCRYPTED
+        try:
+            with self._zip.open(name, pwd=self._password or None) as handle:
+                data = handle.read(MAX_MEMBER_BYTES + 1)  # whatever size the header claims
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+            if closed:  # a wrong password shows in the first byte, or (one in 256) in the checksum at the end
+                raise UserError(f"{self.path}: member {name!r} is encrypted; the password does not open it") from None
+            raise UserError(f"{self.path}: member {name!r} cannot be read ({error}); get the archive again") from None
+        if len(data) > MAX_MEMBER_BYTES:
+            raise UserError(f"{self.path}: member {name!r} is larger than {MAX_MEMBER_BYTES >> 20} MiB; refused")
+        return data
+
+    def close(self) -> None:
+        self._zip.close()
+
+
+@contextmanager
+def reading(path: Path, password: bytes = b"") -> Iterator[Archive | Folder]:
+    """A zip archive or a folder, as something with `names`, `encrypted` and `read(name)`. Raises UserError (see
+    Archive).
+    """
+    if path.is_dir():
+        yield Folder(path)
+        return
+    archive = Archive(path, password)
+    try:
+        yield archive
+    finally:
+        archive.close()
+
+
+def converted(
+    content: Archive | Folder, names: Sequence[str], convert: Callable[[bytes], T], chunk: int = 64
+) -> Iterator[tuple[bytes, T]]:
+    """(bytes, convert(bytes)) of the members `names`, in order: read one after another, converted on all cores."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for first in range(0, len(names), chunk):
+            some = [content.read(name) for name in names[first : first + chunk]]
+            yield from zip(some, pool.map(convert, some), strict=True)
+
+
+def write(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
+    """Write `members` (name, bytes), uncompressed, in the order given: same members, same archive, byte for byte."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in members:
+            info = zipfile.ZipInfo(name, date_time=_DATE)
+            info.create_system = 3  # Unix, whatever machine writes it
+            info.external_attr = 0o644 << 16
+            archive.writestr(info, data)

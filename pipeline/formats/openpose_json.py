@@ -1,0 +1,97 @@
+"""OpenPose's own files: one `NAME_keypoints.json` an image, NAME the image's file name without its last extension.
+
+  {"version": 1.3, "people": [{"pose_keypoints_2d": [x, y, confidence, ...], ...}, ...]}
+
+Read: the COCO layout (18 joints, in the order of `pipeline.anatomy.pose`) and BODY_25, from a folder or a zip archive, in
+sub-folders too. Coordinates are pixels of the image (OpenPose's default, `--keypoint_scale 0`); confidence 0 = missing.
+Written: the COCO layout.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from pipeline.core.errors import UserError
+from pipeline.formats import archive
+
+SUFFIX = "_keypoints.json"
+_JOINTS = 18
+# Joints of a layout, in the order of `pipeline.anatomy.pose`, by the length of its list. BODY_25 has the middle of the hips as
+# joint 8, and feet from 19 on.
+_LAYOUTS = {
+    3 * 18: np.arange(18),
+    3 * 25: np.array((0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18)),
+}
+_OTHER_PARTS = (
+    "face_keypoints_2d", "hand_left_keypoints_2d", "hand_right_keypoints_2d", "pose_keypoints_3d", "face_keypoints_3d",
+    "hand_left_keypoints_3d", "hand_right_keypoints_3d",
+)  # fmt: skip
+
+
+def member(image_id: str) -> str:
+    """The file of an image: `0001_c1.jpg` -> `0001_c1_keypoints.json`."""
+    return PurePosixPath(image_id).stem + SUFFIX
+
+
+def people(text: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """The P people of one file: joints (P, 18, 2) float32 as (x, y), scores (P, 18) float32; zeros where missing.
+
+    Raises ValueError, saying what is wrong, for anything that is no such file.
+    """
+    content = json.loads(text)
+    if not isinstance(content, dict) or not isinstance(content.get("people"), list):
+        raise ValueError("no list `people`")
+    joints = np.zeros((len(content["people"]), _JOINTS, 2), dtype=np.float32)
+    scores = np.zeros((len(content["people"]), _JOINTS), dtype=np.float32)
+    for number, person in enumerate(content["people"]):
+        values = person.get("pose_keypoints_2d") if isinstance(person, dict) else None
+        if not isinstance(values, list) or len(values) not in _LAYOUTS:
+            count = len(values) if isinstance(values, list) else "no"
+            raise ValueError(f"person {number} has {count} values in pose_keypoints_2d, not 54 (COCO) or 75 (BODY_25)")
+        try:
+            found = np.array(values, dtype=np.float32).reshape(-1, 3)[_LAYOUTS[len(values)]]
+        except (TypeError, ValueError):
+            raise ValueError(f"person {number} has values in pose_keypoints_2d that are no numbers") from None
+        if not np.isfinite(found).all():
+            raise ValueError(f"person {number} has values in pose_keypoints_2d that are not finite")
+        present = found[:, 2] > 0
+        joints[number, present], scores[number, present] = found[present, :2], found[present, 2]
+    return joints, scores
+
+
+def read(path: Path, image_ids: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The people of each image in order, as `people` gives them. Files of other images are passed over.
+
+    Raises UserError for a missing, doubled or broken file.
+    """
+    with archive.reading(path) as source:
+        where: dict[str, str] = {}
+        for name in source.names:
+            base = PurePosixPath(name).name
+            if base.endswith(SUFFIX) and where.setdefault(base, name) != name:
+                raise UserError(f"{path}: {where[base]} and {name} are of images with one name; keep one of them")
+        missing = [image_id for image_id in image_ids if member(image_id) not in where]
+        if missing:
+            raise UserError(
+                f"{path}: no {member(missing[0])} for the image {missing[0]} (and {len(missing) - 1} more like it); run"
+                " OpenPose with --write_json on all images"
+            )
+        taken: dict[str, str] = {}
+        for image_id in image_ids:
+            name = where[member(image_id)]
+            if taken.setdefault(name, image_id) != image_id:
+                raise UserError(f"{path}: {name} is of {taken[name]} or of {image_id}; images differ in extension only")
+            try:
+                yield people(source.read(name))
+            except (ValueError, RecursionError) as error:
+                raise UserError(f"{path}: {name}: {error}; write it again") from None
+
+
+def write(joints: np.ndarray, scores: np.ndarray) -> bytes:
+    """One file with one person: joints (18, 2), scores (18,) with 0 = missing. No joint at all: no person."""
+    rows = np.where((scores > 0)[:, None], np.column_stack([joints, scores]), 0)
+    person = {"person_id": [-1], "pose_keypoints_2d": rows.reshape(-1).astype(float).tolist()}
+    found = [person | {part: [] for part in _OTHER_PARTS}] if (scores > 0).any() else []
+    return (json.dumps({"version": 1.3, "people": found}) + "\n").encode()

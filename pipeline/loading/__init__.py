@@ -1,0 +1,1 @@
+"""Prepared data, weights and checkpoints, read onto a device."""

@@ -1,0 +1,1 @@
+"""How a generator's images are judged."""

@@ -1,0 +1,57 @@
+"""What a generator costs: parameters, multiply-accumulates of one picture, bytes of a checkpoint. Nothing is timed."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from models.variants import VARIANTS, Batch
+from pipeline.core import params, schema
+from pipeline.loading import checkpoints
+
+
+def blank(height: int, width: int, parsing: bool, target_parsing: bool, device: torch.device) -> Batch:
+    """One pair without content, all of whose joints are known: only its shapes matter."""
+    joints = torch.full((1, schema.JOINTS, 2), min(height, width) / 2, device=device)
+    valid = torch.ones(1, schema.JOINTS, dtype=torch.bool, device=device)
+    labels = torch.zeros(1, height, width, dtype=torch.uint8, device=device)
+    return Batch(
+        source=torch.zeros(1, 3, height, width, device=device),
+        target=None,
+        source_joints=joints,
+        source_valid=valid,
+        target_joints=joints,
+        target_valid=valid,
+        source_labels=labels if parsing else None,
+        target_labels=labels if target_parsing else None,
+    )
+
+
+@torch.no_grad()
+def macs(generator: nn.Module, batch: Batch) -> int:
+    """Multiply-accumulates of one picture: those of convolutions and matrix products, a pair of one multiplication and
+    one addition counted once. Norms, activations and warps are not counted.
+
+    batch: of one pair.
+    """
+    with FlopCounterMode(display=False) as counter:
+        generator(batch)
+    return counter.get_total_flops() // 2
+
+
+def described(folder: Path, variant: str, device: torch.device) -> dict[str, Any]:
+    """What `score` writes as network.json: the cost of the last checkpoint's generator at its data set's image size,
+    and under `trained` the meta.json of the checkpoints.
+    """
+    step = checkpoints.steps(folder)[-1]
+    generator, meta = checkpoints.load(folder, step)
+    entry = VARIANTS[params.variant_of(variant)]
+    batch = blank(meta["height"], meta["width"], entry.needs_parsing, entry.given_target_parsing, device)
+    return {
+        "parameters": sum(parameter.numel() for parameter in generator.parameters()),
+        "macs": macs(generator.to(device), batch),
+        "checkpoint_bytes": checkpoints.path(folder, step).stat().st_size,
+        "trained": meta,
+    }

@@ -1,0 +1,1 @@
+"""SPT's search for whose parsing stands in for a target's."""

@@ -1,0 +1,1 @@
+"""Published numbers and ours, cell by cell."""

@@ -1,0 +1,396 @@
+"""The training loop: alternating updates, checkpoints, exact resume, and a stop at the first loss that is no number.
+
+One loop serves every component and variant: what differs between them is an `Objective` and a `Phase` of
+`models.variants`. A run lives in `.work/STAGE/DATASET/NAME/` until it is finished:
+
+    state.pt        everything that the next step depends on: networks, optimisers, random states, the step
+    checkpoints/    the generators saved so far
+
+A run that was stopped, by whatever, goes on from `state.pt` and ends, on a CPU, with the same bytes as one that was
+not. The state carries a digest of the settings, inputs and code it belongs to and is thrown away with any other.
+
+A step's batch is cut into one part for each process (pipeline/loading/parallel.py) and micro-batch. Every loss is a mean over
+images, so that those of the parts, each by its share of the images, add up to the whole's, and so do the gradients,
+as long as a network looks at each image by itself. Batch norms do not: they see one part.
+"""
+
+import copy
+import json
+import math
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from models.layers.features import Features
+from models.variants import Adam, Batch, Objective, Phase
+from pipeline.core import console
+from pipeline.core.errors import UserError
+from pipeline.loading import checkpoints, parallel, shard_loader
+from pipeline.loading.device_data import BatchOrder
+from pipeline.loading.parallel import Group
+from pipeline.training import augmentation, compiling
+from pipeline.training.run import Run, checkpoint_steps, digest, keep_metrics, read_state, save_state
+
+STATE_SECONDS = 120.0  # at most this much work is lost when the machine is
+
+
+class Data(Protocol):
+    """What the loop asks of a data set: `device_data.PairData` or `device_data.ImageData`."""
+
+    unit: str  # what a batch counts: pairs | images
+    resident: bool  # all in memory: nothing to fetch ahead
+
+    def __len__(self) -> int: ...
+
+    def batch(self, rows: Tensor) -> Batch: ...
+
+
+class Trained(NamedTuple):
+    """A finished run: where its checkpoints lie, their steps, and the generator that the last one holds."""
+
+    folder: Path
+    steps: list[int]
+    generator: nn.Module
+
+
+def optimisers(phase: Phase, networks: Mapping[str, nn.Module], device: torch.device) -> dict[str, torch.optim.Adam]:
+    """One Adam a trained network, over what is not frozen in it; fused where the device has it."""
+
+    def make(network: nn.Module, adam: Adam) -> torch.optim.Adam:
+        fused = device.type in ("cpu", "cuda")
+        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        return torch.optim.Adam(trained, adam.lr, adam.betas, weight_decay=adam.weight_decay, fused=fused)
+
+    return {name: make(networks[name], phase.optimisers[name]) for name in (*phase.generators, *phase.discriminators)}
+
+
+def freeze_untrained(phase: Phase, networks: Mapping[str, nn.Module], thawed: Collection[str] = ()) -> None:
+    """Train mode for the networks that the phase names; eval mode and no gradient for all others, and for
+    what is in `phase.frozen` and not `thawed` in the generator.
+    """
+    for name, network in networks.items():
+        trained = name in (*phase.generators, *phase.discriminators)
+        network.train(trained).requires_grad_(trained)
+    for name in set(phase.frozen).difference(thawed):
+        networks[phase.generators[0]].get_submodule(name).eval().requires_grad_(False)
+
+
+def spectral_vectors(networks: Iterable[nn.Module]) -> list[Tensor]:
+    """The buffers that a spectral norm moves at every forward: a power iteration, whatever the input."""
+    named = (pair for network in networks for pair in network.named_buffers())
+    return [value for name, value in named if "parametrizations." in name]
+
+
+@contextmanager
+def backends(device: torch.device, precision: str) -> Iterator[None]:
+    """Deterministic on the CPU; on CUDA the fastest convolutions, and TF32 only where bf16 is allowed anyway."""
+    if device.type == "cuda":
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=precision == "bf16"):
+            yield
+        return
+    before = torch.are_deterministic_algorithms_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, and nothing here reads such memory
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        torch.utils.deterministic.fill_uninitialized_memory = fill
+
+
+@contextmanager
+def _stop_between_steps(patient: bool) -> Iterator[list[int]]:
+    """SIGINT and SIGTERM let the step at hand finish: they fill the list yielded. A second one stops at once, unless
+    `patient`: torchrun passes on what the terminal has already sent.
+    """
+    asked: list[int] = []
+
+    def ask(number: int, frame: object) -> None:
+        if asked and not patient:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Trainer:
+    """The state of a run and its one step."""
+
+    def __init__(self, run: Run, objective: Objective, features: Features | None, group: Group | None = None):
+        self.run, self.objective, self.features = run, objective, features
+        self.group = group or parallel.alone(run.device)
+        self.networks = objective.networks()
+        self.layout = torch.channels_last if run.device.type == "cuda" else torch.contiguous_format
+        for network in (*self.networks.values(), *([] if features is None else [features])):
+            network.to(run.device, memory_format=self.layout)
+        self.generator = self.networks[run.phase.generators[0]]
+        self.mean = None if run.ema is None else copy.deepcopy(self.generator).eval().requires_grad_(False)
+        self.thawed = set(run.thaws)  # the optimiser holds what is still frozen: Adam passes over it, without a state
+        freeze_untrained(run.phase, self.networks, self.thawed)
+        self.optimisers = optimisers(run.phase, self.networks, run.device)
+        if run.compile:
+            compiling.compile_blocks(self.networks.values(), run.device)
+
+    @property
+    def kept(self) -> nn.Module:
+        """What a checkpoint holds."""
+        return self.generator if self.mean is None else self.mean
+
+    def _enter(self, step: int) -> None:
+        """Bring weights, frozen parts, progress and learning rates to what they are in `step`."""
+        run = self.run
+        thawed = {name for name, first in run.thaws.items() if step >= first}
+        if thawed != self.thawed:
+            freeze_untrained(run.phase, self.networks, thawed)
+            self.thawed = thawed
+        if run.starts:
+            at = {term: weight * (step >= run.starts.get(term, 1)) for term, weight in run.phase.weights.items()}
+            self.objective.weights = at
+        if hasattr(self.objective, "progress"):
+            self.objective.progress = (step - 1) / run.steps
+        left = (1 - (step - 1) / run.steps) / (1 - run.phase.decay_from) if run.phase.decay_from < 1 else 1.0
+        for name, optimiser in self.optimisers.items():
+            for group in optimiser.param_groups:
+                group["lr"] = run.phase.optimisers[name].lr * min(left, 1.0)
+
+    def _autocast(self):
+        bf16 = self.run.precision == "bf16"
+        return torch.autocast(self.run.device.type, torch.bfloat16) if bf16 else nullcontext()
+
+    def _update(
+        self,
+        step: int,
+        names: tuple[str, ...],
+        parts: Sequence[Callable[[], Mapping[str, Tensor]]],
+        shares: Sequence[float],
+    ) -> dict[str, float]:
+        """One step of the optimisers `names` on the losses of all parts; the terms, {} where there are none."""
+        for name in names:
+            self.optimisers[name].zero_grad(set_to_none=True)
+        powers = spectral_vectors(self.networks.values()) if len(parts) > 1 else []
+        before = [value.clone() for value in powers]
+        values: dict[str, float] = {}
+        for number, (losses_of, share) in enumerate(zip(parts, shares, strict=True)):
+            if number and powers:  # every part finds them as the whole batch would
+                torch._foreach_copy_(powers, before)
+            with self._autocast():
+                losses = losses_of()
+            if not losses:
+                return {}
+            # Before backward: a NaN must reach neither a weight nor a kernel.
+            for term, value in self._finite(step, losses, share).items():
+                values[term] = values.get(term, 0.0) + value
+            (share * sum(losses.values())).backward()
+        for name in names:
+            self.group.sum_gradients(self.networks[name].parameters())
+            self.optimisers[name].step()
+        return values
+
+    def _finite(self, step: int, terms: Mapping[str, Tensor], share: float) -> dict[str, float]:
+        """A part's loss terms as numbers, summed over processes. Raises UserError if one is NaN or infinite."""
+        found = self.group.sum(share * torch.stack([term.detach().float() for term in terms.values()])).tolist()
+        for name, value in zip(terms, found, strict=True):
+            if not math.isfinite(value):
+                _stop(self.run, step, f"the loss term {name} is {value}")
+        return dict(zip(terms, found, strict=True))
+
+    def step(self, step: int, *batches: Batch, shares: Sequence[float] = (1.0,)) -> dict[str, float]:
+        """Update generators, then discriminators, on the parts of one batch; return the value of every loss term.
+
+        shares: each part's share of the global batch. Raises UserError if a loss is NaN or infinite.
+        """
+        phase, outputs = self.run.phase, []
+        for batch in batches:
+            batch.source = batch.source.contiguous(memory_format=self.layout)
+            if batch.target is not None:
+                batch.target = batch.target.contiguous(memory_format=self.layout)
+        self._enter(step)
+
+        def generator_losses(batch: Batch) -> Mapping[str, Tensor]:
+            losses, output = self.objective.generator_losses(batch, self.features)
+            outputs.append(output)
+            return losses
+
+        for name in phase.discriminators:  # the generators' gradient passes through, none is kept
+            self.networks[name].requires_grad_(False)
+        values = self._update(step, phase.generators, [partial(generator_losses, batch) for batch in batches], shares)
+        for name in phase.discriminators:
+            self.networks[name].requires_grad_(True)
+        if phase.discriminators:
+            judge = self.objective.discriminator_losses
+            parts = [partial(judge, *both) for both in zip(batches, outputs, strict=True)]
+            values |= self._update(step, phase.discriminators, parts, shares)
+        self.group.average_statistics(self.networks[name] for name in (*phase.generators, *phase.discriminators))
+        if self.mean is not None:
+            self._follow(step)
+        return values
+
+    @torch.no_grad()
+    def _follow(self, step: int) -> None:
+        """mean <- d mean + (1 - d) weights, with d = min(ema, (1 + step) / (10 + step)): it soon forgets its start."""
+        decay = min(self.run.ema, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.mean.parameters()), list(self.generator.parameters()), 1 - decay)
+        for ours, theirs in zip(self.mean.buffers(), self.generator.buffers(), strict=True):
+            ours.copy_(theirs)
+
+    def state(self, step: int, belongs: str) -> dict[str, Any]:
+        """All that the next step depends on; the same in every process, which must all ask for it."""
+        cuda = torch.cuda.get_rng_state(self.run.device) if self.run.device.type == "cuda" else None
+        return {
+            "digest": belongs,
+            "step": step,
+            "networks": {name: network.state_dict() for name, network in self.networks.items()},
+            "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
+            "mean": None if self.mean is None else self.mean.state_dict(),
+            "rng": self.group.gather({"cpu": torch.get_rng_state(), "cuda": cuda}),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        for name, network in self.networks.items():
+            network.load_state_dict(state["networks"][name])
+        for name, optimiser in self.optimisers.items():
+            optimiser.load_state_dict(state["optimisers"][name])
+        if self.mean is not None:
+            self.mean.load_state_dict(state["mean"])
+        rng = state["rng"][self.group.rank]
+        torch.set_rng_state(rng["cpu"])
+        if rng["cuda"] is not None:
+            torch.cuda.set_rng_state(rng["cuda"], self.run.device)
+
+    def unsound(self) -> str | None:
+        """The first network with a weight or buffer that is no finite number."""
+        for name, network in self.networks.items():
+            if not all(torch.isfinite(value).all() for value in network.state_dict().values()):
+                return name
+        return None
+
+
+def _stop(run: Run, step: int, what: str) -> None:
+    folder = run.work / "checkpoints"
+    good = checkpoints.steps(folder)
+    last = f"last good checkpoint: {checkpoints.path(folder, good[-1])}" if good else "no checkpoint yet"
+    advice = "lower learning_rate or set precision: fp32, then run again"
+    raise UserError(f"{run.title}: {what} at step {step}; {last}; {advice}")
+
+
+def parts_of(run: Run, data: Data, group: Group) -> Callable[[int], tuple[list[Batch], list[float]]]:
+    """A function of the step: this process's micro-batches, augmented, and their shares of the global batch.
+
+    Raises UserError if the batch has fewer rows than parts.
+    """
+    parts = group.size * run.accumulate
+    if run.batch < parts:
+        where = f"{group.size} processes of {run.accumulate} micro-batches"
+        raise UserError(f"{run.title}: a batch of {run.batch} cannot be split over {where}; set a larger batch")
+    order = BatchOrder(len(data), run.batch, run.seed)
+    own = slice(group.rank * run.accumulate, (group.rank + 1) * run.accumulate)
+
+    def make(step: int) -> tuple[list[Batch], list[float]]:
+        rows = order.rows(step).tensor_split(parts)[own]
+        batches = [data.batch(some) for some in rows]
+        if run.jitter is not None:
+            moves = augmentation.draws(run.jitter, run.batch, run.seed, step).tensor_split(parts)[own]
+            batches = [augmentation.move(batch, some) for batch, some in zip(batches, moves, strict=True)]
+        return batches, [len(some) / run.batch for some in rows]
+
+    return make
+
+
+def _open(run: Run, trainer: Trainer, belongs: str) -> int:
+    """Restore the state of an earlier run, or clear the working folder; return the last step that is done."""
+    state = read_state(run, belongs)
+    trainer.group.wait()  # nobody clears what another still reads
+    first = 0 if state is None else state["step"]
+    if state is not None:
+        trainer.restore(state)
+        console.say(f"{run.title}: going on after step {first} of {run.steps}")
+    elif trainer.group.rank:  # the first goes on as if it were alone; each other draws its own dropout and noise
+        torch.manual_seed(int(torch.randint(2**62, (trainer.group.rank,))[-1]))
+    if trainer.group.rank == 0:
+        if state is None:
+            shutil.rmtree(run.work, ignore_errors=True)
+            (run.work / "checkpoints").mkdir(parents=True)
+        keep_metrics(run.metrics, first)
+    return first
+
+
+def train(
+    run: Run,
+    objective: Objective,
+    features: Features | None,
+    data: Data,
+    group: Group | None = None,
+    look: Callable[[int, nn.Module], None] | None = None,
+) -> Trained:
+    """Run, or go on with, a training run, alone or as one process of `group`, of which only the first writes.
+
+    look: called at every checkpoint with the step and the generator saved, in eval mode. The caller seeds torch before
+    it builds the networks, publishes the checkpoints, then deletes `run.work`. Raises UserError at a loss that is NaN
+    or infinite, KeyboardInterrupt (state saved) on SIGINT or SIGTERM.
+    """
+    group = group or parallel.alone(run.device)
+    make = parts_of(run, data, group)
+    trainer = Trainer(run, objective, features, group)
+    belongs = digest(run, objective, group.size)
+    folder, wanted = run.work / "checkpoints", checkpoint_steps(run)
+    first = _open(run, trainer, belongs)
+    steps = range(first + 1, run.steps + 1)
+    writes = group.rank == 0
+
+    started = saved = time.monotonic()
+    with (
+        backends(run.device, run.precision),
+        _stop_between_steps(patient=group.size > 1) as asked,
+        (run.metrics if writes else Path(os.devnull)).open("a", buffering=1, encoding="utf-8") as log,
+        closing((make(step) for step in steps) if data.resident else shard_loader.ahead(make, steps)) as parts,
+        console.progress(run.title, run.steps) as advance,
+    ):
+        advance(first)
+        for step in steps:
+            batches, shares = next(parts)
+            values = trainer.step(step, *batches, shares=shares)
+            log.write(json.dumps({"step": step, **values}) + "\n")
+            took = (time.monotonic() - started) / (step - first)
+            note = f"{run.batch / took:.1f} {data.unit}/s  "
+            note += "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+            advance(1, note)
+            stop, due = group.any(bool(asked), time.monotonic() - saved > STATE_SECONDS)
+            if step in wanted or stop or due:
+                bad = trainer.unsound()
+                if bad:
+                    _stop(run, step, f"a weight of the network {bad} is no finite number")
+                log.flush()
+                if step in wanted and writes:
+                    checkpoints.save(folder, step, trainer.kept)
+                    left = timedelta(seconds=round(took * (run.steps - step)))
+                    console.say(f"{run.title}: step {step} of {run.steps}  {note}  {left} left")
+                    if look is not None:
+                        look(step, copy.deepcopy(trainer.kept).eval())
+                state = trainer.state(step, belongs)
+                if writes:
+                    save_state(run, state)
+                saved = time.monotonic()
+            if stop:
+                raise KeyboardInterrupt
+    group.wait()
+    return Trained(folder, wanted, trainer.kept)

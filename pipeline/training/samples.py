@@ -1,0 +1,43 @@
+"""What a generator makes of a few validation pairs: `logs/train/D-V/step-N.png`, one for each checkpoint.
+
+In logs/, which is neither tracked nor an output: these may be photographs of people.
+"""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+
+from pipeline.anatomy import drawing
+from pipeline.core.atomic import atomic_file
+from pipeline.loading.device_data import PairData
+
+PAIRS = 4
+
+
+def panels(generator: nn.Module, data: PairData, parsing: bool = False) -> np.ndarray:
+    """Source, target's pose, target, generated: a row for each pair of `data`, (H, W, 3) uint8 RGB.
+
+    parsing: the generator is given the true target's (`Variant.given_target_parsing`).
+    """
+    batch = data.batch(torch.arange(len(data)))
+    devices = [data.device] if data.device.type == "cuda" else []
+    with torch.no_grad(), torch.random.fork_rng(devices):
+        made = generator(batch.without_target(parsing)).image.float()
+    source, target, made = (
+        ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        for images in (batch.source, batch.target, made)
+    )
+    joints, valid = batch.target_joints.cpu().numpy(), batch.target_valid.cpu().numpy()
+    ground = np.zeros_like(target[0])
+    poses = [drawing.skeleton(ground, *pose) for pose in zip(joints, valid, strict=True)]
+    return drawing.below([drawing.beside(row) for row in zip(source, poses, target, made, strict=True)])
+
+
+def draw(generator: nn.Module, data: PairData, path: Path, parsing: bool = False) -> None:
+    """Write `panels` as a PNG; `generator` is in eval mode."""
+    encoded = cv2.imencode(".png", panels(generator, data, parsing)[:, :, ::-1])[1]
+    with atomic_file(path) as partial:
+        partial.write_bytes(encoded.tobytes())

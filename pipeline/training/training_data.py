@@ -1,0 +1,96 @@
+"""What a variant or component is trained on: one loader for each kind of `models.schedule.DATA`.
+
+Whoever is in a validation pair is in no kind: checkpoints are chosen on people that no network has seen.
+"""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from pipeline.core import console, layout, store
+from pipeline.core.errors import UserError
+from pipeline.loading import parallel, shard_loader
+from pipeline.loading.device_data import (
+    ImageData,
+    PairData,
+    UnpairedData,
+    load_images,
+    pair_list,
+    pair_up,
+    paired_ids,
+    usable_images,
+)
+
+
+def inputs(dataset: str, kind: str, parsing: bool) -> tuple[Path, ...]:
+    """The files and folders that `load` reads."""
+    read = [layout.images(dataset), layout.keypoints(dataset), layout.pairs(dataset)]
+    read += [layout.parsing(dataset)] * parsing + [layout.pseudo_labels(dataset)] * (kind == "pseudo_pairs")
+    return tuple(read)
+
+
+def training_images(dataset: str) -> pa.Array:
+    """Ids, sorted, of the training images with joints that were not rejected and show nobody of a validation pair."""
+    usable = usable_images(dataset)
+    held_out = store.read_table(
+        layout.pairs(dataset), columns=["source_id", "target_id"], filters=[("split", "=", "val")]
+    )
+    people = usable.filter(pc.is_in(usable["image_id"], paired_ids(held_out)))["person_id"].combine_chunks()
+    usable = usable.filter(
+        pc.and_(pc.equal(usable["split"], "train"), pc.invert(pc.is_in(usable["person_id"], people)))
+    )
+    return usable["image_id"].combine_chunks()
+
+
+def stand_in_pairs(dataset: str) -> pa.Table:
+    """pair_index, source_id, target_id: every training image that has a stand-in among them, with it.
+
+    How many have none is said. Raises UserError if nothing is left.
+    """
+    found = store.read_table(layout.pseudo_labels(dataset), columns=["image_id", "pseudo_id"])
+    usable = training_images(dataset)
+    found = found.filter(pc.is_in(found["image_id"], usable))
+    kept = found.filter(pc.is_in(found["pseudo_id"], usable))
+    if not len(kept):
+        raise UserError(f"{layout.pseudo_labels(dataset)}: no training image has a stand-in; run pseudo_labels again")
+    if len(kept) < len(found):
+        without = len(found) - len(kept)
+        console.say(f"{dataset}: {without} of {len(found)} training images have no stand-in that may be trained on")
+    order = pa.array(range(len(kept)), pa.int32())
+    return pa.table({"pair_index": order, "source_id": kept["image_id"], "target_id": kept["pseudo_id"]})
+
+
+def fits(dataset: str, images: int, labels: int) -> bool:
+    """Whether so many pictures and label maps, decoded by every process on this machine, take at most
+    `shard_loader.SHARE` of its memory. What was decided against memory is said.
+    """
+    size = store.read_table(layout.images(dataset), columns=["height", "width"]).slice(0, 1).to_pylist()
+    needed = sum(one["height"] * one["width"] for one in size) * (3 * images + labels) * parallel.local_processes()
+    memory = shard_loader.main_memory()
+    if needed <= shard_loader.SHARE * memory:
+        return True
+    console.say(f"{dataset}: {needed >> 20} MiB of pictures stay in their shards: main memory is {memory >> 20} MiB")
+    return False
+
+
+def load(dataset: str, kind: str, where: torch.device, parsing: bool, resident: bool | str = True) -> ImageData:
+    """Data of a kind. parsing: with label ids. resident: decode all now (on the device where it fits), else batch by
+    batch; "auto": as memory allows. Raises UserError for what is missing.
+    """
+    pairs, unseen = None, None
+    if kind == "images":
+        wanted = training_images(dataset)
+    elif kind == "pairs":
+        pairs = pair_list(dataset, "train")
+        wanted = paired_ids(pairs)
+    else:
+        pairs = stand_in_pairs(dataset) if kind == "pseudo_pairs" else pair_list(dataset, "train")
+        wanted, targets = pc.unique(pairs["source_id"]), pc.unique(pairs["target_id"])
+        unseen = targets.filter(pc.invert(pc.is_in(targets, wanted)))
+    if resident == "auto":
+        labels = len(wanted) + (0 if unseen is None else len(unseen)) if parsing else 0
+        resident = fits(dataset, len(wanted), labels)
+    data = load_images(dataset, wanted, where, parsing, unseen, resident)
+    return data if pairs is None else pair_up(PairData if kind == "pairs" else UnpairedData, data, pairs)

@@ -1,0 +1,257 @@
+"""Images of other programs: which file is whose, what is left out and said, and that they score as a variant would."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from models.variants import VARIANTS
+from pipeline.__main__ import main
+from pipeline.commands import score_images
+from pipeline.core import layout, params, store
+from pipeline.core.errors import UserError
+from pipeline.loading.device_data import load_pairs
+from pipeline.stages import reference, score, tables
+from tests.stages.test_reference import CPU, HEIGHT, WIDTH, build_project, stored_images
+
+pytestmark = pytest.mark.usefixtures("small_batches_on_one_thread")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory, small_batches_on_one_thread):
+    folder = tmp_path_factory.mktemp("project")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        build_project(folder)
+        reference.run("synthetic")
+        score.run("synthetic", "copy_source")
+        yield folder
+    params.load.cache_clear()
+
+
+@pytest.fixture
+def copied(project, tmp_path, monkeypatch):
+    shutil.copytree(project, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    params.load.cache_clear()
+    yield tmp_path / "copy"
+    params.load.cache_clear()
+
+
+def listed() -> list[tuple[str, str]]:
+    """(source, target) of the seven scored test pairs, in order."""
+    table = store.read_table(layout.reference("synthetic") / "pairs.parquet", filters=[("split", "=", "test")])
+    return list(zip(table["source_id"].to_pylist(), table["target_id"].to_pylist(), strict=True))
+
+
+def copies(folder: Path, pairs, form: str = "{from}_{to}.png") -> dict[tuple[str, str], Path]:
+    """The source as the generated image of each pair: what copy_source generates."""
+    folder.mkdir(exist_ok=True)
+    paths = {}
+    for source, target in pairs:
+        paths[source, target] = folder / form.format(**{"from": Path(source).stem, "to": Path(target).stem})
+        assert cv2.imwrite(str(paths[source, target]), stored_images([source])[0][..., ::-1])
+    return paths
+
+
+def rows(name: str, split: str = "test") -> dict[str, dict]:
+    table = store.read_table(layout.outside("synthetic", name) / "scores.parquet").to_pylist()
+    return {row["metric"]: row for row in table if row["split"] == split}
+
+
+def files(name: str) -> list[dict]:
+    with (layout.outside("synthetic", name) / "files.csv").open(newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+@pytest.fixture(scope="module")
+def data(project):
+    return load_pairs("synthetic", "test", CPU, 7)
+
+
+# ---- names
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "{from}_{to}.png", "{from}___{to}_vis.png", "{from}.jpg___{to}.jpg_vis.png", "{from}_2_{to}_vis.png",
+        "{from}_to_{to}.jpg", "{from}.jpg_{to}.jpg.jpeg",
+    ],
+)  # fmt: skip
+def test_the_peers_names_are_recognised(project, data, form):
+    names = score_images.names_of(data, None)
+    found = {}
+    for position, (source, target) in enumerate(listed()):
+        path = Path(form.format(**{"from": Path(source).stem, "to": Path(target).stem}))
+        found, left = score_images.match([path], names)
+        assert (found, left) == ({position: path}, [])
+
+
+def test_positions_in_the_list_and_own_patterns_are_names(project, data):
+    index = int(data.pair_index[3])
+    names = score_images.names_of(data, None)
+    for name in (f"{index}.png", f"{index:05d}.png"):
+        assert score_images.match([Path(name)], names)[0] == {3: Path(name)}
+    source, target = (Path(name).stem for name in listed()[2])
+    own = score_images.names_of(data, "gen-{to}~{from}")
+    assert score_images.match([Path(f"gen-{target}~{source}.png")], own)[0].keys() == {2}
+    assert score_images.match([Path(f"{source}_{target}.png")], own)[1] == [
+        (f"{source}_{target}.png", "extra: its name is no scored pair's")
+    ]
+    for pattern in ("{from}", "{source}_{target}", "{from}_{to}_{index}", "fixed"):
+        with pytest.raises(UserError, match="--pattern"):
+            score_images.names_of(data, pattern)
+
+
+def test_names_that_fit_two_pairs_or_two_files_for_one_are_left_out(project, data):
+    names = score_images.names_of(data, None)
+    source, target = (Path(name).stem for name in listed()[0])
+    twins = [Path(f"{source}_{target}.png"), Path(f"{source}___{target}_vis.jpg")]
+    found, left = score_images.match(twins, names)
+    assert found == {}
+    assert {why for _, why in left} == {"one of 2 files for one pair"}
+
+    class Pairs:  # ids that contain the separator: a_b + c and a + b_c
+        ids = ("a_b", "c", "a", "b_c")
+        pairs = np.array([[0, 1], [2, 3]])
+        pair_index = np.array([0, 1])
+
+    names = score_images.names_of(Pairs, None)
+    assert score_images.match([Path("a_b_c.png")], names)[1][0][1].startswith("ambiguous")
+    assert score_images.match([Path("a_b___c.png")], names)[0] == {0: Path("a_b___c.png")}
+
+
+# ---- files
+
+
+def test_a_copy_of_the_sources_scores_as_copy_source_does(project, copied):
+    folder = copied / "theirs"
+    copies(folder, listed())
+    (folder / "notes.txt").write_text("not an image")
+    cv2.imwrite(str(folder / "nobody_knows.png"), np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+    assert main(["score", "--dataset", "synthetic", "--images", "theirs", "--name", "My method"]) == 0
+    mine = rows("my_method")
+    table = store.read_table(layout.scores("synthetic", "copy_source")).to_pylist()
+    ours = {row["metric"]: row for row in table if (row["step"], row["split"]) == (5, "test")}
+    assert set(mine) == set(ours)
+    for name, row in ours.items():
+        same = ("value", "low", "high", "n", "excluded", "protocol", "ceiling")
+        assert {key: mine[name][key] for key in same} == {key: row[key] for key in same}, name
+        assert mine[name]["variant"] == "My method"
+        assert set(mine[name]["marks"]) == set(row["marks"]) - {"steps", "data"}  # training's are not known
+    method = json.loads((layout.outside("synthetic", "my_method") / "method.json").read_text())
+    assert method["pairs"] == {"scored": 7, "missing": 0}
+    assert {(row["file"], row["what"]) for row in files("my_method")} == {
+        ("notes.txt", "not an image file"),
+        ("nobody_knows.png", "extra: its name is no scored pair's"),
+    }
+    samples = store.read_table(layout.outside("synthetic", "my_method") / "samples.parquet").to_pylist()
+    picture = cv2.imdecode(np.frombuffer(samples[0]["generated"]["bytes"], np.uint8), cv2.IMREAD_COLOR)
+    assert np.array_equal(picture[..., ::-1], stored_images([samples[0]["source_id"]])[0])
+
+    runs = tables._outside()
+    assert list(runs) == [("synthetic", "My method")]
+
+
+def test_a_partial_set_is_scored_on_its_pairs_and_their_targets(project, copied):
+    pairs = listed()
+    data = load_pairs("synthetic", "test", CPU, 7)
+    folder = copied / "part"
+    folder.mkdir()
+    for source, target in pairs[:5]:  # perfect images of five pairs: distance 0 to the targets of these five
+        stem = f"{Path(source).stem}_{Path(target).stem}.png"
+        cv2.imwrite(str(folder / stem), stored_images([target])[0][..., ::-1])
+    score_images.run("synthetic", folder, "Part")
+    found = rows("part")
+    assert found["ssim"]["value"] == 1
+    assert found["ssim"]["n"] == found["fid"]["n"] == 5
+    assert found["fid"]["value"] == pytest.approx(0, abs=1e-6)
+    assert "pairs" in found["ssim"]["marks"]
+    assert found["pckh@0.5"]["value"] == found["pckh@0.5"]["ceiling"]
+    lacking = [(row["source_id"], row["target_id"]) for row in files("part") if row["what"] == "missing"]
+    assert lacking == pairs[5:]
+    scored = store.read_table(layout.outside("synthetic", "part") / "pairs.parquet")["pair_index"].to_pylist()
+    assert scored == data.pair_index[:5].tolist()
+
+
+def test_strips_are_cut_and_only_if_they_show_the_pair(project, data):
+    source, target = (stored_images([name])[0] for name in listed()[0])
+    generated = np.random.default_rng(0).integers(0, 256, source.shape, dtype=np.uint8)
+    pose = np.zeros_like(source)
+    folder = Path("strips")
+    folder.mkdir()
+
+    def written(*panels: np.ndarray, ending: str = "png") -> Path:
+        path = folder / f"strip.{ending}"
+        cv2.imwrite(str(path), np.concatenate(panels, axis=1)[..., ::-1])
+        return path
+
+    for panels in ((source, target, generated), (source, pose, target, pose, generated)):
+        image, count, jpeg = score_images.read(written(*panels), source, target)
+        assert np.array_equal(image, generated)
+        assert (count, jpeg) == (len(panels), False)
+    image, count, jpeg = score_images.read(written(source, target, source, ending="jpg"), source, target)
+    assert (count, jpeg) == (3, True)  # compressed panels are still recognised
+    wrong = (target, source, generated)
+    assert score_images.read(written(*wrong), source, target) == (
+        "a strip of 3 panels that do not show this pair's source and target"
+    )
+    assert score_images.read(written(source, generated), source, target).startswith("wrong size: 64 x 64")
+    assert score_images.read(written(source[1:]), source, target).startswith(
+        "wrong size: 63 x 32, the targets are 64 x 32"
+    )
+
+
+def test_pictures_that_are_not_8_bit_rgb_are_named(project, tmp_path):
+    source, target = (stored_images([name])[0] for name in listed()[0])
+    path = tmp_path / "image.png"
+    for picture, problem in (
+        (source[..., 0], "uint8, 1 channels"),
+        (np.dstack([source, source[..., :1]]), "uint8, 4 channels"),
+        (source.astype(np.uint16) * 257, "uint16, 3 channels"),
+    ):
+        cv2.imwrite(str(path), picture)
+        assert problem in score_images.read(path, source, target)
+    path.write_bytes(b"\x89PNG broken")
+    assert score_images.read(path, source, target) == "does not decode as a picture"
+    path.write_bytes(b"")
+    assert score_images.read(path, source, target) == "does not decode as a picture"
+
+
+def test_jpegs_are_scored_listed_and_marked(project, copied):
+    copies(copied / "lossy", listed()[:3], "{from}_{to}.jpg")
+    score_images.run("synthetic", copied / "lossy", "Lossy!")
+    assert all({"jpeg", "pairs"} <= set(row["marks"]) for row in rows("lossy").values())
+    assert sum(row["what"] == "JPEG: scored, marked" for row in files("lossy")) == 3
+
+
+def test_what_cannot_be_scored_is_one_line(project, copied, capsys):
+    empty = copied / "empty"
+    empty.mkdir()
+    for arguments, problem in (
+        (["--images", "nowhere", "--name", "x"], "no such folder"),
+        (["--images", "empty", "--name", "x"], "0 of 7 test pairs found"),
+        (["--images", "empty", "--name", "spig"], "that no variant has"),
+        (["--images", "empty", "--name", "???"], "letters or digits"),
+    ):
+        assert main(["score", "--dataset", "synthetic", *arguments]) == 2
+        said = capsys.readouterr().err.strip().splitlines()[-1]
+        assert said.startswith("repose: ")
+        assert problem in said
+    assert main(["score", "--dataset", "nothing", "--images=empty", "--name", "x"]) == 2
+    assert "unknown dataset nothing" in capsys.readouterr().err
+    assert not layout.OUTSIDE.exists()
+    assert "copy_source" in VARIANTS
+
+
+def test_help_tells_the_names(project, capsys):
+    with pytest.raises(SystemExit):
+        main(["score", "--images", ".", "--help"])
+    shown = capsys.readouterr().out
+    assert "FROM___TO" in shown
+    assert "--pattern" in shown

@@ -1,0 +1,372 @@
+"""`python -m pipeline status`: every state told from the others, by what the engines and the stages leave behind."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline import __main__ as command_line
+from pipeline.commands import records, status
+from pipeline.core import console, graph, layout, params, store
+from pipeline.core.schema import SCORES
+from tests.stages.test_tables import training_run
+
+
+@pytest.fixture
+def clone(project, monkeypatch) -> Path:
+    """A fresh clone as the working folder: nothing made yet."""
+    monkeypatch.chdir(project)
+    params.load.cache_clear()
+    yield project
+    params.load.cache_clear()
+
+
+def write(path: Path, text: str, when: float) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    os.utime(path, (when, when))
+
+
+def pretend(jobs: list[graph.Job], record: bool = True) -> None:
+    """Outputs of all jobs, a second apart, the log of each, and Snakemake's records of them."""
+    start = time.time() - 3600
+    for number, job in enumerate(jobs):
+        for output in job.outputs:
+            file = Path(output) if Path(output).suffix else Path(output) / ".snakemake_timestamp"
+            write(file, str(job), start + number)
+            if record:
+                snakemake_record(job, output, start + number, [out for one in jobs for out in one.outputs])
+        write(status.log_of(job), "said\nwall 1.0 s, peak memory 1 MiB\n", start + number)
+
+
+def snakemake_record(job: graph.Job, output: str, when: float, outputs: list[str]) -> None:
+    inputs, digests = [], {}
+    for path in map(Path, job.inputs):
+        if path.parts[0] == "pipeline" and path.is_dir():
+            inputs += map(str, path.glob("*.py"))
+        else:
+            inputs += [out for out in outputs if out.startswith(f"{path}/")] or [str(path)]
+    for name in inputs:
+        if (digest := records._sha256(Path(name))) is not None:
+            digests[name] = digest
+    record = {"shellcmd": job.command, "params": sorted(map(repr, job.params.values())), "input": inputs}
+    record |= {"input_checksums": digests, "endtime": when}
+    path = records._entry("metadata", output)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record))
+
+
+@pytest.fixture
+def made(clone) -> Path:
+    """A project that Snakemake has built."""
+    for path in (path for path in clone.rglob("*") if ".git" not in path.parts and ".venv" not in path.parts):
+        os.utime(path, (0, 0))
+    pretend(graph.jobs())
+    return clone
+
+
+def found() -> dict[str, status.State]:
+    """State by a job's name, such as "train synthetic spig"."""
+    params.load.cache_clear()
+    jobs = graph.jobs()
+    states = status.states(jobs)
+    return {str(job): states[job.command] for job in jobs}
+
+
+def other_than_done() -> dict[str, str]:
+    return {name: state.name for name, state in found().items() if state.name != "done"}
+
+
+def shown(capsys) -> str:
+    assert command_line.main(["status"]) == 0
+    return capsys.readouterr().out
+
+
+def set_in_params(old: str, new: str) -> None:
+    text = Path("params.yaml").read_text()
+    assert text.count(old) == 1
+    Path("params.yaml").write_text(text.replace(old, new))
+    params.load.cache_clear()
+
+
+AFTER_SPIG = {"train synthetic spig", "score synthetic spig", "tables", "report"}
+
+
+# ---- states
+
+
+def test_in_a_fresh_clone_all_is_missing(clone, capsys):
+    assert {state.name for state in found().values()} == {"missing"}
+    text = shown(capsys)
+    assert "missing fetch, index, keypoints, parsing, pairs" in " ".join(text.split())
+    assert text.endswith("next: make demo\n")
+    set_in_params("datasets: [synthetic]", "datasets: [synthetic, market1501]")
+    text = shown(capsys)
+    assert text.count("market1501") == 1  # it heads its rows, and nothing is said twice
+    assert text.endswith("next: .venv/bin/snakemake --cores all\n")
+
+
+def test_what_an_engine_vouches_for_is_done(made, capsys):
+    assert other_than_done() == {}
+    assert shown(capsys).endswith(f"next: nothing to run; open {layout.REPORT}\n")
+
+
+def test_a_touched_source_changes_nothing(made):
+    os.utime("pipeline/stages/index.py")
+    assert other_than_done() == {}
+
+
+def test_an_edited_source_makes_stale_what_it_concerns(made, capsys):
+    path = Path("pipeline/stages/report.py")
+    path.write_text(path.read_text() + "# edited\n")
+    assert other_than_done() == {"report": "stale"}
+    text = shown(capsys)
+    assert "stale report: pipeline/stages/report.py changed\n" in text
+    assert text.endswith("next: .venv/bin/snakemake --cores all\n")
+
+
+def test_an_edited_parameter_makes_stale_what_follows(made, capsys):
+    set_in_params("    spig: {seed: 0, steps: 150,", "    spig: {seed: 0, steps: 151,")
+    # params.yaml is an input of the report, too
+    assert other_than_done() == dict.fromkeys(AFTER_SPIG, "stale")
+    assert found()["score synthetic spig"].why == "train synthetic spig is stale"
+    text = shown(capsys)
+    assert "stale train synthetic spig: params.yaml: train.synthetic.spig changed\n" in text
+    assert "score synthetic spig:" not in text  # the cause is enough
+
+
+def test_a_new_source_of_a_data_set_is_seen(made):
+    Path("pipeline/datasets/synthetic/more.py").write_text("")
+    assert found()["fetch synthetic"] == status.State("stale", "pipeline/datasets/synthetic/more.py is new")
+
+
+def test_an_input_that_was_replaced_is_seen(made):
+    os.utime("data/synthetic/pairs.parquet")  # newer, but the bytes are those on record
+    assert found()["train synthetic copy_source"].name == "done"
+    Path("data/synthetic/pairs.parquet").write_text("others")
+    assert found()["train synthetic copy_source"] == status.State("stale", "data/synthetic/pairs.parquet changed")
+
+
+def test_a_job_that_snakemake_did_not_see_end_is_stale(made):
+    mark = records._entry("incomplete", "data/synthetic/pairs.parquet")
+    mark.parent.mkdir()
+    mark.write_text("{}")
+    assert found()["pairs synthetic"] == status.State("stale", "Snakemake did not see it end")
+
+
+def test_what_is_gone_and_no_longer_needed_leaves_the_rest_done(made, capsys):
+    Path("data/synthetic/pairs.parquet").unlink()
+    assert other_than_done() == {"pairs synthetic": "missing"}
+    assert shown(capsys).endswith("next: .venv/bin/snakemake --cores all data/synthetic/pairs.parquet\n")
+
+
+def test_outputs_without_a_record_are_unrecorded(clone, capsys):
+    pretend(graph.jobs(), record=False)
+    assert {state.name for state in found().values()} == {"unrecorded"}
+    assert "next: .venv/bin/snakemake --cores all --touch" in shown(capsys)
+
+
+# ---- failed and running
+
+
+def test_a_failure_shows_its_reason(made, capsys):
+    with pytest.raises(ValueError, match="no luck"), console.logging_to(layout.log("train", "synthetic", "spig")):
+        raise ValueError("no luck")
+    assert found()["train synthetic spig"] == status.State("failed", "ValueError: no luck")
+    assert {name for name, state in other_than_done().items() if state == "stale"} == AFTER_SPIG - {
+        "train synthetic spig"
+    }
+    assert "failed train synthetic spig: ValueError: no luck\n" in shown(capsys)
+
+
+def test_a_wrong_input_is_a_failure_in_the_users_words(clone):
+    assert command_line.main(["index", "--dataset", "synthetic"]) == 2
+    assert found()["index synthetic"] == status.State(
+        "failed", "data/synthetic/raw: no images.zip; run fetch (snakemake --cores all)"
+    )
+
+
+def test_a_failure_before_newer_outputs_is_past(made):
+    log = layout.log("pairs", "synthetic")
+    made_at = Path("data/synthetic/pairs.parquet").stat().st_mtime
+    write(log, "failed: ValueError: x\nwall 1.0 s, peak memory 1 MiB\n", made_at - 1)
+    assert found()["pairs synthetic"].name == "done"
+    os.utime(log, (made_at + 1, made_at + 1))
+    assert found()["pairs synthetic"].name == "failed"
+
+
+WORKER = """
+import sys, time
+from pathlib import Path
+from pipeline import console
+with console.logging_to(Path(sys.argv[1])):
+    console.say("step 3 of 9")
+    print(flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def worker(made):
+    """A process that runs `train synthetic spig`."""
+    log = str(layout.log("train", "synthetic", "spig"))
+    process = subprocess.Popen([sys.executable, "-c", WORKER, log], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    process.stdout.readline()
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_stage_runs_as_long_as_its_process(worker, capsys):
+    assert found()["train synthetic spig"] == status.State("running", "step 3 of 9")
+    assert found()["score synthetic spig"] == status.State("stale", "train synthetic spig is running")
+    assert shown(capsys).endswith("next: wait; to look on: tail -f logs/train/synthetic-spig.log\n")
+    worker.kill()
+    worker.wait()
+    killed = found()["train synthetic spig"]
+    assert (killed.name, killed.why.partition(":")[0]) == ("failed", "stopped without a last word")
+
+
+def test_looking_does_not_disturb(made):
+    log = layout.log("pairs", "synthetic")
+    with console.logging_to(log):
+        assert console.is_written(log)
+        assert console.is_written(log)
+    assert not console.is_written(log)
+    assert log.read_text().startswith("wall ")
+    assert not console.is_written(layout.log("pairs", "nothing"))
+
+
+# ---- DVC's book, as it writes it
+
+
+@pytest.fixture
+def repro(made, monkeypatch) -> dict:
+    """The same, built by DVC: its lock, as a dict; call `save_lock` after a change."""
+    for path in records.SNAKEMAKE.rglob("*"):
+        if path.is_file():
+            path.unlink()
+    entries = {}
+    for job in graph.jobs():
+        outs = [{"path": out, "md5": records._md5(Path(out)), "size": records._size(Path(out))} for out in job.outputs]
+        deps = [
+            {"path": path, "md5": records._md5(Path(path)), "size": records._size(Path(path))} for path in job.inputs
+        ]
+        entries[str(job)] = {
+            "cmd": job.command,
+            "deps": deps,
+            "outs": outs,
+            "params": {"params.yaml": dict(job.params)},
+        }
+    save_lock(entries)
+    return entries
+
+
+def save_lock(entries: dict) -> None:
+    records.DVC_LOCK.write_text(yaml.safe_dump({"schema": "2.0", "stages": entries}))
+
+
+def test_dvc_vouches_by_its_lock(repro):
+    assert other_than_done() == {}
+
+
+def test_dvc_notices_what_changed(repro):
+    path = Path("pipeline/stages/report.py")
+    path.write_text(path.read_text() + "# edited\n")
+    assert other_than_done() == {"report": "stale"}
+    set_in_params("    spig: {seed: 0, steps: 150,", "    spig: {seed: 0, steps: 151,")
+    assert other_than_done() == dict.fromkeys(AFTER_SPIG, "stale")
+    Path("data/synthetic/rejects.parquet").write_text("more bytes than there were")
+    assert found()["index synthetic"].why == "data/synthetic/rejects.parquet is not what DVC wrote"
+
+
+def test_dvc_notices_an_input_that_was_made_again(repro):
+    repro["pairs synthetic"]["outs"][0]["md5"] = "0" * 32
+    repro["score synthetic spig"]["outs"][0]["md5"] = "0" * 32
+    save_lock(repro)
+    assert found()["reference synthetic"] == status.State("stale", "data/synthetic/pairs.parquet changed")
+    assert found()["tables"].name == "stale"
+
+
+def test_the_engine_that_made_the_outputs_is_believed(repro, capsys):
+    """DVC's lock of an earlier run does not vouch for what Snakemake made since with other parameters."""
+    set_in_params("    spig: {seed: 0, steps: 150,", "    spig: {seed: 0, steps: 151,")
+    pretend(graph.jobs())
+    assert other_than_done() == {}
+    set_in_params("    spig: {seed: 0, steps: 151,", "    spig: {seed: 0, steps: 150,")
+    assert found()["train synthetic spig"].name == "stale"
+
+
+# ---- what is shown
+
+
+def write_scores(variant: str, rows: list[dict]) -> None:
+    store.write_table(layout.scores("synthetic", variant), rows, SCORES)
+
+
+def test_scores_are_those_on_test_of_the_checkpoint_that_stands_for_the_variant(clone):
+    rows = training_run("synthetic", "spig", [30, 60, 90])
+    for row in rows:
+        if (row["step"], row["split"], row["metric"]) == (60, "val", "lpips-alex-v0.1"):
+            row["value"] = 0.01  # the best on val, though not on test
+    write_scores("spig", rows)
+    on_test = {row["metric"]: row["value"] for row in rows if (row["step"], row["split"]) == (60, "test")}
+    expected = f"LPIPS {on_test['lpips-alex-v0.1']:.4f}, FID {on_test['fid']:.3f}, PCKh {on_test['pckh@0.5']:.2f}"
+    by = {"metric": "lpips", "split": "val"}
+    assert status.last_scores("synthetic", "spig", by) == f"step 60: {expected}"
+    assert status.last_scores("synthetic", "patn", by) == ""
+    layout.scores("synthetic", "spig").write_bytes(b"broken")
+    assert status.last_scores("synthetic", "spig", by).endswith("scores.parquet cannot be read")
+
+
+def test_a_column_is_printed_once_where_checkpoints_are_chosen_by_it(clone):
+    write_scores("spig", training_run("synthetic", "spig", [30]))
+    assert status.last_scores("synthetic", "spig", {"metric": "ssim", "split": "val"}).startswith("step 30: SSIM 0.4")
+
+
+def test_components_that_nobody_asked_for_are_not_listed(clone, capsys):
+    asked = params.load()["components"]
+    lines = shown(capsys).splitlines()
+    listed = [name for name in asked if any(f" {name} " in line and "pretrain" in line for line in lines)]
+    assert listed == [name for name, wanted in asked.items() if wanted]
+    assert listed != list(asked)
+    assert any(" detector " in line for line in lines)
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_a_terminal_of_any_width(made, columns):
+    """In a terminal nothing is wider than it, and nothing is cut off; elsewhere there is no colour."""
+    write_scores("spig", training_run("synthetic", "spig", [30, 60]))
+    jobs = graph.jobs()
+    table = status.table(jobs, status.states(jobs))
+    out = console.Console(width=columns, force_terminal=True, color_system=None, highlight=False)
+    with out.capture() as caught:
+        out.print(table)
+    lines = caught.get().splitlines()
+    assert max(map(len, lines)) <= columns
+    assert "…" not in caught.get()
+    squeezed = "".join("".join(lines).split())
+    assert "pseudo_labels" in squeezed or columns == 40  # folded there, in the middle of its cell
+    assert "step60" in squeezed or columns == 40
+
+
+def test_without_a_terminal_it_is_plain_text(made):
+    result = subprocess.run([sys.executable, "-m", "pipeline", "status"], capture_output=True, text=True)
+    assert result.returncode == 0
+    assert "\x1b" not in result.stdout
+    assert "done train, score" in result.stdout
+    assert result.stderr == ""
+
+
+def test_it_starts_without_torch_and_without_an_engine(made):
+    code = "import sys; from pipeline.__main__ import main; main(['status']); print(sorted(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    modules = result.stdout.splitlines()[-1]
+    assert "'pyarrow'" in modules
+    for slow in ("torch", "pandas", "snakemake", "dvc"):
+        assert f"'{slow}'" not in modules

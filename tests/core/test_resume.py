@@ -1,0 +1,169 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pyarrow as pa
+import pytest
+
+from pipeline.core import resume, store
+from tests.conftest import ROOT
+
+COLUMNS = pa.schema([("item", pa.int64()), ("square", pa.int64())])
+
+
+def squares(seen, stop_at=None):
+    def compute(some):
+        if stop_at is not None and stop_at in some:
+            raise KeyboardInterrupt
+        seen.extend(some)
+        return [{"item": item, "square": item * item} for item in some]
+
+    return compute
+
+
+def run(work, seen, stop_at=None, made_from="a", items=range(10)):
+    return list(resume.rows(work, made_from, items, squares(seen, stop_at), COLUMNS, "squares", chunk=3))
+
+
+def test_rows_come_in_order_and_once(tmp_path):
+    seen = []
+    rows = run(tmp_path / "work", seen)
+    assert rows == [{"item": item, "square": item * item} for item in range(10)]
+    assert seen == list(range(10))
+
+
+def test_after_an_interruption_only_the_rest_is_computed(tmp_path):
+    first, second = [], []
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "work", first, stop_at=7)
+    rows = run(tmp_path / "work", second)
+    assert first == list(range(6))
+    assert second == [6, 7, 8, 9]
+    assert [row["item"] for row in rows] == list(range(10))
+
+
+def test_work_made_from_something_else_is_not_taken(tmp_path):
+    run(tmp_path / "work", [])
+    for changed in ({"made_from": "b"}, {"items": range(9)}):
+        seen = []
+        run(tmp_path / "work", seen, **changed)
+        assert seen == list(changed.get("items", range(10)))
+
+
+def test_finished_removes_the_chunks(tmp_path):
+    run(tmp_path / "work", [])
+    resume.finished(tmp_path / "work")
+    assert not (tmp_path / "work").exists()
+    resume.finished(tmp_path / "work")
+
+
+def test_the_stamp_is_of_bytes_and_values_not_of_names_or_times(tmp_path):
+    one, other = tmp_path / "one", tmp_path / "other"
+    for folder in (one, other):
+        (folder / "sub").mkdir(parents=True)
+        (folder / "sub/file").write_bytes(b"bytes")
+    os.utime(other / "sub/file", (0, 0))
+    (other / ".snakemake_timestamp").touch()
+    assert resume.stamp(one, {"batch": 1}) == resume.stamp(other, {"batch": 1})
+    assert resume.stamp(one, {"batch": 2}) != resume.stamp(one, {"batch": 1})
+    assert resume.stamp(one / "sub/file") != resume.stamp(b"".decode())
+    (other / "sub/file").write_bytes(b"bytez")
+    assert resume.stamp(one, {"batch": 1}) != resume.stamp(other, {"batch": 1})
+
+
+SHARD = 4
+
+
+def shards(folder, work, made_from="a", fail_at=None, total=10):
+    asked = []
+
+    def rows_after(first):
+        asked.append(first)
+        for item in range(first, total):
+            if item == fail_at:
+                raise KeyboardInterrupt
+            yield {"item": item, "square": item * item}
+
+    count = resume.shards(folder, work, made_from, rows_after, COLUMNS, row_group=2, kind="squares")
+    return count, asked
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    monkeypatch.setattr(store, "SHARD_ROWS", SHARD)
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(("fail_at", "kept"), [(1, 0), (3, 0), (4, 4), (9, 8)])
+def test_finished_shards_survive_an_interruption(tmp_path, small_shards, fail_at, kept):
+    folder, work = tmp_path / "folder", tmp_path / "work"
+    with pytest.raises(KeyboardInterrupt):
+        shards(folder, work, fail_at=fail_at)
+    assert not folder.exists()
+    assert shards(folder, work) == (10, [kept])
+    assert not work.exists()
+    rows = ({"item": item, "square": item * item} for item in range(10))
+    store.write_shards(tmp_path / "plain", rows, COLUMNS, row_group=2, kind="squares")
+    assert content(folder) == content(tmp_path / "plain")
+    assert sorted(content(folder)) == [f"part-0000{number}.parquet" for number in range(3)]
+
+
+def test_a_kill_while_the_shards_move_into_place_loses_none(tmp_path, small_shards, monkeypatch):
+    folder, work = tmp_path / "folder", tmp_path / "work"
+    original = resume._link
+
+    def once(path, destination):
+        original(path, destination)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(resume, "_link", once)
+    with pytest.raises(KeyboardInterrupt):
+        shards(folder, work)
+    monkeypatch.setattr(resume, "_link", original)
+    assert shards(folder, work) == (10, [10])
+    assert [row["item"] for row in store.iter_rows(folder)] == list(range(10))
+
+
+def test_no_rows_are_one_empty_shard(tmp_path, small_shards):
+    assert shards(tmp_path / "folder", tmp_path / "work", total=0) == (0, [0])
+    assert list(store.iter_rows(tmp_path / "folder")) == []
+
+
+def test_shards_of_something_else_and_half_removed_ones_are_not_taken(tmp_path, small_shards):
+    work = tmp_path / "work"
+    for spoil in (lambda: None, (work / "made_from.json").unlink):
+        with pytest.raises(KeyboardInterrupt):
+            shards(tmp_path / "folder", work, fail_at=9)
+        spoil()
+        assert shards(tmp_path / "folder", work, made_from="b") == (10, [0])
+
+
+SCRIPT = """
+import json, sys
+from pathlib import Path
+import pyarrow as pa
+from pipeline import resume
+columns = pa.schema([("item", pa.int64())])
+def compute(some):
+    print(json.dumps(list(some)), flush=True)
+    if sys.argv[2] == "wait" and 6 in some:
+        sys.stdin.readline()
+    return [{"item": item} for item in some]
+rows = resume.rows(Path(sys.argv[1]), "a", range(9), compute, columns, "x", chunk=3)
+print(json.dumps([row["item"] for row in rows]))
+"""
+
+
+def test_a_killed_process_loses_its_chunk_only(tmp_path):
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "work")]
+    with subprocess.Popen([*command, "wait"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        begun = [json.loads(process.stdout.readline()) for _ in range(3)]
+        process.send_signal(signal.SIGKILL)
+    assert begun == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+    again = subprocess.run([*command, "go"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert [json.loads(line) for line in again] == [[6, 7, 8], list(range(9))]

@@ -1,0 +1,57 @@
+import cv2
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipeline.core import schema, store
+from pipeline.core.errors import UserError
+from pipeline.formats import pictures
+
+
+@pytest.fixture
+def images(tmp_path):
+    rng = np.random.default_rng(0)
+    pixels = {f"{number:03d}.png": rng.integers(0, 256, (4, 3, 3), np.uint8) for number in range(150)}
+    rows = [
+        {
+            "image_id": name,
+            "split": "train",
+            "person_id": "a",
+            "image": {"bytes": cv2.imencode(".png", one)[1].tobytes(), "path": name},
+            "height": 4,
+            "width": 3,
+        }
+        for name, one in pixels.items()
+    ]
+    store.write_shards(tmp_path / "images", rows, schema.IMAGES)
+    return tmp_path / "images", pixels
+
+
+def test_images_are_read_by_id_whatever_row_group_they_lie_in(images):
+    folder, pixels = images
+    wanted = ["000.png", "063.png", "064.png", "149.png"]
+    for name, picture in zip(wanted, pictures.read(folder, wanted), strict=True):
+        np.testing.assert_array_equal(picture, pixels[name])
+        np.testing.assert_array_equal(pictures.read(folder, [name])[0], picture)  # first and last of a row group alone
+
+
+def test_a_missing_image_is_named(images):
+    with pytest.raises(UserError, match=r"no image 777\.png"):
+        pictures.read(images[0], ["000.png", "777.png"])
+
+
+def test_row_groups_without_a_wanted_image_are_not_read(images, monkeypatch):
+    read = []
+    original = pa.parquet.ParquetFile.read_row_group
+    monkeypatch.setattr(
+        pa.parquet.ParquetFile,
+        "read_row_group",
+        lambda self, group, **options: (read.append(group), original(self, group, **options))[1],
+    )
+    pictures.read(images[0], ["070.png"])
+    assert set(read) == {1}
+
+
+def test_bytes_that_do_not_decode_name_the_image():
+    with pytest.raises(UserError, match=r"image a\.jpg does not decode"):
+        pictures.decode(b"no image", "a.jpg")

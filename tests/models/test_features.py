@@ -1,0 +1,110 @@
+"""The feature nets against torchvision's, and the promises of seeded weights."""
+
+import pytest
+import torch
+import torchvision
+
+from models.layers import features
+
+NETS = tuple(features.NETS)
+
+
+@pytest.fixture(scope="module")
+def torchvision_nets() -> dict[str, torch.nn.Module]:
+    torch.manual_seed(0)
+    vgg = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["E"])
+    return {"vgg19": vgg, "squeezenet1_1": torchvision.models.squeezenet1_1().features}
+
+
+def images(count: int = 2, height: int = 64, width: int = 32) -> torch.Tensor:
+    return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def all_layers(net: str) -> tuple[str, ...]:
+    spec = features.NETS[net]
+    return tuple({*spec["correctness"].values(), *spec["content"], *spec["style"]})
+
+
+@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("prefix", ["", "features."])
+def test_equals_torchvision_at_every_layer(net, prefix, torchvision_nets):
+    theirs = torchvision_nets[net]
+    weights = {prefix + key: value for key, value in theirs.state_dict().items()}
+    weights["classifier.0.weight"] = torch.zeros(1)  # as in a whole net's file
+    ours = features.build(net, weights)
+    assert ours.provenance == "pretrained"
+    found = ours(images(), all_layers(net))
+
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (features.MEAN, features.STD))
+    x = ((images() + 1) / 2 - mean) / std
+    if net == "squeezenet1_1":
+        x = torch.nn.functional.pad(x, (1, 1, 1, 1), mode="replicate")
+    expected = {}
+    for index, layer in enumerate(theirs):
+        x = layer(x)
+        expected[str(index)] = x.clone()  # their ReLU works in place
+    for name in all_layers(net):
+        scale = features.NETS[net]["rms"].get(name, 1.0)
+        assert torch.allclose(found[name] * scale, expected[name], atol=1e-5), name
+
+
+@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("size", [(128, 64), (64, 32), (256, 256)])
+def test_correctness_layers_lie_on_the_flow_grids(net, size):
+    model = features.build(net)
+    found = model(images(1, *size), tuple(model.correctness.values()))
+    for stride, layer in model.correctness.items():
+        assert found[layer].shape[2:] == (size[0] // stride, size[1] // stride)
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_layers_follow_a_relu(net):
+    found = features.build(net)(images(), all_layers(net))
+    for name, x in found.items():
+        assert x.min() == 0, name
+        assert x.max() > 0, name
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_seeded_weights_are_deterministic_and_keep_the_scale(net):
+    first, second, other = features.build(net, seed=3), features.build(net, seed=3), features.build(net, seed=4)
+    assert first.provenance == "seeded"
+    for key, value in first.state_dict().items():
+        assert torch.equal(value, second.state_dict()[key])
+    assert not torch.equal(first.features[0].weight, other.features[0].weight)
+    torch.manual_seed(99)  # the global generator plays no part
+    assert torch.equal(features.build(net, seed=3).features[0].weight, first.features[0].weight)
+    for name, x in first(images(), all_layers(net)).items():
+        assert 0.3 < x.square().mean().sqrt() < 5, name
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_frozen_in_eval_and_gradients_reach_the_image(net):
+    model = features.build(net)
+    model.train()
+    assert not model.training
+    assert not any(p.requires_grad for p in model.parameters())
+    x = images().requires_grad_()
+    model(x, model.content)[model.content[-1]].sum().backward()
+    assert x.grad.abs().sum() > 0
+
+
+def test_runs_no_deeper_than_asked():
+    model = features.build("vgg19")
+    ran = []
+    for name, module in model.features.named_children():
+        module.register_forward_hook(lambda *_, name=name: ran.append(int(name)))
+    model(images(), ("11", "6"))
+    assert max(ran) == 11
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_wrong_weights_are_refused(net, torchvision_nets):
+    with pytest.raises(ValueError, match="no feature net"):
+        features.build("resnet")
+    weights = torchvision_nets[net].state_dict()
+    missing = {key: value for key, value in weights.items() if not key.startswith("0.")}
+    with pytest.raises(ValueError, match=r"0\.weight is missing"):
+        features.build(net, missing)
+    with pytest.raises(ValueError, match=r"0\.bias has shape \(1,\)"):
+        features.build(net, {**weights, "0.bias": torch.zeros(1)})

@@ -1,0 +1,320 @@
+"""The parts of the report: what the summary says, which pictures are kept, cost, times, definitions, the data."""
+
+import csv
+import re
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.core import layout, store
+from pipeline.core.errors import UserError
+from pipeline.report import costs, definitions, gallery, summary, tables, times
+from pipeline.report.album import Album
+from pipeline.stages import report
+from tests import tiny_dataset
+from tests.stages.test_report import Page, written
+from tests.stages.test_tables import replace_in_params
+
+# ---- the summary
+
+
+def answer(text: str, question: str) -> str:
+    found = re.search(rf"<dt>{re.escape(question)}</dt><dd>(.*?)</dd>", text, re.DOTALL)
+    return re.sub(r"<[^>]+>", "", found[1])
+
+
+@pytest.mark.usefixtures("made")
+def test_the_summary_answers_from_the_tables():
+    text = written()
+    best = answer(text, "Which method is best, and by how much?")
+    first, second = [row for row in tables.read_csv("leaderboard_synthetic.csv") if row["column"] == "LPIPS"][:2]
+    assert best.startswith(f"spig is best by LPIPS (lower is better): {first['printed']}, 95 % interval ")
+    ahead = float(second["value"]) - float(first["value"])
+    assert f"It is {ahead:.4f} ahead of the next, {second['row']} ({second['printed']})." in best
+    assert "It is also first by FID, SSIM, PSNR, Mask-SSIM and PCKh." in best  # higher is better by four of them
+    assert "1 trained method and 2 floors on Synthetic, scored on 96 test pairs" in answer(text, "What ran?")
+    assert "no paper printed numbers on Synthetic" in answer(text, "Does it match the papers?")
+    different = answer(text, "What was different from the papers?")
+    assert "fewer steps, 0.045 % of the schedule (all)" in different  # 90 of 200,000
+    assert "another batch (all)" in different
+    assert "networks 0.25 times as wide (all)" in different
+    assert "learning rate" not in different
+    assert "2.39 M parameters and needs 390 M multiply-accumulates" in answer(text, "What did it cost?")
+    assert "snakemake --cores all" in answer(text, "How do I run it again?")
+
+
+CELL = {"row": "a", "variant": "a", "kind": "trained", "column": "LPIPS", "metric": "lpips-alex-v0.1"}
+CELL |= {"higher_is_better": "False", "printed": "0.3000", "value": "0.3", "low": "", "high": ""}
+
+
+def difference(one: str, other: str, value: float, half: float) -> dict[str, str]:
+    low, high = value - half, value + half
+    verdict = "tie" if low <= 0 <= high else one if high < 0 else other
+    numbers = {"difference": str(value), "low": str(low), "high": str(high), "n": "96", "verdict": verdict}
+    return {"dataset": "synthetic", "metric": "lpips-alex-v0.1", "one": one, "other": other} | numbers
+
+
+def test_the_summary_tells_a_tie_from_a_difference():
+    cells = [
+        CELL | {"row": name, "variant": name, "value": value, "printed": value, "kind": kind}
+        for name, value, kind in (("a", "0.30", "trained"), ("b", "0.31", "trained"), ("floor", "0.40", "floor"))
+    ]
+    floors = [difference("a", "floor", -0.1, 0.02), difference("b", "floor", -0.09, 0.02)]
+    tie = [difference("b", "a", 0.01, 0.02), *floors]
+    said = summary._told_apart(cells, tie, [])
+    assert "a is not told apart from b: a tie (the difference to b is −0.01, its interval −0.03 to +0.01)" in said
+    assert "It is told apart from floor." in said
+    assert summary._beats_floors(cells, tie) == "By LPIPS, a and b beat the floors (floor) by more than chance."
+    clear = [difference("b", "a", 0.01, 0.002), floors[0], difference("b", "floor", -0.01, 0.02)]
+    said = summary._told_apart(cells, clear, [])
+    assert (
+        "yes. a is told apart from every other method; the nearest, b, differs by −0.01 (interval −0.01 to −0.01)"
+        in said
+    )
+    assert (
+        summary._beats_floors(cells, clear) == "By LPIPS, a beats the floors (floor) by more than chance; b does not."
+    )
+    assert "b is best" in summary._best(cells, ["a"])  # given the true target's parsing: shown, not ranked
+
+
+def test_the_summary_says_when_a_floor_is_best():
+    cells = [CELL | {"kind": "floor", "row": "Floor", "variant": "floor"}, CELL | {"value": "0.5", "printed": "0.5000"}]
+    said = summary._best(cells, [])
+    assert "Floor is best by LPIPS" in said
+    assert "nothing trained here beats it; the best that was trained is a (0.5000)" in said
+
+
+def test_published_numbers_stand_beside_ours():
+    base = {"dataset": "market1501", "marks": "", "difference": "", "metric": "", "low": "", "high": ""}
+    ours = CELL | {"dataset": "market1501", "marks": "", "difference": "", "low": "0.27", "high": "0.33"}
+    ours |= {"row": "SPIG, this run", "variant": "spig"}
+    theirs = base | {"row": "SPIG (the paper's)", "variant": "", "kind": "published", "column": "LPIPS"}
+    found = summary.matches("market1501", {"spig_table1": [ours, theirs | {"value": "0.2796", "printed": "0.2796"}]})
+    assert [(one["variant"], one["published"], one["inside"], one["difference"]) for one in found] == [
+        ("spig", "0.2796", True, "")
+    ]
+    said = summary._matches_paper("market1501", found)
+    assert "1 of 1 published numbers lie inside our 95 % interval. None can be called a match or a miss" in said
+    outside = summary.matches("market1501", {"spig_table1": [ours, theirs | {"value": "0.2", "printed": "0.2"}]})
+    assert outside[0]["inside"] is False
+    assert summary.matches("market1501", {"spig_table1": [ours]}) == []
+
+
+# ---- tables
+
+
+@pytest.mark.usefixtures("made")
+def test_marks_of_a_whole_row_stand_on_its_name():
+    legend = {row["mark"]: row for row in tables.read_csv("legend.csv")}
+    spig = tables.shown("leaderboard_synthetic", "Leaderboard", legend, ["synthetic"])[0]["rows"][0]
+    cells = [row for row in tables.read_csv("leaderboard_synthetic.csv") if row["variant"] == "spig"]
+    assert {mark["mark"] for mark in spig["marks"]} == {"steps", "weights", "width", "data"}
+    for cell in cells:  # none is lost
+        shown = [mark.get("mark") for mark in [*spig["marks"], *spig["cells"][cell["column"]]["marks"]]]
+        assert set(filter(None, shown)) == set(cell["marks"].split())
+
+
+@pytest.mark.usefixtures("made")
+def test_all_scores_have_a_cell_each():
+    text = written()
+    section = text.partition('<h2 id="all">')[2].partition("</section>")[0]
+    values = re.findall('<td data-value="([^"]+)"', section)
+    expected = [f"{float(row['value']):.6g}" for row in tables.read_csv("all_scores.csv") if row["value"]]
+    assert sorted(values) == sorted(expected)
+
+
+@pytest.mark.usefixtures("made")
+def test_definitions_are_those_of_the_protocols():
+    found = definitions.read(layout.PROTOCOLS)
+    assert {"ssim", "mask-psnr", "pckh@0.5", "fid", "lpips-vgg-v0.1", "parsing-miou-fg"} <= set(found)
+    assert found["fid"]["better"] == "lower"
+    assert "<b>test targets</b>" in found["fid"]["text"]
+    assert "|mask|" in found["inside-psnr"]["text"]
+    text = written()
+    used = {row["metric"] for row in tables.read_csv("all_scores.csv")}
+    assert set(re.findall(r'<dt id="metric-([^"]+)">', text)) == used
+    assert 'href="#metric-pckh@0.5"' in text
+    layout.PROTOCOLS.write_text("# nothing")
+    with pytest.raises(UserError, match="no metric is defined"):
+        report.run()
+
+
+def test_inline_markdown_is_escaped_before_it_is_marked_up():
+    assert definitions.marked_up(r"**a** <b> `x < y` *em* 2*3*4 \| [text](page.md)") == (
+        "<b>a</b> &lt;b&gt; <code>x &lt; y</code> <em>em</em> 2*3*4 | text"
+    )
+
+
+# ---- pictures, once each
+
+
+@pytest.mark.usefixtures("made")
+def test_a_picture_shown_twice_is_kept_once():
+    page = Page(written())
+    uses = [attrs["href"] for attrs in page.all("use") if attrs["href"].startswith("#p")]
+    kept = {f"#{attrs['id']}": attrs["href"] for attrs in page.all("image")}
+    assert uses
+    assert set(uses) == set(kept)  # each reference has its picture
+    assert min(uses.count(name) for name in kept) > 1
+    sources = [attrs["src"] for attrs in page.all("img")] + list(kept.values())
+    assert len(set(sources)) == len(sources)
+
+
+@pytest.mark.usefixtures("made")
+def test_a_full_page_leaves_the_rest_beside_it(monkeypatch):
+    monkeypatch.setattr(report, "Album", lambda: Album(limit=20_000))
+    text = written()
+    page = Page(text)
+    beside = list(layout.REPORT_PICTURES.iterdir())
+    linked = {attrs["src"] for attrs in page.all("img") if not attrs["src"].startswith("data:")}
+    assert linked == {f"pictures/{path.name}" for path in beside}
+    embedded = {attrs["src"] for attrs in page.all("img")} - linked | {attrs["href"] for attrs in page.all("image")}
+    assert 0 < sum(map(len, embedded)) <= 20_000
+    assert f"({len(beside)} of them because the page holds no more than 0.0 MiB)" in text
+
+
+@pytest.mark.usefixtures("made")
+def test_the_page_states_its_size():
+    text = written()
+    assert f"This page is {len(text.encode()) / 1e6:.1f} MB long." in text
+
+
+@pytest.mark.usefixtures("made")
+def test_failures_show_the_pairs_that_score_kept():
+    section = written().partition('<h2 id="worst">')[2].partition('<h2 id="pose">')[0]
+    assert re.findall(r"<h4>([^<]*) <span", section) == ["Highest LPIPS", "Most joints missed"]
+    values = gallery.pair_values("synthetic", "spig", 90)
+    ranked = sorted((3, 40), key=lambda pair: -values[pair]["lpips-alex-v0.1"])
+    shown = re.findall(r"<b>([\d.]+)</b> pair (\d+):", section)
+    assert shown[:2] == [(f"{values[pair]['lpips-alex-v0.1']:.3f}", str(pair)) for pair in ranked]
+    assert len(shown) == 4
+    rows = store.read_table(layout.samples("synthetic", "spig")).drop_columns(["why"])
+    store.write_table(layout.samples("synthetic", "spig"), rows, rows.schema)
+    with pytest.raises(UserError, match="lacks the column why; run score again"):
+        report.run()
+
+
+# ---- cost, times, the revision
+
+
+@pytest.mark.usefixtures("made")
+def test_cost_is_on_the_page():
+    section = written().partition('<h2 id="cost">')[2].partition("</section>")[0]
+    assert 'data-value="2389021">2.39 M<' in section
+    assert 'data-value="390000000">390 M<' in section
+    assert ">9.59 MB<" in section
+    layout.network("synthetic", "spig").write_text("{}")
+    with pytest.raises(UserError, match=r"network.json: damaged; run score again"):
+        report.run()
+
+
+def edit_table(name: str, change) -> None:
+    """Write rows of reports/tables/`name` again as `change` returns them."""
+    rows = change(tables.read_csv(name))
+    with (layout.TABLES / name).open("w", newline="", encoding="utf-8") as handle:
+        writer = csv.DictWriter(handle, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@pytest.mark.usefixtures("made")
+def test_nothing_is_known_of_what_a_method_from_outside_cost():
+    assert "Not known for" not in written()
+    edit_table(
+        "all_scores.csv", lambda rows: rows + [row | {"variant": "theirs"} for row in rows if row["variant"] == "spig"]
+    )
+    page = written()
+    assert "Not known for theirs: of these only pictures were scored." in page
+    ran = page.partition('<h2 id="glance">')[2].partition("</section>")[0]
+    assert re.search(r'theirs</th><td>Synthetic</td><td class="number">–</td>', ran)
+
+
+@pytest.mark.usefixtures("made")
+def test_seeds_stand_below_their_number():
+    assert "seeds:" not in written()
+    spread = {"seeds": "2", "mean": "0.330049", "deviation": "0.0424264"}
+    edit_table(
+        "leaderboard_synthetic.csv",
+        lambda rows: [row | (spread if row["variant"] == "spig" else dict.fromkeys(spread, "")) for row in rows],
+    )
+    cells = re.findall(r"<small>(2 seeds: [^<]*)</small>", written())
+    assert "2 seeds: 0.3300 ± 0.0424" in cells  # as many decimals as the number above
+
+
+def test_training_differs_where_it_does():
+    trained = {
+        "settings": {"steps": 10, "batch": 8, "learning_rate": 0.1, "width": 1.0},
+        "published": {"steps": 10, "batch": 8, "learning_rate": 0.2, "width": 1.0},
+        "features": {"net": "vgg19", "provenance": "sha256:0"},
+    }
+    found = costs.training({"trained": trained})
+    assert {what for what, one in found.items() if one["differs"]} == {"learning rate"}
+    seeded = trained | {"features": {"net": "vgg19", "provenance": "seeded"}}
+    assert costs.training({"trained": seeded})["loss features"]["differs"]
+
+
+def write_log(name: str, *lines: str) -> None:
+    path = Path("logs", name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.usefixtures("made")
+def test_times_lie_beside_the_page_and_never_in_it():
+    before = written()
+    write_log(
+        "train/synthetic-spig.log", "train: step 50 of 90  8.5 pairs/s  l1 1", "wall 74.4 s, peak memory 1280 MiB"
+    )
+    write_log("score/synthetic-spig.log", "  val: 32 pairs", "  test: 96 pairs; 1 x", "wall 64.0 s, peak memory 9 MiB")
+    write_log("train/market1501-spig.log", "wall 9.0 s, peak memory 1 MiB")
+    write_log("weights/reid.log", "still running")
+    assert written() == before  # what the engines compare
+    found = [(row["stage"], row["axis"], row["text"], row["memory"], row["rate"]) for row in times.rows(["synthetic"])]
+    assert found == [("train", "spig", "1 min 14 s", 1280, 8.5), ("score", "spig", "1 min 4 s", 9, 2.0)]
+    assert "1 min 14 s" in Page(layout.REPORT_TIMES.read_text()).text
+    replace_in_params("  times: link ", "  times: embed ")
+    assert "1 min 14 s" in written()
+    assert not layout.REPORT_TIMES.exists()
+    assert times.spoken(3 * 3600 + 125) == "3 h 2 min"
+
+
+@pytest.mark.usefixtures("made")
+def test_the_revision_is_that_of_the_checkout():
+    assert "not in a git repository" in written()
+    author = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], [*author, "commit", "-q", "--allow-empty", "-m", "x"]):
+        subprocess.run(["git", *command], check=True)
+    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    assert f"<code>{head}</code>" in written()
+
+
+# ---- the data
+
+
+@pytest.mark.usefixtures("made")
+def test_what_is_prepared_is_on_the_page():
+    assert "Not there when this page was written: fetch, index, keypoints" in written()
+    tiny_dataset.write(Path(), parsing_source="oracle")
+    section = written().partition('<h2 id="data">')[2].partition('<h2 id="cost">')[0]
+    assert "Not there when this page was written: distance_maps" in section
+    assert "<dt>train images</dt><dd>11 of 4 people</dd>" in section
+    valid = np.array([tiny_dataset.joints(p, v)[1] for p in range(4) for v in range(3)])
+    share = f"{100 * valid[:, 7].mean():.1f} %"
+    assert re.search(rf'<th scope="row">left wrist</th>.*?<td class="number">{share}</td>', section)
+    for panel in ("image", "joints", "parsing", "its stand-in", "pseudo label, 1 px apart"):
+        assert section.count(f"<figcaption>{panel}</figcaption>") == 2
+
+
+@pytest.mark.usefixtures("made")
+def test_drawings_of_photographs_stay_where_photographs_are_left_out(monkeypatch):
+    tiny_dataset.write(Path(), parsing_source="oracle")
+    monkeypatch.setattr(report, "DRAWN", set())
+    replace_in_params("  photographs: link ", "  photographs: none ")
+    section = written().partition('<h2 id="data">')[2].partition('<h2 id="cost">')[0]
+    assert set(re.findall("<figcaption>([^<]*)</figcaption>", section)) == {
+        "joints",
+        "parsing",
+        "pseudo label, 1 px apart",
+    }

@@ -1,0 +1,341 @@
+import json
+import shutil
+import zipfile
+from functools import partial
+
+import cv2
+import numpy as np
+import pyarrow.compute as pc
+import pytest
+
+from pipeline.anatomy import pose
+from pipeline.core import layout, params, resume, schema, store
+from pipeline.core.errors import UserError
+from pipeline.extraction import openpose
+from pipeline.formats import annotations, openpose_json, pictures
+from pipeline.loading import published_weights
+from pipeline.stages import index, keypoints, weights
+from tests.extraction.test_topdown import COCO_OF, network, painted
+from tests.small_project import NAMES, annotation, contents, enter, joints, jpeg, write_raw
+
+
+@pytest.fixture
+def settle(tmp_path, monkeypatch):
+    def settle(lists, **changes):
+        enter(tmp_path, monkeypatch, **changes)
+        return write_raw({"train/0001_x.jpg": jpeg(0)}, lists)
+
+    return settle
+
+
+def both(seed=0):
+    return {split: annotation(names, *joints(seed, len(names))) for split, names in NAMES.items()}
+
+
+def test_rows_joints_and_scores(settle):
+    settle(both())
+    keypoints.run("market1501")
+    table = store.read_table(layout.keypoints("market1501"))
+    assert table.schema.equals(schema.KEYPOINTS)
+    ids = table.column("image_id").to_pylist()
+    assert ids == sorted(ids)
+    rows = {row["image_id"]: row for row in table.to_pylist()}
+    for split, names in NAMES.items():
+        points, valid = joints(0, len(names))
+        for number, (name, point, seen) in enumerate(zip(names, points, valid, strict=True)):
+            row = rows[name]
+            assert (row["split"], row["row"], row["person_id"]) == (split, number, name.split("_")[0])
+            assert row["keypoints"] == pose.from_array(point, seen)
+            assert row["keypoint_scores"] == seen.astype(float).tolist()
+            assert row["keypoint_source"] == "annotations"
+
+
+def test_missing_is_where_y_is_minus_one(tmp_path):
+    """Lists for cropped canvases hold joints left of the image: x is negative there, -1 included."""
+    y = [-1, 0, 5] + [3] * 15
+    x = [-1, -31, -1] + [3] * 15
+    (tmp_path / "a.csv").write_text(f"name:keypoints_y:keypoints_x\na.jpg: {y}: {x}\n")
+    names, points, valid = annotations.read_keypoints(tmp_path / "a.csv")
+    assert valid[0].tolist() == [False] + [True] * 17
+    assert points[0, 1].tolist() == [-31, 0]
+    assert points[0, 2].tolist() == [-1, 5]
+    assert points[0, 0].tolist() == [0, 0]
+    assert "".join(annotations.keypoint_lines(names, points, valid)) == (tmp_path / "a.csv").read_text()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_lists_round_trip_byte_for_byte(tmp_path, seed):
+    names = [f"{i:04d}.jpg.jpg" for i in np.random.default_rng(seed).permutation(50)]
+    text = annotation(names, *joints(seed, 50))
+    (tmp_path / "a.csv").write_bytes(text.encode())
+    assert "".join(annotations.keypoint_lines(*annotations.read_keypoints(tmp_path / "a.csv"))) == text
+
+
+def test_windows_line_ends_are_read(tmp_path):
+    text = annotation(["a.jpg"], *joints(0, 1))
+    (tmp_path / "a.csv").write_bytes(text.replace("\n", "\r\n").encode())
+    assert "".join(annotations.keypoint_lines(*annotations.read_keypoints(tmp_path / "a.csv"))) == text
+
+
+def test_joint_rounded_to_minus_one_stays_a_joint():
+    points = np.full((1, 18, 2), -0.7, np.float32)
+    line = list(annotations.keypoint_lines(["a"], points, np.ones((1, 18), bool)))[1]
+    assert line == f"a: {[0] * 18}: {[-1] * 18}\n"
+
+
+GOOD = annotation(["a.jpg", "b.jpg", "c.jpg"], *joints(1, 3))
+BROKEN = {
+    "column missing in the header": (GOOD.replace(":keypoints_x", "", 1), "line 1"),
+    "no header": (GOOD.split("\n", 1)[1], "line 1"),
+    "column missing in a row": (GOOD.replace("b.jpg: ", ""), "line 3"),
+    "a joint missing": (GOOD.replace("c.jpg: [", "c.jpg: ["[:-1] + "[5, "), "line 4"),
+    "no number": (GOOD.replace("b.jpg: [", "b.jpg: [x"), "line 3"),
+    "a word": (GOOD.replace("c.jpg: [", 'c.jpg: ["5", ').replace(", -1]: [", "]: [", 1), "line"),
+    "not finite": (GOOD.replace("b.jpg: [", "b.jpg: [1e999, "), "line 3"),
+    "cut": (GOOD[:-10], "line 4"),
+    "empty line": (GOOD.replace("b.jpg", "\nb.jpg"), "line 3"),
+    "twice": (GOOD.replace("c.jpg", "a.jpg"), "line 4: a.jpg occurs twice, first in line 2"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_broken_list_names_file_and_line(settle, case):
+    text, where = BROKEN[case]
+    raw = settle(both() | {"test": text})
+    with pytest.raises(UserError) as error:
+        keypoints.run("market1501")
+    assert str(raw / "annotation-test.csv") in str(error.value)
+    assert where in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not layout.keypoints("market1501").exists()
+
+
+def test_bytes_that_are_no_text(settle):
+    raw = settle(both())
+    path = raw / "annotation-train.csv"
+    path.write_bytes(path.read_bytes()[:40] + b"\xff\xfe" + path.read_bytes()[40:])
+    with pytest.raises(UserError, match=r"annotation-train\.csv: line 2 is not UTF-8"):
+        keypoints.run("market1501")
+
+
+def test_name_in_both_lists(settle):
+    lists = both()
+    lists["test"] = lists["test"].replace(NAMES["test"][2], NAMES["train"][0])
+    settle(lists)
+    with pytest.raises(UserError, match="in the train list and in the test list"):
+        keypoints.run("market1501")
+
+
+def test_list_that_is_not_there(settle):
+    settle({"train": both()["train"]})
+    with pytest.raises(UserError, match=r"annotation-test\.csv: no such keypoint list"):
+        keypoints.run("market1501")
+
+
+def test_oracle_needs_a_renderer(settle, monkeypatch, tmp_path):
+    settle(both())
+    with pytest.raises(UserError, match="only a rendered data set has an oracle"):
+        keypoints.table(layout.raw("market1501"), layout.images("market1501"), "market1501", "oracle")
+
+
+def test_same_lists_same_bytes(settle):
+    settle(both())
+    keypoints.run("market1501")
+    first = contents(layout.keypoints("market1501").parent)
+    keypoints.run("market1501")
+    assert contents(layout.keypoints("market1501").parent) == first
+
+
+# Detectors
+
+
+def settle_images(settle, source, lists=None, **changes):
+    """A project with all images of NAMES indexed and `keypoints.market1501.source` set; returns data/market1501/raw."""
+    raw = settle({}, keypoints__market1501={"source": source}, **changes)
+    shutil.rmtree(raw)
+    encoded = {f"{split}/{name}": jpeg(seed) for split in NAMES for seed, name in enumerate(NAMES[split])}
+    write_raw(encoded, lists or {})
+    index.run("market1501")
+    return raw
+
+
+def brightness(found):
+    """A stand-in for a detector: joint j lies at (mean of the image, j); every third is missing. Counts its images."""
+
+    def find(images):
+        found.extend(images)
+        points, scores = np.zeros((len(images), 18, 2), np.float32), np.zeros((len(images), 18), np.float32)
+        for row, image in enumerate(images):
+            assert image.shape == (128, 64, 3)
+            points[row] = [(image.mean(), j) for j in range(18)]
+            scores[row] = image[..., 0].mean() / 255  # red
+        scores[:, ::3], points[:, ::3] = 0, 0
+        return points, scores
+
+    return find
+
+
+def stored_pictures():
+    rows = store.read_table(layout.images("market1501")).to_pylist()
+    return {row["image_id"]: cv2.imdecode(np.frombuffer(row["image"]["bytes"], np.uint8), 1) for row in rows}
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_detector_gives_every_image_a_row(settle, monkeypatch, listed):
+    settle_images(settle, "openpose", both() if listed else None)
+    seen = []
+    monkeypatch.setattr(keypoints, "detector", lambda source: (brightness(seen), []))
+    keypoints.run("market1501")
+    table = store.read_table(layout.keypoints("market1501"))
+    assert table.schema.equals(schema.KEYPOINTS)
+    stored = stored_pictures()
+    assert table.column("image_id").to_pylist() == sorted(stored)
+    assert len(seen) == len(stored)
+    for row in table.to_pylist():
+        picture, names = stored[row["image_id"]], NAMES[row["split"]]
+        assert row["image_id"] in names
+        assert row["row"] == (names if listed else sorted(names)).index(row["image_id"])
+        assert row["person_id"] == row["image_id"].split("_")[0]
+        assert row["keypoint_source"] == "openpose"
+        red = np.float32(picture[..., 2].mean() / 255)
+        for j in range(18):
+            if j % 3 == 0:
+                assert row["keypoints"][j] is None
+                assert row["keypoint_scores"][j] == 0
+            else:
+                assert row["keypoints"][j] == pytest.approx([picture.mean(), j], rel=1e-6)
+                assert row["keypoint_scores"][j] == red
+
+
+def test_killed_detection_goes_on(settle, monkeypatch):
+    settle_images(settle, "topdown", both())
+    monkeypatch.setattr(keypoints.resume, "rows", partial(resume.rows, chunk=4))
+    seen = []
+    monkeypatch.setattr(keypoints, "detector", lambda source: (brightness(seen), []))
+    keypoints.run("market1501")
+    whole = layout.keypoints("market1501").read_bytes()
+    count = len(seen)
+    layout.keypoints("market1501").unlink()
+    assert not layout.work("keypoints", "market1501").exists()
+
+    seen.clear()
+    find = brightness(seen)
+
+    def killed(images):
+        if len(seen) >= 8:
+            raise KeyboardInterrupt
+        return find(images)
+
+    monkeypatch.setattr(keypoints, "detector", lambda source: (killed, []))
+    with pytest.raises(KeyboardInterrupt):
+        keypoints.run("market1501")
+    assert not layout.keypoints("market1501").exists()
+    assert len(seen) == 8
+    monkeypatch.setattr(keypoints, "detector", lambda source: (find, []))
+    keypoints.run("market1501")
+    assert len(seen) == count  # nothing twice
+    assert layout.keypoints("market1501").read_bytes() == whole
+    assert not layout.work("keypoints", "market1501").exists()
+
+
+@pytest.mark.parametrize("source", ["openpose", "topdown"])
+def test_a_network_that_is_not_there_is_one_line(settle, source):
+    settle_images(settle, source)
+    folder = layout.weights(source)
+    folder.mkdir(parents=True)
+    (folder / "source.json").write_text(
+        json.dumps({"net": source, "status": "missing", "reason": "no url", "files": {}})
+    )
+    message = rf"set weights\.{source}\.files path in params\.yaml and run `python -m pipeline weights --net {source}`"
+    with pytest.raises(UserError, match=message):
+        keypoints.run("market1501")
+
+
+def test_a_topdown_network_of_ones_own(settle, tmp_path):
+    """From params.yaml to the table: the painted joints of each image, in its pixels."""
+    path = network(tmp_path / "mine.onnx", "simcc")
+    entry = {"file": "topdown.onnx", "path": str(path), "url": None, "sha256": None}
+    raw = settle_images(settle, "topdown", weights__topdown={"files": [entry]})
+    truth, encoded = {}, {}
+    for split, names in NAMES.items():
+        for seed, name in enumerate(names):
+            image, truth[name] = painted(128, 64, seed)
+            encoded[f"{split}/{name}"] = cv2.imencode(".png", image[:, :, ::-1])[1].tobytes()
+    shutil.rmtree(raw)
+    write_raw(encoded, {})
+    index.run("market1501")
+    weights.run("topdown")
+    assert published_weights.files("topdown") == [layout.weights("topdown") / "topdown.onnx"]
+    keypoints.run("market1501")
+    for row in store.read_table(layout.keypoints("market1501")).to_pylist():
+        centres = truth[row["image_id"]]
+        for joint, coco in COCO_OF.items():
+            assert row["keypoints"][joint] == pytest.approx(centres[coco], abs=0.9)
+        assert row["keypoint_source"] == "topdown"
+    assert set(params.load()["weights"]["topdown"]["files"][0]) == set(entry)
+
+
+# OpenPose's files
+
+
+def openpose_files(folder, names, people):
+    folder.mkdir()
+    for name, found in zip(names, people, strict=True):
+        values = [np.column_stack([points, scores]).reshape(-1).tolist() for points, scores in found]
+        text = json.dumps({"version": 1.3, "people": [{"pose_keypoints_2d": one} for one in values]})
+        (folder / openpose_json.member(name)).write_text(text)
+
+
+def test_openpose_files_stand_in_for_a_list(settle):
+    """Train from the CSV, test from OpenPose's files: of several people the central one, and nobody is 18 nulls."""
+    raw = settle_images(settle, "annotations", {"train": both()["train"]})
+    names = sorted(NAMES["test"])
+    rng = np.random.default_rng(0)
+    middle = [np.clip(rng.normal((31, 60), (4, 20), (18, 2)), 0, 127).astype(np.float32) for _ in names]
+    aside = [points + np.float32((-28, 0)) for points in middle]
+    sure = np.full(18, 0.5, np.float32)
+    sure[3] = 0
+    people = [[(a, sure), (m, sure)] for a, m in zip(aside, middle, strict=True)]
+    people[2] = []
+    openpose_files(raw / "openpose-test", names, people)
+    keypoints.run("market1501")
+    rows = store.read_table(layout.keypoints("market1501"))
+    rows = rows.filter(pc.equal(rows.column("split"), "test")).to_pylist()
+    assert [row["image_id"] for row in rows] == names
+    assert [row["row"] for row in rows] == list(range(len(names)))
+    for number, row in enumerate(rows):
+        present = (sure > 0) & (number != 2)
+        assert row["keypoints"] == pose.from_array(middle[number], present)
+        assert row["keypoint_scores"] == np.where(present, sure, 0).tolist()
+        assert row["keypoint_source"] == "annotations"
+
+
+def test_a_split_without_images_needs_no_list(settle):
+    raw = settle({}, keypoints__market1501={"source": "annotations"})
+    shutil.rmtree(raw)
+    write_raw({f"test/{name}": jpeg(0) for name in NAMES["test"]}, {"test": both()["test"]})
+    index.run("market1501")
+    keypoints.run("market1501")
+    table = store.read_table(layout.keypoints("market1501"))
+    assert table.column("image_id").to_pylist() == sorted(NAMES["test"])
+
+
+@pytest.mark.real
+def test_openpose_from_weights_to_table(settle, mirror, monkeypatch):
+    """The real network on four real crops through the stage, beside the same crops given to the network directly."""
+    monkeypatch.setenv("REPOSE_MIRROR", str(mirror))
+    raw = settle({}, keypoints__market1501={"source": "openpose"})
+    shutil.rmtree(raw)
+    with zipfile.ZipFile(mirror / "market1501/Market-1501-v15.09.15.zip") as archive:
+        members = [name for name in archive.namelist() if "bounding_box_train/" in name and name.endswith(".jpg")]
+        chosen = {f"train/{name.rsplit('/', 1)[1]}": archive.read(name) for name in members[:4]}
+    write_raw(chosen, {})
+    index.run("market1501")
+    weights.run("openpose")
+    keypoints.run("market1501")
+    found, valid = pose.batch_arrays(store.read_table(layout.keypoints("market1501")).column("keypoints"))
+    images = [pictures.decode(chosen[name], name)[:, :, ::-1] for name in sorted(chosen)]
+    expected, scores = openpose.OpenPose(published_weights.files("openpose")).central_people(images)
+    assert valid.sum() > 40
+    assert np.array_equal(valid, scores > 0)
+    assert np.array_equal(found, expected)

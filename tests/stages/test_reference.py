@@ -1,0 +1,324 @@
+"""The reference of a small drawn data set against the same quantities worked out by hand."""
+
+import hashlib
+import io
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.numpy import load_file
+from torchvision.models import alexnet
+
+from models.detector import JointDetector
+from models.variants import VARIANTS
+from pipeline.anatomy import pose
+from pipeline.core import layout, params, schema, store
+from pipeline.core.errors import UserError
+from pipeline.loading import checkpoints
+from pipeline.metrics.fid import inception_features
+from pipeline.metrics.pckh import Joints
+from pipeline.stages import reference
+from tests.figures import draw
+from tests.figures import pose as draw_poses
+
+pytestmark = pytest.mark.usefixtures("small_batches_on_one_thread")
+
+ROOT = Path(__file__).parents[2]
+HEIGHT, WIDTH = 64, 32
+PEOPLE, VIEWS = 2, 4  # a split
+
+
+def write_images(dataset: str) -> None:
+    """PEOPLE x VIEWS drawn figures a split in the stored form; every second one lacks its left wrist."""
+    random = torch.Generator().manual_seed(3)
+    images, keypoints = [], []
+    for split in ("test", "train"):
+        joints = draw_poses(PEOPLE * VIEWS, HEIGHT, WIDTH, random)
+        clothes = torch.rand(PEOPLE, 15, 3, generator=random).repeat_interleave(VIEWS, dim=0)
+        pictures = (255 * draw(joints, clothes, HEIGHT, WIDTH)).byte().permute(0, 2, 3, 1).numpy()
+        for view, picture in enumerate(pictures):
+            image_id = f"{split}-{view:02d}.jpg"
+            key = {"image_id": image_id, "split": split, "person_id": f"{split}{view // VIEWS}"}
+            encoded = cv2.imencode(".jpg", picture)[1].tobytes()
+            images.append({**key, "image": {"bytes": encoded, "path": image_id}, "height": HEIGHT, "width": WIDTH})
+            valid = np.ones(18, bool)
+            valid[7] = view % 2 == 0
+            keypoints.append(
+                {
+                    **key,
+                    "row": view,
+                    "keypoints": pose.from_array(joints[view].numpy(), valid),
+                    "keypoint_scores": valid.astype(np.float32).tolist(),
+                    "keypoint_source": "drawn",
+                }
+            )
+    store.write_shards(layout.images(dataset), images, schema.IMAGES)
+    store.write_table(layout.keypoints(dataset), keypoints, schema.KEYPOINTS)
+
+
+def write_pairs(dataset: str, identical: bool) -> None:
+    """Every ordered pair of a person's views; only pairs of an image with itself if `identical`."""
+    rows = []
+    for split, images in (("test", "test"), ("val", "train")):
+        views = range(PEOPLE * VIEWS)
+        pairs = [(a, b) for a in views for b in views if a // VIEWS == b // VIEWS and (a == b) == identical]
+        for index, (a, b) in enumerate(pairs):
+            ids = [f"{images}-{view:02d}.jpg" for view in (a, b)]
+            rows.append({"split": split, "pair_index": 10 + index, "source_id": ids[0], "target_id": ids[1]})
+    store.write_table(layout.pairs(dataset), rows, schema.PAIRS)
+
+
+def write_weights(net: str, files: dict[str, bytes]) -> None:
+    """What the stage `weights` leaves: verified files, or the note that they are missing."""
+    folder = layout.weights(net)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    status = {"status": "present" if files else "missing", "files": digests, "reason": None if files else "a test"}
+    (folder / "source.json").write_text(json.dumps(status))
+
+
+def write_checkpoints(dataset: str, name: str, kind: str, module, steps: list[int], marks: list[str]) -> None:
+    folder = layout.checkpoints(dataset, name)
+    folder.mkdir(parents=True)
+    for step in steps:
+        checkpoints.save(folder, step, module)
+    meta = {"kind": kind, "name": name, "dataset": dataset, "height": HEIGHT, "width": WIDTH, "steps": steps}
+    checkpoints.write_meta(folder, {**meta, "settings": {"width": 0.25}, "marks": marks, "features": None})
+
+
+def build_project(folder: Path) -> None:
+    """A project in `folder`, the working directory: two data sets, a detector and reference variants, no weights.
+
+    market1501 here holds the same drawings, paired with themselves, and scores with LPIPS's other network.
+    """
+    values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    values["datasets"] = ["synthetic", "market1501"]
+    shared = {"batch": 4, "seed": 5, "device": "cpu"}
+    values["reference"] = {
+        "synthetic": {
+            **shared,
+            "val_pairs": 3,
+            "test_pairs": 7,
+            "lpips": "alex",
+            "metrics": [],
+            "missing_weights": "seeded",
+        },
+        "market1501": {
+            **shared,
+            "val_pairs": 2,
+            "test_pairs": None,
+            "lpips": "squeeze",
+            "metrics": [],
+            "missing_weights": "seeded",
+        },
+    }
+    score = {**shared, "bootstrap": 200, "samples": 2}
+    values["score"] = {"synthetic": score, "market1501": score}
+    (folder / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    shutil.copy(ROOT / "params.schema.yaml", folder)
+    params.load.cache_clear()
+
+    for net in ("inception", "alexnet", "squeezenet1_1", "openpose"):
+        write_weights(net, {})
+    torch.manual_seed(0)
+    for dataset in values["datasets"]:
+        write_images(dataset)
+        write_pairs(dataset, identical=dataset == "market1501")
+        write_checkpoints(dataset, "detector", "component", JointDetector(0.25), [20], [])
+        copy, mean = (VARIANTS[name].build(HEIGHT, WIDTH, 1.0) for name in ("copy_source", "mean_image"))
+        write_checkpoints(dataset, "copy_source", "variant", copy, [0, 5], ["steps", "data"])
+        write_checkpoints(dataset, "mean_image", "variant", mean, [0], [])
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory, small_batches_on_one_thread):
+    """The project with its synthetic reference made; tests that change it change a copy."""
+    folder = tmp_path_factory.mktemp("project")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        build_project(folder)
+        reference.run("synthetic")
+        yield folder
+    params.load.cache_clear()
+
+
+@pytest.fixture
+def copied(project, tmp_path, monkeypatch):
+    shutil.copytree(project, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    params.load.cache_clear()
+    yield tmp_path / "copy"
+    params.load.cache_clear()
+
+
+CPU = torch.device("cpu")
+
+
+def stored_images(ids: list[str]) -> np.ndarray:
+    reader = store.RandomReader(layout.images("synthetic"), ["image"])
+    encoded = [np.frombuffer(reader[image_id]["image"]["bytes"], np.uint8) for image_id in ids]
+    return np.stack([cv2.imdecode(item, cv2.IMREAD_COLOR)[:, :, ::-1] for item in encoded])
+
+
+def test_fid_statistics_count_each_pairs_target_once(project):
+    made = reference.read("synthetic")
+    table = store.read_table(layout.reference("synthetic") / "pairs.parquet").to_pylist()
+    targets = [row["target_id"] for row in table if row["split"] == "test"]
+    assert len(targets) == 7
+    assert len(set(targets)) < 7  # so that counting distinct images once would show
+    network = reference.open_networks(made.described["networks"], CPU)["inception"]
+    features = inception_features(network, stored_images(targets)).double().numpy()
+    scale = np.abs(np.cov(features.T)).max()
+    np.testing.assert_allclose(made.real["inception"].mean, features.mean(axis=0), atol=1e-9 * np.abs(features).max())
+    np.testing.assert_allclose(made.real["inception"].covariance, np.cov(features.T), atol=1e-9 * scale)
+    assert made.real["inception"].count == 7
+
+
+def test_listed_pairs_are_those_that_are_loaded(project):
+    made = reference.read("synthetic")
+    listed = store.read_table(layout.reference("synthetic") / "pairs.parquet")
+    assert [len(listed.filter(np.array(listed["split"]) == split)) for split in ("val", "test")] == [3, 7]
+    for split, count in (("val", 3), ("test", 7)):
+        data = reference.load_scored_pairs("synthetic", split, CPU, made)
+        assert len(data) == count == made.described["pairs"][split]["count"]
+    everything = {tuple(row.values()) for row in store.read_table(layout.pairs("synthetic")).to_pylist()}
+    assert {tuple(row.values()) for row in listed.to_pylist()} < everything
+
+
+def test_same_inputs_give_same_bytes(project, copied):
+    before = reference.digest(layout.reference("synthetic"))
+    shutil.rmtree(layout.reference("synthetic"))
+    reference.run("synthetic")
+    assert reference.digest(layout.reference("synthetic")) == before
+    text = (layout.reference("synthetic") / "reference.json").read_text()
+    assert str(copied) not in text
+
+
+def test_statistics_do_not_depend_on_the_batch(project, copied):
+    before = load_file(layout.reference("synthetic") / "real.safetensors")
+    text = (copied / "params.yaml").read_text().replace("batch: 4", "batch: 3")
+    (copied / "params.yaml").write_text(text)
+    params.load.cache_clear()
+    described = reference.read("synthetic").described
+    reference.run("synthetic")
+    after = load_file(layout.reference("synthetic") / "real.safetensors")
+    for name, value in before.items():
+        np.testing.assert_allclose(after[name], value, rtol=1e-9, atol=1e-9 * np.abs(value).max())
+    assert reference.read("synthetic").described == described
+
+
+def seeing(found: dict[bytes, tuple[np.ndarray, np.ndarray]]):
+    """A detector that knows the pictures by heart and sees nothing on any other."""
+
+    def find(images: np.ndarray) -> Joints:
+        nothing = np.zeros((18, 2), np.float32), np.zeros(18, bool)
+        seen = [found.get(image.tobytes(), nothing) for image in images]
+        return Joints(np.stack([xy for xy, _ in seen]), np.stack([valid for _, valid in seen]))
+
+    return lambda dataset, where: reference.Detector("a good memory", {"sha256": "0" * 64}, find)
+
+
+def true_joints(ids: list[str]) -> dict[bytes, tuple[np.ndarray, np.ndarray]]:
+    table = {row["image_id"]: row["keypoints"] for row in store.read_table(layout.keypoints("synthetic")).to_pylist()}
+    return {image.tobytes(): pose.to_array(table[name]) for name, image in zip(ids, stored_images(ids), strict=True)}
+
+
+def test_ceiling_pools_joints_over_pairs(project, copied, monkeypatch):
+    listed = store.read_table(layout.reference("synthetic") / "pairs.parquet").to_pylist()
+    targets = [row["target_id"] for row in listed if row["split"] == "test"]
+    blind = targets[0]  # a picture without a detection: all its joints are wrong, in every pair that asks for it
+    memory = true_joints(sorted({row["target_id"] for row in listed} - {blind}))
+    monkeypatch.setattr(reference, "open_detector", seeing(memory))
+    reference.run("synthetic")
+    made = reference.read("synthetic")
+    joints = {name: 18 if int(name[5:7]) % 2 == 0 else 17 for name in targets}
+    right = sum(joints[name] for name in targets if name != blind)
+    assert made.described["ceilings"]["test"]["pckh@0.5"] == right / sum(joints[name] for name in targets)
+    assert made.described["ceilings"]["val"]["pckh@0.5"] == 1.0
+    assert made.described["detector"]["name"] == "a good memory"
+
+    detected = store.read_table(layout.reference("synthetic") / "detected.parquet").to_pylist()
+    rows = {(row["split"], row["image_id"]): row["keypoints"] for row in detected}
+    assert rows["test", blind] == [None] * 18
+    assert set(rows) == {(row["split"], row["target_id"]) for row in listed}
+    other = next(name for name in targets if name != blind)
+    xy, valid = pose.to_array(rows["test", other])
+    expected = memory[stored_images([other])[0].tobytes()]
+    assert np.array_equal(xy, expected[0])
+    assert np.array_equal(valid, expected[1])
+
+
+def test_trained_detector_is_the_last_checkpoint_with_its_threshold(project, copied):
+    folder = layout.checkpoints("synthetic", "detector")
+    shutil.rmtree(folder)
+    torch.manual_seed(1)
+    network = JointDetector(0.25)
+    with torch.no_grad():
+        network.head.bias.uniform_(0, 0.6)  # some maps reach the threshold, some do not
+    write_checkpoints("synthetic", "detector", "component", network, [20, 40], [])
+    checkpoints.save(folder, 20, JointDetector(0.25))
+    finder = reference.open_detector("synthetic", CPU)
+    images = stored_images([f"test-{view:02d}.jpg" for view in range(5)])
+    found = finder.find(images)
+    assert finder.name.endswith("step 40")
+    network.eval()
+    with torch.no_grad():
+        maps = network(torch.tensor(images).permute(0, 3, 1, 2) / 127.5 - 1)
+    assert np.array_equal(found.valid, (maps.amax((2, 3)) >= 0.3).numpy())
+    assert 0 < found.valid.mean() < 1
+    cells = np.stack(np.unravel_index(maps.flatten(2).argmax(2).numpy(), maps.shape[2:])[::-1], axis=-1)
+    assert np.abs(found.xy - (4 * cells + 1.5)).max() <= 2
+
+
+def test_missing_weights_stop_unless_they_may_be_seeded(project, copied):
+    described = reference.read("synthetic").described
+    assert described["networks"] == {"inception": {"seed": 5}, "lpips-alex": {"seed": 5}}
+    metrics = ["ssim", "lpips-alex-v0.1", "mask-lpips-alex-v0.1", "fid", "pckh@0.5"]
+    with pytest.raises(UserError, match="inception"):
+        reference.describe_networks(metrics, "stop", 0)
+    assert reference.describe_networks(metrics, "seeded", 0)[0] == metrics
+    assert reference.describe_networks(metrics, "skip", 0) == (["ssim", "pckh@0.5"], {})
+
+
+def test_published_weights_are_used_and_held_to_their_digest(project, copied):
+    torch.manual_seed(4)
+    state = {key: value for key, value in alexnet().state_dict().items() if key.startswith("features")}
+    content = io.BytesIO()
+    torch.save(state, content)
+    write_weights("alexnet", {"alexnet.pth": content.getvalue()})
+    _, described = reference.describe_networks(["lpips-alex-v0.1", "fid"], "seeded", 5)
+    sha256 = hashlib.sha256(content.getvalue()).hexdigest()
+    assert described == {"inception": {"seed": 5}, "lpips-alex": {"files": {"alexnet.pth": sha256}}}
+    network = reference.open_networks({"lpips-alex": described["lpips-alex"]}, CPU)["lpips-alex"]
+    assert network.provenance == "published"
+    assert torch.equal(network.net.slice1[0].weight, state["features.0.weight"])
+
+    state["features.0.bias"] += 1
+    content = io.BytesIO()
+    torch.save(state, content)
+    write_weights("alexnet", {"alexnet.pth": content.getvalue()})
+    with pytest.raises(UserError, match="changed since the reference"):
+        reference.open_networks({"lpips-alex": described["lpips-alex"]}, CPU)
+
+
+def test_other_pairs_than_the_listed_ones_are_refused(project, copied):
+    made = reference.read("synthetic")
+    rows = store.read_table(layout.pairs("synthetic")).to_pylist()
+    for row in rows:
+        row["source_id"] = row["target_id"]
+    store.write_table(layout.pairs("synthetic"), rows, schema.PAIRS)
+    with pytest.raises(UserError, match="other pairs of test"):
+        reference.load_scored_pairs("synthetic", "test", CPU, made)
+
+
+def test_before_the_stage_has_run_the_message_names_it(project, copied):
+    shutil.rmtree(layout.reference("synthetic"))
+    with pytest.raises(UserError, match="pipeline reference --dataset synthetic"):
+        reference.read("synthetic")

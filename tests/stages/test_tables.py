@@ -1,0 +1,865 @@
+"""The papers' tables: which checkpoint stands for a variant, and that no number loses its marks, source or protocol."""
+
+import csv
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipeline.core import layout, params, schema, store
+from pipeline.core.errors import UserError
+from pipeline.stages import tables
+from pipeline.tables import papers
+from pipeline.tables.cells import Cell, with_places
+from pipeline.tables.paired import Difference
+from pipeline.tables.papers import MARKS
+from pipeline.tables.text import tex_escape
+
+ROOT = Path(__file__).parents[2]
+SPIG_COLUMNS = ["FID", "LPIPS", "Mask-LPIPS", "SSIM", "Mask-SSIM", "PSNR", "Mask-PSNR"]
+
+PROTOCOLS = {
+    "fid": "pytorch-fid Inception 2048-d, test targets",
+    "lpips-alex-v0.1": "lpips 0.1 alex, uint8 scaled to [-1,1]",
+    "mask-lpips-alex-v0.1": "lpips 0.1 alex, [-1,1] x pose mask",
+    "ssim": "gaussian 1.5, uint8, range 255",
+    "mask-ssim": "ssim of uint8 x pose mask, whole image",
+    "psnr": "uint8, range 255, per image",
+    "mask-psnr": "psnr of uint8 x pose mask, whole image",
+    "pckh@0.5": "PATN head box, joints re-detected",
+}
+LOWER = {"fid", "lpips-alex-v0.1", "mask-lpips-alex-v0.1"}
+# Invented values per metric: at the start of training and after it.
+RANGE = {
+    "fid": (180.0, 95.0),
+    "lpips-alex-v0.1": (0.52, 0.31),
+    "mask-lpips-alex-v0.1": (0.31, 0.17),
+    "ssim": (0.31, 0.44),
+    "mask-ssim": (0.71, 0.80),
+    "psnr": (13.1, 16.4),
+    "mask-psnr": (18.2, 21.7),
+    "pckh@0.5": (0.32, 0.71),
+}
+
+
+def score(dataset: str, variant: str, step: int, split: str, metric: str, value: float, marks=(), **given) -> dict:
+    """One row of scores.parquet; the interval is 4 % to either side, none for FID."""
+    interval = (None, None) if metric == "fid" else (0.96 * value, 1.04 * value)
+    row = {
+        "dataset": dataset,
+        "variant": variant,
+        "step": step,
+        "split": split,
+        "metric": metric,
+        "protocol": PROTOCOLS[metric],
+        "value": value,
+        "low": interval[0],
+        "high": interval[1],
+        "n": 96 if split == "test" else 24,
+        "excluded": 0,
+        "ceiling": 0.83 if metric == "pckh@0.5" else None,
+        "higher_is_better": metric not in LOWER,
+        "marks": list(marks),
+    }
+    return row | given
+
+
+def training_run(dataset: str, variant: str, steps: list[int]) -> list[dict]:
+    """Scores that improve from the first to the last of `steps`; test is a little worse than val. Floors are poor."""
+    rows = []
+    reached = {"copy_source": 0.6, "mean_image": 0.25}.get(variant, 1.0)
+    for index, step in enumerate(steps):
+        done = reached * (index + 1) / len(steps)
+        for metric, (start, end) in RANGE.items():
+            for split, offset in (("val", 0.0), ("test", -0.02)):
+                value = start + (done + offset) * (end - start)
+                seeded = ["metric-weights"] if metric == "fid" or "lpips" in metric else []
+                trained = ["weights", "steps", "width"] if len(steps) > 1 else []
+                rows.append(score(dataset, variant, step, split, metric, value, ["data", *seeded, *trained]))
+    return rows
+
+
+def write_scores(dataset: str, variant: str, rows: list[dict]) -> None:
+    store.write_table(layout.scores(dataset, variant), rows, schema.SCORES)
+
+
+def pair_table(columns: dict[str, np.ndarray], step: int = 0, first: int = 0) -> pa.Table:
+    """pairs.parquet with one checkpoint's test pairs."""
+    count = len(next(iter(columns.values())))
+    indices = range(first, first + count)
+    keys = {"step": [step] * count, "split": ["test"] * count, "pair_index": list(indices)}
+    names = {f"{side}_id": [f"{index:04d}_{side}.jpg" for index in indices] for side in ("source", "target")}
+    table = pa.table([pa.array(column) for column in (*keys.values(), *names.values())], names=[*keys, *names])
+    for name, values in columns.items():
+        table = table.append_column(name, pa.array(values, pa.float64(), from_pandas=True))
+    return table
+
+
+def write_method(variant: str, columns: dict[str, np.ndarray], offsets: dict[str, float], folder=None, **keys) -> None:
+    """Scores of one checkpoint on val and test that agree with its pairs: a plain mean, or an offset and influences."""
+    rows = []
+    for metric in RANGE:
+        if metric in columns:
+            value = float(np.nanmean(columns[metric]))
+        elif metric in offsets:
+            value = offsets[metric]
+        else:
+            continue
+        count = len(next(iter(columns.values())))
+        rows += [score("synthetic", variant, 0, split, metric, value, n=count) for split in ("val", "test")]
+    table = pair_table(columns, **keys)
+    if folder is None:
+        write_scores("synthetic", variant, rows)
+        store.write_table(layout.pair_scores("synthetic", variant), table, table.schema)
+    else:
+        rows = [row for row in rows if row["split"] == "test"]
+        store.write_table(folder / "scores.parquet", rows, schema.SCORES)
+        store.write_table(folder / "pairs.parquet", table, table.schema)
+        about = {"kind": "outside", "name": variant, "dataset": "synthetic"}
+        (folder / "method.json").write_text(json.dumps(about))
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch) -> Path:
+    """A project folder with params.yaml, published.csv, the template, and scores of the two floors and of spig."""
+    for name in ("params.yaml", "params.schema.yaml", "reports/published.csv", "reports/template.html.j2"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        if (ROOT / name).exists():
+            shutil.copy(ROOT / name, tmp_path / name)
+    shutil.copytree(ROOT / "reports/template", tmp_path / "reports/template")
+    (tmp_path / "docs").mkdir()
+    shutil.copy(ROOT / "docs/protocols.md", tmp_path / "docs")
+    monkeypatch.chdir(tmp_path)
+    set_datasets("[synthetic]")
+    set_variants(reference="copy_source, mean_image", spig="spig")
+    for variant, steps in (("copy_source", [0]), ("mean_image", [0]), ("spig", [30, 60, 90])):
+        write_scores("synthetic", variant, training_run("synthetic", variant, steps))
+    yield tmp_path
+    params.load.cache_clear()
+
+
+def replace_in_params(old: str, new: str) -> None:
+    text = Path("params.yaml").read_text()
+    assert text.count(old) == 1
+    Path("params.yaml").write_text(text.replace(old, new))
+    params.load.cache_clear()
+
+
+def set_datasets(names: str) -> None:
+    line = next(line for line in Path("params.yaml").read_text().splitlines() if line.startswith("datasets:"))
+    replace_in_params(f"\n{line}\n", f"\ndatasets: {names}\n")
+
+
+def set_variants(**families: str) -> None:
+    """The variants of these families, and none of the others."""
+    text = Path("params.yaml").read_text()
+    listed = dict.fromkeys(params.load()["variants"], "") | families
+    block = "variants: {" + ", ".join(f"{family}: [{names}]" for family, names in listed.items()) + "}\n"
+    Path("params.yaml").write_text(re.sub(r"^variants:.*\n(  .*\n)*", block, text, count=1, flags=re.MULTILINE))
+    params.load.cache_clear()
+
+
+def read(name: str) -> list[dict]:
+    with (layout.TABLES / name).open(newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def cell(name: str, **wanted) -> dict:
+    found = [row for row in read(name) if all(row[key] == value for key, value in wanted.items())]
+    assert len(found) == 1, (wanted, len(found))
+    return found[0]
+
+
+def text(name: str) -> str:
+    return (layout.TABLES / name).read_text()
+
+
+# ---- published numbers
+
+
+def test_published_numbers_are_those_of_the_papers():
+    rows = {
+        (r["paper"], r["table"], r["dataset"], r["method"], r["variant"], r["metric"]): r
+        for r in tables.read_published(ROOT / layout.PUBLISHED)
+    }
+    # SPIG, arXiv 2102.02972, Tables 1 and 3; SPGNet, arXiv 2104.06650, supplement, Table A.
+    market = [24.254, 0.2796, 0.1464, 0.290, 0.802, 14.526, 20.726]
+    for metric, value in zip(SPIG_COLUMNS, market, strict=True):
+        row = rows["SPIG", "Table 1", "Market-1501", "SPIG (Ours)", "full", metric]
+        assert (float(row["value"]), row["verified"]) == (value, "yes")
+    fashion = {"FID": 26.283, "LPIPS": 0.2330, "SSIM": 0.747, "PSNR": 17.524}
+    for metric, value in fashion.items():
+        assert float(rows["SPIG", "Table 1", "DeepFashion", "Def-GAN", "", metric]["value"]) == value
+    assert rows["SPIG", "Table 3 (ablation)", "DeepFashion", "SPIG", "w/o HDCB", "PSNR"]["value"] == "18.021"
+    scheme = "S1||S2 (parallel; adopted)"
+    assert rows["SPGNet", "Supp. Table A", "DeepFashion", "SPGNet", scheme, "FID"]["value"] == "12.243"
+
+
+def test_published_file_is_sound():
+    rows = tables.read_published(ROOT / layout.PUBLISHED)
+    keys = [tuple(row[key] for key in tables.PUBLISHED_COLUMNS[:6]) for row in rows]
+    assert len(set(keys)) == len(keys)
+    for row in rows:
+        assert row["source"].strip()
+        assert not any(word in row["source"] for word in ("seed", "memory", ".txt", "FACTS"))
+        lower = row["metric"].split(" ")[0] in ("FID", "LPIPS", "Mask-LPIPS")
+        assert (row["higher_is_better"] == "no") == lower
+        if row["value"] and row["metric"].split(" ")[0] in ("SSIM", "Mask-SSIM", "LPIPS", "Mask-LPIPS", "PCKh", "mIoU"):
+            assert 0 < float(row["value"]) < 1
+        unread = "checked against the paper" in row["source"] or "not known" in row["source"]
+        assert not (unread and row["verified"] == "yes")
+
+
+def test_tables_print_the_published_values_as_they_stand(project):
+    tables.run()
+    patn = cell("spig_table1.csv", dataset="deepfashion", row="Def-GAN", column="LPIPS")
+    assert (patn["value"], patn["printed"], patn["marks"]) == ("0.2330", "0.2330", "")
+    assert "0.2330" in text("spig_table1.md")
+    assert "0.2330" in text("spig_table1.tex")
+    own = [r for r in read("spig_table1.csv") if r["dataset"] == "market1501" and r["row"] == "PATN"]
+    assert [r["column"] for r in own] == SPIG_COLUMNS
+    assert [r["column"] for r in read("spig_table1.csv") if r["dataset"] == "deepfashion" and r["row"] == "PATN"] == [
+        "FID",
+        "LPIPS",
+        "SSIM",
+        "PSNR",
+    ]
+
+
+def test_unverified_published_numbers_are_marked(project):
+    old = 'SPIG,Table 1,Market-1501,PATN,,SSIM,0.282,yes,"SPIG (arXiv 2102.02972), Table 1",yes'
+    published = layout.PUBLISHED.read_text()
+    assert old in published
+    tables.run()
+    assert {row["marks"] for row in read("spig_table1.csv") if row["kind"] == "published"} == {""}
+    assert "0.282?" not in text("spig_table1.md")
+    for name in ("spgnet_table1", "spt_table1", "spt_training", "sgw_gan_table1", "sgw_gan_amt"):  # none was read
+        assert {row["marks"] for row in read(f"{name}.csv") if row["value"] and row["kind"] == "published"} == {
+            "unverified"
+        }
+    assert "20.739?" in text("spgnet_table1.md")
+    layout.PUBLISHED.write_text(published.replace(old, old.removesuffix("yes") + "no"))
+    tables.run()
+    assert cell("spig_table1.csv", dataset="market1501", row="PATN", column="SSIM")["marks"] == "unverified"
+    for kind in ("md", "tex"):
+        assert "0.282?" in text(f"spig_table1.{kind}")
+        assert MARKS["unverified"].text in text(f"spig_table1.{kind}")
+    assert "?" in {row["symbol"] for row in read("legend.csv")}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("0.282,yes,", "high,yes,"),
+        ("0.282,yes,", "0.282,perhaps,"),
+        ("0.282,yes,", "yes,"),
+        ("paper,table", "paper,tab"),
+    ],
+)
+def test_a_malformed_published_file_is_refused(project, old, new):
+    layout.PUBLISHED.write_text(layout.PUBLISHED.read_text().replace(old, new, 1))
+    with pytest.raises(UserError, match=r"published\.csv") as caught:
+        tables.run()
+    assert "\n" not in str(caught.value)
+
+
+# ---- the checkpoint
+
+
+def test_the_checkpoint_is_chosen_on_val_never_on_test(project):
+    rows = []
+    for step, val, test in ((30, 0.40, 0.30), (60, 0.20, 0.50), (90, 0.30, 0.10)):  # test alone would choose 90
+        rows.append(score("synthetic", "spig", step, "val", "lpips-alex-v0.1", val))
+        rows.append(score("synthetic", "spig", step, "test", "lpips-alex-v0.1", test))
+    write_scores("synthetic", "spig", rows)
+    tables.run()
+    chosen = cell("spig_table1.csv", dataset="synthetic", row="SPIG, this run", column="LPIPS")
+    assert (chosen["step"], chosen["split"], chosen["value"]) == ("60", "test", "0.5")
+    assert {row["step"] for row in read("all_scores.csv") if row["variant"] == "spig" and row["chosen"] == "yes"} == {
+        "60"
+    }
+    assert "step 60, of 3 checkpoints the one with the lowest lpips-alex-v0.1 on val (0.2000)" in text("spig_table1.md")
+
+
+def test_choice_follows_the_metrics_direction_and_breaks_ties_early():
+    rows = [score("d", "v", step, "val", "ssim", value) for step, value in ((10, 0.4), (20, 0.6), (30, 0.6), (40, 0.1))]
+    assert tables.choose(rows, "ssim", "val").row["step"] == 20
+    rows = [r | {"metric": "lpips-squeeze-v0.1", "higher_is_better": False} for r in rows]
+    assert tables.choose(rows, "lpips", "val").row["step"] == 40
+
+
+def test_no_val_score_is_the_users_error(project):
+    rows = [score("synthetic", "spig", 30, "test", "lpips-alex-v0.1", 0.4)]
+    write_scores("synthetic", "spig", rows)
+    with pytest.raises(UserError, match="no lpips on val"):
+        tables.run()
+    rows[0] |= {"split": "val", "value": float("nan")}
+    write_scores("synthetic", "spig", rows)
+    with pytest.raises(UserError, match="no lpips on val"):
+        tables.run()
+
+
+# ---- marks
+
+
+@pytest.mark.parametrize("mark", [name for name in MARKS if name != "unverified"])
+def test_a_mark_reaches_all_three_formats_with_its_legend(project, mark):
+    symbol, tex = MARKS[mark].symbol, MARKS[mark].tex + "{}"
+    for marks, expected in (([], False), ([mark], True)):
+        for variant in ("copy_source", "mean_image", "spig"):
+            row = {"step": 1, "metric": "lpips-alex-v0.1", "value": 0.4321, "low": None, "high": None}
+            rows = [score("synthetic", variant, split=split, **row) for split in ("val", "test")]
+            rows[1]["marks"] = marks
+            write_scores("synthetic", variant, rows)
+        tables.run()
+        for name in ("spig_table1", "spig_table3", "leaderboard_synthetic", "all_scores"):
+            in_csv = [
+                row["marks"] for row in read(f"{name}.csv") if row["value"] == "0.4321" and row["split"] == "test"
+            ]
+            assert in_csv
+            assert set(in_csv) == {mark if expected else ""}
+            assert (f"0.4321{symbol}" in text(f"{name}.md")) == expected
+            assert (f"0.4321{tex}" in text(f"{name}.tex")) == expected
+            assert (f"{symbol} {MARKS[mark].text}" in text(f"{name}.md")) == expected
+            assert (f"{tex} {tex_escape(MARKS[mark].text)}" in text(f"{name}.tex")) == expected
+        assert (mark in {row["mark"] for row in read("legend.csv")}) == expected
+
+
+def test_an_unknown_mark_is_refused(project):
+    write_scores("synthetic", "spig", [score("synthetic", "spig", 1, "val", "ssim", 0.5, ["sloppy"])])
+    with pytest.raises(UserError, match="unknown mark sloppy"):
+        tables.run()
+
+
+# ---- differences
+
+
+def test_a_difference_needs_equal_protocols(project, monkeypatch):
+    set_datasets("[market1501]")
+    for variant in ("copy_source", "mean_image", "spig"):
+        rows = [score("market1501", variant, 5, s, m, RANGE[m][1]) for s in ("val", "test") for m in RANGE]
+        write_scores("market1501", variant, rows)
+
+    tables.run()
+    assert {row["difference"] for name in ("spig_table1.csv", "spig_table3.csv") for row in read(name)} == {""}
+    assert "Δ" not in text("spig_table1.md")
+    assert "between equal protocols" in text("spig_table1.md")
+
+    monkeypatch.setitem(papers.EQUAL_PROTOCOLS, "psnr", {("SPIG", "PSNR")})
+    tables.run()
+    # 16.4 - 14.526, in that row and that column alone
+    found = {(row["dataset"], row["row"], row["column"]): row["difference"] for row in read("spig_table1.csv")}
+    assert found.pop(("market1501", "SPIG, this run", "PSNR")) == "+1.874"
+    assert set(found.values()) == {""}
+    assert "(Δ +1.874)" in text("spig_table1.md")
+    assert r"($\Delta$ +1.874)" in text("spig_table1.tex")
+    assert "0.3100 [0.2976, 0.3224]" in text("spig_table1.md")
+    assert "{[}0.2976, 0.3224{]}" in text("spig_table1.tex")
+
+    # nor without a published value that somebody read in the paper
+    read_there = 'SPIG,Table 1,Market-1501,SPIG (Ours),full,PSNR,14.526,yes,"SPIG (arXiv 2102.02972), Table 1",'
+    published = layout.PUBLISHED.read_text()
+    assert read_there + "yes" in published
+    layout.PUBLISHED.write_text(published.replace(read_there + "yes", read_there + "no"))
+    tables.run()
+    assert {row["difference"] for row in read("spig_table1.csv")} == {""}
+
+
+@pytest.mark.parametrize("mark", ["metric-weights", "data"])
+def test_a_mark_that_alters_the_measure_forbids_a_difference(project, monkeypatch, mark):
+    set_datasets("[market1501]")
+    monkeypatch.setitem(papers.EQUAL_PROTOCOLS, "psnr", {("SPIG", "PSNR")})
+    for variant in ("copy_source", "mean_image", "spig"):
+        rows = [score("market1501", variant, 5, s, m, RANGE[m][1], [mark]) for s in ("val", "test") for m in RANGE]
+        write_scores("market1501", variant, rows)
+    tables.run()
+    assert {row["difference"] for row in read("spig_table1.csv")} == {""}
+
+
+# ---- differences between methods
+
+
+def three_methods() -> dict[str, np.ndarray]:
+    """LPIPS of 96 hard and easy pairs: mean_image is worse, spig and copy_source cannot be told apart."""
+    random = np.random.default_rng(0)
+    hard = random.normal(0.4, 0.15, 96)
+    return {
+        "copy_source": hard + random.normal(0.001, 0.02, 96),
+        "mean_image": hard + 0.03 + random.normal(0, 0.02, 96),
+        "spig": hard + random.normal(0, 0.02, 96),
+    }
+
+
+def test_a_paired_bootstrap_tells_methods_apart_that_their_intervals_do_not(project):
+    values = three_methods()
+    for variant, lpips in values.items():
+        write_method(variant, {"lpips-alex-v0.1": lpips}, {})
+    tables.run()
+    found = {(r["one"], r["other"]): r for r in read("differences.csv") if r["metric"] == "lpips-alex-v0.1"}
+    assert set(found) == {("copy_source", "mean_image"), ("copy_source", "spig"), ("mean_image", "spig")}
+    worse = found["mean_image", "spig"]
+    apart = values["mean_image"] - values["spig"]
+    assert float(worse["difference"]) == pytest.approx(apart.mean(), rel=1e-12)
+    half = 1.96 * apart.std() / np.sqrt(96)
+    assert float(worse["low"]) == pytest.approx(apart.mean() - half, abs=0.15 * half)
+    assert float(worse["high"]) == pytest.approx(apart.mean() + half, abs=0.15 * half)
+    assert (worse["verdict"], worse["n"]) == ("spig", "96")
+    assert found["copy_source", "mean_image"]["verdict"] == "copy_source"
+    assert found["copy_source", "spig"]["verdict"] == "tie"
+    # unpaired the intervals overlap: the pairs' difficulty is what they spread by
+    assert values["mean_image"].std() / np.sqrt(96) > apart.mean() / 2
+
+    rows = {r["variant"]: r for r in read("leaderboard_synthetic.csv") if r["column"] == "LPIPS"}
+    places = {variant: row["place"] for variant, row in rows.items()}
+    order = sorted(("copy_source", "spig"), key=lambda variant: values[variant].mean())
+    assert [places[variant] for variant in (*order, "mean_image")] == ["best tied", "second tied", ""]
+    assert list(rows) == [*order, "mean_image"]  # sorted by LPIPS
+    for variant, shown in (("Copy of the source", True), ("spig", True), ("Mean training image", False)):
+        line = next(one for one in text("leaderboard_synthetic.md").split("\n") if one.startswith(f"| {variant} |"))
+        assert ("≈" in line) == shown
+    assert "does not tell from it" in text("leaderboard_synthetic.md")
+    assert r"$\approx$" in text("leaderboard_synthetic.tex")
+    assert "| tie |" in text("differences.md")
+
+
+def test_a_score_that_is_no_mean_is_compared_by_influences(project):
+    random = np.random.default_rng(1)
+    shared = random.normal(0, 300, 96)
+    shared -= shared.mean()
+    for variant, fid in (("copy_source", 60.0), ("mean_image", 40.0), ("spig", 41.0)):
+        noise = random.normal(0, 20, 96)
+        write_method(
+            variant, {"lpips-alex-v0.1": np.ones(96), "fid:influence": shared + noise - noise.mean()}, {"fid": fid}
+        )
+    tables.run()
+    found = {(r["one"], r["other"]): r for r in read("differences.csv") if r["metric"] == "fid"}
+    assert float(found["copy_source", "spig"]["difference"]) == pytest.approx(19)
+    assert found["copy_source", "spig"]["verdict"] == "spig"  # lower is better
+    assert found["mean_image", "spig"]["verdict"] == "tie"
+    assert found["copy_source", "mean_image"]["verdict"] == "mean_image"
+
+
+def test_only_like_is_compared_with_like(project):
+    values = three_methods()
+    for variant, lpips in values.items():
+        write_method(variant, {"lpips-alex-v0.1": lpips, "psnr": 30 * lpips}, {})
+    rows = tables.read_scores("synthetic", "spig")
+    for row in rows:
+        row["marks"] = ["metric-weights"] if "lpips" in row["metric"] else []
+        row["protocol"] += " of another kind" if row["metric"] == "psnr" else ""
+    write_scores("synthetic", "spig", rows)
+    tables.run()
+    assert {(r["one"], r["other"]) for r in read("differences.csv")} == {("copy_source", "mean_image")}
+    assert cell("leaderboard_synthetic.csv", variant="spig", column="LPIPS")["place"] == ""
+
+
+def test_an_outside_method_has_its_own_row(project):
+    values = three_methods()
+    for variant, lpips in values.items():
+        write_method(variant, {"lpips-alex-v0.1": lpips, "fid:influence": lpips - lpips.mean()}, {"fid": 50.0})
+    folder = layout.outside("synthetic", "my_method")
+    folder.mkdir(parents=True)
+    mine = {"lpips-alex-v0.1": values["spig"][20:] - 0.05, "fid:influence": np.zeros(76)}
+    write_method("My method", mine, {"fid": 1.0}, folder, first=20)
+    scores = tables.read_score_file(folder / "scores.parquet")
+    for row in scores:
+        row["marks"] = ["pairs", "jpeg"]
+    store.write_table(folder / "scores.parquet", scores, schema.SCORES)
+    tables.run()
+    own = cell("leaderboard_synthetic.csv", row="My method (outside)", column="LPIPS")
+    assert (own["kind"], own["n"], own["marks"], own["place"]) == ("outside", "76", "pairs jpeg", "best")
+    assert "My method (outside): images for only 76 test pairs were given" in text("leaderboard_synthetic.md")
+    line = next(
+        one for one in text("leaderboard_synthetic.md").split("\n") if one.startswith("| My method (outside) |")
+    )
+    assert "♯" in line
+    assert MARKS["jpeg"].text in text("leaderboard_synthetic.md")
+    found = {(r["one"], r["metric"]): r for r in read("differences.csv") if r["other"] == "My method"}
+    # on the pairs that both have; FID, which is no mean over pairs, not at all
+    assert set(found) == {(variant, "lpips-alex-v0.1") for variant in values}
+    assert found["spig", "lpips-alex-v0.1"]["n"] == "76"
+    assert float(found["spig", "lpips-alex-v0.1"]["difference"]) == pytest.approx(0.05)
+    assert found["spig", "lpips-alex-v0.1"]["verdict"] == "My method"
+    assert {r["chosen"] for r in read("all_scores.csv") if r["variant"] == "My method"} == {"yes"}
+
+    set_datasets("[market1501]")
+    for variant in values:
+        write_scores("market1501", variant, training_run("market1501", variant, [5]))
+    tables.run()
+    assert "My method" not in text("all_scores.md")  # of a data set that is not scored now
+
+
+def test_two_outside_methods_of_one_name_are_refused(project):
+    for slug in ("one", "two"):
+        folder = layout.outside("synthetic", slug)
+        folder.mkdir(parents=True)
+        write_method("Mine", {"ssim": np.ones(9)}, {}, folder)
+    with pytest.raises(UserError, match="names two methods"):
+        tables.run()
+    (layout.outside("synthetic", "one") / "method.json").write_text("{}")
+    with pytest.raises(UserError, match="damaged"):
+        tables.run()
+
+
+def test_who_is_told_the_targets_parsing_is_not_ranked(project):
+    set_variants(reference="copy_source", spig="spig", spt="spt, spt_ts_gt")
+    for variant, ssim in (("copy_source", 0.2), ("spig", 0.3), ("spt", 0.4), ("spt_ts_gt", 0.5)):
+        write_method(variant, {"ssim": np.full(9, ssim), "lpips-alex-v0.1": np.full(9, 1 - ssim)}, {})
+    tables.run()
+    ranked = [(r["row"], r["place"]) for r in read("leaderboard_synthetic.csv") if r["column"] == "SSIM"]
+    assert ranked == [("spt_ts_gt", ""), ("spt", "best"), ("spig", "second"), ("Copy of the source", "")]
+    assert "and so not ranked: spt_ts_gt." in text("leaderboard_synthetic.md")
+    # in the paper's own table it is a row like the others
+    assert cell("spt_training.csv", dataset="synthetic", variant="spt_ts_gt", column="SSIM")["place"] == "best"
+    assert "TS-GT is given the parsing of the true target" in text("spt_training.md")
+
+
+# ---- where rows stand
+
+
+def test_ours_stand_below_the_published_row_of_the_same_method(project):
+    set_datasets("[deepfashion]")
+    for variant in ("copy_source", "mean_image", "spig", "patn", "spig_no_pnb"):
+        write_scores("deepfashion", variant, training_run("deepfashion", variant, [5]))
+    set_variants(reference="copy_source, mean_image", spig="spig, spig_no_pnb", patn="patn")
+    tables.run()
+    first = [r for r in read("spig_table1.csv") if r["dataset"] == "deepfashion" and r["column"] == "FID"]
+    assert [(r["row"], r["kind"], r["variant"]) for r in first] == [
+        ("VU-Net", "published", ""),
+        ("Def-GAN", "published", ""),
+        ("PATN", "published", ""),
+        ("PATN, this run", "trained", "patn"),
+        ("DIST (=GFLA)", "published", ""),
+        ("SPIG (the paper's)", "published", ""),
+        ("SPIG, this run", "trained", "spig"),
+    ]
+    rows = list(dict.fromkeys(r["row"] for r in read("spig_table3.csv")))
+    assert rows == ["w/o Part", "w/o PNB", "w/o PNB, this run", "w/o HDCB", "Full", "Full, this run"]
+    assert "Not in this run: spig_no_part, spig_no_hdcb (variants in params.yaml)." in text("spig_table3.md")
+    assert "Not in this run: gfla (variants in params.yaml)." in text("spig_table1.md")
+
+
+def test_on_another_data_set_ours_stand_alone_in_the_papers_layout(project):
+    tables.run()
+    own = [r for r in read("spig_table1.csv") if r["dataset"] == "synthetic"]
+    assert [(r["row"], r["kind"], r["column"]) for r in own] == [("SPIG, this run", "trained", c) for c in SPIG_COLUMNS]
+    assert {r["n"] for r in own} == {"96"}
+    assert {r["row"] for r in read("spig_table3.csv") if r["dataset"] == "synthetic"} == {"Full, this run"}
+    assert {r["dataset"] for r in read("spt_table1.csv")} == {"market1501", "deepfashion"}  # no row of ours
+    assert "This run did not score this data set." in text("spt_table1.md")
+
+
+def test_a_table_without_any_number_says_so(project):
+    tables.run()
+    assert read("spt_losses.csv") == []
+    assert "spt_ts_gt, spt_mask_style, spt_patch_style, spt_no_face" in text("spt_losses.md")
+    assert r"spt\_mask\_style" in text("spt_losses.tex")
+    assert {r["note"] for r in read("notes.csv") if r["table"] == "spt_losses"} >= set(
+        next(t for t in papers.TABLES if t.name == "spt_losses").notes
+    )
+
+
+def test_an_outside_method_stands_below_the_row_of_its_name(project):
+    write_method("spig", {"lpips-alex-v0.1": np.full(9, 0.5)}, {})
+    folder = layout.outside("synthetic", "vunet")
+    folder.mkdir(parents=True)
+    write_method("vunet", {"lpips-alex-v0.1": np.full(9, 0.25)}, {}, folder)
+    tables.run()
+    for name in ("spig_table1", "spt_table1", "sgw_gan_table1", "leaderboard_synthetic"):
+        assert "vunet (outside)" in {row["row"] for row in read(f"{name}.csv")}
+    assert "vunet" not in text("spgnet_table1.md")  # not among its rows
+
+
+def test_somebodys_own_published_numbers_are_added(project):
+    with layout.PUBLISHED.open("a") as handle:
+        handle.write("SPT,Table 1,Market-1501,Mine,v2,SSIM,0.345,yes,my paper,yes\n")
+    tables.run()
+    assert cell("spt_table1.csv", dataset="market1501", row="Mine v2", column="SSIM")["value"] == "0.345"
+    assert [r["row"] for r in read("spt_table1.csv") if r["dataset"] == "market1501"][-1] == "Mine v2"
+    assert "Mine" not in text("spt_training.md")  # a part of that table
+
+
+# ---- the leaderboard
+
+
+def places(column: list[dict], found=()) -> list[str]:
+    """The places of trained cells of one SSIM column."""
+    given = {"table": "t", "dataset": "d", "kind": "trained", "column": "SSIM", "higher_is_better": True}
+    given |= {"metric": "ssim", "protocol": "p", "split": "test", "n": 9}
+    cells = [Cell(**(given | {"row": str(i), "variant": str(i)} | one)) for i, one in enumerate(column)]
+    return [one.place for one in with_places(cells, list(found))]
+
+
+def told(one: str, other: str, verdict: str) -> Difference:
+    return Difference("d", "ssim", "p", one, other, 0.1, 0.0, 0.2, 9, verdict)
+
+
+def test_ranks_are_among_equals_only():
+    values = [{"value": "0.9", "kind": "published"}, {"value": "0.3"}, {"value": "0.5"}, {"value": "0.4"}, {}]
+    assert places(values) == ["", "", "best", "second", ""]
+    assert places([one | {"higher_is_better": False} for one in values]) == ["", "best", "", "second", ""]
+    assert places([{"value": "0.5"}, {"value": "0.4"}]) == ["best", ""]  # the worse of two is not second
+    assert places([{"value": "0.5"}, {"value": "0.5"}, {"value": "0.4"}]) == ["best", "best", "second"]
+    assert places([{"value": "0.5"}, {"value": "0.4"}, {"value": "0.4"}]) == ["best", "second", "second"]
+    for other in ({"protocol": "q"}, {"n": 8}, {"marks": "metric-weights"}, {"metric": "m"}):
+        assert places([{"value": "0.5"}, {"value": "0.4"} | other]) == ["", ""]
+    assert places([{"value": "0.9", "n": 8}, {"value": "0.5"}, {"value": "0.4"}]) == ["", "best", ""]
+
+
+def test_ties_are_with_the_best_by_paired_differences():
+    values = [{"value": "0.5"}, {"value": "0.4"}, {"value": "0.3"}]
+    assert places(values, [told("0", "1", "0"), told("0", "2", "0"), told("1", "2", "tie")]) == ["best", "second", ""]
+    assert places(values, [told("0", "1", "tie"), told("0", "2", "0")]) == ["best tied", "second tied", ""]
+    assert places(values, [told("2", "0", "tie"), told("0", "1", "0")]) == ["best tied", "second", "tied"]
+    # of fewer pairs, but compared on those that both have
+    assert places([{"value": "0.5", "n": 8}, {"value": "0.4"}], [told("0", "1", "0")]) == ["best", ""]
+
+
+def test_the_leaderboard_marks_best_and_second_by_word_and_weight(project):
+    for variant, ssim in (("copy_source", 0.2), ("mean_image", 0.3), ("spig", 0.4)):
+        random = np.random.default_rng(2)
+        columns = {"ssim": ssim + random.normal(0, 0.01, 96), "lpips-alex-v0.1": 1 - ssim + np.zeros(96)}
+        write_method(variant, columns, {})
+    tables.run()
+    rows = read("leaderboard_synthetic.csv")
+    assert list(dict.fromkeys(r["row"] for r in rows)) == ["spig", "Mean training image", "Copy of the source"]
+    assert list(dict.fromkeys(r["column"] for r in rows)) == ["LPIPS", "SSIM"]  # those that were scored
+    assert [r["place"] for r in rows if r["column"] == "SSIM"] == ["best", "second", ""]
+    lines = [line for line in text("leaderboard_synthetic.md").split("\n") if line.startswith("| ")][2:]
+    assert lines[0].startswith("| spig | **0.6000** best")
+    assert lines[1].startswith("| Mean training image | *0.7000* 2nd")
+    assert lines[2].startswith("| Copy of the source | 0.8000 ")
+    assert r"\textbf{0.6000} best" in text("leaderboard_synthetic.tex")
+    assert r"\textit{0.7000} 2nd" in text("leaderboard_synthetic.tex")
+
+
+# ---- several seeds of one variant
+
+
+def two_seeds(project, first: dict[str, float], second: dict[str, float], **more: str) -> None:
+    """spig from seeds 0 and 3, one checkpoint each; every pair scores what the run does."""
+    set_variants(**({"spig": "spig, spig-seed3"} | more))
+    for name, values in (("spig", first), ("spig-seed3", second)):
+        write_method(name, {metric: np.full(96, value) for metric, value in values.items()}, {})
+
+
+def test_tables_show_mean_and_deviation_over_seeds(project):
+    two_seeds(project, {"lpips-alex-v0.1": 0.30, "ssim": 0.40}, {"lpips-alex-v0.1": 0.36, "ssim": 0.50})
+    tables.run()
+    # mean of 0.30 and 0.36, and sqrt((0.03^2 + 0.03^2) / (2 - 1))
+    for name, row in (("leaderboard_synthetic", "spig"), ("spig_table1", "SPIG, this run")):
+        found = cell(f"{name}.csv", dataset="synthetic", row=row, column="LPIPS")
+        assert (float(found["value"]), found["printed"], found["seeds"]) == (pytest.approx(0.30), "0.3000", "2")
+        assert float(found["mean"]) == pytest.approx(0.33)
+        assert float(found["deviation"]) == pytest.approx(0.0424264069)
+        line = next(line for line in text(f"{name}.md").split("\n") if line.startswith(f"| {row} |"))
+        assert "2 seeds: 0.3300 ± 0.0424" in line
+        assert "2 seeds: 0.450 ± 0.071" in line
+        assert r"2 seeds: 0.3300 $\pm$ 0.0424" in text(f"{name}.tex")
+        assert "spig: trained from 2 seeds (0, 3); each run's checkpoint was chosen for itself" in text(f"{name}.md")
+    assert {row["variant"] for row in read("leaderboard_synthetic.csv")} == {"spig"}
+    every = {(r["variant"], r["split"]): r for r in read("all_scores.csv") if r["metric"] == "ssim"}
+    assert [float(every[name, "test"]["value"]) for name in ("spig", "spig-seed3")] == pytest.approx([0.4, 0.5])
+    first, other = every["spig", "test"], every["spig-seed3", "test"]
+    assert (first["seeds"], other["seeds"], other["mean"], other["deviation"]) == ("2", "", "", "")
+    assert (float(first["mean"]), float(first["deviation"])) == pytest.approx((0.45, 0.0707106781))
+    assert "| 0.4500 | 0.0707 |" in text("all_scores.md")
+
+
+def test_each_seeds_checkpoint_is_chosen_for_itself(project):
+    set_variants(spig="spig, spig-seed3")
+    for name, best, test in (("spig", 60, 0.30), ("spig-seed3", 90, 0.34)):
+        rows = []
+        for step in (30, 60, 90):
+            rows.append(score("synthetic", name, step, "val", "lpips-alex-v0.1", 0.1 if step == best else 0.2))
+            value = test if step == best else 0.9
+            rows.append(score("synthetic", name, step, "test", "lpips-alex-v0.1", value))
+        write_scores("synthetic", name, rows)
+    tables.run()
+    found = cell("leaderboard_synthetic.csv", row="spig", column="LPIPS")
+    assert float(found["mean"]) == pytest.approx(0.32)
+    assert "(steps 60, 90)" in text("leaderboard_synthetic.md")
+
+
+def test_a_score_that_a_seed_lacks_or_has_by_another_network_has_no_mean(project):
+    two_seeds(project, {"lpips-alex-v0.1": 0.30, "ssim": 0.40}, {"lpips-alex-v0.1": 0.36})
+    rows = tables.read_scores("synthetic", "spig-seed3")
+    write_scores("synthetic", "spig-seed3", [row | {"marks": ["metric-weights"]} for row in rows])
+    tables.run()
+    for column in ("LPIPS", "SSIM"):
+        found = cell("spig_table1.csv", dataset="synthetic", row="SPIG, this run", column=column)
+        assert found.get("seeds", "") == ""
+    assert "seeds:" not in text("spig_table1.md")
+
+
+def test_one_seed_leaves_no_trace_of_seeds(project):
+    write_method("spig", {"lpips-alex-v0.1": np.full(96, 0.3)}, {})
+    write_method("copy_source", {"lpips-alex-v0.1": np.full(96, 0.4)}, {})
+    tables.run()
+    for path in layout.TABLES.iterdir():
+        assert "seed" not in path.read_text().replace("from a fixed seed", "").replace("(another net, or seeded)", "")
+
+
+def test_methods_rank_by_their_mean_over_seeds(project):
+    two_seeds(project, {"lpips-alex-v0.1": 0.30}, {"lpips-alex-v0.1": 0.60}, patn="patn")
+    write_method("patn", {"lpips-alex-v0.1": np.full(96, 0.35)}, {})
+    tables.run()
+    rows = read("leaderboard_synthetic.csv")
+    assert [row["row"] for row in rows] == ["patn", "spig"]  # 0.35 before a mean of 0.45, though 0.30 is less
+    assert [row["place"] for row in rows] == ["best tied", "tied"]
+
+
+def seeded(dataset: str, values: list[float], kind: str = "trained", higher: bool = True) -> tuple:
+    """A run of one metric and its further seeds, as `tables.by_variant` gives it."""
+    runs = []
+    for value in values:
+        row = score(dataset, "v", 0, "test", "ssim", value, higher_is_better=higher)
+        runs.append(([row], tables.Choice(row, 1, kind)))
+    scores, choice = runs[0]
+    return scores, tables.replace(choice, others=tuple(runs[1:]))
+
+
+def verdict(one: list[float], other: list[float], pairs: str, kind: str = "trained", **more) -> Difference:
+    found = Difference("d", "ssim", "p", "one", "other", one[0] - other[0], 0.0, 0.0, 96, pairs)
+    runs = {("d", "one"): seeded("d", one, **more), ("d", "other"): seeded("d", other, kind, **more)}
+    return tables.over_seeds(found, runs)
+
+
+def test_a_difference_inside_the_spread_over_seeds_is_a_tie():
+    near, far = [0.50, 0.52, 0.54], [0.47, 0.49, 0.51]
+    # Welch: both deviate by 0.02, so t = 0.03 / sqrt(2 * 0.02^2 / 3) = 1.837 on 4 degrees; 2.776 is asked
+    inside = verdict(near, far, "one")
+    assert (inside.verdict, inside.seeds) == ("tie", "3 3")
+    half = 2.7764451 * (2 * 0.02**2 / 3) ** 0.5
+    assert [inside.seeds_difference, inside.seeds_low, inside.seeds_high] == pytest.approx(
+        [0.03, 0.03 - half, 0.03 + half]
+    )
+    assert verdict(near, [value - 0.1 for value in far], "one").verdict == "one"
+    assert verdict(near, [value - 0.1 for value in far], "other", higher=False).verdict == "other"
+    assert verdict(near, [value - 0.1 for value in far], "tie").verdict == "tie"  # the pairs do not tell
+    assert verdict(near, [value - 0.1 for value in far], "other").verdict == "tie"  # the two contradict each other
+
+
+def test_a_single_run_is_taken_to_vary_as_the_other_does_and_a_floor_not_at_all():
+    several = [0.50, 0.52, 0.54]  # deviation 0.02, two degrees: t = 4.3026527
+    trained = verdict(several, [0.45], "one")
+    half = 4.3026527 * (0.02**2 * (1 + 1 / 3)) ** 0.5
+    assert (trained.verdict, trained.seeds) == ("tie", "3 1")
+    assert [trained.seeds_low, trained.seeds_high] == pytest.approx([0.07 - half, 0.07 + half])
+    floor = verdict(several, [0.45], "one", kind="floor")
+    half = 4.3026527 * 0.02 / 3**0.5
+    assert floor.verdict == "one"
+    assert [floor.seeds_low, floor.seeds_high] == pytest.approx([0.07 - half, 0.07 + half])
+    assert verdict([0.5], [0.4], "one") == Difference("d", "ssim", "p", "one", "other", 0.5 - 0.4, 0.0, 0.0, 96, "one")
+    assert verdict([0.5, 0.5], [0.4], "one").verdict == "one"  # no spread at all
+
+
+def test_differences_say_what_the_pairs_and_what_the_seeds_tell(project):
+    two_seeds(project, {"lpips-alex-v0.1": 0.30}, {"lpips-alex-v0.1": 0.60}, patn="patn")
+    write_method("patn", {"lpips-alex-v0.1": np.full(96, 0.35)}, {})
+    tables.run()
+    (found,) = read("differences.csv")  # seeds of one variant are no methods to compare
+    assert (found["one"], found["other"], found["verdict"], found["seeds"]) == ("spig", "patn", "tie", "2 1")
+    assert float(found["difference"]) == pytest.approx(-0.05)
+    assert float(found["seeds_difference"]) == pytest.approx(0.10)
+    assert "Welch" in text("differences.md")
+
+
+# ---- the rest
+
+
+def test_all_scores_holds_every_row_exactly(project):
+    tables.run()
+    written = {(r["variant"], r["step"], r["split"], r["metric"]): r for r in read("all_scores.csv")}
+    expected = [
+        row for v, s in (("copy_source", [0]), ("spig", [30, 60, 90])) for row in training_run("synthetic", v, s)
+    ]
+    assert len(written) == len(expected) + len(training_run("synthetic", "mean_image", [0]))
+    for row in expected:
+        found = written[row["variant"], str(row["step"]), row["split"], row["metric"]]
+        assert float(found["value"]) == row["value"]
+        assert found["marks"].split() == [mark for mark in MARKS if mark in row["marks"]]
+        assert (found["low"] == "") == (row["low"] is None)
+        assert found["protocol"] == row["protocol"]
+
+
+def test_excluded_pairs_show_in_the_number_of_pairs(project):
+    rows = training_run("synthetic", "spig", [30])
+    for row in rows:
+        if row["metric"] == "mask-ssim":
+            row |= {"n": row["n"] - 6, "excluded": 6}
+    write_scores("synthetic", "spig", rows)
+    tables.run()
+    assert any(
+        line.startswith("| SPIG, this run |") and "| 90–96 |" in line for line in text("spig_table1.md").split("\n")
+    )
+
+
+def test_tex_is_escaped():
+    hostile = r"50% of a_b & {c} #1 $x$ ~^ \input{x} <b> | [y]"
+    escaped = tex_escape(hostile)
+    assert escaped == (
+        r"50\% of a\_b \& \{c\} \#1 \$x\$ \textasciitilde{}\textasciicircum{} "
+        r"\textbackslash{}input\{x\} \textless{}b\textgreater{} \textbar{} {[}y{]}"
+    )
+    assert tex_escape("人") == "U+4EBA"
+
+
+def test_tex_and_md_keep_their_grid_with_hostile_names(project):
+    hostile = 'P|A&T_N% <i>"x"'
+    source = layout.PUBLISHED.read_text()
+    doubled = hostile.replace('"', '""')
+    layout.PUBLISHED.write_text(
+        source.replace("SPIG,Table 1,Market-1501,PATN,", f'SPIG,Table 1,Market-1501,"{doubled}",')
+    )
+    tables.run()
+    line = next(line for line in text("spig_table1.md").split("\n") if "A&T_N" in line)
+    assert line.replace(r"\|", "").count("|") == len(SPIG_COLUMNS) + 3
+    assert "<i>" not in line
+    line = next(line for line in text("spig_table1.tex").split("\n") if r"A\&T\_N\%" in line)
+    assert line.replace(r"\&", "").count("&") == len(SPIG_COLUMNS) + 1
+
+
+def test_tex_is_plain_and_balanced(project):
+    tables.run()
+    for name in (*papers.titles(["synthetic"]), "all_scores", "differences"):
+        body = text(f"{name}.tex")
+        assert body.isascii()
+        assert body.count("{") - body.count(r"\{") == body.count("}") - body.count(r"\}")
+        assert body.count(r"\begin{table}") == body.count(r"\end{tabular}") == body.count(r"\end{table}") > 0
+
+
+def test_tables_are_reproducible_and_replaced_as_one(project):
+    tables.run()
+    first = {path.name: path.read_bytes() for path in layout.TABLES.iterdir()}
+    assert set(first) == {
+        *(
+            f"{name}.{kind}"
+            for name in (*papers.titles(["synthetic"]), "all_scores", "differences")
+            for kind in ("csv", "md", "tex")
+        ),
+        "notes.csv",
+        "legend.csv",
+    }
+    (layout.TABLES / "stale.md").write_text("left over")
+    tables.run()
+    assert {path.name: path.read_bytes() for path in layout.TABLES.iterdir()} == first
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "columns"])
+def test_missing_or_empty_scores_are_the_users_error(project, damage):
+    path = layout.scores("synthetic", "spig")
+    if damage == "missing":
+        path.unlink()
+    elif damage == "empty":
+        write_scores("synthetic", "spig", [])
+    else:
+        store.write_table(path, [], schema.REJECTS)
+    with pytest.raises(UserError, match=r"scores\.parquet") as caught:
+        tables.run()
+    assert "\n" not in str(caught.value)
+    assert not layout.TABLES.exists()

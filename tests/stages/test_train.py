@@ -1,0 +1,650 @@
+"""The stages pretrain and train through the command line, on the tiny data set."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from models import spig
+from models.schedule import Jitter
+from models.spatn import Spatn
+from models.variants import COMPONENTS, VARIANTS, Adam, Batch, Output, Phase, Variant
+from pipeline.__main__ import main
+from pipeline.core import layout, params, schema, store
+from pipeline.loading import checkpoints
+from pipeline.stages import pretrain, train
+from tests import tiny_dataset
+
+PRETRAIN = ["pretrain", "--dataset", "synthetic", "--component", "spig_flow"]
+DETECTOR = ["pretrain", "--dataset", "synthetic", "--component", "detector"]
+TRAIN = ["train", "--dataset", "synthetic", "--variant", "spig"]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("prepared")
+    tiny_dataset.write(folder)
+    return folder
+
+
+@pytest.fixture
+def enter(tmp_path, prepared, monkeypatch):
+    """`enter("name", **blocks)`: a project folder of its own as working directory, with the data set and params."""
+
+    def function(name="project", **blocks):
+        folder = tmp_path / name
+        (folder / "data").mkdir(parents=True, exist_ok=True)
+        if not (folder / "data/synthetic").exists():
+            (folder / "data/synthetic").symlink_to(prepared / "data/synthetic")
+        tiny_dataset.write_params(folder, **blocks)
+        monkeypatch.chdir(folder)
+        params.load.cache_clear()
+        return folder
+
+    yield function
+    params.load.cache_clear()
+
+
+def outputs(folder):
+    runs = folder / "runs"
+    return {str(path.relative_to(runs)): path.read_bytes() for path in sorted(runs.rglob("*")) if path.is_file()}
+
+
+def test_two_steps_of_everything(enter, capfd):
+    folder = enter()
+    assert main(PRETRAIN) == 0
+    assert main(TRAIN) == 0
+    out = layout.checkpoints("synthetic", "spig")
+    assert sorted(path.name for path in out.iterdir()) == [
+        "meta.json",
+        "step-0000001.safetensors",
+        "step-0000002.safetensors",
+    ]
+    assert not layout.work("train", "synthetic", "spig").exists()
+    rows = [json.loads(line) for line in layout.metrics_log("train", "synthetic", "spig").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2]
+    assert set(rows[0]) == {"step", "sampling", "l1", "adversarial", "perceptual", "style", "discriminator"}
+
+    generator, meta = checkpoints.load(out, 2)
+    pose = torch.zeros(1, 18, 2), torch.ones(1, 18, dtype=torch.bool)
+    assert generator(Batch(torch.zeros(1, 3, 64, 32), None, *pose, *pose)).image.shape == (1, 3, 64, 32)
+    flow, _ = checkpoints.load(layout.checkpoints("synthetic", "spig_flow"), 2)
+    made = meta.pop("components")["spig_flow"]
+    assert made["step"] == 2
+    assert made["checkpoint"].startswith("sha256:")
+    assert meta == {
+        "kind": "variant",
+        "name": "spig",
+        "family": "spig",
+        "dataset": "synthetic",
+        "height": 64,
+        "width": 32,
+        "steps": [1, 2],
+        "settings": {
+            "seed": 0,
+            "steps": 2,
+            "checkpoint_every": 1,
+            "batch": 2,
+            "width": 0.1,
+            "learning_rate": 0.001,
+            "precision": "fp32",
+            "accumulate": 1,
+            "ema": None,
+            "compile": False,
+        },
+        "features": {"net": "squeezenet1_1", "provenance": "seeded"},
+        "marks": ["weights", "steps", "settings", "width", "data"],
+        "parameters": sum(parameter.numel() for parameter in generator.parameters()),
+        "published": {"dataset": "market1501", "batch": 8, "learning_rate": 0.001, "steps": 200_000, "width": 1.0},
+    }
+    assert set(flow.state_dict()) == set(generator.flow.state_dict())
+    log = (folder / "logs/train/synthetic-spig.log").read_text()
+    assert "14 pairs of 64 x 32, batch 2, 2 steps" in log
+    assert "features squeezenet1_1 (seeded)" in log
+    grids = sorted(path.name for path in (folder / "logs/train/synthetic-spig").iterdir())
+    assert grids == ["step-0000001.png", "step-0000002.png"]
+
+
+def test_a_further_seed_is_trained_beside_the_first(enter):
+    """From the same component and settings but the seed, into a folder of its own that any reader can load."""
+    folder = enter(variants={"spig": ["spig", "spig-seed1"]})
+    for command in (PRETRAIN, TRAIN):
+        assert main(command) == 0
+    first = outputs(folder)
+    assert main([*TRAIN[:-1], "spig-seed1"]) == 0
+    after = outputs(folder)
+    assert {path: after[path] for path in first} == first
+    names = ("meta.json", "step-0000001.safetensors", "step-0000002.safetensors")
+    assert after.keys() - first.keys() == {f"synthetic/spig-seed1/checkpoints/{name}" for name in names}
+    generator, meta = checkpoints.load(layout.checkpoints("synthetic", "spig-seed1"), 2)
+    other, of_first = checkpoints.load(layout.checkpoints("synthetic", "spig"), 2)
+    assert meta == of_first | {"settings": of_first["settings"] | {"seed": 1}}
+    assert type(generator) is type(other)
+    assert any(not torch.equal(a, b) for a, b in zip(generator.parameters(), other.parameters(), strict=True))
+    assert (folder / "logs/train/synthetic-spig-seed1.jsonl").exists()
+
+
+@pytest.fixture(scope="module")
+def components(tmp_path_factory):
+    """A project with parsing where every component was trained for two steps."""
+    folder = tmp_path_factory.mktemp("components")
+    tiny_dataset.write(folder, parsing_source="oracle")
+    tiny_dataset.write_params(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        params.load.cache_clear()
+        for component in params.load()["components"]:
+            assert main(["pretrain", "--dataset", "synthetic", "--component", component]) == 0
+        yield folder
+    params.load.cache_clear()
+
+
+@pytest.mark.parametrize("name", [name for name, entry in VARIANTS.items() if entry.phase])
+def test_two_steps_of_every_variant(components, monkeypatch, name):
+    monkeypatch.chdir(components)
+    params.load.cache_clear()
+    assert main(["train", "--dataset", "synthetic", "--variant", name]) == 0
+    generator, meta = checkpoints.load(layout.checkpoints("synthetic", name), 2)
+    assert set(meta["components"]) == {*VARIANTS[name].components, *VARIANTS[name].judges.values()}
+    rows = [json.loads(line) for line in layout.metrics_log("train", "synthetic", name).read_text().splitlines()]
+    assert set(VARIANTS[name].phase.weights) <= set(rows[-1])
+    for component in VARIANTS[name].components:  # what a phase freezes is still the component's
+        entry = COMPONENTS[component]
+        trained, _ = checkpoints.load(layout.checkpoints("synthetic", component), 2)
+        found = generator.get_submodule(entry.into).state_dict()
+        same = all(torch.equal(value, found[key]) for key, value in trained.state_dict().items())
+        phase = VARIANTS[name].phase  # a part that thaws after 0.8 of two steps has not yet
+        assert same == (entry.into.split(".")[0] in phase.frozen)
+        assert all(round(2 * share) == 2 for shares in phase.thaw.values() for share in shares.values())
+
+
+@pytest.mark.parametrize("component", [name for name in COMPONENTS if name != "detector"])
+def test_two_steps_of_every_component(components, component):
+    _, meta = checkpoints.load(components / layout.checkpoints("synthetic", component), 2)
+    assert meta["kind"] == "component"
+    entry = COMPONENTS[component]
+    assert meta["features"] == ({"net": "squeezenet1_1", "provenance": "seeded"} if entry.needs_features else None)
+    log = (components / layout.metrics_log("pretrain", "synthetic", component)).read_text().splitlines()
+    assert set(json.loads(log[0])) - {"discriminator"} == {"step", *entry.phase.weights}
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "train"])
+def test_parsing_reaches_what_needs_it_and_decides_its_state(components, monkeypatch, stage):
+    """Every batch of the engine holds labels, and the parsing shards are inputs of the run; nothing else has either."""
+    monkeypatch.chdir(components)
+    params.load.cache_clear()
+    seen = {}
+
+    def look(run, objective, features, data, group, sample=None):
+        batch = data.batch(torch.arange(2))
+        seen[run.title.split()[-1]] = (batch, layout.parsing("synthetic") in run.inputs, data)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train.engine, "train", look)
+    names = ("spatn", "spgnet_flow") if stage == "pretrain" else ("spgnet", "spig")
+    axis = "--component" if stage == "pretrain" else "--variant"
+    for name in names:
+        assert main([stage, "--dataset", "synthetic", axis, name]) == 130
+    batch, declared, data = seen[names[0]]
+    assert declared
+    for side, column in (("source", 0), ("target", 1)):
+        ids = [data.ids[row] for row in data.pairs[:2, column].tolist()]
+        wanted = [tiny_dataset.label_map(int(name[:4]), int(name[5])) for name in ids]
+        found = getattr(batch, f"{side}_labels")
+        assert found.dtype == torch.uint8
+        np.testing.assert_array_equal(found.numpy(), wanted)
+    batch, declared, _ = seen[names[1]]
+    assert (batch.source_labels, batch.target_labels, declared) == (None, None, False)
+
+
+def test_a_component_that_is_not_asked_for_is_not_trained(enter, capfd):
+    enter(components={"spgnet_flow": False}, variants={"spgnet": []})
+    command = ["pretrain", "--dataset", "synthetic", "--component", "spgnet_flow"]
+    assert main(command) == 0
+    out = layout.checkpoints("synthetic", "spgnet_flow")
+    assert [path.name for path in out.iterdir()] == ["meta.json"]
+    assert checkpoints.meta(out) == {"kind": "untrained", "name": "spgnet_flow"}
+    assert "components.spgnet_flow is false in params.yaml" in capfd.readouterr().err.replace("\n", " ")
+
+
+def test_a_component_that_needs_parsing_is_refused_without(enter, capfd):
+    enter()
+    line = refused(["pretrain", "--dataset", "synthetic", "--component", "spatn"], capfd)
+    assert "pretrain synthetic spatn: needs human parsing, but data/synthetic/parsing has none" in line
+
+
+def test_an_image_without_parsing_is_named(enter, capfd):
+    folder = enter()
+    (folder / "data/synthetic").unlink()
+    tiny_dataset.write(folder, parsing_source="oracle")
+    rows = store.read_table(layout.parsing("synthetic"))
+    store.write_shards(layout.parsing("synthetic"), rows.slice(1).to_pylist(), schema.PARSING, parsing_source="oracle")
+    line = refused(["pretrain", "--dataset", "synthetic", "--component", "spatn"], capfd)
+    assert "no parsing of 1 of 8 images, 0000_0.png the first" in line
+
+
+def test_spig_starts_from_the_last_flow_checkpoint(enter, monkeypatch):
+    enter(spig={"steps": 1, "learning_rate": 1e-12})
+    assert main(PRETRAIN) == 0
+    assert main(TRAIN) == 0
+    flow, _ = checkpoints.load(layout.checkpoints("synthetic", "spig_flow"), 2)
+    generator, _ = checkpoints.load(layout.checkpoints("synthetic", "spig"), 1)
+    for name, value in flow.state_dict().items():
+        torch.testing.assert_close(generator.flow.state_dict()[name], value, msg=name)
+
+
+KILL = """
+import os, signal, sys
+from pipeline import engine
+from pipeline.__main__ import main
+step, left = engine.Trainer.step, int(sys.argv.pop(1))
+def count(self, *arguments, **options):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, *arguments, **options)
+engine.Trainer.step = count
+main(sys.argv[1:])
+"""
+
+
+def killed_at(step, command, folder):
+    environment = {**os.environ, "PYTHONPATH": str(tiny_dataset.ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", KILL, str(step), *command], cwd=folder, env=environment, capture_output=True, check=False
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+
+
+def test_a_killed_run_ends_with_the_same_bytes(enter, capfd):
+    steps = {"steps": 4, "checkpoint_every": 2}
+    whole = enter("whole", spig=steps)
+    assert main(PRETRAIN) == 0
+    assert main(TRAIN) == 0
+
+    broken = enter("broken", spig=steps)
+    assert main(PRETRAIN) == 0
+    killed_at(4, TRAIN, broken)
+    assert not layout.checkpoints("synthetic", "spig").exists()
+    assert (layout.work("train", "synthetic", "spig") / "state.pt").exists()
+    capfd.readouterr()
+    assert main(TRAIN) == 0
+    assert "going on after step 2 of 4" in capfd.readouterr().err
+    # Three claims at once: pretraining twice gives equal bytes, resuming does, and no path is in them.
+    assert outputs(broken) == outputs(whole)
+    log = layout.metrics_log("train", "synthetic", "spig")
+    assert (whole / log).read_bytes() == (broken / log).read_bytes()
+
+
+def test_changed_params_discard_the_state(enter, capfd):
+    folder = enter(spig_flow={"steps": 4, "checkpoint_every": 2})
+    killed_at(4, PRETRAIN, folder)
+    enter(spig_flow={"steps": 4, "checkpoint_every": 2, "seed": 1})
+    assert main(PRETRAIN) == 0
+    error = capfd.readouterr().err.replace("\n", " ")
+    assert "from other settings, inputs or code, discarded; pretrain synthetic spig_flow starts at step 1" in error
+    assert checkpoints.meta(layout.checkpoints("synthetic", "spig_flow"))["settings"]["seed"] == 1
+
+
+def test_a_diverging_run_says_so_in_one_line(enter, capfd, monkeypatch):
+    enter(spig_flow={"steps": 6, "checkpoint_every": 1})
+    losses, calls = spig.FlowObjective.generator_losses, []
+
+    def diverge(self, batch, features):
+        calls.append(1)
+        terms, output = losses(self, batch, features)
+        return {name: term / (3 - len(calls)) for name, term in terms.items()}, output
+
+    monkeypatch.setattr(spig.FlowObjective, "generator_losses", diverge)
+    line = refused(PRETRAIN, capfd)
+    assert line.startswith("repose: pretrain synthetic spig_flow: the loss term sampling is inf at step 3; last good")
+    assert ".work/pretrain/synthetic/spig_flow/checkpoints/step-0000002.safetensors" in line
+    assert not layout.checkpoints("synthetic", "spig_flow").exists()
+
+
+def refused(command, capfd):
+    capfd.readouterr()
+    assert main(command) == 2
+    lines = capfd.readouterr().err.strip().splitlines()
+    assert lines[-1].startswith("repose: ")
+    return lines[-1]
+
+
+def test_a_missing_component_names_its_command(enter, capfd):
+    enter()
+    assert "run: python -m pipeline pretrain --dataset synthetic --component spig_flow" in refused(TRAIN, capfd)
+
+
+def test_a_component_of_another_width_is_refused(enter, capfd):
+    enter(spig={"width": 0.5})
+    assert main(PRETRAIN) == 0
+    assert "trained for network width 0.1, 0.5 is wanted" in refused(TRAIN, capfd)
+
+
+def test_another_learning_rate_than_the_papers_is_marked(enter):
+    folder = enter(spig_flow={"batch": 8, "learning_rate": 0.0001})
+    assert main(PRETRAIN) == 0
+    meta = json.loads((folder / "runs/synthetic/spig_flow/checkpoints/meta.json").read_text())
+    assert "settings" in meta["marks"]
+    assert meta["published"]["learning_rate"] == 0.001
+
+
+def test_missing_weights_stop_where_params_say_so(enter, capfd):
+    enter(spig_flow={"features": "vgg19", "missing_weights": "stop"})
+    line = refused(PRETRAIN, capfd)
+    assert "pretrain.synthetic.spig_flow needs the published weights of vgg19" in line
+
+
+def test_a_variant_that_needs_parsing_is_refused_without(enter, capfd, monkeypatch, prepared, tmp_path):
+    folder = enter()
+    monkeypatch.setitem(
+        VARIANTS, "spig", VARIANTS["spig"].__class__(**{**vars(VARIANTS["spig"]), "needs_parsing": True})
+    )
+    assert "train synthetic spig: needs human parsing, but data/synthetic/parsing has none" in refused(TRAIN, capfd)
+    (folder / "data/synthetic").unlink()
+    tiny_dataset.write(folder, parsing_source="oracle")
+    assert "no checkpoint of spig_flow" in refused(TRAIN, capfd)
+
+
+def test_reference_variants(enter):
+    enter()
+    for variant in ("copy_source", "mean_image"):
+        assert main(["train", "--dataset", "synthetic", "--variant", variant]) == 0
+    copy, meta = checkpoints.load(layout.checkpoints("synthetic", "copy_source"), 0)
+    assert (meta["family"], meta["steps"], meta["marks"], meta["parameters"]) == ("reference", [0], ["data"], 0)
+    assert (meta["height"], meta["width"]) == (64, 32)
+    image = torch.rand(2, 3, 64, 32)
+    assert torch.equal(copy(Batch(image, *[None] * 5)).image, image)
+
+    # the images of the training pairs: three people, one image rejected, nothing of the people of val
+    seen = [(person, view) for person in range(3) for view in range(3) if (person, view) != (0, 2)]
+    mean = np.mean([tiny_dataset.picture(*which) for which in seen], axis=0).transpose(2, 0, 1) / 127.5 - 1
+    fitted, _ = checkpoints.load(layout.checkpoints("synthetic", "mean_image"), 0)
+    np.testing.assert_allclose(fitted.mean.numpy(), mean, atol=1e-6)
+
+
+def test_an_openpose_detector_trains_nothing(enter):
+    enter(detector={"source": "openpose"})
+    assert main(DETECTOR) == 0
+    out = layout.checkpoints("synthetic", "detector")
+    assert [path.name for path in out.iterdir()] == ["meta.json"]
+    assert checkpoints.meta(out) == {"kind": "openpose", "net": "openpose"}
+
+
+def test_a_trained_detector_records_its_error_on_people_it_never_saw(enter, capfd):
+    enter()
+    assert main(DETECTOR) == 0
+    assert "9 images of 64 x 32" in capfd.readouterr().err  # eleven, less the two of the identity held out
+    network, meta = checkpoints.load(layout.checkpoints("synthetic", "detector"), 2)
+    assert meta["marks"] == ["steps", "settings", "data"]
+    assert network(torch.zeros(1, 3, 64, 32)).shape == (1, 18, 16, 8)
+    found = meta["validation"]
+    assert found["joints"] == sum(tiny_dataset.joints(0, view)[1].sum() for view in range(2))
+    assert 0 < found["mean_error_px"] < 80
+    assert 0 <= found["within_6px"] <= 1
+    enter(detector={"steps": 0})
+    assert "needs 1 or more" in refused(DETECTOR, capfd)
+
+
+def test_held_out_identities_are_every_tenth():
+    people = [f"{number:03d}" for number in range(25) for _ in range(2)] + ["900"]
+    table = pa.table(
+        {
+            "image_id": [f"{row:03d}.png" for row in range(51)],
+            "split": ["train"] * 50 + ["test"],
+            "person_id": people,
+        }
+    )
+    learn, held_out = pretrain.split_by_identity(table)
+    assert held_out.to_pylist() == ["000.png", "001.png", "020.png", "021.png", "040.png", "041.png"]
+    assert len(learn) == 44
+
+
+class Exact(torch.nn.Module):
+    """A detector whose maps peak exactly where it is told to."""
+
+    def __init__(self, data, shift):
+        super().__init__()
+        self.data, self.shift, self.first = data, shift, 0
+
+    def forward(self, images):
+        from models.detector import target_maps
+
+        rows = slice(self.first, self.first + len(images))
+        self.first += len(images)
+        return target_maps(self.data.joints[rows] + self.shift, self.data.valid[rows], 128, 64)
+
+
+def test_validation_measures_pixels():
+    generator = torch.Generator().manual_seed(0)
+    joints = torch.rand(5, 18, 2, generator=generator) * torch.tensor([40.0, 100.0]) + 10
+    valid = torch.rand(5, 18, generator=generator) > 0.2
+    images = torch.zeros(5, 3, 128, 64, dtype=torch.uint8)
+    data = pretrain.ImageData(images, joints, valid, list("abcde"), torch.device("cpu"))
+    exact = pretrain.validate(Exact(data, 0.0), data, 2)
+    assert exact["mean_error_px"] < 0.02
+    assert (exact["images"], exact["joints"], exact["within_6px"], exact["found"], exact["false_alarms"]) == (
+        5,
+        int(valid.sum()),
+        1.0,
+        1.0,
+        0.0,
+    )
+    moved = pretrain.validate(Exact(data, torch.tensor([3.0, -4.0])), data, 2)
+    assert moved["mean_error_px"] == pytest.approx(5.0, abs=0.02)
+    far = pretrain.validate(Exact(data, torch.tensor([8.0, 0.0])), data, 5)
+    assert far["within_6px"] == 0.0
+
+
+BLOCK = train.Params(0, 100, 10, None, 1.0, None, "cpu", "fp32", "vgg19", "stop")
+
+
+def test_null_is_the_published_value():
+    phase = VARIANTS["spig"].phase
+    block, same = train.resolve(BLOCK, phase, "deepfashion")
+    assert (block.batch, block.learning_rate) == (6, 0.001)
+    assert same == phase
+    block, slower = train.resolve(train.replace(BLOCK, learning_rate=2e-4, batch=3), phase, "market1501")
+    assert (block.batch, block.learning_rate) == (3, 2e-4)
+    assert {name: round(adam.lr, 9) for name, adam in slower.optimisers.items()} == {
+        "generator": 2e-4,
+        "discriminator": 2e-5,
+    }
+
+
+class Judged(torch.nn.Module):
+    """A generator of one convolution, whose images a detector judges."""
+
+    def __init__(self):
+        super().__init__()
+        self.image, self.parsing = torch.nn.Conv2d(3, 3, 1), Spatn(0.1)
+
+    def forward(self, batch):
+        return Output(self.image(batch.source))
+
+
+class PoseObjective:
+    weights = None
+
+    def __init__(self, generator):
+        self.generator, self.detector = generator, COMPONENTS["detector"].build(64, 32, 1.0)
+
+    def networks(self):
+        return {"generator": self.generator, "detector": self.detector}
+
+    def generator_losses(self, batch, features):
+        assert batch.target is None
+        output = self.generator(batch)
+        return {"pose": self.detector(output.image).square().mean()}, output
+
+    def discriminator_losses(self, batch, output):
+        return {}
+
+
+def test_a_variant_without_targets_with_a_judge_and_a_part_that_thaws(components, monkeypatch):
+    monkeypatch.chdir(components)
+    params.load.cache_clear()
+    assert main(DETECTOR) == 0
+    adam = {"generator": Adam(0.01, (0.5, 0.9))}
+    phase = Phase(("generator",), (), adam, {}, {"market1501": 2}, {"market1501": 9}, frozen=("parsing",))
+    variant = Variant(
+        name="spig",
+        paper="none",
+        row="none",
+        build=lambda height, width, scale: Judged(),
+        components=("spatn",),
+        needs_parsing=True,
+        objective=lambda generator, height, width, scale, weights: PoseObjective(generator),
+        phase=train.replace(phase, thaw={"parsing": {"market1501": 0.5}}),
+        judges={"detector": "detector"},
+        data="unpaired",
+    )
+    monkeypatch.setitem(VARIANTS, "spig", variant)
+    seen, original = [], train.engine.train
+
+    def look(run, objective, features, data, group, sample=None):
+        trained, _ = checkpoints.load(layout.checkpoints("synthetic", "detector"), 2)
+        state = objective.detector.state_dict()
+        assert all(torch.equal(value, state[key]) for key, value in trained.state_dict().items())
+        result = original(run, objective, features, data, group, sample)
+        assert all(torch.equal(value, state[key]) for key, value in trained.state_dict().items())
+        seen.append(run)
+        return result
+
+    monkeypatch.setattr(train.engine, "train", look)
+    assert main(TRAIN) == 0
+    assert seen[0].thaws == {"parsing": 2}
+    meta = checkpoints.meta(layout.checkpoints("synthetic", "spig"))
+    assert set(meta["components"]) == {"spatn", "detector"}
+
+
+def test_a_component_that_starts_from_another(components, monkeypatch):
+    monkeypatch.chdir(components)
+    params.load.cache_clear()
+    flow = COMPONENTS["spgnet_flow"]
+    monkeypatch.setitem(
+        COMPONENTS, "spig_flow", train.replace(flow, name="spig_flow", into="", components=("spig_flow",))
+    )
+    monkeypatch.setattr(train, "last_checkpoint", lambda dataset, component: 2)
+    copied = []
+
+    def look(run, objective, features, data, group, sample=None):
+        copied.append((run.settings["components"], objective.networks()))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train.engine, "train", look)
+    other = layout.checkpoints("synthetic", "spgnet_flow")
+    monkeypatch.setattr(train.layout, "checkpoints", lambda dataset, name: other)
+    assert main(PRETRAIN) == 130
+    ((made, networks),) = copied
+    assert set(made) == {"spig_flow"}
+    trained, _ = checkpoints.load(other, 2)
+    (network,) = networks.values()
+    assert all(torch.equal(value, network.state_dict()[key]) for key, value in trained.state_dict().items())
+
+
+def test_a_judge_that_was_not_trained_here_is_named(enter, capfd, monkeypatch):
+    enter(detector={"source": "openpose"})
+    assert main(PRETRAIN) == 0
+    assert main(DETECTOR) == 0
+    monkeypatch.setitem(VARIANTS, "spig", train.replace(VARIANTS["spig"], judges={"detector": "detector"}))
+    line = refused(TRAIN, capfd)
+    assert "no checkpoint of detector to start from; set pretrain.synthetic.detector.source to trained and run" in line
+
+
+def test_keys_that_a_block_may_leave_out(enter):
+    """What they decide is in the meta; where the pictures lie decides nothing: the same bytes."""
+    kept = {}
+    for resident in (True, False):
+        enter(str(resident), spig_flow={"accumulate": 2, "ema": 0.9, "resident": resident})
+        assert main(PRETRAIN) == 0
+        out = layout.checkpoints("synthetic", "spig_flow")
+        settings = checkpoints.meta(out)["settings"]
+        assert (settings["accumulate"], settings["ema"], settings["compile"]) == (2, 0.9, False)
+        kept[resident] = [path.read_bytes() for path in sorted(out.iterdir())]
+    assert kept[True] == kept[False]
+
+
+def test_images_are_augmented_where_the_phase_names_the_data_set(enter, monkeypatch):
+    """That itself: Market-1501's moves, in pixels, are not those of a data set for which its schedule stands in."""
+    enter()
+    assert main(PRETRAIN) == 0
+    seen = []
+    monkeypatch.setattr(train.engine, "train", lambda run, *others: seen.append(run.jitter) or 1 / 0)
+    variant = VARIANTS["spig"]
+    for dataset in ("synthetic", "market1501"):
+        phase = train.replace(variant.phase, augment={dataset: Jitter(1.2, 10.0)})
+        monkeypatch.setitem(VARIANTS, "spig", train.replace(variant, phase=phase))
+        with pytest.raises(ZeroDivisionError):
+            train.run("synthetic", "spig")
+    assert seen == [Jitter(1.2, 10.0), None]
+
+
+def test_a_delay_is_a_share_of_the_steps(enter, monkeypatch):
+    """The published share of a data set that no paper used is that of Market-1501."""
+    enter(spig={"steps": 20, "checkpoint_every": 20})
+    assert main(PRETRAIN) == 0
+    variant = VARIANTS["spig"]
+    phase = train.replace(variant.phase, delays={"adversarial": {"market1501": 0.5, "deepfashion": 0.1}})
+    monkeypatch.setitem(VARIANTS, "spig", train.replace(variant, phase=phase))
+    seen = []
+    monkeypatch.setattr(train.engine, "train", lambda run, *others: seen.append(run.starts) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train.run("synthetic", "spig")
+    assert seen == [{"adversarial": 11}]
+
+
+@pytest.mark.parametrize(
+    ("net", "provenance", "changes", "dataset", "expected"),
+    [
+        ("vgg19", "sha256:1", {"steps": 200_000}, "market1501", []),
+        ("vgg19", "sha256:1", {"steps": 199_999}, "market1501", ["steps"]),
+        ("vgg19", "seeded", {"steps": 400_000}, "market1501", ["weights"]),
+        ("squeezenet1_1", "sha256:1", {"steps": 400_000, "width": 0.5}, "market1501", ["weights", "width"]),
+        ("vgg19", "sha256:1", {"steps": 400_000}, "synthetic", []),
+        ("vgg19", "sha256:1", {"steps": 400_000, "learning_rate": 1e-4}, "market1501", ["settings"]),
+        ("vgg19", "sha256:1", {"steps": 400_000, "batch": 32}, "market1501", ["settings"]),
+        ("vgg19", "sha256:1", {"steps": 400_000, "ema": 0.999}, "market1501", ["settings"]),
+        ("vgg19", "sha256:1", {"steps": 400_000, "accumulate": 8, "resident": False}, "market1501", []),
+    ],
+)
+def test_marks(net, provenance, changes, dataset, expected):
+    phase: Phase = VARIANTS["spig"].phase
+    source = train.FeatureSource(train.feature_nets.Features(net, provenance), provenance)
+    block, _ = train.resolve(train.replace(BLOCK, **changes), phase, dataset)
+    assert train.marks(block, phase, dataset, source) == expected
+
+
+@pytest.mark.parametrize(
+    ("dataset", "partial", "joints", "expected"),
+    [
+        ("market1501", False, "annotations", []),
+        ("deepfashion", False, "annotations", []),
+        ("deepfashion", True, "annotations", ["data"]),
+        ("market1501", False, "openpose", ["data"]),
+        ("synthetic", False, "annotations", ["data"]),
+        ("folder", False, "annotations", ["data"]),
+    ],
+)
+def test_other_images_or_joints_than_the_papers_are_marked(tmp_path, monkeypatch, dataset, partial, joints, expected):
+    monkeypatch.chdir(tmp_path)
+    store.write_shards(layout.images(dataset), [], schema.IMAGES, **({"partial": "{}"} if partial else {}))
+    row = {"image_id": "a", "split": "train", "person_id": "1", "row": 0}
+    row |= {"keypoints": [None] * 18, "keypoint_scores": [0.0] * 18, "keypoint_source": joints}
+    store.write_table(layout.keypoints(dataset), [row], schema.KEYPOINTS)
+    assert train.data_marks(dataset) == expected

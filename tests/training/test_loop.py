@@ -1,0 +1,545 @@
+import json
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from models.layers import features
+from models.layers.blocks import Batch
+from models.schedule import Jitter
+from models.variants import Adam, Phase
+from pipeline.core.errors import UserError
+from pipeline.loading import checkpoints
+from pipeline.training import loop
+from tests.figures import figures
+from tests.models.test_spig import build, take, with_gaps
+
+CPU = torch.device("cpu")
+PHASE = Phase(
+    generators=("generator",),
+    discriminators=("discriminator",),
+    optimisers={"generator": Adam(0.01, (0.5, 0.9)), "discriminator": Adam(0.02, (0.0, 0.99))},
+    weights={},
+    batch={},
+    steps={},
+)
+
+
+class Noise:
+    """Eleven pairs of random images."""
+
+    unit, resident = "pairs", True
+
+    def __init__(self):
+        self.images = torch.randn(2, 11, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def __len__(self):
+        return 11
+
+    def batch(self, rows):
+        nothing = torch.zeros(len(rows), 18, 2)
+        return Batch(
+            self.images[0, rows], self.images[1, rows], nothing, nothing[..., 0] > 0, nothing, nothing[..., 0] > 0
+        )
+
+
+class Game:
+    """A small adversarial objective: batch norm, dropout, and a network that must stay as it is."""
+
+    def __init__(self, at_step=None):
+        torch.manual_seed(4)
+        self.generator = nn.Sequential(
+            nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Conv2d(4, 3, 1)
+        )
+        self.discriminator = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 1, 3))
+        self.frozen = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2))
+        self.calls, self.at_step = 0, at_step or {}
+
+    def networks(self):
+        return {"generator": self.generator, "discriminator": self.discriminator, "frozen": self.frozen}
+
+    def generator_losses(self, batch, features):
+        self.calls += 1
+        self.at_step.get(self.calls, lambda game: None)(self)
+        made = self.generator(batch.source)
+        terms = {
+            "l1": (made.float() - batch.target).abs().mean(),
+            "seen": (self.frozen(made) - self.frozen(batch.target)).float().square().mean(),
+            "adversarial": -self.discriminator(made).float().mean(),
+        }
+        return {name: getattr(self, "factor", {}).get(name, 1.0) * term for name, term in terms.items()}, made
+
+    def discriminator_losses(self, batch, made):
+        real, fake = self.discriminator(batch.target).float(), self.discriminator(made.detach()).float()
+        return {"discriminator": (1 - real).relu().mean() + (1 + fake).relu().mean()}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """These networks are too small to share: waiting threads only slow a busy machine down."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def run(tmp_path):
+    return loop.Run(
+        title="train test game",
+        phase=PHASE,
+        steps=7,
+        checkpoint_every=3,
+        batch=4,
+        seed=1,
+        precision="fp32",
+        device=CPU,
+        work=tmp_path / "work",
+        metrics=tmp_path / "logs/game.jsonl",
+        settings={"width": 1.0},
+    )
+
+
+def files(run):
+    return {path.name: path.read_bytes() for path in (run.work / "checkpoints").iterdir()}
+
+
+def logged(run):
+    return [json.loads(line) for line in run.metrics.read_text().splitlines()]
+
+
+@pytest.fixture
+def uninterrupted(run, tmp_path):
+    whole = replace(run, work=tmp_path / "whole", metrics=tmp_path / "whole.jsonl")
+    loop.train(whole, Game(), None, Noise())
+    return files(whole), logged(whole)
+
+
+def test_steps_equal_a_loop_written_out_with_plain_adam(run):
+    """The oracle: the textbook alternation, no fused kernels, no freezing, gradients thrown away by hand."""
+    data, order = Noise(), loop.BatchOrder(11, run.batch, run.seed)
+    ours, theirs = Game(), Game()
+    trainer = loop.Trainer(run, ours, None)
+    theirs.frozen.eval()
+    generator = torch.optim.Adam(theirs.generator.parameters(), 0.01, (0.5, 0.9), foreach=False)
+    discriminator = torch.optim.Adam(theirs.discriminator.parameters(), 0.02, (0.0, 0.99), foreach=False)
+    for step in (1, 2, 3):
+        batch = data.batch(order.rows(step))
+        torch.manual_seed(step)
+        terms = trainer.step(step, batch)
+        torch.manual_seed(step)
+        losses, made = theirs.generator_losses(batch, None)
+        generator.zero_grad()
+        sum(losses.values()).backward()
+        generator.step()
+        judged = theirs.discriminator_losses(batch, made)
+        discriminator.zero_grad()
+        sum(judged.values()).backward()
+        discriminator.step()
+        assert terms == pytest.approx({name: loss.item() for name, loss in {**losses, **judged}.items()}, rel=1e-5)
+    for name, network in ours.networks().items():
+        torch.testing.assert_close(network.state_dict(), theirs.networks()[name].state_dict())
+
+
+def test_networks_outside_the_phase_stay_as_they_are(run):
+    game = Game()
+    before = {name: value.clone() for name, value in game.frozen.state_dict().items()}
+    moved = game.discriminator[0].weight.clone()
+    loop.train(run, game, None, Noise())
+    assert all(torch.equal(before[name], value) for name, value in game.frozen.state_dict().items())
+    assert all(parameter.grad is None and not parameter.requires_grad for parameter in game.frozen.parameters())
+    assert not torch.equal(moved, game.discriminator[0].weight)
+
+
+def test_frozen_parts_of_the_generator_stay_as_they_are(run):
+    """Here its batch norm: neither its weights nor its statistics move, and the rest of the generator does."""
+    game = Game()
+    before = {name: value.clone() for name, value in game.generator.state_dict().items()}
+    loop.train(replace(run, phase=replace(PHASE, frozen=("1",))), game, None, Noise())
+    after = game.generator.state_dict()
+    moved = {name.split(".")[0] for name, value in before.items() if not torch.equal(value, after[name])}
+    assert moved == {"0", "3"}
+    assert not game.generator[1].training
+    assert all(parameter.grad is None for parameter in game.generator[1].parameters())
+
+
+def test_a_frozen_part_trains_once_it_is_thawed(run):
+    """Still before its step, as if never frozen from then on; the optimiser holds it all along."""
+    game = Game()
+    game.progress = None
+    thawing = replace(run, phase=replace(PHASE, frozen=("0", "1")), thaws={"1": 3})
+    trainer = loop.Trainer(thawing, game, None)
+    before = {name: value.clone() for name, value in game.generator.state_dict().items()}
+
+    def moved():
+        after = game.generator.state_dict()
+        return {name.split(".")[0] for name, value in before.items() if not torch.equal(value, after[name])}
+
+    for step in (1, 2):
+        trainer.step(step, Noise().batch(torch.arange(4)))
+        assert moved() == {"3"}
+        assert game.generator[1].weight.grad is None
+        assert not game.generator[1].training
+        assert game.progress == (step - 1) / 7
+    trainer.step(3, Noise().batch(torch.arange(4)))
+    assert moved() == {"1", "3"}
+    assert game.generator[1].weight.grad.any()
+    assert game.generator[1].training
+    assert not game.generator[0].training
+    held = {id(parameter) for parameter in trainer.optimisers["generator"].param_groups[0]["params"]}
+    assert held == {id(parameter) for part in (1, 3) for parameter in game.generator[part].parameters()}
+    assert trainer.optimisers["generator"].state[game.generator[1].weight]["step"] == 1
+
+
+def test_learning_rates_fall_linearly_to_zero(run):
+    """The published rate up to `decay_from`, then down by equal amounts: the step after the last would have 0."""
+    trainer = loop.Trainer(replace(run, steps=8, phase=replace(PHASE, decay_from=0.5)), Game(), None)
+    rates = []
+    for step in range(1, 9):
+        trainer.step(step, Noise().batch(torch.arange(4)))
+        rates.append([trainer.optimisers[name].param_groups[0]["lr"] for name in PHASE.optimisers])
+    for column, adam in zip(zip(*rates, strict=True), PHASE.optimisers.values(), strict=True):
+        assert column == pytest.approx([adam.lr * share for share in (1, 1, 1, 1, 1, 0.75, 0.5, 0.25)])
+
+
+@pytest.mark.parametrize("at", [3, 4, 5, 7])
+def test_a_thawing_run_that_died_ends_with_the_same_bytes(run, tmp_path, monkeypatch, at):
+    monkeypatch.setattr(loop, "STATE_SECONDS", 0.0)
+    run = replace(run, phase=replace(PHASE, frozen=("1",)), thaws={"1": 4})
+    whole = replace(run, work=tmp_path / "whole", metrics=tmp_path / "whole.jsonl")
+    loop.train(whole, Game(), None, Noise())
+    with pytest.raises(ZeroDivisionError):
+        loop.train(run, Game({at: crash}), None, Noise())
+    game = Game()
+    loop.train(run, game, None, Noise())
+    assert game.calls == 8 - at
+    assert (files(run), logged(run)) == (files(whole), logged(whole))
+
+
+class Plain(Game):
+    """Networks that look at each image by itself, one of them with a spectral norm, and a term without batch norm."""
+
+    def __init__(self, at_step=None):
+        super().__init__(at_step)
+        torch.manual_seed(5)
+        self.generator = nn.Sequential(
+            nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.InstanceNorm2d(4), nn.ReLU(), nn.Conv2d(4, 3, 1)
+        )
+        self.discriminator = nn.Sequential(
+            spectral_norm(nn.Conv2d(3, 4, 3)), nn.ReLU(), spectral_norm(nn.Conv2d(4, 1, 3))
+        )
+        self.frozen = nn.Sequential(nn.Conv2d(3, 2, 1))
+
+
+@pytest.mark.parametrize("accumulate", [2, 3, 4])
+def test_micro_batches_make_the_large_batchs_step(run, tmp_path, accumulate):
+    """Unequal parts among them (4 = 2 + 1 + 1), spectral norms, both updates: the same weights and the same log."""
+    whole, small = Plain(), Plain()
+    loop.train(run, whole, None, Noise())
+    parts = replace(run, accumulate=accumulate, work=tmp_path / "parts", metrics=tmp_path / "parts.jsonl")
+    loop.train(parts, small, None, Noise())
+    assert small.calls == accumulate * whole.calls
+    for step, (one, other) in enumerate(zip(logged(run), logged(parts), strict=True), 1):
+        assert other == pytest.approx(one, rel=1e-4, abs=1e-6), step
+    for name, network in whole.networks().items():
+        torch.testing.assert_close(small.networks()[name].state_dict(), network.state_dict(), rtol=1e-3, atol=1e-5)
+
+
+class Figures(Noise):
+    """Eleven pairs of drawn people, some without a head, legs or other joints."""
+
+    def __init__(self):
+        self.pairs = with_gaps(figures(11, 64, 32, seed=0))
+
+    def batch(self, rows):
+        return take(self.pairs, rows)
+
+
+@pytest.mark.parametrize("name", ["spig_flow", "spig", "spgnet_flow", "gfla_flow", "gfla"])
+def test_micro_batches_lose_what_the_batch_does(run, tmp_path, name):
+    """Phases with a sampling loss, 5 = 2 + 2 + 1 pairs, some with empty masks: every term of three steps to 1e-4."""
+    logs, net = [], features.build("squeezenet1_1")
+    for accumulate in (1, 3):
+        _, objective, phase = build(name)
+        log = tmp_path / f"{accumulate}.jsonl"
+        parts = replace(run, phase=phase, steps=3, batch=5, accumulate=accumulate, metrics=log)
+        loop.train(parts, objective, net, Figures())
+        logs.append(logged(parts))
+    for one, other in zip(*logs, strict=True):
+        assert other == pytest.approx(one, rel=1e-4), one["step"]
+
+
+def test_more_micro_batches_than_rows_are_refused(run):
+    with pytest.raises(UserError, match="a batch of 4 cannot be split over 1 processes of 5 micro-batches"):
+        loop.train(replace(run, accumulate=5), Game(), None, Noise())
+
+
+def test_checkpoints_hold_the_running_mean_of_the_generator(run, tmp_path, uninterrupted):
+    """Against the recursion written out over the weights of every step; the training itself is the same."""
+    steps = replace(run, checkpoint_every=1, work=tmp_path / "each", metrics=tmp_path / "each.jsonl")
+    first = {name: value.clone() for name, value in Game().generator.state_dict().items()}
+    loop.train(steps, Game(), None, Noise())
+    wanted = first
+    for step in range(1, 8):
+        weights = load_file(checkpoints.path(steps.work / "checkpoints", step))
+        decay = min(0.4, (1 + step) / (10 + step))
+        assert (decay == 0.4) == (step >= 5)
+        wanted = {
+            name: weights[name] if "running" in name or "num" in name else decay * mean + (1 - decay) * weights[name]
+            for name, mean in wanted.items()
+        }
+    game = Game()
+    trained = loop.train(replace(run, ema=0.4), game, None, Noise())
+    found = load_file(checkpoints.path(run.work / "checkpoints", 7))
+    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(dict(trained.generator.state_dict()), found, rtol=0, atol=0)
+    torch.testing.assert_close(dict(game.generator.state_dict()), weights, rtol=0, atol=0)
+    assert logged(run) == uninterrupted[1]
+
+
+def test_the_running_mean_is_resumed_exactly(run, tmp_path):
+    run = replace(run, ema=0.9)
+    whole = replace(run, work=tmp_path / "whole", metrics=tmp_path / "whole.jsonl")
+    loop.train(whole, Game(), None, Noise())
+    with pytest.raises(ZeroDivisionError):
+        loop.train(run, Game({5: crash}), None, Noise())
+    loop.train(run, Game(), None, Noise())
+    assert (files(run), logged(run)) == (files(whole), logged(whole))
+
+
+def test_a_look_at_a_checkpoint_disturbs_nothing(run, uninterrupted):
+    """It is given the weights saved, in eval mode, and may draw random numbers or change them."""
+    seen = []
+
+    def look(step, generator):
+        saved = load_file(checkpoints.path(run.work / "checkpoints", step))
+        assert all(torch.equal(value, saved[name]) for name, value in generator.state_dict().items())
+        assert not generator.training
+        seen.append(step)
+        generator[0].weight.data.zero_()
+
+    loop.train(run, Game(), None, Noise(), look=look)
+    assert seen == [3, 6, 7]
+    assert (files(run), logged(run)) == uninterrupted
+
+
+class Fetched(Noise):
+    """The same pairs, as if each batch had to be read."""
+
+    resident = False
+
+
+def test_batches_fetched_ahead_are_the_same(run, uninterrupted):
+    loop.train(run, Game(), None, Fetched())
+    assert (files(run), logged(run)) == uninterrupted
+
+
+def test_augmentation_is_a_function_of_seed_and_step_and_of_no_cut(run):
+    """Micro-batches hold the moves of the whole batch; without a jitter nothing moves."""
+    data, group = Noise(), loop.parallel.alone(CPU)
+    jittered = replace(run, jitter=Jitter(1.2, 3.0))
+    (whole,), _ = loop.parts_of(jittered, data, group)(2)
+    parts, shares = loop.parts_of(replace(jittered, accumulate=2), data, group)(2)
+    assert shares == [0.5, 0.5]
+    torch.testing.assert_close(torch.cat([part.source for part in parts]), whole.source, rtol=0, atol=0)
+    (plain,), _ = loop.parts_of(run, data, group)(2)
+    assert torch.equal(plain.source, data.batch(loop.BatchOrder(11, 4, 1).rows(2)).source)
+    assert not torch.equal(plain.source, whole.source)
+    (other,), _ = loop.parts_of(replace(jittered, seed=2), data, group)(2)
+    assert not torch.equal(other.source, whole.source)
+
+
+class Weighted(Game):
+    """An adversary that can be left out."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights, self.seen = {"l1": 1.0, "adversarial": 0.5}, []
+
+    def generator_losses(self, batch, features):
+        self.seen.append(self.weights["adversarial"])
+        terms, made = super().generator_losses(batch, features)
+        return {name: term for name, term in terms.items() if self.weights.get(name)}, made
+
+    def discriminator_losses(self, batch, made):
+        return super().discriminator_losses(batch, made) if self.weights["adversarial"] else {}
+
+
+def test_a_delayed_term_comes_in_at_its_step(run):
+    game = Weighted()
+    delayed = replace(run, phase=replace(PHASE, weights=dict(game.weights)), starts={"adversarial": 4})
+    first = game.discriminator[0].weight.clone()
+    trainer = loop.Trainer(delayed, game, None)
+    for step in (1, 2, 3):
+        assert set(trainer.step(step, Noise().batch(torch.arange(4)))) == {"l1"}
+    assert torch.equal(first, game.discriminator[0].weight)
+    assert set(trainer.step(4, Noise().batch(torch.arange(4)))) == {"l1", "adversarial", "discriminator"}
+    assert not torch.equal(first, game.discriminator[0].weight)
+    assert game.seen == [0, 0, 0, 0.5]
+
+
+def test_weight_decay_is_added_to_the_gradient(run):
+    adam = {**PHASE.optimisers, "discriminator": Adam(0.02, (0.0, 0.99), weight_decay=0.3)}
+    trainer = loop.Trainer(replace(run, phase=replace(PHASE, optimisers=adam)), Game(), None)
+    assert trainer.optimisers["discriminator"].defaults["weight_decay"] == 0.3
+    assert trainer.optimisers["generator"].defaults["weight_decay"] == 0
+
+
+def test_a_discriminator_takes_no_gradient_from_its_opponent(run):
+    seen = []
+    look = {2: lambda game: seen.extend(weight.requires_grad for weight in game.discriminator.parameters())}
+    loop.train(run, Game(look), None, Noise())
+    assert seen == [False] * 4
+
+
+def test_checkpoints_at_every_interval_and_at_the_end(run):
+    folder, steps, generator = loop.train(run, Game(), None, Noise())
+    assert steps == checkpoints.steps(folder) == [3, 6, 7]
+    assert checkpoints.save(run.work / "again", 7, generator).read_bytes() == checkpoints.path(folder, 7).read_bytes()
+    assert [row["step"] for row in logged(run)] == list(range(1, 8))
+    assert set(logged(run)[0]) == {"step", "l1", "seen", "adversarial", "discriminator"}
+
+
+def crash(game):
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("at", [1, 2, 4, 5, 7])
+def test_a_run_that_died_ends_with_the_same_bytes(run, uninterrupted, at):
+    with pytest.raises(ZeroDivisionError):
+        loop.train(run, Game({at: crash}), None, Noise())
+    torch.manual_seed(99)  # another process has another random state
+    game = Game()
+    loop.train(run, game, None, Noise())
+    assert (files(run), logged(run)) == uninterrupted
+    assert game.calls == 7 - 3 * ((at - 1) // 3)  # it went on from the last checkpoint, not from the start
+
+
+def test_state_is_saved_between_checkpoints_too(run, uninterrupted, monkeypatch):
+    monkeypatch.setattr(loop, "STATE_SECONDS", 0.0)
+    with pytest.raises(ZeroDivisionError):
+        loop.train(run, Game({6: crash}), None, Noise())
+    game = Game()
+    loop.train(run, game, None, Noise())
+    assert game.calls == 2
+    assert (files(run), logged(run)) == uninterrupted
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_finishes_the_step_and_saves(run, uninterrupted, number):
+    handler = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(run, Game({5: lambda game: os.kill(os.getpid(), number)}), None, Noise())
+    assert signal.getsignal(number) is handler
+    assert sorted(path.name for path in run.work.iterdir()) == ["checkpoints", "state.pt"]
+    game = Game()
+    loop.train(run, game, None, Noise())
+    assert game.calls == 2
+    assert (files(run), logged(run)) == uninterrupted
+
+
+@pytest.mark.parametrize(("value", "shown"), [(float("nan"), "nan"), (float("inf"), "inf")])
+def test_a_loss_that_is_no_number_stops_the_run(run, value, shown):
+    def spoil(game):
+        game.factor = {"seen": value}
+
+    with pytest.raises(UserError) as caught:
+        loop.train(run, Game({5: spoil}), None, Noise())
+    message = str(caught.value)
+    assert "\n" not in message
+    assert f"the loss term seen is {shown} at step 5" in message
+    assert "step-0000003.safetensors" in message
+    with pytest.raises(UserError, match="at step 2; no checkpoint yet"):
+        loop.train(replace(run, seed=8), Game({2: spoil}), None, Noise())
+
+
+def test_a_weight_that_is_no_number_is_never_saved(run):
+    def spoil(game):  # batch norm in train mode does not read its running mean: every loss stays finite
+        game.generator[1].running_mean.fill_(float("nan"))
+
+    with pytest.raises(UserError, match=r"a weight of the network generator .* at step 6; .*step-0000003"):
+        loop.train(run, Game({5: spoil}), None, Noise())
+    assert list(files(run)) == ["step-0000003.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"settings": {"width": 0.5}},
+        {"steps": 8},
+        {"seed": 2},
+        {"thaws": {"0": 9}},
+        {"phase": replace(PHASE, weights={"l1": 2.0})},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_state_of_other_settings_is_discarded(run, change, capfd):
+    with pytest.raises(ZeroDivisionError):
+        loop.train(run, Game({5: crash}), None, Noise())
+    other = replace(run, **change)
+    game = Game()
+    loop.train(other, game, None, Noise())
+    assert game.calls == other.steps
+    assert "from other settings, inputs or code, discarded" in capfd.readouterr().err.replace("\n", " ")
+
+
+def test_a_state_belongs_to_the_bytes_it_was_made_from(run, tmp_path):
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards/part-00000.parquet").write_bytes(b"one")
+    run = replace(run, inputs=(tmp_path / "shards",))
+    before = loop.digest(run, Game())
+    assert loop.digest(run, Game()) == before
+    (tmp_path / "shards/part-00000.parquet").write_bytes(b"two")
+    assert loop.digest(run, Game()) != before
+
+
+def damage_end(run):
+    state = run.work / "state.pt"
+    state.write_bytes(state.read_bytes()[:-500])
+
+
+def replace_by_text(run):
+    (run.work / "state.pt").write_text("no state")
+
+
+def replace_by_other_content(run):
+    torch.save([1, 2], run.work / "state.pt")
+
+
+def delete_checkpoint(run):
+    checkpoints.path(run.work / "checkpoints", 3).unlink()
+
+
+@pytest.mark.parametrize("damage", [damage_end, replace_by_text, replace_by_other_content, delete_checkpoint])
+def test_a_damaged_state_is_discarded_with_a_line(run, uninterrupted, damage, capfd):
+    with pytest.raises(ZeroDivisionError):
+        loop.train(run, Game({5: crash}), None, Noise())
+    damage(run)
+    loop.train(run, Game(), None, Noise())
+    assert "discarded; train test game starts at step 1" in capfd.readouterr().err.replace("\n", " ")
+    assert (files(run), logged(run)) == uninterrupted
+
+
+def test_bf16_gives_the_losses_of_fp32_within_two_percent(run, tmp_path):
+    loop.train(run, Game(), None, Noise())
+    seen = []
+    half = replace(run, precision="bf16", work=tmp_path / "half", metrics=tmp_path / "half.jsonl")
+    loop.train(half, Game({1: lambda game: seen.append(torch.is_autocast_enabled("cpu"))}), None, Noise())
+    assert seen == [True]
+    for full, rough in zip(logged(run), logged(half), strict=True):
+        assert rough == pytest.approx(full, rel=0.02, abs=0.02)
+    assert logged(run) != logged(half)
+
+
+def test_global_switches_are_put_back(run):
+    seen = []
+    look = {1: lambda game: seen.append(torch.are_deterministic_algorithms_enabled())}
+    loop.train(run, Game(look), None, Noise())
+    assert seen == [True]
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.utils.deterministic.fill_uninitialized_memory
