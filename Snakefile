@@ -707,7 +707,7 @@ rule reference:
 
 
 # Floors for the tables: no network.
-rule train_reference:
+rule train_floors:
     input:
         "data/{dataset}/images",
         "data/{dataset}/keypoints.parquet",
@@ -719,18 +719,18 @@ rule train_reference:
         "pipeline/anatomy/pose.py",
         "pipeline/loading/shard_loader.py",
         "pipeline/training/run.py",
-        "models/reference.py",
+        "models/floors.py",
     output:
         directory("runs/{dataset}/{variant}/checkpoints"),
     log:
         "logs/train/{dataset}-{variant}.log",
     wildcard_constraints:
-        variant="|".join(config["variants"]["reference"]) or "none",
+        variant="|".join(config["variants"]["floors"]) or "none",
     threads: 8
     resources:
         gpu=1,
     params:
-        lambda w: config["train"][w.dataset]["reference"],
+        lambda w: config["train"][w.dataset]["floors"],
     shell:
         "PATH=.venv/bin:$PATH python -m pipeline train --dataset {wildcards.dataset} --variant {wildcards.variant}"
 

@@ -119,7 +119,7 @@ class Variant:
     `batch.without_target(parsing=True)`.
 
     `objective(generator, height, width, scale, weights)` adds what else training needs, a discriminator for
-    one. Both are None, with `phase`, for a reference row: it is not trained, but fitted if its generator has
+    one. Both are None, with `phase`, for a floor: it is not trained, but fitted if its generator has
     `fit(image batches)`. `judges`, by name in `objective.networks()`: the component whose weights it holds; it is
     built at the component's own width and stands still.
     """

@@ -4,13 +4,13 @@ Each family defines its own entries, with their schedules and loss weights, at t
 file and its name here.
 """
 
-from models import detector, gfla, patn, reference, sgw_gan, spatn, spgnet, spig, spt
+from models import detector, floors, gfla, patn, sgw_gan, spatn, spgnet, spig, spt
 from models.layers.blocks import Batch, Output
 from models.schedule import Adam, Component, Objective, Phase, Variant
 
 __all__ = ["COMPONENTS", "VARIANTS", "Adam", "Batch", "Component", "Objective", "Output", "Phase", "Variant"]
 
-FAMILIES = (reference, spig, spatn, spgnet, spt, sgw_gan, patn, gfla, detector)
+FAMILIES = (floors, spig, spatn, spgnet, spt, sgw_gan, patn, gfla, detector)
 
 COMPONENTS: dict[str, Component] = {
     entry.name: entry for family in FAMILIES for entry in getattr(family, "COMPONENTS", ())

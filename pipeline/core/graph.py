@@ -12,7 +12,8 @@ from typing import Any
 
 import yaml
 
-from pipeline.core import params
+from pipeline.core import layout, params
+from pipeline.core.errors import UserError
 
 DVC_FILE = Path("dvc.yaml")
 _VALUE = re.compile(r"\$\{([\w.]+)\}")
@@ -28,6 +29,11 @@ class Job:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     params: dict[str, Any]  # key of params.yaml, such as "train.synthetic.spig" -> its value
+
+    @property
+    def code(self) -> tuple[str, ...]:
+        """Those of its inputs that are code or lie beside it: files and folders of pipeline/ and models/."""
+        return tuple(path for path in self.inputs if path.startswith(("pipeline/", "models/")))
 
     def __str__(self) -> str:
         return " ".join([self.stage, *self.axes.values()])
@@ -76,6 +82,16 @@ def jobs() -> list[Job]:
         for item in _items(entry.get("matrix", {}), values)
     ]
     return _in_order(found)
+
+
+def find(stage: str, *values: str) -> Job:
+    """The job of a stage with these values of its axes, such as `find("train", "synthetic", "spig")`. Raises UserError
+    if `params.yaml` names none.
+    """
+    for job in jobs():
+        if (job.stage, *job.axes.values()) == (stage, *values):
+            return job
+    raise UserError(f"{layout.PARAMS} asks for no {' '.join([stage, *values])}")
 
 
 def reads(job: Job, other: Job) -> bool:

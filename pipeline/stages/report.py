@@ -98,7 +98,7 @@ def _part(
 def page(block: Params) -> tuple[str, Album]:
     """The whole report as HTML, and its pictures. Raises UserError if an input is missing or empty."""
     run, variants = params.datasets(), params.variants()
-    floors = [variant for variant in variants if params.family(variant) == "reference"]
+    floors = [variant for variant in variants if params.family(variant) == "floors"]
     trained = [variant for variant in variants if variant not in floors and params.seed_of(variant) is None]
     scores = tables.read_csv("all_scores.csv")
     lacking = {(d, v) for d in run for v in variants} - {(row["dataset"], row["variant"]) for row in scores}

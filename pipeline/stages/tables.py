@@ -172,7 +172,7 @@ def read_runs(choose_by: dict[str, str]) -> Runs:
                     "checkpoint by; score that split or change tables.choose_by in params.yaml"
                 )
             family, seed = params.family(variant), params.seed_of(variant)
-            kind = "floor" if family == "reference" else "trained"
+            kind = "floor" if family == "floors" else "trained"
             seed = params.load()["train"][dataset][family]["seed"] if seed is None else seed
             choice = replace(choice, kind=kind, seed=seed, pairs=layout.pair_scores(dataset, variant))
             runs[dataset, variant] = (scores, choice)

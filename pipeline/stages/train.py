@@ -67,8 +67,8 @@ class Params:
 
 
 @dataclass(frozen=True)
-class ReferenceParams:
-    """A variant without training: `train.D.reference`."""
+class FloorParams:
+    """A variant without training: `train.D.floors`."""
 
     seed: int
 
@@ -302,7 +302,7 @@ def _counted(
         advance(len(names))
 
 
-def make_reference(dataset: str, variant: Variant, family: str, block: ReferenceParams) -> None:
+def make_floor(dataset: str, variant: Variant, family: str, block: FloorParams) -> None:
     """Step 0 of a variant without training; a generator with `fit` sees every image of the training pairs once."""
     size = store.read_table(layout.images(dataset), columns=["height", "width"]).slice(0, 1).to_pylist()
     if not size:
@@ -338,7 +338,7 @@ def run(dataset: str, variant: str) -> None:
     if entry.phase is None and parallel.rank():  # nothing to share
         return
     if entry.phase is None:
-        make_reference(dataset, entry, family, params.block(ReferenceParams, "train", dataset, family))
+        make_floor(dataset, entry, family, params.block(FloorParams, "train", dataset, family))
     else:
         block = params.block(Params, "train", dataset, family)
         block = block if seed is None else replace(block, seed=seed)

@@ -38,7 +38,7 @@ def edit(project: Path, change) -> None:
 
 def make_tiny(values: dict) -> None:
     """The smallest run that still does everything, one variant from two seeds."""
-    wanted = {"reference": ["copy_source"], "spig": ["spig", "spig-seed1"]}
+    wanted = {"floors": ["copy_source"], "spig": ["spig", "spig-seed1"]}
     values["variants"] = {family: wanted.get(family, []) for family in values["variants"]}
     values["components"] = dict.fromkeys(values["components"], False) | {"spig_flow": True}
     values["fetch"]["synthetic"] |= {"train_identities": 4, "test_identities": 2, "views": 3, "height": 64, "width": 32}

@@ -241,7 +241,7 @@ ENTRIES = {
     "pretrain_sgw_matcher_pose": ["models/sgw_gan/__init__.py"],
     "pretrain_gfla_flow": ["models/gfla.py"],
     "pretrain_detector": ["models/detector.py"],
-    "train_reference": ["models/reference.py"],
+    "train_floors": ["models/floors.py"],
     "train_spig": ["models/spig.py"],
     "train_spgnet": ["models/spgnet.py"],
     "train_spt": ["models/spt/__init__.py"],
@@ -259,7 +259,7 @@ UNUSED = {
         "pipeline/loading/parallel.py",
         "pipeline/loading/shard_loader.py",
     },
-    "train_reference": {*ENGINE, FEATURES, "models/layers/losses.py", "models/layers/blocks.py"},
+    "train_floors": {*ENGINE, FEATURES, "models/layers/losses.py", "models/layers/blocks.py"},
     "pretrain_spig_flow": {DETECTOR},
     "pretrain_spatn": {DETECTOR, FEATURES},
     "pretrain_spatn_no_distance": {DETECTOR, FEATURES},
@@ -271,7 +271,7 @@ UNUSED = {
     "pretrain_sgw_matcher_pose": {DETECTOR, FEATURES},
     "pretrain_gfla_flow": {DETECTOR},
     "pretrain_detector": {FEATURES},
-    **{f"score_{family}": NETWORKS for family in ("reference", "spig", "spgnet", "spt", "sgw_gan", "patn", "gfla")},
+    **{f"score_{family}": NETWORKS for family in ("floors", "spig", "spgnet", "spt", "sgw_gan", "patn", "gfla")},
 }
 
 

@@ -37,7 +37,7 @@ def at(values: dict, *keys: str) -> dict:
         (("variants", "spig"), ["spig", "spigg-seed1"], ["spigg, which must be listed too"]),
         (("variants", "spig"), ["spig", "spig-seed0"], ["spig-seed0 repeats spig", "train.synthetic.spig.seed is 0"]),
         (("variants", "spig"), ["spig", "spig-seed4294967296"], ["a seed is at most 4294967295"]),
-        (("variants", "reference"), ["mean_image", "mean_image-seed1"], ["variants.reference.1", "copy_source, mean"]),
+        (("variants", "floors"), ["mean_image", "mean_image-seed1"], ["variants.floors.1", "copy_source, mean"]),
         (("components", "spatn"), False, ["components.spatn is False; allowed: True, for spgnet", "start from it"]),
         (("components", "spig_flow"), False, ["components.spig_flow is False; allowed: True, for spig"]),
         (("train", "synthetic", "spig", "features"), None, ["train.synthetic.spig.features is None", "string"]),

@@ -366,7 +366,7 @@ def test_reference_variants(enter):
     for variant in ("copy_source", "mean_image"):
         assert main(["train", "--dataset", "synthetic", "--variant", variant]) == 0
     copy, meta = checkpoints.load(layout.checkpoints("synthetic", "copy_source"), 0)
-    assert (meta["family"], meta["steps"], meta["marks"], meta["parameters"]) == ("reference", [0], ["data"], 0)
+    assert (meta["family"], meta["steps"], meta["marks"], meta["parameters"]) == ("floors", [0], ["data"], 0)
     assert (meta["height"], meta["width"]) == (64, 32)
     image = torch.rand(2, 3, 64, 32)
     assert torch.equal(copy(Batch(image, *[None] * 5)).image, image)

@@ -43,6 +43,6 @@ class MeanImage(nn.Module):
 
 
 VARIANTS = (
-    Variant("copy_source", "none", "reference", lambda height, width, scale: CopySource()),
-    Variant("mean_image", "none", "reference", lambda height, width, scale: MeanImage(height, width)),
+    Variant("copy_source", "none", "floor", lambda height, width, scale: CopySource()),
+    Variant("mean_image", "none", "floor", lambda height, width, scale: MeanImage(height, width)),
 )
