@@ -12,9 +12,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
-
-from pipeline.core import layout
+from pipeline.core import layout, yaml_file
 from pipeline.core.graph import Job, reads
 
 SNAKEMAKE = Path(".snakemake")
@@ -99,7 +97,7 @@ def read_lock() -> dict[str, dict]:
     """Command -> its entry in dvc.lock; nothing if there is no such file."""
     if not DVC_LOCK.exists():
         return {}
-    lock = yaml.load(DVC_LOCK.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    lock = yaml_file.read(DVC_LOCK)
     return {entry["cmd"]: entry for entry in lock["stages"].values()}
 
 

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from pipeline.core import layout, params
+from pipeline.core import layout, params, yaml_file
 from pipeline.core.errors import UserError
 
 DVC_FILE = Path("dvc.yaml")
@@ -75,7 +73,7 @@ def _job(entry: dict, item: dict[str, str], values: dict) -> Job:
 def jobs() -> list[Job]:
     """All jobs, each after those that write what it reads. Raises UserError if params.yaml is missing or wrong."""
     values = params.load()
-    stages = yaml.load(DVC_FILE.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    stages = yaml_file.read(DVC_FILE)
     found = [
         _job(entry, item, values)
         for entry in stages["stages"].values()

@@ -5,11 +5,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 
-from pipeline.core import layout
+from pipeline.core import layout, yaml_file
 from pipeline.core.errors import UserError
 
 Block = TypeVar("Block")
@@ -44,7 +43,7 @@ def _explain(error: ValidationError, where: Path) -> str:
 
 def check(values: Any, where: Path = layout.PARAMS) -> dict:
     """Return `values` if they satisfy the schema. Raises UserError (one line) if not."""
-    schema = yaml.safe_load(layout.PARAMS_SCHEMA.read_text(encoding="utf-8"))
+    schema = yaml_file.read(layout.PARAMS_SCHEMA)
     error = best_match(Draft202012Validator(schema).iter_errors(values))
     if error is not None:
         raise UserError(_explain(error, where))
@@ -77,13 +76,9 @@ def _check_seeds(values: dict, where: Path) -> None:
 def load(path: Path = layout.PARAMS) -> dict:
     """All of `params.yaml`. Raises UserError if it is missing, is no YAML or breaks the schema."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return check(yaml_file.read(path), path)
     except FileNotFoundError:
         raise UserError(f"{path}: not here; run from the project's root folder") from None
-    except yaml.YAMLError as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", -1) + 1
-        raise UserError(f"{path}: not valid YAML near line {line}: {getattr(error, 'problem', error)}") from None
-    return check(values, path)
 
 
 def block(kind: type[Block], *keys: str) -> Block:

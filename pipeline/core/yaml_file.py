@@ -1,0 +1,79 @@
+"""The one reader of YAML files. It takes what DVC takes: YAML 1.2 (`1e-4` is a number, `no` a word), no key twice."""
+
+import re
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+
+from pipeline.core.errors import UserError
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    """PyYAML's safe loader with the plain values of YAML 1.2's core schema: no dates, octals, yes and no."""
+
+    yaml_implicit_resolvers: ClassVar[dict] = {}
+
+
+_NUMBER = list("-+.0123456789")
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", [*"~nN", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?(0|[1-9][0-9]*)", _NUMBER),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+", _NUMBER),
+    ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", _NUMBER),
+    ("merge", "<<", ["<"]),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})$"), _first)
+
+
+def _mappings(node: yaml.Node, seen: set[int]):
+    """`node` and all below it that are mappings, each once however many aliases it has."""
+    if id(node) in seen or isinstance(node, yaml.ScalarNode):
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        yield node
+    for child in node.value:
+        for part in child if isinstance(child, tuple) else (child,):
+            yield from _mappings(part, seen)
+
+
+def _check_keys(root: yaml.Node, path: Path) -> None:
+    for mapping in _mappings(root, set()):
+        lines: dict[str, int] = {}
+        for key, _ in mapping.value:
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise UserError(f"{path}: line {line}: a list or a mapping cannot be a key")
+            if key.value in lines:
+                raise UserError(f"{path}: the key {key.value} stands twice, in lines {lines[key.value]} and {line}")
+            lines[key.value] = line
+
+
+def parse(text: str, path: Path) -> Any:
+    """The value of a YAML text. Raises UserError, one line that names `path`, if it is no YAML or has a key twice."""
+    loader = _Loader(text)
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        _check_keys(root, path)
+        return loader.construct_document(root)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" near line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UserError(f"{path}: not valid YAML{where}: {problem}") from None
+    finally:
+        loader.dispose()
+
+
+def read(path: Path) -> Any:
+    """The value of a YAML file. Raises UserError (see `parse`; not UTF-8), FileNotFoundError."""
+    data = path.read_bytes()
+    try:
+        return parse(data.decode("utf-8-sig"), path)
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise UserError(f"{path}: line {line} is not UTF-8; save the file in that encoding") from None
