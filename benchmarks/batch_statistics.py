@@ -15,11 +15,11 @@ import torch
 from torch import nn
 
 from pipeline.core import layout
-from pipeline.loading import checkpoints, device_data
-from pipeline.loading.device_data import PairData
+from pipeline.loading import arrays, checkpoints, devices
+from pipeline.loading.arrays import PairData
+from pipeline.loading.pixels import as_bytes
 from pipeline.metrics.psnr import psnr
 from pipeline.metrics.ssim import ssim
-from pipeline.stages.score import to_uint8
 
 
 @torch.no_grad()
@@ -28,7 +28,7 @@ def images(generator: nn.Module, data: PairData, batch: int, order: torch.Tensor
     torch.manual_seed(seed)
     made = np.empty((len(data), data.height, data.width, 3), np.uint8)
     for rows in order.split(batch):
-        made[rows.numpy()] = to_uint8(generator(data.batch(rows).without_target()).image.float()).cpu().numpy()
+        made[rows.numpy()] = as_bytes(generator(data.batch(rows).without_target()).image.float()).cpu().numpy()
     return made
 
 
@@ -38,12 +38,12 @@ def main() -> None:
     parser.add_argument("--dataset", default="synthetic")
     options = parser.parse_args()
     os.chdir(options.project)
-    data = device_data.load_pairs(options.dataset, "test", device_data.device("auto"), parsing=True)
+    data = arrays.load_pairs(options.dataset, "test", devices.device("auto"), parsing=True)
     folder = layout.checkpoints(options.dataset, "spgnet")
     step = checkpoints.steps(folder)[-1]
     generator, _ = checkpoints.load(folder, step)
     generator.to(data.device)
-    target = to_uint8(data.pictures(data.pairs[:, 1])).cpu().numpy()
+    target = as_bytes(data.pictures(data.pairs[:, 1])).cpu().numpy()
     straight = torch.arange(len(data))
     shuffled = torch.from_numpy(np.random.default_rng(0).permutation(len(data)))
     print(f"spgnet, step {step}, {len(data)} test pairs of {options.dataset}\n")

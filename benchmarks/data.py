@@ -43,7 +43,7 @@ from pipeline.anatomy import pose
 from pipeline.anatomy.distance import limb_distance_maps
 from pipeline.core import layout, schema, store
 from pipeline.formats import annotations
-from pipeline.loading import device_data
+from pipeline.loading import arrays
 from pipeline.metrics.pose_mask import MASK_LIMBS, pose_masks
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -450,7 +450,7 @@ def measure_loader(folder: Path) -> None:
         loads = []
         for _ in range(3):
             start = time.process_time()
-            data = device_data.load_pairs("d", "train", torch.device("cpu"), parsing=True)
+            data = arrays.load_pairs("d", "train", torch.device("cpu"), parsing=True)
             loads.append((time.process_time() - start) / count)
         order = np.random.default_rng(1).permutation(count)
         batches = [torch.from_numpy(order[i : i + 8]) for i in range(0, count, 8)]

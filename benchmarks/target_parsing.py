@@ -19,8 +19,8 @@ from torch import Tensor
 from benchmarks.parser import confusion, iou
 from models.variants import Batch
 from pipeline.core import layout
-from pipeline.loading import checkpoints, device_data
-from pipeline.loading.device_data import PairData
+from pipeline.loading import arrays, checkpoints, devices
+from pipeline.loading.arrays import PairData
 
 BATCH = 16
 
@@ -50,8 +50,8 @@ def main() -> None:
     parser.add_argument("--dataset", required=True)
     options = parser.parse_args()
     os.chdir(options.project)
-    where = device_data.device("auto")
-    data = device_data.load_pairs(options.dataset, "test", where, parsing=True)
+    where = devices.device("auto")
+    data = arrays.load_pairs(options.dataset, "test", where, parsing=True)
     print(f"{len(data)} test pairs of {options.dataset}, {data.height} x {data.width}\n")
     print("| target's parsing | mIoU | without background | pixels right |\n|---|---|---|---|")
     print(line("the source's, as it is", count(lambda batch: batch.source_labels, data)))

@@ -37,9 +37,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.data import DensePairs, ratio, say, skeletons, table, write_data_set
 from models.layers import features as feature_nets
 from models.variants import VARIANTS, Batch, Variant
-from pipeline.loading import device_data
-from pipeline.loading.device_data import BatchOrder, PairData
+from pipeline.loading import arrays, devices
+from pipeline.loading.arrays import PairData
 from pipeline.training import loop
+from pipeline.training.order import BatchOrder
 
 SIZES = {"market1501": (128, 64), "deepfashion": (256, 256)}
 WAYS = ("ours", "plain")
@@ -103,7 +104,7 @@ def make_plain(trainer: loop.Trainer) -> None:
 
 def resident(setup: Setup) -> Iterator[Batch]:
     """Our batches of the data set in the working folder, without end."""
-    data = device_data.load_pairs("d", "train", setup.device, parsing=setup.variant.needs_parsing)
+    data = arrays.load_pairs("d", "train", setup.device, parsing=setup.variant.needs_parsing)
     order = BatchOrder(len(data), setup.batch, 0)
     for step in range(1, 1 << 30):
         yield data.batch(order.rows(step))
@@ -116,7 +117,7 @@ def through_loader(setup: Setup, jpegs: list[bytes]) -> Iterator[Batch]:
     height, width = SIZES[setup.dataset]
     joints, valid = skeletons(5, len(jpegs), height, width)
     dense = DensePairs(jpegs, joints, valid, height, width)
-    data = device_data.load_pairs("d", "train", setup.device, parsing=setup.variant.needs_parsing)
+    data = arrays.load_pairs("d", "train", setup.device, parsing=setup.variant.needs_parsing)
     loader = torch.utils.data.DataLoader(dense, setup.batch, num_workers=2, persistent_workers=True, drop_last=True)
     for _ in repeat(None):
         for number, loaded in enumerate(loader):
@@ -254,7 +255,7 @@ def in_data_set(dataset: str, folder: Path) -> list[bytes]:
 
 def setups(options: argparse.Namespace, dataset: str) -> Iterator[Setup]:
     for name in options.variants or [name for name, variant in VARIANTS.items() if variant.phase]:
-        device = device_data.device(options.device)
+        device = devices.device(options.device)
         yield Setup(VARIANTS[name], dataset, options.width, options.features, device)
 
 
@@ -269,7 +270,7 @@ def head(*cells: str) -> None:
 
 
 def speed(options: argparse.Namespace, folder: Path) -> None:
-    device = device_data.device(options.device)
+    device = devices.device(options.device)
     what = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU thread"
     peak = measured_peak(device, torch.bfloat16)
     say(
@@ -370,10 +371,10 @@ def curves(options: argparse.Namespace) -> None:
     """Both ways' losses over the same batches; the picture goes to --output."""
     output = options.output.resolve()
     os.chdir(options.project)
-    device = device_data.device(options.device)
+    device = devices.device(options.device)
     (name,) = options.variants
     setup = Setup(VARIANTS[name], "market1501", options.width, options.features, device)
-    data = device_data.load_pairs(options.dataset, "train", device, parsing=setup.variant.needs_parsing)
+    data = arrays.load_pairs(options.dataset, "train", device, parsing=setup.variant.needs_parsing)
     if (data.height, data.width) != SIZES["market1501"]:
         sys.exit("curves needs a data set of 128x64")
     compare({way: losses(setup, way, data, options.steps) for way in WAYS}, output)

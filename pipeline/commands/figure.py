@@ -24,7 +24,7 @@ from pipeline.core.atomic import atomic_file
 from pipeline.core.console import say
 from pipeline.core.errors import UserError
 from pipeline.figures import appearance, flow, grid, parsing, poses, relation_maps, subject
-from pipeline.loading import checkpoints, device_data
+from pipeline.loading import checkpoints, devices
 from pipeline.stages import tables
 
 Drawn = tuple[np.ndarray, str]  # the picture and the stem of its default name, under reports/figures/DATASET/
@@ -182,7 +182,7 @@ def chosen_step(dataset: str, variant: str) -> int:
 
 def _variant(dataset: str, variant: str, step: int | None) -> subject.Trained:
     step = chosen_step(dataset, variant) if step is None and variant in VARIANTS else step
-    return subject.open_variant(dataset, variant, step, device_data.device("auto"))
+    return subject.open_variant(dataset, variant, step, devices.device("auto"))
 
 
 def _people(dataset: str, pair: dict, parsing: bool = False) -> tuple[subject.Person, subject.Person]:

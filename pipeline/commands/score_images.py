@@ -39,7 +39,8 @@ from models.variants import VARIANTS
 from pipeline.core import console, layout, params, schema, store
 from pipeline.core.atomic import atomic_directory
 from pipeline.core.errors import UserError
-from pipeline.loading.device_data import PairData, device
+from pipeline.loading.arrays import PairData
+from pipeline.loading.devices import device
 from pipeline.stages import reference, score
 from pipeline.stages.reference import images_of
 

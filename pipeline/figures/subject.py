@@ -17,7 +17,7 @@ from pipeline.anatomy import drawing, pose
 from pipeline.core import layout, schema, store
 from pipeline.core.errors import UserError
 from pipeline.core.params import variant_of
-from pipeline.loading import checkpoints, device_data
+from pipeline.loading import arrays, checkpoints, pair_lists, pixels
 
 PANEL = 288  # height in pixels that a panel of a figure is enlarged to, about
 _NIGHT = (42, 47, 56)  # behind skeletons, as in the report
@@ -77,8 +77,8 @@ def pairs(dataset: str, wanted: int | None = None, count: int = 1) -> list[dict]
     Each as a row of `schema.PAIRS`. Raises UserError if there is no such pair.
     """
     if wanted is None:
-        return device_data.pair_list(dataset, "test", count).to_pylist()
-    table = device_data.pair_list(dataset, "test")
+        return pair_lists.read(dataset, "test", count).to_pylist()
+    table = pair_lists.read(dataset, "test")
     found = [row for row in table.to_pylist() if row["pair_index"] == wanted]
     if not found:
         least, most = (end(table["pair_index"].to_pylist()) for end in (min, max))
@@ -88,11 +88,11 @@ def pairs(dataset: str, wanted: int | None = None, count: int = 1) -> list[dict]
 
 def people(dataset: str, ids: Sequence[str], parsing: bool = False) -> dict[str, Person]:
     """Images by id, with their joints and, if asked for, their parsing. Raises UserError if one is not there."""
-    known = device_data.usable_images(dataset)["image_id"].to_pylist()
+    known = pair_lists.usable_images(dataset)["image_id"].to_pylist()
     for name in set(ids) - set(known):
         near = ", ".join(difflib.get_close_matches(name, known, n=3, cutoff=0)) or "nothing; run index"
         raise UserError(f"{layout.images(dataset)}: no image {name} with joints; names there look like {near}")
-    data = device_data.load_images(dataset, pa.array(sorted(set(ids)), pa.string()), torch.device("cpu"), parsing)
+    data = arrays.load_images(dataset, pa.array(sorted(set(ids)), pa.string()), torch.device("cpu"), parsing)
     rows = zip(
         data.ids,
         data.joints.numpy(),
@@ -120,7 +120,7 @@ def as_input(trained: Trained, person: Person) -> Tensor:
     if person.picture.shape[:2] != (trained.height, trained.width):
         sizes = [f"{size[0]} x {size[1]}" for size in ((trained.height, trained.width), person.picture.shape)]
         raise UserError(f"{trained.title}: trained for images of {sizes[0]}, {person.image_id} is {sizes[1]}")
-    return device_data.as_floats(torch.tensor(person.picture, device=trained.device).permute(2, 0, 1)[None])
+    return pixels.as_floats(torch.tensor(person.picture, device=trained.device).permute(2, 0, 1)[None])
 
 
 def posed(trained: Trained, at: Pose) -> tuple[Tensor, Tensor]:
@@ -164,8 +164,7 @@ def refuse_nan(trained: Trained, output: Output) -> Output:
 
 def as_picture(image: Tensor) -> np.ndarray:
     """(1, 3, H, W) in [-1, 1] -> the picture that would be saved and scored."""
-    pixels = ((image[0].float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    return pixels.permute(1, 2, 0).contiguous().cpu().numpy()
+    return pixels.as_bytes(image.float())[0].cpu().numpy()
 
 
 # ---- panels that several figures share

@@ -7,6 +7,7 @@ import lpips as package
 import numpy as np
 import torch
 
+from pipeline.loading.pixels import as_floats
 from pipeline.metrics.networks import BATCH, in_batches, load_weights, seed_weights
 
 PIXELS = 16 * 128 * 64  # of a batch on a CPU: the layers of more leave its caches (benchmarks/scoring.md)
@@ -64,7 +65,7 @@ def _by_size(
 
 
 def _scale(images: torch.Tensor) -> torch.Tensor:
-    return images.permute(0, 3, 1, 2).float() / 127.5 - 1
+    return as_floats(images.permute(0, 3, 1, 2))
 
 
 def _to_float64(distances: torch.Tensor) -> np.ndarray:

@@ -34,8 +34,8 @@ from models.variants import COMPONENTS
 from pipeline.core import console, layout, params
 from pipeline.core.atomic import atomic_directory
 from pipeline.core.errors import UserError
-from pipeline.loading import checkpoints, device_data, parallel
-from pipeline.loading.device_data import ImageData
+from pipeline.loading import arrays, checkpoints, devices, pair_lists, parallel
+from pipeline.loading.arrays import ImageData
 from pipeline.stages.train import Params, finish, fit, train_entry
 
 HELD_OUT = 10  # one identity in ten
@@ -109,14 +109,14 @@ def train_detector(dataset: str, block: DetectorParams) -> None:
         return
     if block.steps < 1:
         raise UserError(f"{layout.PARAMS}: pretrain.{dataset}.detector.steps is 0; a trained detector needs 1 or more")
-    where = device_data.device(block.device)
-    learn, held_out = split_by_identity(device_data.usable_images(dataset))
+    where = devices.device(block.device)
+    learn, held_out = split_by_identity(pair_lists.usable_images(dataset))
     schedule = Params(block.seed, block.steps, block.steps, block.batch, 1.0, None, block.device, "fp32", None, None)
     inputs = layout.images(dataset), layout.keypoints(dataset)
     with parallel.joined(where) as group:
-        data = device_data.load_images(dataset, learn, where)
+        data = arrays.load_images(dataset, learn, where)
         trained, meta = fit("pretrain", dataset, COMPONENTS["detector"], schedule, None, data, inputs, group)
-        result = validate(trained.generator, device_data.load_images(dataset, held_out, where), block.batch)
+        result = validate(trained.generator, arrays.load_images(dataset, held_out, where), block.batch)
         console.say(f"pretrain {dataset} detector: on identities held out: {result}")
         finish("pretrain", dataset, "detector", trained, {**meta, "validation": result})
 

@@ -37,7 +37,7 @@ from pipeline import datasets
 from pipeline.anatomy import labels, pose
 from pipeline.core import console, layout, params, resume, schema, store
 from pipeline.core.errors import UserError
-from pipeline.loading import device_data
+from pipeline.loading import devices
 from pipeline.stand_ins import body_parts, part_search
 
 CHUNK = 1024  # sources at a time: all candidates' features are made once for each chunk
@@ -108,7 +108,7 @@ def candidates(names: list[str], people: part_search.People, junk: tuple[str, ..
     found = np.flatnonzero(admitted)
     if not len(found):
         raise UserError("no training image shows both shoulders and both hips: no pseudo labels; look at the keypoints")
-    return part_search.index(people, found, block.frame, device_data.device(block.device))
+    return part_search.index(people, found, block.frame, devices.device(block.device))
 
 
 def rows(names: list[str], index: part_search.Index, block: Params, some: np.ndarray) -> list[dict]:

@@ -45,8 +45,10 @@ from pipeline.core.atomic import atomic_directory
 from pipeline.core.errors import UserError
 from pipeline.extraction import repose_parser
 from pipeline.extraction.openpose import OpenPose
-from pipeline.loading import checkpoints, published_weights
-from pipeline.loading.device_data import PairData, device, load_pairs, stream_images
+from pipeline.loading import checkpoints, published_weights, stored_images
+from pipeline.loading.arrays import PairData, load_pairs
+from pipeline.loading.devices import device
+from pipeline.loading.pixels import as_floats
 from pipeline.metrics import FEATURES, GIVEN, METRICS, standard
 from pipeline.metrics.fid import (
     FrechetStatistics,
@@ -200,7 +202,7 @@ def open_detector(dataset: str, where: torch.device) -> Detector:
     trained.to(where)
 
     def peaks(images: torch.Tensor) -> torch.Tensor:  # (B, H, W, 3) uint8 -> (B, 18, 3): x, y, score
-        joints, scores = detector.decode(trained(images.permute(0, 3, 1, 2).float() / 127.5 - 1))
+        joints, scores = detector.decode(trained(as_floats(images.permute(0, 3, 1, 2))))
         return torch.cat([joints, scores.unsqueeze(-1)], dim=-1)
 
     def find_trained(images: np.ndarray) -> Joints:
@@ -312,7 +314,7 @@ def _of_training_images(dataset: str, network: nn.Module) -> FrechetStatistics:
     wanted = table.filter(pc.equal(table["split"], "train"))["image_id"].combine_chunks()
     statistics = FrechetStatistics()
     with console.progress("reference train", len(wanted)) as advance:
-        for names, images in stream_images(dataset, wanted):
+        for names, images in stored_images.stream(dataset, wanted):
             statistics.update(inception_features(network, images.permute(0, 2, 3, 1).contiguous().numpy()))
             advance(len(names))
     return statistics

@@ -48,7 +48,9 @@ from pipeline.core.atomic import atomic_directory, atomic_file
 from pipeline.core.errors import UserError
 from pipeline.figures import for_report
 from pipeline.loading import checkpoints
-from pipeline.loading.device_data import PairData, device
+from pipeline.loading.arrays import PairData
+from pipeline.loading.devices import device
+from pipeline.loading.pixels import as_bytes
 from pipeline.metrics import METRICS
 from pipeline.metrics.networks import in_batches
 from pipeline.metrics.pckh import Joints, pckh
@@ -110,11 +112,6 @@ def open_split(dataset: str, name: str, where: torch.device, made: Reference, pa
     return Split(name, data, dict(zip(targets.tolist(), masks, strict=True)), labels)
 
 
-def to_uint8(images: Tensor) -> Tensor:
-    """(B, 3, H, W) in [-1, 1] -> (B, H, W, 3) uint8 RGB: the picture that would be saved. Clips what lies outside."""
-    return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-
-
 def generate(
     generator: nn.Module, data: PairData, batch: int, what: str, parsing: bool = False
 ) -> Iterator[tuple[list[int], np.ndarray]]:
@@ -135,7 +132,7 @@ def generate(
         images = in_batches(forward, data.device, *given.values())
         if not images.isfinite().all():
             raise UserError(f"{what}: generates values that are not finite; the training diverged, train again")
-        yield data.pair_index[rows].tolist(), to_uint8(images).cpu().numpy()
+        yield data.pair_index[rows].tolist(), as_bytes(images).cpu().numpy()
 
 
 def score_images(
@@ -277,14 +274,16 @@ def _code_digest() -> str:
     files = [
         ROOT / "pipeline" / name
         for name in (
-            "loading/checkpoints.py",
-            "loading/device_data.py",
             "scoring/failures.py",
             "extraction/openpose.py",
         )
     ]
     files += [Path(reference.__file__), Path(__file__)]
-    files += [*(ROOT / "pipeline/metrics").glob("*.py"), *(ROOT / "models").rglob("*.py")]
+    files += [
+        *(ROOT / "pipeline/loading").glob("*.py"),
+        *(ROOT / "pipeline/metrics").glob("*.py"),
+        *(ROOT / "models").rglob("*.py"),
+    ]
     files.append(ROOT / "pipeline/extraction/repose_parser/__init__.py")
     return hashlib.sha256("".join(map(reference.digest, sorted(files))).encode()).hexdigest()
 

@@ -34,8 +34,17 @@ from models.layers.features import Features
 from models.variants import COMPONENTS, VARIANTS, Component, Phase, Variant
 from pipeline.core import console, layout, params, store
 from pipeline.core.errors import UserError
-from pipeline.loading import checkpoints, device_data, parallel, published_weights
-from pipeline.loading.device_data import ImageData
+from pipeline.loading import (
+    arrays,
+    checkpoints,
+    devices,
+    pair_lists,
+    parallel,
+    pixels,
+    published_weights,
+    stored_images,
+)
+from pipeline.loading.arrays import ImageData
 from pipeline.loading.parallel import Group
 from pipeline.training import loop, samples, training_data
 
@@ -275,7 +284,7 @@ def train_entry(
         require_parsing(dataset, f"{stage} {dataset} {entry.name}")
     for component in (*entry.components, *judges(entry).values()):
         last_checkpoint(dataset, component)
-    where = device_data.device(block.device)
+    where = devices.device(block.device)
     with parallel.joined(where) as group:
         source = load_features(block, f"{stage}.{dataset}.{block_name}") if entry.needs_features else None
         data = training_data.load(dataset, entry.data, where, entry.needs_parsing, block.resident)
@@ -287,7 +296,7 @@ def train_entry(
 
 def sampler(stage: str, dataset: str, variant: Variant, where: torch.device) -> Callable[[int, nn.Module], None]:
     """A function that draws what a generator makes of a few validation pairs at a step."""
-    pairs = device_data.load_pairs(dataset, "val", where, samples.PAIRS, variant.needs_parsing)
+    pairs = arrays.load_pairs(dataset, "val", where, samples.PAIRS, variant.needs_parsing)
     folder = layout.metrics_log(stage, dataset, variant.name).with_suffix("")
     given = variant.given_target_parsing
     return lambda step, generator: samples.draw(generator, pairs, folder / f"step-{step:07d}.png", given)
@@ -296,9 +305,9 @@ def sampler(stage: str, dataset: str, variant: Variant, where: torch.device) -> 
 def _counted(
     batches: Iterable[tuple[list[str], torch.Tensor]], advance: Callable[[int], None]
 ) -> Iterator[torch.Tensor]:
-    """The images of `device_data.stream_images` as a network takes them; `advance` counts those that it has taken."""
+    """The images of `stored_images.stream` as a network takes them; `advance` counts those that it has taken."""
     for names, images in batches:
-        yield device_data.as_floats(images)
+        yield pixels.as_floats(images)
         advance(len(names))
 
 
@@ -310,9 +319,9 @@ def make_floor(dataset: str, variant: Variant, family: str, block: FloorParams) 
     height, width = size[0]["height"], size[0]["width"]
     network = variant.build(height, width, 1.0)
     if hasattr(network, "fit"):
-        ids = device_data.paired_ids(device_data.pair_list(dataset, "train"))
+        ids = pair_lists.image_ids(pair_lists.read(dataset, "train"))
         with console.progress(f"fit {dataset} {variant.name}", len(ids)) as advance:
-            network.fit(_counted(device_data.stream_images(dataset, ids), advance))
+            network.fit(_counted(stored_images.stream(dataset, ids), advance))
     work = layout.work("train", dataset, variant.name)
     checkpoints.save(work, 0, network)
     meta = {

@@ -37,16 +37,16 @@ from models.variants import Adam, Batch, Objective, Phase
 from pipeline.core import console
 from pipeline.core.errors import UserError
 from pipeline.loading import checkpoints, parallel, shard_loader
-from pipeline.loading.device_data import BatchOrder
 from pipeline.loading.parallel import Group
 from pipeline.training import augmentation, compiling
+from pipeline.training.order import BatchOrder
 from pipeline.training.run import Run, checkpoint_steps, digest, keep_metrics, read_state, save_state
 
 STATE_SECONDS = 120.0  # at most this much work is lost when the machine is
 
 
 class Data(Protocol):
-    """What the loop asks of a data set: `device_data.PairData` or `device_data.ImageData`."""
+    """What the loop asks of a data set: `arrays.PairData` or `arrays.ImageData`."""
 
     unit: str  # what a batch counts: pairs | images
     resident: bool  # all in memory: nothing to fetch ahead

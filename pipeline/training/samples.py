@@ -12,7 +12,8 @@ from torch import nn
 
 from pipeline.anatomy import drawing
 from pipeline.core.atomic import atomic_file
-from pipeline.loading.device_data import PairData
+from pipeline.loading.arrays import PairData
+from pipeline.loading.pixels import as_bytes
 
 PAIRS = 4
 
@@ -26,10 +27,7 @@ def panels(generator: nn.Module, data: PairData, parsing: bool = False) -> np.nd
     devices = [data.device] if data.device.type == "cuda" else []
     with torch.no_grad(), torch.random.fork_rng(devices):
         made = generator(batch.without_target(parsing)).image.float()
-    source, target, made = (
-        ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-        for images in (batch.source, batch.target, made)
-    )
+    source, target, made = (as_bytes(images).cpu().numpy() for images in (batch.source, batch.target, made))
     joints, valid = batch.target_joints.cpu().numpy(), batch.target_valid.cpu().numpy()
     ground = np.zeros_like(target[0])
     poses = [drawing.skeleton(ground, *pose) for pose in zip(joints, valid, strict=True)]

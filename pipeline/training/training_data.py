@@ -11,17 +11,8 @@ import torch
 
 from pipeline.core import console, layout, store
 from pipeline.core.errors import UserError
-from pipeline.loading import parallel, shard_loader
-from pipeline.loading.device_data import (
-    ImageData,
-    PairData,
-    UnpairedData,
-    load_images,
-    pair_list,
-    pair_up,
-    paired_ids,
-    usable_images,
-)
+from pipeline.loading import pair_lists, parallel, shard_loader
+from pipeline.loading.arrays import ImageData, PairData, UnpairedData, load_images, pair_up
 
 
 def inputs(dataset: str, kind: str, parsing: bool) -> tuple[Path, ...]:
@@ -33,11 +24,11 @@ def inputs(dataset: str, kind: str, parsing: bool) -> tuple[Path, ...]:
 
 def training_images(dataset: str) -> pa.Array:
     """Ids, sorted, of the training images with joints that were not rejected and show nobody of a validation pair."""
-    usable = usable_images(dataset)
+    usable = pair_lists.usable_images(dataset)
     held_out = store.read_table(
         layout.pairs(dataset), columns=["source_id", "target_id"], filters=[("split", "=", "val")]
     )
-    people = usable.filter(pc.is_in(usable["image_id"], paired_ids(held_out)))["person_id"].combine_chunks()
+    people = usable.filter(pc.is_in(usable["image_id"], pair_lists.image_ids(held_out)))["person_id"].combine_chunks()
     usable = usable.filter(
         pc.and_(pc.equal(usable["split"], "train"), pc.invert(pc.is_in(usable["person_id"], people)))
     )
@@ -83,10 +74,10 @@ def load(dataset: str, kind: str, where: torch.device, parsing: bool, resident: 
     if kind == "images":
         wanted = training_images(dataset)
     elif kind == "pairs":
-        pairs = pair_list(dataset, "train")
-        wanted = paired_ids(pairs)
+        pairs = pair_lists.read(dataset, "train")
+        wanted = pair_lists.image_ids(pairs)
     else:
-        pairs = stand_in_pairs(dataset) if kind == "pseudo_pairs" else pair_list(dataset, "train")
+        pairs = stand_in_pairs(dataset) if kind == "pseudo_pairs" else pair_lists.read(dataset, "train")
         wanted, targets = pc.unique(pairs["source_id"]), pc.unique(pairs["target_id"])
         unseen = targets.filter(pc.invert(pc.is_in(targets, wanted)))
     if resident == "auto":

@@ -18,8 +18,7 @@ from pipeline.commands import figure
 from pipeline.core import layout, params, schema, store
 from pipeline.core.errors import UserError
 from pipeline.figures import appearance, flow, for_report, parsing, poses, relation_maps, subject
-from pipeline.loading import checkpoints
-from pipeline.stages import score
+from pipeline.loading import checkpoints, pixels, stored_images
 from tests import tiny_dataset
 from tests.commands.test_inspect import contains
 from tests.tiny_dataset import HEIGHT, WIDTH, name
@@ -156,7 +155,7 @@ def test_the_generator_sees_the_target_s_joints_only(folder):
     np.testing.assert_array_equal(batch.source_joints[0], tiny_dataset.joints(1, 0)[0])
     inverted = 255 - tiny_dataset.picture(1, 0)
     np.testing.assert_array_equal(subject.as_picture(output.image), inverted)
-    np.testing.assert_array_equal(score.to_uint8(output.image)[0], inverted)  # what is drawn is what is scored
+    np.testing.assert_array_equal(pixels.as_bytes(output.image)[0], inverted)  # what is drawn is what is scored
 
 
 def test_the_checkpoint_is_the_one_of_the_tables(folder, capsys, monkeypatch):
@@ -241,11 +240,9 @@ def test_relation_maps_of_a_real_network(folder):
 def test_random_poses_read_no_image_but_the_source_s(folder, monkeypatch):
     read = []
     monkeypatch.setattr(
-        subject.device_data,
-        "stream_images",
-        lambda dataset, wanted, real=subject.device_data.stream_images: (
-            read.extend(wanted.to_pylist()) or real(dataset, wanted)
-        ),
+        stored_images,
+        "stream",
+        lambda dataset, wanted, real=stored_images.stream: read.extend(wanted.to_pylist()) or real(dataset, wanted),
     )
     drawn("poses", "--variant", "shown", "--image", name(1, 0), "--split", "train", "--count", "3", "--seed", "4")
     assert read == [name(1, 0)]

@@ -14,7 +14,7 @@ from pipeline.__main__ import main
 from pipeline.commands import score_images
 from pipeline.core import layout, params, store
 from pipeline.core.errors import UserError
-from pipeline.loading.device_data import load_pairs
+from pipeline.loading.arrays import load_pairs
 from pipeline.stages import reference, score, tables
 from tests.stages.test_reference import CPU, HEIGHT, WIDTH, build_project, stored_images
 

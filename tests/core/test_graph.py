@@ -255,9 +255,8 @@ NETWORKS = {"models/layers/blocks.py", DETECTOR, "models/layers/pose_maps.py"}  
 ENGINE = {f"pipeline/{name}.py" for name in ("engine", "augment", "compiling", "training_data")}
 UNUSED = {
     "pseudo_labels": {
-        "pipeline/loading/device_data.py",
+        "pipeline/loading/devices.py",
         "pipeline/loading/parallel.py",
-        "pipeline/loading/shard_loader.py",
     },
     "train_floors": {*ENGINE, FEATURES, "models/layers/losses.py", "models/layers/blocks.py"},
     "pretrain_spig_flow": {DETECTOR},

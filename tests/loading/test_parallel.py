@@ -17,7 +17,7 @@ from models.layers import features
 from pipeline.__main__ import main
 from pipeline.core import layout, params
 from pipeline.core.errors import UserError
-from pipeline.loading import checkpoints, device_data, parallel
+from pipeline.loading import checkpoints, devices, parallel
 from pipeline.training import loop
 from tests import tiny_dataset
 from tests.models.test_spig import build
@@ -182,14 +182,14 @@ def test_a_state_of_another_number_of_processes_is_discarded(tmp_path):
 def test_each_process_takes_its_own_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert device_data.device("auto") == torch.device("cuda")
+    assert devices.device("auto") == torch.device("cuda")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert device_data.device("auto") == device_data.device("cuda") == torch.device("cuda:1")
-    assert device_data.device("cuda:0") == torch.device("cuda:0")
+    assert devices.device("auto") == devices.device("cuda") == torch.device("cuda:1")
+    assert devices.device("cuda:0") == torch.device("cuda:0")
     monkeypatch.setenv("LOCAL_RANK", "2")
     with pytest.raises(UserError, match="not on this machine"):
-        device_data.device("cuda")
+        devices.device("cuda")
 
 
 def test_torchrun_trains_a_variant_as_one_process_does(tmp_path, monkeypatch):

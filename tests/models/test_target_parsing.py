@@ -5,14 +5,14 @@ import pytest
 import torch
 
 from benchmarks.target_parsing import count, line
-from pipeline.loading import device_data
+from pipeline.loading import arrays
 from tests import tiny_dataset
 
 
 def test_every_pair_counts_once_against_its_own_target(tmp_path, monkeypatch):
     tiny_dataset.write(tmp_path, parsing_source="oracle")
     monkeypatch.chdir(tmp_path)
-    data = device_data.load_pairs("synthetic", "train", torch.device("cpu"), parsing=True)
+    data = arrays.load_pairs("synthetic", "train", torch.device("cpu"), parsing=True)
 
     def truth(rows: torch.Tensor) -> torch.Tensor:
         return data.parsing(rows)

@@ -16,8 +16,8 @@ from models.variants import VARIANTS
 from pipeline.core import layout, params, schema, store
 from pipeline.core.errors import UserError
 from pipeline.extraction import repose_parser
-from pipeline.loading import checkpoints
-from pipeline.loading.device_data import load_pairs
+from pipeline.loading import checkpoints, pixels
+from pipeline.loading.arrays import load_pairs
 from pipeline.metrics import METRICS, fid, networks
 from pipeline.scoring import failures
 from pipeline.stages import reference, score
@@ -469,7 +469,7 @@ def test_code_digest_covers_metrics_and_networks(monkeypatch):
 def test_generated_values_are_rounded_and_clipped():
     values = torch.tensor([-1.2, -1.0, -0.999, 0.0, 0.5, 0.9999, 1.0, 3.0])
     images = values.view(1, 1, 1, -1).expand(1, 3, 1, -1)
-    assert score.to_uint8(images)[0, 0, :, 1].tolist() == [0, 0, 0, 128, 191, 255, 255, 255]
+    assert pixels.as_bytes(images)[0, 0, :, 1].tolist() == [0, 0, 0, 128, 191, 255, 255, 255]
 
 
 def test_a_diverged_checkpoint_is_named(project, copied):

@@ -6,7 +6,7 @@ from torch import nn
 
 from models.layers.blocks import Output
 from pipeline.anatomy import drawing
-from pipeline.loading import device_data
+from pipeline.loading import arrays
 from pipeline.training import samples
 from tests import tiny_dataset
 
@@ -25,7 +25,7 @@ class Negative(nn.Module):
 def pairs(tmp_path, monkeypatch):
     tiny_dataset.write(tmp_path)
     monkeypatch.chdir(tmp_path)
-    return device_data.load_pairs("synthetic", "val", torch.device("cpu"), samples.PAIRS)
+    return arrays.load_pairs("synthetic", "val", torch.device("cpu"), samples.PAIRS)
 
 
 def test_a_row_shows_source_pose_target_and_what_was_made(pairs, tmp_path):

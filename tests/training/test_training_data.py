@@ -8,7 +8,7 @@ import torch
 from pipeline.core import layout, schema, store
 from pipeline.core.errors import UserError
 from pipeline.formats import pictures
-from pipeline.loading import device_data
+from pipeline.loading import pair_lists
 from pipeline.training import training_data
 from tests import tiny_dataset
 from tests.tiny_dataset import name
@@ -56,7 +56,7 @@ def test_unpaired_data_never_reads_a_targets_picture(folder, monkeypatch):
 
     monkeypatch.setattr(pictures, "decode", look)
     data = training_data.load("synthetic", "unpaired", CPU, parsing=True)
-    paired = device_data.pair_list("synthetic", "train")
+    paired = pair_lists.read("synthetic", "train")
     sources, targets = paired["source_id"].to_pylist(), paired["target_id"].to_pylist()
     assert read == set(sources)
     assert name(0, 1) in set(targets) - read

@@ -1,0 +1,166 @@
+"""Images of a data set with their joints and parsing, and the pairs over them: what training and scoring read.
+
+Pictures are decoded once and kept as uint8, on the device where they fit. Heatmaps, masks, one-hot labels and floats
+are made per batch, on the device: an image costs height x width x 3 bytes however often it is used, its parsing height
+x width.
+"""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from models.variants import Batch
+from pipeline.anatomy import pose
+from pipeline.core import layout, store
+from pipeline.loading import pair_lists, stored_images, stored_labels
+from pipeline.loading.devices import place
+from pipeline.loading.pixels import as_floats
+from pipeline.loading.shard_loader import ShardPictures
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """N images with their joints.
+
+    images: uint8 (N, 3, H, W), RGB, on the device or in main memory; of the first ids only where the last ones'
+    pictures are not wanted.  joints: float32 (N, 18, 2), (x, y) in pixels,
+    zeros where missing.  valid: bool (N, 18).  ids: in the order of the rows.
+    labels: uint8 (N, H, W), LIP-20 ids, beside the images; None unless parsing was asked for.
+    Where they are too many for main memory, both are still in their shards and read batch by batch.
+    """
+
+    unit: ClassVar[str] = "images"
+
+    images: torch.Tensor | ShardPictures
+    joints: torch.Tensor
+    valid: torch.Tensor
+    ids: list[str]
+    device: torch.device
+    labels: torch.Tensor | ShardPictures | None = field(default=None, kw_only=True)
+
+    @property
+    def resident(self) -> bool:
+        return isinstance(self.images, torch.Tensor)
+
+    @property
+    def height(self) -> int:
+        return self.images.shape[2]
+
+    @property
+    def width(self) -> int:
+        return self.images.shape[3]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def pictures(self, rows: torch.Tensor) -> torch.Tensor:
+        """Images `rows` (int64) as float32 (B, 3, H, W) in [-1, 1] on the device."""
+        return as_floats(self.images[rows.to(self.images.device)].to(self.device, non_blocking=True))
+
+    def parsing(self, rows: torch.Tensor) -> torch.Tensor:
+        """LIP-20 ids of images `rows` (int64; of a pair data set: `pairs[...]`) as uint8 (B, H, W) on the device.
+
+        `models.layers.pose_maps.one_hot` makes channels of them. Only after loading with `parsing=True`.
+        """
+        assert self.labels is not None, "load with parsing=True"
+        return self.labels[rows.to(self.labels.device)].to(self.device, non_blocking=True)
+
+    def _batch(self, source: torch.Tensor, target: torch.Tensor, target_images: bool = True) -> Batch:
+        return Batch(
+            source=self.pictures(source),
+            target=self.pictures(target) if target_images else None,
+            source_joints=self.joints[source],
+            source_valid=self.valid[source],
+            target_joints=self.joints[target],
+            target_valid=self.valid[target],
+            source_labels=None if self.labels is None else self.parsing(source),
+            target_labels=None if self.labels is None else self.parsing(target),
+        )
+
+    def batch(self, rows: torch.Tensor) -> Batch:
+        """Images at positions `rows` (int64 (B,), any device), for networks that look at one image at a time: the
+        first half as sources, the rest as targets.
+        """
+        return self._batch(*rows.to(self.joints.device).tensor_split(2))
+
+
+@dataclass(frozen=True)
+class PairData(ImageData):
+    """The P pairs over N images, in the order of `pairs.parquet`.
+
+    pairs: int64 (P, 2), rows of `images`: source, target.  pair_index: int64 (P,), as stored. `len` counts pairs.
+    """
+
+    unit: ClassVar[str] = "pairs"
+
+    pairs: torch.Tensor
+    pair_index: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def batch(self, rows: torch.Tensor) -> Batch:
+        """The pairs at positions `rows` (int64 (B,), any device) as a batch on the device."""
+        return self._batch(*self.pairs[rows.to(self.pairs.device)].unbind(1))
+
+
+class UnpairedData(PairData):
+    """Pairs of which only the sources' images are there: `target` of every batch is None. A target that is no source
+    comes last in `ids` and has no row in `images`.
+    """
+
+    def batch(self, rows: torch.Tensor) -> Batch:
+        return self._batch(*self.pairs[rows.to(self.pairs.device)].unbind(1), target_images=False)
+
+
+def load_images(
+    dataset: str,
+    wanted: pa.Array,
+    where: torch.device,
+    parsing: bool = False,
+    unseen: pa.Array | None = None,
+    resident: bool = True,
+) -> ImageData:
+    """The stored images in `wanted` with their joints; all must have a row in `keypoints.parquet`.
+
+    parsing: with their label ids, too. unseen: more ids, of which joints and labels are wanted but no picture.
+    resident: decode all now; else each batch decodes its own. Raises UserError if one is missing.
+    """
+    ids, images = (stored_images.decoded if resident else stored_images.in_shards)(dataset, wanted)
+    ids = ids if unseen is None else [*ids, *unseen.to_pylist()]
+    table = store.read_table(layout.keypoints(dataset), columns=["image_id", "keypoints"])
+    rows = pc.index_in(pa.array(ids, pa.string()), value_set=table["image_id"].combine_chunks())
+    joints, valid = (torch.from_numpy(array).to(where) for array in pose.batch_arrays(table["keypoints"].take(rows)))
+    labels = None
+    if parsing:
+        read = stored_labels.decoded if resident else stored_labels.in_shards
+        labels = read(dataset, ids, tuple(images.shape[2:]))
+    if resident:
+        images, labels = place(images, where), None if labels is None else place(labels, where)
+    return ImageData(images, joints, valid, ids, where, labels=labels)
+
+
+def load_pairs(
+    dataset: str, split: str, where: torch.device, limit: int | None = None, parsing: bool = False
+) -> PairData:
+    """The images of `pair_lists.read(dataset, split, limit)` and the pairs over them. Split: train | val | test.
+
+    parsing: the images' label ids, too (`PairData.parsing`).
+    """
+    pairs = pair_lists.read(dataset, split, limit)
+    return pair_up(PairData, load_images(dataset, pair_lists.image_ids(pairs), where, parsing), pairs)
+
+
+def pair_up(kind: type[PairData], data: ImageData, pairs: pa.Table) -> PairData:
+    """`data` with `pairs` (pair_index, source_id, target_id) over its images."""
+    ids, where = pa.array(data.ids, pa.string()), data.device
+    rows = [pc.index_in(pairs[name], value_set=ids).to_numpy() for name in ("source_id", "target_id")]
+    return kind(
+        **vars(data),
+        pairs=torch.from_numpy(np.stack(rows, axis=1).astype(np.int64)).to(where),
+        pair_index=torch.from_numpy(pairs["pair_index"].to_numpy().astype(np.int64)).to(where),
+    )
