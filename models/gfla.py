@@ -21,6 +21,7 @@ from models.layers.blocks import (
     PatchDiscriminator,
     ResBlock,
     channels,
+    flow_levels,
     full_precision,
     initialise,
     norm_act,
@@ -28,23 +29,13 @@ from models.layers.blocks import (
 )
 from models.layers.features import Features
 from models.layers.losses import widen
-from models.layers.pose_maps import JOINTS, heatmaps
+from models.layers.pose_maps import JOINTS, batch_heatmaps
 from models.schedule import Adam, Component, Phase, Variant
-from models.spig import flow_levels
 
 
 def kernel_sizes(height: int) -> dict[int, int]:
     """Stride of an attention -> side of its local patches: DeepFashion's from 256 pixels on, Market-1501's below."""
     return {8: 3, 4: 5} if height >= 256 else {4: 3}
-
-
-def pose_maps(batch: Batch) -> tuple[Tensor, Tensor]:
-    """The source's and the target's joints as heatmaps (B, 18, H, W)."""
-    size = batch.source.shape[-2:]
-    return (
-        heatmaps(batch.source_joints, batch.source_valid, *size),
-        heatmaps(batch.target_joints, batch.target_valid, *size),
-    )
 
 
 class FlowEstimator(nn.Module):
@@ -203,7 +194,7 @@ class GFLA(nn.Module):
         self.flow = FlowEstimator(height, width, scale)
 
     def forward(self, batch: Batch) -> Output:
-        source_maps, target_maps = pose_maps(batch)
+        source_maps, target_maps = batch_heatmaps(batch)
         flows, visibilities = self.flow(batch.source, source_maps, target_maps)
         image, x, sources = batch.source, target_maps, {}
         for level, block in enumerate(self.source, start=1):
@@ -262,7 +253,7 @@ class FlowObjective:
         return {"flow": self.flow}
 
     def generator_losses(self, batch: Batch, features: Features | None) -> tuple[dict[str, Tensor], None]:
-        flows, _ = self.flow(batch.source, *pose_maps(batch))
+        flows, _ = self.flow(batch.source, *batch_heatmaps(batch))
         layers = tuple(features.correctness[stride] for stride in flows)
         with torch.no_grad():
             source, target = features(batch.source, layers), features(batch.target, layers)

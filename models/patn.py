@@ -9,11 +9,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from models.gfla import pose_maps
 from models.layers import losses
 from models.layers.blocks import Batch, Output, channels, initialise
 from models.layers.features import Features
-from models.layers.pose_maps import JOINTS
+from models.layers.pose_maps import JOINTS, batch_heatmaps
 from models.schedule import Adam, Phase, Variant
 
 BLOCKS = 9
@@ -86,7 +85,7 @@ class PATN(nn.Module):
 
     def forward(self, batch: Batch) -> Output:
         image = self.image(batch.source)
-        pose = self.pose(torch.cat(pose_maps(batch), dim=1))
+        pose = self.pose(torch.cat(batch_heatmaps(batch), dim=1))
         for block in self.blocks:
             image, pose = block(image, pose)
         return Output(self.decoder(image))
@@ -134,7 +133,7 @@ class PatnObjective:
     def judge(self, batch: Batch, image: Tensor) -> dict[str, Tensor]:
         return {
             "appearance": self.appearance(torch.cat([image, batch.source], dim=1)),
-            "shape": self.shape(torch.cat([image, pose_maps(batch)[1]], dim=1)),
+            "shape": self.shape(torch.cat([image, batch_heatmaps(batch)[1]], dim=1)),
         }
 
     def generator_losses(self, batch: Batch, features: Features | None) -> tuple[dict[str, Tensor], Output]:

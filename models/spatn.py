@@ -5,48 +5,18 @@ The authors' code of this stage was not released; what their figure and suppleme
 it) follows PATN, whose pose-attentional blocks it builds on.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers.blocks import Batch, channels, full_precision
+from models.layers.blocks import Batch, channels
 from models.layers.features import Features
-from models.layers.losses import widen
+from models.layers.parsing import LABELS, conv_norm, cross_entropy, decoder, encoder
 from models.layers.pose_maps import JOINTS, LIMBS, heatmaps, limb_maps, one_hot
 from models.schedule import Adam, Component, Phase
 
-LABELS = 20  # LIP-20
 BLOCKS = 6
-
-
-def conv_norm(
-    inputs: int, outputs: int, kernel: int, stride: int = 1, norm: Callable[[int], nn.Module] = nn.InstanceNorm2d
-) -> nn.Sequential:
-    """Convolution and norm; no bias, which the norm would cancel."""
-    return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False), norm(outputs))
-
-
-def encoder(inputs: int, base: int, norm: Callable[[int], nn.Module] = nn.InstanceNorm2d) -> nn.Sequential:
-    """Three convolutions with norm and ReLU, the last two of stride 2: (B, inputs, H, W) -> (B, 4 base,
-    H/4, W/4).
-    """
-    return nn.Sequential(
-        *(conv_norm(inputs, base, 7, 1, norm), nn.ReLU()),
-        *(conv_norm(base, 2 * base, 3, 2, norm), nn.ReLU()),
-        *(conv_norm(2 * base, 4 * base, 3, 2, norm), nn.ReLU()),
-    )
-
-
-def decoder(base: int, outputs: int, norm: Callable[[int], nn.Module] = nn.InstanceNorm2d) -> nn.Sequential:
-    """Two deconvolutions with norm and ReLU, a last convolution: (B, 4 base, h, w) -> (B, outputs, 4h, 4w)."""
-    up = {"kernel_size": 3, "stride": 2, "padding": 1, "output_padding": 1, "bias": False}
-    return nn.Sequential(
-        *(nn.ConvTranspose2d(4 * base, 2 * base, **up), norm(2 * base), nn.ReLU()),
-        *(nn.ConvTranspose2d(2 * base, base, **up), norm(base), nn.ReLU()),
-        nn.Conv2d(base, outputs, 7, padding=3),
-    )
 
 
 class PoseAttentionBlock(nn.Module):
@@ -99,12 +69,6 @@ class Spatn(nn.Module):
         for block in self.blocks:
             semantic, pose = block(semantic, pose)
         return self.decoder(semantic)
-
-
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean over pixels of -log softmax(logits)[label]: logits (B, 20, H, W), labels (B, H, W) uint8."""
-    with full_precision(logits):
-        return F.cross_entropy(widen(logits), labels.long())
 
 
 class ParsingObjective:

@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
-from models import spatn
 from models.layers import losses
 from models.layers.affine_flow import BACKGROUND, INVISIBLE, VISIBLE, AffineFlow, place
 from models.layers.blocks import Batch, Output, channels, full_precision, warp
 from models.layers.features import Features
+from models.layers.parsing import LABELS, cross_entropy
+from models.layers.part_flow import FlowObjective, PartFlow
 from models.layers.pose_maps import JOINTS, disks, heatmaps, one_hot
 from models.schedule import Adam, Component, Jitter, Phase, Variant
-from models.spatn import LABELS, Spatn
-from models.spig import FlowObjective, PartFlow
+from models.spatn import Spatn
 
 DISK = 1 / 32  # radius of a joint's disk in image heights: 8 px at 256, 4 px at 128
 WHOLE_BODY = (tuple(range(JOINTS)),)
@@ -446,7 +446,7 @@ class SpgnetObjective:
         if self.weights["adversarial"]:
             terms["adversarial"] = losses.adversarial_generator(self.judge(batch, output.image))
         if "parsing" in self.weights:
-            terms["parsing"] = spatn.cross_entropy(output.parsing, batch.target_labels)
+            terms["parsing"] = cross_entropy(output.parsing, batch.target_labels)
         return {name: self.weights[name] * term for name, term in terms.items()}, output
 
     def discriminator_losses(self, batch: Batch, output: Output) -> dict[str, Tensor]:

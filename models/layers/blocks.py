@@ -158,6 +158,13 @@ class ResBlock(nn.Module):
         return x + self.branch(x)
 
 
+def flow_levels(height: int, width: int) -> int:
+    """Five halvings as GFLA's flow net, fewer where the smallest map would be a single cell, which has no
+    instance norm.
+    """
+    return min(5, min(height, width).bit_length() - 2)
+
+
 class Hourglass(nn.Module):
     """Pose maps down to 1/2^levels and back up to 1/4, with skip additions: GFLA's PoseFlowNet without its
     heads.

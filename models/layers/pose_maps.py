@@ -9,6 +9,8 @@ joints are ignored, NaN included.
 import torch
 from torch import Tensor
 
+from models.layers.blocks import Batch
+
 JOINTS = 18
 NECK, R_SHOULDER, L_SHOULDER, R_HIP, L_HIP = 1, 2, 5, 8, 11
 
@@ -49,6 +51,15 @@ def heatmaps(
     rows = profile(joints[..., 1], height) * valid.unsqueeze(-1)
     columns = profile(joints[..., 0], width)
     return torch.mul(rows.unsqueeze(-1), columns.unsqueeze(-2), out=out)
+
+
+def batch_heatmaps(batch: Batch) -> tuple[Tensor, Tensor]:
+    """The source's and the target's joints as heatmaps (B, 18, H, W)."""
+    size = batch.source.shape[-2:]
+    return (
+        heatmaps(batch.source_joints, batch.source_valid, *size),
+        heatmaps(batch.target_joints, batch.target_valid, *size),
+    )
 
 
 def one_hot(labels: Tensor, classes: int, out: Tensor | None = None) -> Tensor:

@@ -1,8 +1,8 @@
 """Soft-Gated Warping-GAN for Pose-Guided Person Image Synthesis (Dong et al., NeurIPS 2018).
 
-Three networks, trained one after the other: the parser foresees the target's parsing, the geometric matcher (in
-models/sgw_gan/geometric_matcher.py) finds how the source's parsing is warped onto it, and the renderer warps its features by
-as much as a soft gate lets through. What the paper leaves open is listed in docs/papers.md.
+Three networks, trained one after the other: the parser predicts the target's parsing, the geometric matcher
+(geometric_matcher.py) finds how the source's parsing is warped onto it, and the renderer warps its features by as much
+as a soft gate lets through. What the paper leaves open is listed in docs/papers.md.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from models.layers import losses
 from models.layers.blocks import Batch, Output, channels, initialise, warp
 from models.layers.features import Features
+from models.layers.parsing import LABELS, conv_norm, cross_entropy, decoder, encoder
 from models.layers.pose_maps import JOINTS, disks, one_hot
 from models.schedule import Adam, Component, Phase, Variant
 from models.sgw_gan.geometric_matcher import GeometricMatcher, MatcherObjective, flow
-from models.spatn import LABELS, conv_norm, cross_entropy, decoder, encoder
 
 RADIUS = 4.0  # of a joint's disk, pixels at any image size
 BLOCKS = 9

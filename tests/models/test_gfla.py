@@ -233,7 +233,7 @@ def test_visibility_chooses_between_image_and_pose():
 def test_the_flow_sees_image_and_both_poses():
     torch.manual_seed(0)
     model, batch = gfla.FlowEstimator(64, 32, SCALE).eval(), figures(1, 64, 32, seed=0)
-    source, target = gfla.pose_maps(batch)
+    source, target = gfla.batch_heatmaps(batch)
     with torch.no_grad():
         first = model(batch.source, source, target)[0][4]
         for other in ((-batch.source, source, target), (batch.source, target, target), (batch.source, source, source)):
