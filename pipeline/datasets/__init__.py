@@ -21,6 +21,8 @@ A data set's module offers
 `truth.parquet`           the true joints (schema.TRUTH), if the data set knows them
 `parsing.zip`             label maps, 8-bit PNG of LIP-20 ids under the names of `images.zip`, if there are any
 `source.json`             what it was made from: digests, counts, licence; no paths of this machine and no times
+
+Layer 3; may import: core, anatomy, formats, fetching.
 """
 
 from importlib import import_module

@@ -1,1 +1,4 @@
-"""The field's own files, read and written."""
+"""Files that the field exchanges: archives, annotation lists, OpenPose JSON, label maps, pictures.
+
+Layer 2; may import: core, anatomy.
+"""

@@ -1,1 +1,4 @@
-"""Prepared data, weights and checkpoints, read onto a device."""
+"""Prepared data, published weights and checkpoints, read onto a device.
+
+Layer 3; may import: core, anatomy, formats, models.
+"""

@@ -2,6 +2,8 @@
 
 To add a metric, write its module beside the others (pure functions on a batch) and add its line here:
 `stream.PairScores` then feeds it in the same pass as the rest.
+
+Layer 5; may import: core, anatomy, extraction.
 """
 
 from collections.abc import Callable, Mapping

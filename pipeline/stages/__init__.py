@@ -1,1 +1,4 @@
-"""One module per stage, named as the stage. Each has `AXES`, a typed `Params` block and a thin `run`."""
+"""One module a stage, named as the stage: what it reads and writes, its settings, and a thin `run`.
+
+Layer 9; may import: every room below.
+"""

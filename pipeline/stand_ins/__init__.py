@@ -1,1 +1,4 @@
-"""SPT's search for whose parsing stands in for a target's."""
+"""SPT's search for the image whose parsing stands in for that of a target which it never sees.
+
+Layer 3; may import: core, anatomy.
+"""

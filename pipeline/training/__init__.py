@@ -1,1 +1,4 @@
-"""The training loop and what it is fed."""
+"""The training loop, what it is fed, and the state from which a stopped run goes on.
+
+Layer 5; may import: core, anatomy, formats, loading, models.
+"""
