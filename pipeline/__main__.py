@@ -26,7 +26,7 @@ STAGES = {
     "tables": (),
     "report": (),
 }
-COMMANDS = ("status", "inspect", "figure", "export", "handoff", "score_images")
+COMMANDS = ("status", "inspect", "figure", "export", "handoff", "score_images", "architecture")
 
 # What an axis may be, from params.yaml.
 CHOICES = {
