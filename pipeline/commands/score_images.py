@@ -38,6 +38,7 @@ import numpy as np
 from models.variants import VARIANTS
 from pipeline.core import console, layout, params, schema, store
 from pipeline.core.atomic import atomic_directory
+from pipeline.core.digests import sha256
 from pipeline.core.errors import UserError
 from pipeline.loading.arrays import PairData
 from pipeline.loading.devices import device
@@ -186,7 +187,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _digest(found: dict[int, Found]) -> str:
-    lines = "".join(f"{reference.digest(found[row].path)}  {found[row].path.name}\n" for row in sorted(found))
+    lines = "".join(f"{sha256(found[row].path)}  {found[row].path.name}\n" for row in sorted(found))
     return hashlib.sha256(lines.encode()).hexdigest()
 
 

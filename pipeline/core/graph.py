@@ -73,7 +73,8 @@ def _job(entry: dict, item: dict[str, str], values: dict) -> Job:
 def jobs() -> list[Job]:
     """All jobs, each after those that write what it reads. Raises UserError if params.yaml is missing or wrong."""
     values = params.load()
-    stages = yaml_file.read(DVC_FILE)
+    # data may lie apart from the code
+    stages = yaml_file.read(DVC_FILE if DVC_FILE.exists() else Path(__file__).parents[2] / DVC_FILE)
     found = [
         _job(entry, item, values)
         for entry in stages["stages"].values()

@@ -20,27 +20,17 @@ import pyarrow.parquet as pq
 
 from pipeline.core import console, store
 from pipeline.core.atomic import atomic_directory, atomic_file
+from pipeline.core.digests import sha256
 
 CHUNK = 256  # items of work that a kill can cost
 
 
-def stamp(*made_from: Any) -> str:
-    """A digest of what the work depends on: paths stand for the bytes of the file, or of every file in the folder,
-    anything else for its JSON. The code is always part of it: unfinished work does not outlive an edit.
+def stamp(code: Mapping[str, str], *made_from: Any) -> str:
+    """A digest of what the work depends on: `digests.code_of` its job, and whatever else it is made from. Of these,
+    paths stand for the content of the file or folder, anything else for its JSON.
     """
-    digest = hashlib.sha256()
-    code = Path(__file__).parents[2]
-    for part in (*sorted(code.glob("pipeline/**/*.py")), *sorted(code.glob("models/**/*.py")), *made_from):
-        if isinstance(part, Path):
-            for path in sorted(p for p in part.rglob("*") if p.is_file()) if part.is_dir() else [part]:
-                if path.name == ".snakemake_timestamp":
-                    continue
-                with path.open("rb") as handle:
-                    digest.update(hashlib.file_digest(handle, "sha256").digest())
-        else:
-            digest.update(json.dumps(part, sort_keys=True).encode())
-        digest.update(b"\0")
-    return digest.hexdigest()
+    parts = [code, *(sha256(part) if isinstance(part, Path) else part for part in made_from)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def rows(

@@ -16,7 +16,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
-from pipeline.core import console, layout
+from pipeline.core import console, digests, layout
 from pipeline.core.errors import UserError
 
 MIRROR = "REPOSE_MIRROR"
@@ -42,11 +42,6 @@ class Unavailable(Exception):
 
 class _Cut(Exception):
     """The connection broke; what came so far is kept."""
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def mirror() -> Path | None:
@@ -85,7 +80,7 @@ def _verified(path: Path, wanted: str | None, key: str) -> Path:
         return path
     if not path.is_file():
         raise UserError(f"{path}: not a file; {key} wants one")
-    found = sha256_of(path)
+    found = digests.sha256(path)
     if not found.startswith(wanted):
         raise UserError(
             f"{path}: sha256 is {found}, {key}.sha256 in {layout.PARAMS} says {wanted}; damaged, or another file"
@@ -98,11 +93,11 @@ def place(path: Path, destination: Path) -> str:
     if DOWNLOADS in path.parents:
         try:
             destination.hardlink_to(path)
-            return sha256_of(destination)
+            return digests.sha256(destination)
         except OSError:
             pass  # a file system without hard links
     shutil.copyfile(path, destination)
-    return sha256_of(destination)
+    return digests.sha256(destination)
 
 
 def discard(path: Path) -> None:
@@ -120,7 +115,7 @@ def download(url: str, sha256: str | None = None) -> Path:
     name = Path(urlsplit(url).path).name or "download"
     done = DOWNLOADS / f"{hashlib.sha256(url.encode()).hexdigest()[:8]}-{name}"
     if done.exists():
-        if sha256 is None or sha256_of(done).startswith(sha256):
+        if sha256 is None or digests.sha256(done).startswith(sha256):
             return done
         done.unlink()
     if os.environ.get(OFFLINE):
@@ -141,7 +136,7 @@ def download(url: str, sha256: str | None = None) -> Path:
                 time.sleep(pause)
                 pause *= 2
             continue
-        found = sha256_of(part)
+        found = digests.sha256(part)
         if sha256 is not None and not found.startswith(sha256):
             part.unlink()
             if resumed:  # pieces of two different files? once more from the start

@@ -1,6 +1,5 @@
 """What a page was made from: digests of the files behind it, networks' weights, library versions, the revision."""
 
-import hashlib
 import json
 import subprocess
 from collections.abc import Iterable
@@ -8,24 +7,12 @@ from importlib import metadata
 from pathlib import Path
 
 from pipeline.core import layout
-from pipeline.core.errors import UserError
+from pipeline.core.digests import sha256
 
 LIBRARIES = (
     "torch", "torchvision", "numpy", "scipy", "scikit-image", "lpips", "pytorch-fid", "opencv-python-headless",
     "openvino", "pyarrow", "pandas", "safetensors", "jinja2",
 )  # fmt: skip
-
-
-def sha256(path: Path) -> str:
-    """Of a file, or of a folder of shards: of the lines "DIGEST  NAME" of its shards. Raises UserError."""
-    if path.is_dir():
-        parts = sorted(path.glob("part-*.parquet"))
-        return hashlib.sha256("".join(f"{sha256(part)}  {part.name}\n" for part in parts).encode()).hexdigest()
-    try:
-        with path.open("rb") as handle:
-            return hashlib.file_digest(handle, "sha256").hexdigest()
-    except FileNotFoundError:
-        raise UserError(f"{path}: not there; run the stage that writes it (snakemake --cores all)") from None
 
 
 def _scored(dataset: str, variants: Iterable[str]) -> list[Path]:

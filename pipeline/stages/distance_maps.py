@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from pipeline.anatomy import pose
 from pipeline.anatomy.distance import limb_distance_maps
 from pipeline.core import console, layout, params, resume, schema, store
+from pipeline.core.digests import code_of
 
 ROW_GROUP = 2  # a row is 12 x height x width bytes before compression
 _BATCH = 32
@@ -60,7 +61,7 @@ def run(dataset: str) -> None:
     count = resume.shards(
         folder,
         layout.work("distance_maps", dataset),
-        resume.stamp(images, layout.keypoints(dataset), kappa),
+        resume.stamp(code_of("distance_maps", dataset), images, layout.keypoints(dataset), kappa),
         lambda first: rows(images, keypoints, kappa, first),
         schema.DISTANCE_MAPS,
         ROW_GROUP,

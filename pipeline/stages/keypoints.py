@@ -28,6 +28,7 @@ import pyarrow.compute as pc
 from pipeline import datasets
 from pipeline.anatomy import pose
 from pipeline.core import console, layout, params, resume, schema, store
+from pipeline.core.digests import code_of
 from pipeline.core.errors import UserError
 from pipeline.extraction import openpose
 from pipeline.extraction.topdown import TopDown
@@ -180,7 +181,9 @@ def run(dataset: str) -> None:
     raw, images, work = layout.raw(dataset), layout.images(dataset), layout.work("keypoints", dataset)
     if source in ("openpose", "topdown"):
         find, files = detector(source)
-        joints = detected(raw, images, source, find, work, resume.stamp(images, *files, source))
+        joints = detected(
+            raw, images, source, find, work, resume.stamp(code_of("keypoints", dataset), images, *files, source)
+        )
     else:
         joints = table(raw, images, dataset, source)
     store.write_table(layout.keypoints(dataset), joints, schema.KEYPOINTS, dataset=dataset)

@@ -28,6 +28,7 @@ import pyarrow.compute as pc
 
 from pipeline.anatomy import labels, pose
 from pipeline.core import console, layout, params, resume, schema, store
+from pipeline.core.digests import code_of
 from pipeline.core.errors import UserError
 from pipeline.formats import archive, label_files, pictures
 from pipeline.loading import published_weights
@@ -222,7 +223,7 @@ def run(dataset: str) -> None:
 
         def counted() -> Iterator[dict]:
             compute = partial(rows, parse=parse, label_source=label_source)
-            stamp = resume.stamp(layout.images(dataset), label_source, *made_from)
+            stamp = resume.stamp(code_of("parsing", dataset), layout.images(dataset), label_source, *made_from)
             for row in resume.rows(work, stamp, images, compute, _ROWS, "parsing", CHUNK):
                 counts = np.array(row.pop("pixels"))
                 pixels[:] += counts

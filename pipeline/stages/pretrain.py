@@ -31,7 +31,7 @@ import torch
 
 from models import detector as detector_net
 from models.variants import COMPONENTS
-from pipeline.core import console, layout, params
+from pipeline.core import console, digests, layout, params
 from pipeline.core.atomic import atomic_directory
 from pipeline.core.errors import UserError
 from pipeline.loading import arrays, checkpoints, devices, pair_lists, parallel
@@ -115,7 +115,8 @@ def train_detector(dataset: str, block: DetectorParams) -> None:
     inputs = layout.images(dataset), layout.keypoints(dataset)
     with parallel.joined(where) as group:
         data = arrays.load_images(dataset, learn, where)
-        trained, meta = fit("pretrain", dataset, COMPONENTS["detector"], schedule, None, data, inputs, group)
+        code = digests.code_of("pretrain", dataset, "detector")
+        trained, meta = fit("pretrain", dataset, COMPONENTS["detector"], schedule, None, data, inputs, group, code=code)
         result = validate(trained.generator, arrays.load_images(dataset, held_out, where), block.batch)
         console.say(f"pretrain {dataset} detector: on identities held out: {result}")
         finish("pretrain", dataset, "detector", trained, {**meta, "validation": result})

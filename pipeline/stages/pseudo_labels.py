@@ -36,6 +36,7 @@ import pyarrow.compute as pc
 from pipeline import datasets
 from pipeline.anatomy import labels, pose
 from pipeline.core import console, layout, params, resume, schema, store
+from pipeline.core.digests import code_of
 from pipeline.core.errors import UserError
 from pipeline.loading import devices
 from pipeline.stand_ins import body_parts, part_search
@@ -143,7 +144,7 @@ def write(dataset: str, block: Params) -> None:
         index = candidates(names, people, datasets.get(dataset).JUNK, block)
         found = resume.rows(
             work,
-            resume.stamp(keypoints, parsing, settings),
+            resume.stamp(code_of("pseudo_labels", dataset), keypoints, parsing, settings),
             range(len(names)),
             lambda some: rows(names, index, block, some),
             schema.PSEUDO_LABELS,

@@ -22,7 +22,6 @@ weights, whose numbers rank images roughly, compare with nothing published, and 
 network cannot be replaced, and is left out).
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,6 +41,7 @@ from models import detector
 from pipeline.anatomy import pose
 from pipeline.core import console, layout, params, schema, store
 from pipeline.core.atomic import atomic_directory
+from pipeline.core.digests import sha256
 from pipeline.core.errors import UserError
 from pipeline.extraction import repose_parser
 from pipeline.extraction.openpose import OpenPose
@@ -113,17 +113,8 @@ class Detector:
     find: Callable[[np.ndarray], Joints]
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a file, or of a folder's files with their names."""
-    if path.is_dir():
-        lines = "".join(f"{digest(file)}  {file.name}\n" for file in sorted(path.iterdir()))
-        return hashlib.sha256(lines.encode()).hexdigest()
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
 def digests(files: list[Path]) -> dict[str, str]:
-    return {file.name: digest(file) for file in sorted(files)}
+    return {file.name: sha256(file) for file in sorted(files)}
 
 
 def networks_of(metrics: Iterable[str]) -> list[str]:
@@ -210,7 +201,7 @@ def open_detector(dataset: str, where: torch.device) -> Detector:
         return Joints(found[..., :2], found[..., 2] >= detector.THRESHOLD)
 
     name = f"our detector, {dataset} step {steps[-1]}"
-    return Detector(name, {"sha256": digest(checkpoints.path(folder, steps[-1]))}, find_trained)
+    return Detector(name, {"sha256": sha256(checkpoints.path(folder, steps[-1]))}, find_trained)
 
 
 def images_of(data: PairData, rows: torch.Tensor) -> np.ndarray:
@@ -374,7 +365,7 @@ def read(dataset: str) -> Reference:
         real = _unflat(load_file(folder / "real.safetensors"))
     except FileNotFoundError as error:
         raise UserError(f"{error.filename}: not there; run: python -m pipeline reference --dataset {dataset}") from None
-    return Reference(described, real, digest(folder))
+    return Reference(described, real, sha256(folder))
 
 
 def load_scored_pairs(

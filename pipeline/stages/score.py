@@ -45,6 +45,7 @@ from models.variants import VARIANTS, Batch
 from pipeline.anatomy import pose
 from pipeline.core import console, layout, params, schema, store
 from pipeline.core.atomic import atomic_directory, atomic_file
+from pipeline.core.digests import code_of, sha256
 from pipeline.core.errors import UserError
 from pipeline.figures import for_report
 from pipeline.loading import checkpoints
@@ -59,8 +60,6 @@ from pipeline.metrics.stream import PairScores, Score
 from pipeline.scoring import cost, failures
 from pipeline.stages import reference
 from pipeline.stages.reference import Detector, Reference, images_of, joints_of
-
-ROOT = Path(__file__).parent.parent.parent
 
 
 @dataclass(frozen=True)
@@ -269,25 +268,6 @@ def sample_rows(
     return rows
 
 
-def _code_digest() -> str:
-    """Of the sources that scores come from: a run that was stopped before one was edited does not go on after it."""
-    files = [
-        ROOT / "pipeline" / name
-        for name in (
-            "scoring/failures.py",
-            "extraction/openpose.py",
-        )
-    ]
-    files += [Path(reference.__file__), Path(__file__)]
-    files += [
-        *(ROOT / "pipeline/loading").glob("*.py"),
-        *(ROOT / "pipeline/metrics").glob("*.py"),
-        *(ROOT / "models").rglob("*.py"),
-    ]
-    files.append(ROOT / "pipeline/extraction/repose_parser/__init__.py")
-    return hashlib.sha256("".join(map(reference.digest, sorted(files))).encode()).hexdigest()
-
-
 def score_checkpoint(
     dataset: str, variant: str, step: int, splits: Sequence[Split], protocol: Protocol, block: Params, samples: int
 ) -> tuple[list[dict], list[pa.Table], list[dict]]:
@@ -339,15 +319,15 @@ def run(dataset: str, variant: str) -> None:
     where = device(block.device)
     protocol = open_protocol(dataset, where)
     settings = {**asdict(block), "batch": None, "device": str(where), "meta": meta, "torch": torch.__version__}
-    settings["code"] = _code_digest()
+    settings["code"] = code_of("score", dataset, variant)
     parsing = VARIANTS[params.variant_of(variant)].needs_parsing
     if parsing:
-        settings["parsing"] = [reference.digest(part) for part in store.parts(layout.parsing(dataset))]
+        settings["parsing"] = [sha256(part) for part in store.parts(layout.parsing(dataset))]
     splits: list[Split] = []  # loaded when the first checkpoint needs them
     states = []
     for step in steps:
         samples = block.samples if step == steps[-1] else 0
-        parts = [settings, samples, protocol.reference.digest, reference.digest(checkpoints.path(folder, step))]
+        parts = [settings, samples, protocol.reference.digest, sha256(checkpoints.path(folder, step))]
         key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
         state = layout.work("score", dataset, variant) / f"{step:07d}-{key[:32]}"
         states.append(state)
@@ -364,7 +344,7 @@ def run(dataset: str, variant: str) -> None:
         table = pa.concat_tables([store.read_table(state / f"{name}.parquet") for state in states])
         columns = table.schema.remove_metadata()
         store.write_table(path(dataset, variant), table.combine_chunks(), columns)
-    # Always drawn anew: it is quick, and an edit to a drawing need not score again.
+    # Always drawn anew: it is quick.
     figures = for_report.rows(dataset, variant, steps[-1], where) if block.samples else []
     store.write_table(layout.figures(dataset, variant), figures, schema.FIGURES)
     network = json.dumps(cost.described(folder, variant, where), indent=1, sort_keys=True, ensure_ascii=False)

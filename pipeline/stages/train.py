@@ -32,7 +32,7 @@ from torch import nn
 from models.layers import features as feature_nets
 from models.layers.features import Features
 from models.variants import COMPONENTS, VARIANTS, Component, Phase, Variant
-from pipeline.core import console, layout, params, store
+from pipeline.core import console, digests, layout, params, store
 from pipeline.core.errors import UserError
 from pipeline.loading import (
     arrays,
@@ -185,7 +185,7 @@ def start_from(part: nn.Module, dataset: str, component: str, like: Mapping[str,
                 f"{folder}: trained for {what} {trained[key]:g}, {value:g} is wanted; pretrain it with the same"
             )
     part.load_state_dict(module.state_dict())
-    content = hashlib.sha256(checkpoints.path(folder, step).read_bytes()).hexdigest()
+    content = digests.sha256(checkpoints.path(folder, step))
     return {"step": step, "checkpoint": f"sha256:{content}", "features": meta["features"]}, meta["marks"]
 
 
@@ -203,9 +203,10 @@ def fit(
     inputs: tuple[Path, ...],
     group: Group,
     look: Callable[[int, nn.Module], None] | None = None,
+    code: Mapping[str, str] | None = None,
 ) -> tuple[loop.Trained, dict[str, Any]]:
-    """Train `entry` on `data`, which was read from `inputs`; return what the engine leaves and the meta.json that
-    describes it.
+    """Train `entry` on `data`, which was read from `inputs`, by `code` (`digests.code_of` the job; None: all of ours);
+    return what the engine leaves and the meta.json that describes it.
     """
     block, phase = resolve(block, entry.phase, dataset)
     paper = published(entry.phase, dataset)
@@ -259,6 +260,7 @@ def fit(
         compile=block.compile,
         jitter=phase.augment.get(dataset),
         inputs=inputs,
+        code=code,
     )
     features = "none" if source is None else f"{source.net.net} ({source.provenance[:15]})"
     console.say(
@@ -290,7 +292,8 @@ def train_entry(
         data = training_data.load(dataset, entry.data, where, entry.needs_parsing, block.resident)
         inputs = training_data.inputs(dataset, entry.data, entry.needs_parsing)
         look = sampler(stage, dataset, entry, where) if isinstance(entry, Variant) and group.rank == 0 else None
-        trained, meta = fit(stage, dataset, entry, block, source, data, inputs, group, look)
+        code = digests.code_of(stage, dataset, entry.name)
+        trained, meta = fit(stage, dataset, entry, block, source, data, inputs, group, look, code)
         finish(stage, dataset, entry.name, trained, {**meta, **more})
 
 

@@ -351,7 +351,7 @@ def train(
     group = group or parallel.alone(run.device)
     make = parts_of(run, data, group)
     trainer = Trainer(run, objective, features, group)
-    belongs = digest(run, objective, group.size)
+    belongs = digest(run, group.size)
     folder, wanted = run.work / "checkpoints", checkpoint_steps(run)
     first = _open(run, trainer, belongs)
     steps = range(first + 1, run.steps + 1)

@@ -10,22 +10,10 @@ from typing import Any
 import torch
 
 from models.schedule import Jitter
-from models.variants import Objective, Phase
-from pipeline.core import console
+from models.variants import Phase
+from pipeline.core import console, digests
 from pipeline.core.atomic import atomic_file
 from pipeline.loading import checkpoints
-
-SHARED_CODE = (  # functions that networks and objectives call, beside the modules that they are of
-    *(
-        "models.layers.affine_flow",
-        "models.layers.blocks",
-        "models.layers.features",
-        "models.layers.losses",
-        "models.layers.pose_maps",
-        "models.spatn",
-    ),
-    *("pipeline.training.augmentation", "pipeline.training.loop", "pipeline.loading.parallel"),
-)
 
 
 @dataclass(frozen=True)
@@ -47,6 +35,7 @@ class Run:
     metrics: Path
     settings: Mapping[str, Any]
     inputs: tuple[Path, ...] = ()
+    code: Mapping[str, str] | None = None  # `digests.code_of` its job; None: all of pipeline/ and models/
     starts: Mapping[str, int] = field(default_factory=dict)  # the first step of a delayed loss term
     thaws: Mapping[str, int] = field(default_factory=dict)  # the first step that trains a frozen submodule
     accumulate: int = 1  # micro-batches a step
@@ -60,21 +49,13 @@ def checkpoint_steps(run: Run) -> list[int]:
     return sorted({*range(run.checkpoint_every, run.steps + 1, run.checkpoint_every), run.steps})
 
 
-def digest(run: Run, objective: Objective, processes: int = 1) -> str:
-    """SHA-256 of all that a state belongs to: settings, phase, bytes of the inputs, code of the networks, torch."""
-    own = {type(module).__module__ for net in objective.networks().values() for module in net.modules()}
-    own |= {type(objective).__module__, *SHARED_CODE}
-    root = Path(__file__).parents[2]
-    code = (root / f"{name.replace('.', '/')}.py" for name in sorted(own))
-    inputs = (file for path in run.inputs for file in (sorted(path.rglob("*")) if path.is_dir() else [path]))
+def digest(run: Run, processes: int = 1) -> str:
+    """SHA-256 of all that a state belongs to: settings, phase, bytes of the inputs, code of the job, torch."""
+    code = digests.code(("pipeline", "models")) if run.code is None else run.code
     facts = [dict(run.settings), repr(run.phase), run.steps, run.checkpoint_every, run.batch, run.seed, run.precision]
     facts += [dict(run.starts), dict(run.thaws), run.accumulate, run.ema, run.compile, repr(run.jitter), processes]
-    total = hashlib.sha256(json.dumps([*facts, run.device.type, torch.__version__], sort_keys=True).encode())
-    for file in (*code, *inputs):
-        if file.is_file():
-            with file.open("rb") as handle:
-                total.update(file.name.encode() + hashlib.file_digest(handle, "sha256").digest())
-    return total.hexdigest()
+    facts += [code, [digests.sha256(path) for path in run.inputs], run.device.type, torch.__version__]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def save_state(run: Run, state: Mapping[str, Any]) -> None:

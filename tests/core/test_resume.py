@@ -66,11 +66,11 @@ def test_the_stamp_is_of_bytes_and_values_not_of_names_or_times(tmp_path):
         (folder / "sub/file").write_bytes(b"bytes")
     os.utime(other / "sub/file", (0, 0))
     (other / ".snakemake_timestamp").touch()
-    assert resume.stamp(one, {"batch": 1}) == resume.stamp(other, {"batch": 1})
-    assert resume.stamp(one, {"batch": 2}) != resume.stamp(one, {"batch": 1})
-    assert resume.stamp(one / "sub/file") != resume.stamp(b"".decode())
+    assert resume.stamp({}, one, {"batch": 1}) == resume.stamp({}, other, {"batch": 1})
+    assert resume.stamp({}, one, {"batch": 2}) != resume.stamp({}, one, {"batch": 1})
+    assert resume.stamp({}, one / "sub/file") != resume.stamp({}, b"".decode())
     (other / "sub/file").write_bytes(b"bytez")
-    assert resume.stamp(one, {"batch": 1}) != resume.stamp(other, {"batch": 1})
+    assert resume.stamp({}, one, {"batch": 1}) != resume.stamp({}, other, {"batch": 1})
 
 
 SHARD = 4
@@ -147,7 +147,7 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 import pyarrow as pa
-from pipeline import resume
+from pipeline.core import resume
 columns = pa.schema([("item", pa.int64())])
 def compute(some):
     print(json.dumps(list(some)), flush=True)

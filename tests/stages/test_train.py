@@ -194,7 +194,7 @@ def test_parsing_reaches_what_needs_it_and_decides_its_state(components, monkeyp
         seen[run.title.split()[-1]] = (batch, layout.parsing("synthetic") in run.inputs, data)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train.engine, "train", look)
+    monkeypatch.setattr(train.loop, "train", look)
     names = ("spatn", "spgnet_flow") if stage == "pretrain" else ("spgnet", "spig")
     axis = "--component" if stage == "pretrain" else "--variant"
     for name in names:
@@ -249,16 +249,16 @@ def test_spig_starts_from_the_last_flow_checkpoint(enter, monkeypatch):
 
 KILL = """
 import os, signal, sys
-from pipeline import engine
+from pipeline.training import loop
 from pipeline.__main__ import main
-step, left = engine.Trainer.step, int(sys.argv.pop(1))
+step, left = loop.Trainer.step, int(sys.argv.pop(1))
 def count(self, *arguments, **options):
     global left
     left -= 1
     if left == 0:
         os.kill(os.getpid(), signal.SIGKILL)
     return step(self, *arguments, **options)
-engine.Trainer.step = count
+loop.Trainer.step = count
 main(sys.argv[1:])
 """
 
@@ -515,7 +515,7 @@ def test_a_variant_without_targets_with_a_judge_and_a_part_that_thaws(components
         data="unpaired",
     )
     monkeypatch.setitem(VARIANTS, "spig", variant)
-    seen, original = [], train.engine.train
+    seen, original = [], train.loop.train
 
     def look(run, objective, features, data, group, sample=None):
         trained, _ = checkpoints.load(layout.checkpoints("synthetic", "detector"), 2)
@@ -526,7 +526,7 @@ def test_a_variant_without_targets_with_a_judge_and_a_part_that_thaws(components
         seen.append(run)
         return result
 
-    monkeypatch.setattr(train.engine, "train", look)
+    monkeypatch.setattr(train.loop, "train", look)
     assert main(TRAIN) == 0
     assert seen[0].thaws == {"parsing": 2}
     meta = checkpoints.meta(layout.checkpoints("synthetic", "spig"))
@@ -547,7 +547,7 @@ def test_a_component_that_starts_from_another(components, monkeypatch):
         copied.append((run.settings["components"], objective.networks()))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train.engine, "train", look)
+    monkeypatch.setattr(train.loop, "train", look)
     other = layout.checkpoints("synthetic", "spgnet_flow")
     monkeypatch.setattr(train.layout, "checkpoints", lambda dataset, name: other)
     assert main(PRETRAIN) == 130
@@ -585,7 +585,7 @@ def test_images_are_augmented_where_the_phase_names_the_data_set(enter, monkeypa
     enter()
     assert main(PRETRAIN) == 0
     seen = []
-    monkeypatch.setattr(train.engine, "train", lambda run, *others: seen.append(run.jitter) or 1 / 0)
+    monkeypatch.setattr(train.loop, "train", lambda run, *others: seen.append(run.jitter) or 1 / 0)
     variant = VARIANTS["spig"]
     for dataset in ("synthetic", "market1501"):
         phase = train.replace(variant.phase, augment={dataset: Jitter(1.2, 10.0)})
@@ -603,7 +603,7 @@ def test_a_delay_is_a_share_of_the_steps(enter, monkeypatch):
     phase = train.replace(variant.phase, delays={"adversarial": {"market1501": 0.5, "deepfashion": 0.1}})
     monkeypatch.setitem(VARIANTS, "spig", train.replace(variant, phase=phase))
     seen = []
-    monkeypatch.setattr(train.engine, "train", lambda run, *others: seen.append(run.starts) or 1 / 0)
+    monkeypatch.setattr(train.loop, "train", lambda run, *others: seen.append(run.starts) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         train.run("synthetic", "spig")
     assert seen == [{"adversarial": 11}]

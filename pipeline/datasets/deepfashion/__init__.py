@@ -30,6 +30,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.core import console, layout
+from pipeline.core.digests import sha256
 from pipeline.core.errors import UserError
 from pipeline.datasets import SPLITS
 from pipeline.fetching import download
@@ -155,7 +156,7 @@ def fetch(block: Fetch, raw: Path, dataset: str = "deepfashion") -> dict:
         "width": form.width,
         "images": {split: {"count": counts[split]} for split in SPLITS},
         "content_sha256": digest,
-        "files": {key: download.sha256_of(found[key]) for key in _LISTS if key in found},
+        "files": {key: sha256(found[key]) for key in _LISTS if key in found},
     } | ({"partial": partial} if partial else {})
 
 
