@@ -28,19 +28,14 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pipeline.metrics.bootstrap import bootstrap_interval
-from pipeline.metrics.fid import (
-    frechet_distance,
-    frechet_influence,
-    inception_features,
-    inception_network,
-    statistics_of,
-)
+from pipeline.metrics.fid import frechet_distance, frechet_influence, statistics_of
+from pipeline.metrics.inception import inception_features, inception_network
 from pipeline.metrics.kid import kid
 from pipeline.metrics.lpips import lpips, lpips_network
 from pipeline.metrics.pose_mask import pose_masks
 from pipeline.metrics.psnr import psnr, psnr_inside
 from pipeline.metrics.ssim import ssim, ssim_inside, ssim_maps, ssim_padded, ssim_uniform
-from pipeline.metrics.stream import Batch, PairScores
+from pipeline.metrics.stream import Comparison, PairScores
 
 SIZES = ((128, 64), (256, 176), (256, 256))
 GAUSSIAN = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
@@ -107,7 +102,7 @@ def without_networks(n: int = 4) -> None:
                     peak_signal_noise_ratio(other, one, data_range=255)
 
         def ours(x=x, y=y, masks=masks) -> None:
-            one, other = Batch(x, y, {}, masks).masked
+            one, other = Comparison(x, y, {}, masks).masked
             ssim(x, y), psnr(x, y), ssim(one, other), psnr(one, other)
 
         table = {

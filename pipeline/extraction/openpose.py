@@ -16,13 +16,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import openvino
 
 from pipeline.anatomy import pose
 from pipeline.core.errors import UserError
+
+if TYPE_CHECKING:
+    import openvino
 
 JOINTS = 18
 STRIDE = 8  # image pixels a heatmap cell
@@ -69,7 +72,9 @@ class Network:
     arithmetic is float32 even where the CPU would rather take bfloat16.
     """
 
-    def __init__(self, model: openvino.Model):
+    def __init__(self, model: "openvino.Model"):
+        import openvino
+
         self._threads = threads()
         settings = {
             "PERFORMANCE_HINT": "THROUGHPUT",
@@ -211,6 +216,8 @@ class OpenPose:
     """
 
     def __init__(self, files: Sequence[Path]):
+        import openvino
+
         found = [path for path in map(Path, files) if path.suffix == ".xml"]
         if len(found) != 1:
             raise UserError(f"openpose: want one .xml and its .bin, got {', '.join(map(str, files)) or 'nothing'}")

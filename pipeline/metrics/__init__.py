@@ -1,47 +1,53 @@
-"""The metrics: one line each. `docs/protocols.md` defines every protocol in full.
+"""Every metric, one entry each; `docs/protocols.md` defines the protocols in full.
 
-To add a metric, write its module beside the others (pure functions on a batch) and add its line here:
-`stream.PairScores` then feeds it in the same pass as the rest.
+To add a metric, write its module beside the others (pure functions on a batch) and its entry here: `stream.PairScores`
+then computes it in the same pass as the rest. Names, protocols and directions are readable without torch: functions
+that need a network are imported when they are called.
 
 Layer 5; may import: core, anatomy, extraction.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import nn
 
-from pipeline.metrics import fid, identity, kid, lpips, parsing_iou, pckh, pose_error, psnr, ssim
-from pipeline.metrics import inception_score as inception
+from pipeline.metrics import identity, inception_score, kid, parsing_iou, pckh, pose_error, psnr, ssim
 
 if TYPE_CHECKING:
-    from pipeline.metrics.stream import Batch
+    from pipeline.metrics.stream import Comparison
 
-# What a metric may need beside networks: target-pose masks, joints (the target's and those found in the generated
-# image), the target's parsing, the real images' embeddings.
+# What a metric may need besides networks: target-pose masks, joints (the target's and those found in the generated
+# image), the target's parsing, the embeddings of the real images.
 GIVEN = ("masks", "joints", "labels", "embeddings")
 
-Networks = Mapping[str, nn.Module]
+Networks = Mapping[str, Any]  # by the name in Metric.needs
+PerPair = Callable[["Comparison"], np.ndarray]  # (n,) float64, one value for each pair
 
 
 @dataclass(frozen=True)
 class Feature:
-    """What is kept of every pair until all are there: `of` gives (n, d) float32 for a batch."""
+    """What is kept of every pair until all have been seen: `of` gives (n, width) float32 for n pairs."""
 
     needs: tuple[str, ...]
-    of: "Callable[[Batch], np.ndarray]"
+    width: int
+    of: "Callable[[Comparison], np.ndarray]"
+
+    def storage(self, pairs: int) -> np.ndarray:
+        """(pairs, width) float32 in a temporary file, which is gone with the array: memory need not hold them all."""
+        return np.memmap(TemporaryFile(), np.float32, "w+", shape=(pairs, self.width))
 
 
 @dataclass(frozen=True)
 class Metric:
-    """What a metric is called, how it is defined, and how pairs enter it.
+    """What a metric is called, how it is defined, and how it is computed.
 
-    needs: names of GIVEN, and the networks "lpips-alex", "lpips-vgg", "lpips-squeeze", "inception", "inception-tv",
+    needs: names from GIVEN, and of networks: "lpips-alex", "lpips-vgg", "lpips-squeeze", "inception", "inception-tv",
     "reid", "parser".
-    Exactly one of two functions is set. `per_pair` gives (N,) float64, one value a pair: the metric is their
-    mean, weighted by `weight` if set. `of_set(rows, networks, real)` gives the value of the whole set and each pair's
+    Exactly one of two functions is set. `per_pair` gives one value for each pair: the metric is their mean, weighted
+    by `weight` if that is set. `of_set(rows, networks, real)` gives the value of the whole set and each pair's
     influence on it, from the rows of `feature` and from what the real images gave under the name `real`.
     """
 
@@ -49,25 +55,29 @@ class Metric:
     protocol: str
     higher_is_better: bool
     needs: tuple[str, ...] = ()
-    per_pair: "Callable[[Batch], np.ndarray] | None" = None
-    weight: "Callable[[Batch], np.ndarray] | None" = None
+    per_pair: PerPair | None = None
+    weight: PerPair | None = None
     feature: str | None = None
     of_set: Callable[[Any, Networks, Any], tuple[float, np.ndarray]] | None = None
     real: str | None = None
-    optional: bool = False  # only where `reference.D.metrics` names it
-    smallest: int = 11  # shorter side, in pixels, of images for which it is defined
-    width: int | None = None  # the only width for which it is defined
+    optional: bool = False  # scored only where `reference.D.metrics` names it
+    smallest: int = 11  # shorter side, in pixels, of the smallest images for which it is defined
+    width: int | None = None  # the only image width for which it is defined
 
 
-def _features(batch: "Batch", network: str, images: np.ndarray) -> np.ndarray:
-    return fid.inception_features(batch.networks[network], images).float().cpu().numpy()
+def _inception(c: "Comparison", network: str, images: np.ndarray) -> np.ndarray:
+    from pipeline.metrics.inception import inception_features
+
+    return inception_features(c.networks[network], images).float().cpu().numpy()
 
 
 FEATURES = {
-    "inception": Feature(("inception",), lambda b: _features(b, "inception", b.generated)),
-    "mask-inception": Feature(("inception", "masks"), lambda b: _features(b, "inception", b.masked[0])),
-    "inception-tv": Feature(("inception-tv",), lambda b: _features(b, "inception-tv", b.generated)),
-    "parsing": Feature(("parser", "labels", "joints"), lambda b: parsing_iou.label_counts(b.parsed, b.labels)),
+    "inception": Feature(("inception",), 2048, lambda c: _inception(c, "inception", c.generated)),
+    "mask-inception": Feature(("inception", "masks"), 2048, lambda c: _inception(c, "inception", c.masked[0])),
+    "inception-tv": Feature(("inception-tv",), 2048, lambda c: _inception(c, "inception-tv", c.generated)),
+    "parsing": Feature(
+        ("parser", "labels", "joints"), 3 * parsing_iou.LABELS, lambda c: parsing_iou.label_counts(c.parsed, c.labels)
+    ),
 }
 
 
@@ -75,21 +85,36 @@ def _of_set(name: str, protocol: str, higher: bool, feature: str, function: Call
     return Metric(name, protocol, higher, FEATURES[feature].needs, feature=feature, of_set=function, **more)
 
 
+def _frechet(rows: np.ndarray, networks: Networks, real: Any) -> tuple[float, np.ndarray]:
+    from pipeline.metrics.fid import frechet_influence
+
+    return frechet_influence(rows, real)
+
+
+def _classifier(networks: Networks) -> np.ndarray:
+    return networks["inception"].classifier.cpu().numpy()
+
+
 def _lpips(net: str) -> Metric:
     key = f"lpips-{net}"
-    protocol = f"lpips 0.1 {net}, uint8 scaled to [-1,1]"
-    return Metric(
-        f"{key}-v0.1", protocol, False, (key,), lambda b: lpips.lpips(b.networks[key], *b.pair), optional=True
-    )
+
+    def value(c: "Comparison") -> np.ndarray:
+        from pipeline.metrics.lpips import lpips
+
+        return lpips(c.networks[key], *c.pair)
+
+    return Metric(f"{key}-v0.1", f"lpips 0.1 {net}, uint8 scaled to [-1,1]", False, (key,), value, optional=True)
 
 
 def _masked_lpips(net: str) -> Metric:
     key = f"lpips-{net}"
+
+    def value(c: "Comparison") -> np.ndarray:
+        from pipeline.metrics.lpips import masked_lpips
+
+        return masked_lpips(c.networks[key], *c.pair, c.masks)
+
     protocol = f"lpips 0.1 {net}, [-1,1] x pose mask"
-
-    def value(batch: "Batch") -> np.ndarray:
-        return lpips.masked_lpips(batch.networks[key], *batch.pair, batch.masks)
-
     return Metric(f"mask-{key}-v0.1", protocol, False, (key, "masks"), value, optional=True)
 
 
@@ -97,34 +122,34 @@ _IS = "TF Inception 2015, no bias, 10 splits"
 _PARSER = "parser in the box, 20 labels, summed over pairs"
 
 _ALL = (
-    Metric("ssim", "gaussian 1.5, uint8, range 255", True, (), lambda b: b.ssim_maps.mean(axis=(1, 2))),
-    Metric("ssim-uniform7", "uniform 7x7, uint8, range 255", True, (), lambda b: ssim.ssim_uniform(*b.pair, 7)),
+    Metric("ssim", "gaussian 1.5, uint8, range 255", True, (), lambda c: c.ssim_maps.mean(axis=(1, 2))),
+    Metric("ssim-uniform7", "uniform 7x7, uint8, range 255", True, (), lambda c: ssim.ssim_uniform(*c.pair, 7)),
     Metric(
         "ssim-win51", "uniform 51x51, uint8, range 255", True, (),
-        lambda b: ssim.ssim_uniform(*b.pair, 51), smallest=51,
+        lambda c: ssim.ssim_uniform(*c.pair, 51), smallest=51,
     ),
     Metric(
         "ssim-padded", "gaussian 1.5 after 40 white columns a side, range 255", True, (),
-        lambda b: ssim.ssim_padded(*b.pair), width=176,
+        lambda c: ssim.ssim_padded(*c.pair), width=176,
     ),
-    Metric("psnr", "uint8, range 255, per image", True, (), lambda b: psnr.psnr(*b.pair)),
-    Metric("mask-ssim", "ssim of uint8 x pose mask, whole image", True, ("masks",), lambda b: ssim.ssim(*b.masked)),
+    Metric("psnr", "uint8, range 255, per image", True, (), lambda c: psnr.psnr(*c.pair)),
+    Metric("mask-ssim", "ssim of uint8 x pose mask, whole image", True, ("masks",), lambda c: ssim.ssim(*c.masked)),
     Metric(
         "mask-ssim-uniform7", "ssim-uniform7 of uint8 x pose mask, whole image", True, ("masks",),
-        lambda b: ssim.ssim_uniform(*b.masked, 7),
+        lambda c: ssim.ssim_uniform(*c.masked, 7),
     ),
     Metric(
         "mask-ssim-win51", "ssim-win51 of uint8 x pose mask, whole image", True, ("masks",),
-        lambda b: ssim.ssim_uniform(*b.masked, 51), smallest=51,
+        lambda c: ssim.ssim_uniform(*c.masked, 51), smallest=51,
     ),
-    Metric("mask-psnr", "psnr of uint8 x pose mask, whole image", True, ("masks",), lambda b: psnr.psnr(*b.masked)),
+    Metric("mask-psnr", "psnr of uint8 x pose mask, whole image", True, ("masks",), lambda c: psnr.psnr(*c.masked)),
     Metric(
         "inside-ssim", "ssim map averaged over the pose mask", True, ("masks",),
-        lambda b: ssim.ssim_inside(b.ssim_maps, b.masks),
+        lambda c: ssim.ssim_inside(c.ssim_maps, c.masks),
     ),
     Metric(
         "inside-psnr", "MSE over the pose mask alone, range 255", True, ("masks",),
-        lambda b: psnr.psnr_inside(*b.pair, b.masks),
+        lambda c: psnr.psnr_inside(*c.pair, c.masks),
     ),
     _lpips("alex"),
     _lpips("vgg"),
@@ -133,12 +158,11 @@ _ALL = (
     _masked_lpips("vgg"),
     _masked_lpips("squeeze"),
     _of_set(
-        "fid", "pytorch-fid Inception 2048-d, test targets", False, "inception",
-        lambda rows, networks, real: fid.frechet_influence(rows, real), real="inception",
+        "fid", "pytorch-fid Inception 2048-d, test targets", False, "inception", _frechet, real="inception",
     ),
     _of_set(
-        "fid-train-tv", "torchvision Inception 2048-d, training images", False, "inception-tv",
-        lambda rows, networks, real: fid.frechet_influence(rows, real), real="inception-tv", optional=True,
+        "fid-train-tv", "torchvision Inception 2048-d, training images", False, "inception-tv", _frechet,
+        real="inception-tv", optional=True,
     ),
     _of_set(
         "kid", "pytorch-fid Inception 2048-d, cubic kernel, test targets", False, "inception",
@@ -146,22 +170,21 @@ _ALL = (
     ),
     _of_set(
         "is", _IS, True, "inception",
-        lambda rows, networks, _: inception.inception_score(rows, networks["inception"].classifier.cpu().numpy()),
+        lambda rows, networks, _: inception_score.inception_score(rows, _classifier(networks)),
     ),
     _of_set(
         "mask-is", f"{_IS}, uint8 x pose mask", True, "mask-inception",
-        lambda rows, networks, _: inception.inception_score(rows, networks["inception"].classifier.cpu().numpy()),
-        optional=True,
+        lambda rows, networks, _: inception_score.inception_score(rows, _classifier(networks)), optional=True,
     ),
     Metric(
         "pckh@0.5", "PATN head box, joints re-detected", True, ("joints",),
-        lambda b: pckh.pckh(b.detected, b.target_joints).share,
-        weight=lambda b: pckh.pckh(b.detected, b.target_joints).joints,
+        lambda c: pckh.pckh(c.detected, c.target_joints).share,
+        weight=lambda c: pckh.pckh(c.detected, c.target_joints).joints,
     ),
     Metric(
         "pose-error-px", "mean distance of joints found again, pixels", False, ("joints",),
-        lambda b: pose_error.pose_error(b.detected, b.target_joints).mean,
-        weight=lambda b: pose_error.pose_error(b.detected, b.target_joints).joints,
+        lambda c: pose_error.pose_error(c.detected, c.target_joints).mean,
+        weight=lambda c: pose_error.pose_error(c.detected, c.target_joints).joints,
     ),
     _of_set(
         "parsing-miou", _PARSER, True, "parsing",
@@ -173,20 +196,20 @@ _ALL = (
     ),
     Metric(
         "identity-target", "cosine of person-reidentification-retail-0287", True, ("reid", "embeddings"),
-        lambda b: identity.similarity(b.embedded, b.target_embeddings), optional=True,
+        lambda c: identity.similarity(c.embedded, c.target_embeddings), optional=True,
     ),
     Metric(
         "identity-source", "cosine of person-reidentification-retail-0287", True, ("reid", "embeddings"),
-        lambda b: identity.similarity(b.embedded, b.source_embeddings), optional=True,
+        lambda c: identity.similarity(c.embedded, c.source_embeddings), optional=True,
     ),
 )  # fmt: skip
 
 METRICS = {metric.name: metric for metric in _ALL}
 
 
-def standard(lpips_net: str, more: tuple[str, ...], height: int, width: int) -> list[str]:
-    """The metrics that images of one size are scored by: every standard one that is defined for the size, LPIPS by
-    `lpips_net`, and those named in `more`, in the order of METRICS.
+def standard(lpips_net: str, more: Sequence[str], height: int, width: int) -> list[str]:
+    """The metrics by which images of one size are scored, in the order of METRICS: every standard one that is defined
+    for this size, LPIPS by `lpips_net`, and those named in `more`.
     """
     named = {f"lpips-{lpips_net}-v0.1", f"mask-lpips-{lpips_net}-v0.1", *more}
     return [

@@ -1,7 +1,7 @@
 """Does the generated person look like the same person to a re-identification network?
 
 The network is Open Model Zoo's person-reidentification-retail-0287 (256 numbers; rank-1 93.1 % on Market-1501), run by
-openvino on the CPU. It was trained on photographs of people, Market-1501's training people among others: on drawn
+openvino on the CPU. It was trained on photographs of people, those of Market-1501's training set among them: on drawn
 figures its numbers mean little.
 """
 
@@ -11,7 +11,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import openvino
 
 from pipeline.core.errors import UserError
 from pipeline.extraction.openpose import Network, threads
@@ -28,6 +27,8 @@ class ReId:
     provenance = "published"
 
     def __init__(self, files: Sequence[Path]):
+        import openvino
+
         xml = next((path for path in files if path.suffix == ".xml"), None)
         try:
             model = openvino.Core().read_model(xml)

@@ -3,15 +3,16 @@
 from itertools import pairwise
 
 import numpy as np
-import torch
 
 SPLITS = 10
 
 
 def log_probabilities(features: np.ndarray, classifier: np.ndarray) -> np.ndarray:
-    """(N, 2048), (1008, 2048) -> (N, 1008) float64 logarithms. The script multiplies by the weights without the bias,
-    and keeps all 1008 outputs.
+    """(N, 2048), (1008, 2048) -> (N, 1008) float64 logarithms. As in the script, without the bias and with all 1008
+    outputs.
     """
+    import torch
+
     logits = torch.from_numpy(np.asarray(features, dtype=np.float64) @ np.asarray(classifier, dtype=np.float64).T)
     return torch.log_softmax(logits, dim=1).numpy()
 
@@ -19,9 +20,8 @@ def log_probabilities(features: np.ndarray, classifier: np.ndarray) -> np.ndarra
 def inception_score(features: np.ndarray, classifier: np.ndarray) -> tuple[float, np.ndarray]:
     """exp of the mean over images of KL(p(y|x) || p(y)), p(y) the mean over the split; then the mean over ten splits.
 
-    features: (N, 2048) in the order of the pair list (anything that slices into float arrays); a split is a tenth of
-    the list. Returns the value and (N,) the first-order influence of each image (mean 0); NaN and zeros for fewer than
-    ten images.
+    features: (N, 2048) in the order of the pair list; a split is a tenth of the list. Returns the value and (N,) the
+    first-order influence of each image (mean 0); NaN and zeros for fewer than ten images.
     """
     count = len(features)
     influence = np.zeros(count)

@@ -1,4 +1,4 @@
-"""Kernel Inception distance (Binkowski et al. 2018): unbiased, so it suits few images."""
+"""Kernel Inception distance (Binkowski et al. 2018): unbiased, so few images are enough."""
 
 from collections.abc import Iterator
 
@@ -20,7 +20,7 @@ def _blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _mean_kernel(rows: np.ndarray, others: np.ndarray, same: bool) -> np.ndarray:
-    """(n,): the mean kernel of each row with the others; without itself where both are the `same` set."""
+    """(n,): each row's mean kernel with the others, leaving out the row itself where both are the `same` set."""
     sums = []
     for block in _blocks(rows):
         total = sum(polynomial_kernel(block, other).sum(axis=1) for other in _blocks(others))
@@ -33,9 +33,8 @@ def _mean_kernel(rows: np.ndarray, others: np.ndarray, same: bool) -> np.ndarray
 def kid(features: np.ndarray, real: np.ndarray) -> tuple[float, np.ndarray]:
     """Squared maximum mean discrepancy, the U-statistic (the paper's equation 4) over all images at once.
 
-    features: (N, d) of the generated images; real: (M, d). Both may be anything that slices into float arrays. Returns
-    the value, which may be slightly negative, and (N,) the first-order influence of each generated image (mean 0).
-    Raises UserError below two images on a side.
+    features: (N, d) of the generated images; real: (M, d). Returns the value, which may be slightly negative, and (N,)
+    the first-order influence of each generated image (mean 0). Raises UserError below two images on a side.
     """
     if min(len(features), len(real)) < 2:
         raise UserError(f"KID needs at least two images, got {min(len(features), len(real))}: score more pairs")

@@ -2,12 +2,11 @@
 
 import cv2
 import numpy as np
-from skimage.draw import disk, polygon
 
 RADIUS = 4  # pixels, at every image size: half-width of a limb and radius of a joint
 _CLOSING = np.ones((5, 5), np.uint8)
 
-# Pairs of joints (0-based OpenPose-18), in the order that all of those code bases list them.
+# Pairs of joints (0-based OpenPose-18), in the order in which all of those code bases list them.
 MASK_LIMBS = (
     (1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13),
     (1, 0), (0, 14), (14, 16), (0, 15), (15, 17), (1, 16), (1, 17), (8, 11), (11, 5), (8, 2), (16, 17),
@@ -17,12 +16,13 @@ MASK_LIMBS = (
 def pose_masks(joints: np.ndarray, valid: np.ndarray, height: int, width: int) -> np.ndarray:
     """joints (N, 18, 2) as (x, y) in pixels, valid (N, 18) bool -> (N, height, width) uint8, 1 on the person.
 
-    A limb whose two ends are known is a rectangle of half-width 4 ending at the joints, boundary included; a
-    known joint is a disk of the pixels closer than 4; their union is dilated, then eroded, by a 5x5 square
-    (outside the image counts as neither). Shapes are filled by scikit-image's rules, the ones behind the
-    published numbers; two joints at one place make no limb. A person without a known joint gets an empty
-    mask.
+    A limb whose two ends are known is a rectangle of half-width 4 from joint to joint, boundary included; a known joint
+    is a disk of the pixels closer than 4; their union is dilated, then eroded, by a 5x5 square (what lies outside the
+    image counts as neither). Shapes are filled by scikit-image's rules, as they were for the published numbers; two
+    joints at one place make no limb. A person without a known joint gets an empty mask.
     """
+    from skimage.draw import disk
+
     points = np.asarray(joints, dtype=np.float64)[..., ::-1]  # (row, column), as scikit-image draws
     masks = np.zeros((len(points), height, width), np.uint8)
     for mask, person, known in zip(masks, points, np.asarray(valid, dtype=bool), strict=True):
@@ -36,6 +36,8 @@ def pose_masks(joints: np.ndarray, valid: np.ndarray, height: int, width: int) -
 
 
 def _fill_limb(mask: np.ndarray, start: np.ndarray, end: np.ndarray) -> None:
+    from skimage.draw import polygon
+
     row, column = start - end
     length = np.hypot(row, column)
     if length == 0:

@@ -7,25 +7,23 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from torch import nn
 
 from pipeline.core import schema
 from pipeline.core.errors import UserError
-from pipeline.metrics import FEATURES, GIVEN, METRICS
+from pipeline.metrics import FEATURES, GIVEN, METRICS, Networks
 from pipeline.metrics.bootstrap import bootstrap_interval, influence_of_pooled
 from pipeline.metrics.pckh import Joints, pckh
 from pipeline.metrics.psnr import squared_error
-from pipeline.metrics.spool import Spool
 from pipeline.metrics.ssim import ssim_maps
 
 
 @dataclass(frozen=True)
-class Batch:
-    """What a metric may look at: n pairs, and the networks by name."""
+class Comparison:
+    """What a metric may look at: the generated images of n pairs beside their targets, and the networks by name."""
 
     generated: np.ndarray  # (n, H, W, 3) uint8 RGB
     target: np.ndarray  # the same shape
-    networks: Mapping[str, nn.Module]
+    networks: Networks
     masks: np.ndarray | None = None  # (n, H, W) uint8 {0, 1}: target-pose masks
     detected: Joints | None = None  # found in the generated images
     target_joints: Joints | None = None
@@ -39,7 +37,7 @@ class Batch:
 
     @cached_property
     def masked(self) -> tuple[np.ndarray, np.ndarray]:
-        # Ten times as fast as the product with a mask of another shape
+        # Ten times as fast as multiplying by a mask of another shape
         return tuple(
             np.stack([cv2.copyTo(image, mask) for image, mask in zip(images, self.masks, strict=True)])
             for images in self.pair
@@ -56,7 +54,7 @@ class Batch:
 
     @cached_property
     def parsed(self) -> np.ndarray:
-        """(n, H, W) uint8: LIP-20 ids of the generated images. The parser is told the joints that the detector found
+        """(n, H, W) uint8: LIP-20 ids of the generated images. The parser is given the joints that the detector found
         there, never the target's."""
         images = [np.ascontiguousarray(image[..., ::-1]) for image in self.generated]
         return self.networks["parser"](images, self.detected.xy, self.detected.valid)
@@ -70,23 +68,22 @@ class Score(NamedTuple):
     high: float
     n: int  # pairs that entered
     excluded: int  # pairs without a value: empty mask, no head box
-    marks: tuple[str, ...]  # ("weights",) if a network's weights are seeded, not the published ones
+    marks: tuple[str, ...]  # ("weights",) if a network has seeded weights instead of the published ones
 
 
 class PairScores:
     """Scores of one set of generated images; call `update` for every pair once, in any order and grouping.
 
     pair_ids: every pair to be scored, in the order of the table that `compute` returns.
-    metrics: names of `METRICS`. networks: by the name that metrics need them under ("lpips-alex",
-    "inception", ...). real: what the real images gave, by the name in `Metric.real`. Raises UserError for an unknown
-    metric or a missing part.
+    metrics: names from METRICS. networks: by the names in `Metric.needs`. real: what the real images gave, by the name
+    in `Metric.real`. Raises UserError for an unknown metric or a missing part.
     """
 
     def __init__(
         self,
         pair_ids: Sequence[str | int],
         metrics: Iterable[str],
-        networks: Mapping[str, nn.Module] | None = None,
+        networks: Networks | None = None,
         real: Mapping[str, Any] | None = None,
     ):
         self._ids = list(pair_ids)
@@ -110,7 +107,7 @@ class PairScores:
         self._done = np.zeros(pairs, dtype=bool)
         self._values = {m.name: np.full(pairs, np.nan) for m in self._metrics if m.per_pair}
         self._weights = {m.name: np.zeros(pairs) for m in self._metrics if m.weight}
-        self._features = {m.feature: Spool(pairs) for m in self._metrics if m.feature}
+        self._features = {m.feature: FEATURES[m.feature].storage(pairs) for m in self._metrics if m.feature}
         self._counts = {"identical_pairs": 0, "empty_masks": 0, "degenerate_head_boxes": 0}
 
     def update(
@@ -126,11 +123,10 @@ class PairScores:
     ) -> None:
         """Add n pairs. Images (n, H, W, 3) uint8 RGB (arrays or tensors), masks (n, H, W) uint8 {0, 1}.
 
-        `detected` are the joints found in the generated images, `target_joints` those of the target images;
-        both are needed by "pckh@0.5", masks by the masked metrics. `labels` (n, H, W) uint8: the targets' parsing.
-        `embeddings`: of the sources and of the targets, (n, 256) each. Networks run 16 images at a time, so
-        multiples of 16 waste nothing. Raises UserError for an unknown or repeated pair and for images that do
-        not fit.
+        masks are needed by the masked metrics. `detected` are the joints found in the generated images, `target_joints`
+        those of the target images; "pckh@0.5" needs both. `labels` (n, H, W) uint8: the targets' parsing. `embeddings`:
+        (n, 256) each of the sources and of the targets. Networks run on 16 images at a time, so multiples of 16 waste
+        nothing. Raises UserError for an unknown or repeated pair and for images that do not fit.
         """
         rows = self._claim(pair_ids)
         generated, target = _as_uint8(generated, "generated"), _as_uint8(target, "target")
@@ -148,34 +144,33 @@ class PairScores:
         if "embeddings" in self._needs and embeddings is None:
             raise UserError("scores: identity needs the real images' embeddings: pass them or leave the metric out")
         masks = None if masks is None else np.asarray(masks, dtype=np.uint8)
-        batch = Batch(
+        compared = Comparison(
             generated, target, self._networks, masks, detected, target_joints, labels, *(embeddings or (None, None))
         )
 
         empty = np.zeros(len(rows), dtype=bool) if masks is None else ~masks.any(axis=(1, 2))
-        for name, spool in self._features.items():
-            spool.write(rows, FEATURES[name].of(batch))
+        for name, kept in self._features.items():
+            kept[rows] = FEATURES[name].of(compared)
         for metric in self._metrics:
             if metric.per_pair is None:
                 continue
-            values = metric.per_pair(batch)
+            values = metric.per_pair(compared)
             # Nothing is compared under an empty mask: two black images are not a perfect pair.
             self._values[metric.name][rows] = np.where(empty, np.nan, values) if "masks" in metric.needs else values
             if metric.weight:
-                self._weights[metric.name][rows] = metric.weight(batch)
+                self._weights[metric.name][rows] = metric.weight(compared)
         self._counts["identical_pairs"] += int((squared_error(generated, target) == 0).sum())
         self._counts["empty_masks"] += int(empty.sum())
         if "joints" in self._needs:
             self._counts["degenerate_head_boxes"] += int(pckh(detected, target_joints).degenerate.sum())
 
     def compute(self, resamples: int = 1000, seed: int = 0) -> tuple[dict[str, np.ndarray], dict[str, Score]]:
-        """The per-pair table (arrays, rows in the order of the constructor's ids) and the scores.
+        """The table of pairs (arrays, rows in the order of the constructor's ids) and the scores.
 
-        The table has a column NAME with the values of each pair where the metric has any, and a column NAME:influence
-        where the metric is not the plain mean of them: (N,) of mean 0, how much each pair moves the value, to first
-        order. Value plus influence, or the plain value, can be averaged over any resample of pairs: that is how every
-        interval is made. Raises UserError if a pair is missing: a mean over whatever was found would not be the
-        protocol's.
+        The table has a column NAME for every metric with a value for each pair, and a column NAME:influence for every
+        metric that is not their plain mean: (N,) of mean 0, how much each pair moves the value, to first order. Value
+        plus influence, or the plain value, can be averaged over any resample of pairs: that is how every interval is
+        made. Raises UserError if a pair is missing: a mean over whatever was found would not be the protocol's.
         """
         if not self._done.all():
             first = self._ids[int(np.argmin(self._done))]
@@ -205,7 +200,7 @@ class PairScores:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Pairs seen so far that a rule treats apart: identical_pairs, empty_masks, degenerate_head_boxes."""
+        """How many pairs so far have a rule of their own: identical_pairs, empty_masks, degenerate_head_boxes."""
         return dict(self._counts)
 
     def _claim(self, pair_ids: Sequence[str | int]) -> np.ndarray:

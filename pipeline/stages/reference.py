@@ -50,21 +50,13 @@ from pipeline.loading.arrays import PairData, load_pairs
 from pipeline.loading.devices import device
 from pipeline.loading.pixels import as_floats
 from pipeline.metrics import FEATURES, GIVEN, METRICS, standard
-from pipeline.metrics.fid import (
-    FrechetStatistics,
-    inception_features,
-    inception_network,
-    statistics_of,
-    torchvision_inception,
-)
+from pipeline.metrics.fid import FrechetStatistics, statistics_of
 from pipeline.metrics.identity import ReId, similarity
-from pipeline.metrics.lpips import lpips_network
 from pipeline.metrics.networks import in_batches
 from pipeline.metrics.pckh import Joints, pckh
 from pipeline.metrics.pose_error import pose_error
 from pipeline.metrics.pose_mask import pose_masks
-from pipeline.metrics.spool import Spool
-from pipeline.metrics.stream import Batch
+from pipeline.metrics.stream import Comparison
 
 SPLITS = ("val", "test")
 # A network, as the metrics name it -> the published weights it takes.
@@ -162,6 +154,9 @@ def open_networks(described: dict[str, dict], where: torch.device) -> dict[str, 
 
 
 def _open(name: str, files: list[Path] | None, seed: int, where: torch.device) -> Any:
+    from pipeline.metrics.inception import inception_network, torchvision_inception
+    from pipeline.metrics.lpips import lpips_network
+
     if name == "parser":
         return repose_parser.load(str(where))
     if name == "reid":
@@ -248,7 +243,7 @@ def measure(
     that hits every target has FID 0. labels: the targets' parsing, by row; empty unless a metric needs it.
     """
     wanted = [METRICS[name] for name in scored(metrics, split)]
-    features = {metric.feature: Spool(len(data)) for metric in wanted if metric.feature}
+    features = {metric.feature: FEATURES[metric.feature].storage(len(data)) for metric in wanted if metric.feature}
     features.pop("inception-tv", None)  # compared with the training images, not with these
     targets, inverse = data.pairs[:, 1].cpu().unique(return_inverse=True)
     pairs_of = [np.flatnonzero(inverse.numpy() == number) for number in range(len(targets))]
@@ -261,11 +256,11 @@ def measure(
             valid.append(found.valid)
             masks = pose_masks(*joints, data.height, data.width)
             parsing = np.stack([labels[row] for row in rows.tolist()]) if labels else None
-            judged = Batch(images, images, networks, masks, found, joints, parsing)
+            judged = Comparison(images, images, networks, masks, found, joints, parsing)
             places = pairs_of[done : done + len(rows)]
             times = [len(place) for place in places]
-            for name, spool in features.items():
-                spool.write(np.concatenate(places), FEATURES[name].of(judged).repeat(times, axis=0))
+            for name, kept in features.items():
+                kept[np.concatenate(places)] = FEATURES[name].of(judged).repeat(times, axis=0)
             done += len(rows)
             advance(len(rows))
     detected = Joints(np.concatenate(xy), np.concatenate(valid))
@@ -278,7 +273,7 @@ def measure(
     if "inception" in features:
         real["inception"] = statistics_of(features["inception"])
         chosen = np.linspace(0, len(data) - 1, min(KID_TARGETS, len(data))).round().astype(int)
-        real["inception-sample"] = np.concatenate([features["inception"][row : row + 1] for row in chosen])
+        real["inception-sample"] = np.array(features["inception"][chosen])
     for metric in wanted:
         if metric.feature in features and metric.real is None:
             ceilings[metric.name] = metric.of_set(features[metric.feature], networks, None)[0]
@@ -303,7 +298,9 @@ def _of_training_images(dataset: str, network: nn.Module) -> FrechetStatistics:
     """Every image of split train, once."""
     table = store.read_table(layout.images(dataset), columns=["image_id", "split"])
     wanted = table.filter(pc.equal(table["split"], "train"))["image_id"].combine_chunks()
-    statistics = FrechetStatistics()
+    from pipeline.metrics.inception import DIMENSIONS, inception_features
+
+    statistics = FrechetStatistics(DIMENSIONS)
     with console.progress("reference train", len(wanted)) as advance:
         for names, images in stored_images.stream(dataset, wanted):
             statistics.update(inception_features(network, images.permute(0, 2, 3, 1).contiguous().numpy()))

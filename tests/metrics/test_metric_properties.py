@@ -16,7 +16,7 @@ from pipeline.metrics.parsing_iou import label_counts, mean_iou
 from pipeline.metrics.pckh import Joints, pckh
 from pipeline.metrics.pose_error import pose_error
 from pipeline.metrics.pose_mask import RADIUS, pose_masks
-from pipeline.metrics.stream import Batch, PairScores
+from pipeline.metrics.stream import Comparison, PairScores
 from pipeline.tables.over_seeds import OverSeeds, difference, over_seeds
 
 pytestmark = pytest.mark.usefixtures("small_batches_on_one_thread")
@@ -68,7 +68,7 @@ def poses(draw, n: int = 4, around: int = 100) -> Joints:
 
 
 def values(name: str, generated: np.ndarray, target: np.ndarray, masks: np.ndarray | None = None) -> np.ndarray:
-    return METRICS[name].per_pair(Batch(generated, target, NETWORKS, masks))
+    return METRICS[name].per_pair(Comparison(generated, target, NETWORKS, masks))
 
 
 # ---- images and masks

@@ -11,22 +11,16 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from pipeline.core.errors import UserError
 from pipeline.metrics import FEATURES, METRICS, identity, inception_score, standard
 from pipeline.metrics.bootstrap import bootstrap_interval, draws, influence_of_pooled, resampled_sums
-from pipeline.metrics.fid import (
-    frechet_distance,
-    frechet_influence,
-    inception_features,
-    statistics_of,
-    torchvision_inception,
-)
+from pipeline.metrics.fid import frechet_distance, frechet_influence, statistics_of
+from pipeline.metrics.inception import inception_features, torchvision_inception
 from pipeline.metrics.kid import BLOCK, kid
 from pipeline.metrics.lpips import lpips, lpips_network, masked_lpips
 from pipeline.metrics.parsing_iou import label_counts, mean_iou
 from pipeline.metrics.pckh import Joints
 from pipeline.metrics.pose_error import pose_error
 from pipeline.metrics.psnr import psnr, psnr_inside
-from pipeline.metrics.spool import Spool
 from pipeline.metrics.ssim import ssim, ssim_inside, ssim_maps, ssim_padded, ssim_uniform
-from pipeline.metrics.stream import Batch
+from pipeline.metrics.stream import Comparison
 from tests.metrics.test_metrics import smooth_images, with_noise
 
 pytestmark = pytest.mark.usefixtures("small_batches_on_one_thread")
@@ -175,8 +169,8 @@ def test_every_pixel_metric_is_the_definition_of_its_name():
         "inside-ssim": full[mask == 1].mean(),
         "inside-psnr": decibels(generated[0][mask == 1], target[0][mask == 1]),
     }
-    batch = Batch(generated, target, {}, mask[None])
-    found = {n: m.per_pair(batch)[0] for n, m in METRICS.items() if m.per_pair and set(m.needs) <= {"masks"}}
+    compared = Comparison(generated, target, {}, mask[None])
+    found = {n: m.per_pair(compared)[0] for n, m in METRICS.items() if m.per_pair and set(m.needs) <= {"masks"}}
     assert found == pytest.approx(expected, abs=1e-9)
     assert len({round(value, 4) for value in found.values()}) == len(found)  # no two could be exchanged unseen
 
@@ -211,18 +205,18 @@ def test_what_networks_are_shown_under_each_name():
         "reid": lambda i: axes[[0, 0]],
     }
     labels = np.zeros((2, 24, 16), np.uint8)
-    batch = Batch(generated, target, networks, masks, *joints, labels, axes[[0, 1]], axes[[2, 0]])
+    compared = Comparison(generated, target, networks, masks, *joints, labels, axes[[0, 1]], axes[[2, 0]])
     for name, images in (
         ("inception", generated),
         ("inception-tv", generated),
         ("mask-inception", generated * masks[..., None]),
     ):
-        np.testing.assert_allclose(FEATURES[name].of(batch), images.mean(axis=(1, 2)) / 255, rtol=1e-5)
-    FEATURES["parsing"].of(batch)
+        np.testing.assert_allclose(FEATURES[name].of(compared), images.mean(axis=(1, 2)) / 255, rtol=1e-5)
+    FEATURES["parsing"].of(compared)
     np.testing.assert_array_equal(shown[0][0], generated[..., ::-1])  # BGR
     assert (shown[0][1] == 3).all()  # where the detector found joints, not where the target has them
-    assert METRICS["identity-source"].per_pair(batch).tolist() == [1, 0]
-    assert METRICS["identity-target"].per_pair(batch).tolist() == [0, 1]
+    assert METRICS["identity-source"].per_pair(compared).tolist() == [1, 0]
+    assert METRICS["identity-target"].per_pair(compared).tolist() == [0, 1]
     counts = label_counts(np.array([[[0, 0, 5, 5]]], np.uint8), np.array([[[0, 0, 0, 5]]], np.uint8))
     assert METRICS["parsing-miou"].of_set(counts, {}, None)[0] == pytest.approx((2 / 3 + 1 / 2) / 2)
     assert METRICS["parsing-miou-fg"].of_set(counts, {}, None)[0] == pytest.approx(1 / 2)
@@ -496,16 +490,13 @@ def test_another_network_is_no_reid_network(mirror):
 # What metrics of a set keep, and resampling
 
 
-def test_spool_gives_back_what_was_written_in_any_order():
-    values = np.random.default_rng(0).normal(size=(9, 5)).astype(np.float32)
-    spool = Spool(9)
-    order = np.random.default_rng(1).permutation(9)
-    for part in np.array_split(order, 4):
-        spool.write(part, values[part])
-    assert len(spool) == 9
-    np.testing.assert_array_equal(spool[0:9], values)
-    np.testing.assert_array_equal(spool[3:1000], values[3:])
-    np.testing.assert_array_equal(spool[:1], values[:1])
+def test_storage_of_features_lies_in_a_file_and_needs_no_order():
+    values = np.random.default_rng(0).normal(size=(9, 60)).astype(np.float32)
+    kept = FEATURES["parsing"].storage(9)
+    for part in np.array_split(np.random.default_rng(1).permutation(9), 4):
+        kept[part] = values[part]
+    assert isinstance(kept, np.memmap)
+    np.testing.assert_array_equal(kept, values)
 
 
 def test_columns_resampled_apart_are_resampled_together():

@@ -8,7 +8,8 @@ from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics
 from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 
-from pipeline.metrics.fid import frechet_distance, inception_network, statistics_of
+from pipeline.metrics.fid import frechet_distance, statistics_of
+from pipeline.metrics.inception import inception_network
 from pipeline.metrics.inception_score import inception_score
 from pipeline.metrics.kid import kid
 from tests.metrics.test_metrics import smooth_images

@@ -21,7 +21,7 @@ from pipeline.core import layout, params, schema, store
 from pipeline.core.digests import sha256
 from pipeline.core.errors import UserError
 from pipeline.loading import checkpoints
-from pipeline.metrics.fid import inception_features
+from pipeline.metrics.inception import inception_features
 from pipeline.metrics.pckh import Joints
 from pipeline.stages import reference
 from tests.figures import draw

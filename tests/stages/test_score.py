@@ -18,7 +18,7 @@ from pipeline.core.errors import UserError
 from pipeline.extraction import repose_parser
 from pipeline.loading import checkpoints, pixels
 from pipeline.loading.arrays import load_pairs
-from pipeline.metrics import METRICS, fid, networks
+from pipeline.metrics import METRICS, fid, inception, networks
 from pipeline.scoring import failures
 from pipeline.stages import reference, score
 from tests.stages.test_reference import (
@@ -369,8 +369,8 @@ def test_metrics_on_request(project, copied, capsys):
     assert found["parsing-miou"]["value"] == pytest.approx(np.mean(ious))
     assert found["parsing-miou-fg"]["value"] == pytest.approx(np.mean(ious[1:]))
     network = reference.open_networks(made.described["networks"], CPU)["inception-tv"]
-    train = fid.inception_features(network, stored_images([f"train-{view:02d}.jpg" for view in range(8)])).numpy()
-    test = fid.inception_features(network, images).numpy()
+    train = inception.inception_features(network, stored_images([f"train-{view:02d}.jpg" for view in range(8)])).numpy()
+    test = inception.inception_features(network, images).numpy()
     expected = fid.frechet_distance(fid.statistics_of(test), fid.statistics_of(train))
     assert found["fid-train-tv"]["value"] == pytest.approx(expected, rel=1e-6)
     assert "metric-weights" in found["fid-train-tv"]["marks"]
