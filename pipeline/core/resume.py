@@ -12,6 +12,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.core import console, store
-from pipeline.core.atomic import atomic_directory, atomic_file
+from pipeline.core.atomic import atomic_directory, atomic_file, link
 from pipeline.core.digests import sha256
 
 CHUNK = 256  # items of work that a kill can cost
@@ -55,11 +56,12 @@ def rows(
         for first in range(0, len(items), chunk):
             path = work / f"chunk-{first // chunk:06d}.parquet"
             some = items[first : first + chunk]
-            if not path.exists():
+            table = _read(path, pq.read_table)
+            if table is None:
                 table = pa.Table.from_pylist(list(compute(some)), schema=columns)
                 with atomic_file(path) as partial:
                     pq.write_table(table, partial, compression="zstd")
-            yield from pq.read_table(path).to_pylist()
+            yield from table.to_pylist()
             advance(len(some))
 
 
@@ -74,13 +76,20 @@ def shards(
 ) -> int:
     """`store.write_shards` in a way that keeps finished shards: `rows_after(n)` gives all rows but the first n."""
     _keep_only(work, {"made_from": made_from})
-    before = sum(pq.read_metadata(path).num_rows for path in work.glob("part-*.parquet"))
+    before, pieces = 0, sorted(work.glob("part-*.parquet"))
+    for number, path in enumerate(pieces):
+        count = _read(path, _count) if path.name == f"part-{number:05d}.parquet" else None
+        if count is None:  # those that follow go with it: each begins where the one before ends
+            for later in pieces[number:]:
+                later.unlink(missing_ok=True)
+            break
+        before += count
     if before:
         console.say(f"going on: {before} rows done before")
     count = store.write_parts(work, rows_after(before), columns, row_group, before, metadata)
     with atomic_directory(folder) as partial:
         for path in store.parts(work):
-            _link(path, partial / path.name)
+            link(path, partial / path.name)
     finished(work)
     return count
 
@@ -88,20 +97,31 @@ def shards(
 def _keep_only(work: Path, wanted: Mapping) -> None:
     """Empty `work` unless its pieces were made from the same things."""
     path = work / "made_from.json"
-    if path.exists() and json.loads(path.read_text()) == wanted:
-        return
+    with suppress(OSError, ValueError):
+        if json.loads(path.read_text(encoding="utf-8")) == wanted:
+            return
     shutil.rmtree(work, ignore_errors=True)  # also what a kill left of a removal
     work.mkdir(parents=True)
     with atomic_file(path) as partial:
         partial.write_text(json.dumps(wanted))
 
 
-def _link(path: Path, destination: Path) -> None:
-    """A second name for the same bytes: a kill now loses neither."""
+def _count(path: Path) -> int:
+    """The number of rows, each of them read: the footer alone does not show damage."""
+    with pq.ParquetFile(path) as file:
+        return sum(len(batch) for batch in file.iter_batches(store.ROW_GROUP))
+
+
+def _read(path: Path, how: Callable[[Path], Any]) -> Any:
+    """A piece, None if it is not there. One that is damaged is removed, which is said: it is made again."""
+    if not path.exists():
+        return None
     try:
-        destination.hardlink_to(path)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(path, destination)
+        return how(path)
+    except (OSError, pa.ArrowException) as error:
+        console.say(f"{path}: damaged ({str(error).splitlines()[0]}), made again")
+        path.unlink()
+        return None
 
 
 def finished(work: Path) -> None:

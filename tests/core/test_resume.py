@@ -115,16 +115,16 @@ def test_finished_shards_survive_an_interruption(tmp_path, small_shards, fail_at
 
 def test_a_kill_while_the_shards_move_into_place_loses_none(tmp_path, small_shards, monkeypatch):
     folder, work = tmp_path / "folder", tmp_path / "work"
-    original = resume._link
+    original = resume.link
 
     def once(path, destination):
         original(path, destination)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(resume, "_link", once)
+    monkeypatch.setattr(resume, "link", once)
     with pytest.raises(KeyboardInterrupt):
         shards(folder, work)
-    monkeypatch.setattr(resume, "_link", original)
+    monkeypatch.setattr(resume, "link", original)
     assert shards(folder, work) == (10, [10])
     assert [row["item"] for row in store.iter_rows(folder)] == list(range(10))
 
@@ -167,3 +167,49 @@ def test_a_killed_process_loses_its_chunk_only(tmp_path):
     assert begun == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
     again = subprocess.run([*command, "go"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     assert [json.loads(line) for line in again] == [[6, 7, 8], list(range(9))]
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+def overwrite(path):
+    content = bytearray(path.read_bytes())
+    content[4:60] = bytes(56)
+    path.write_bytes(content)
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [cut, overwrite, empty])
+def test_a_damaged_chunk_is_made_again_with_a_line(tmp_path, damage, capfd):
+    work, seen = tmp_path / "work", []
+    expected = run(work, [])
+    damage(work / "chunk-000001.parquet")
+    assert run(work, seen) == expected
+    assert seen == [3, 4, 5]
+    assert "chunk-000001.parquet: damaged (" in capfd.readouterr().err.replace("\n", "")
+    assert run(work, []) == expected
+
+
+@pytest.mark.parametrize("damage", [cut, overwrite, empty, lambda path: path.unlink()])
+def test_shards_from_the_first_damaged_one_on_are_made_again(tmp_path, small_shards, damage):
+    folder, work = tmp_path / "folder", tmp_path / "work"
+    with pytest.raises(KeyboardInterrupt):
+        shards(folder, work, fail_at=13, total=16)
+    damage(work / "part-00001.parquet")
+    assert shards(folder, work, total=16) == (16, [4])
+    assert [row["item"] for row in store.iter_rows(folder)] == list(range(16))
+    assert shards(tmp_path / "plain", work, total=16) == (16, [0])
+    assert content(folder) == content(tmp_path / "plain")
+
+
+@pytest.mark.parametrize("record", [b"{", b"\xff", b"null", b""])
+def test_a_damaged_record_of_what_pieces_were_made_from_stops_nothing(tmp_path, record):
+    work, seen = tmp_path / "work", []
+    run(work, [])
+    (work / "made_from.json").write_bytes(record)
+    run(work, seen)
+    assert seen == list(range(10))
