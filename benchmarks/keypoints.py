@@ -54,7 +54,7 @@ def main() -> None:
     ):
         members = {Path(name).name: name for name in archive.namelist() if "bounding_box_test/" in name}
         for place, row in enumerate(rows):
-            image = pictures.decode(archive.read(members[names[row]]), names[row])[:, :, ::-1]
+            image = pictures.decode_stored(archive.read(members[names[row]]), names[row])
             size = image.shape[:2]
             times = [time.process_time()]
             single = net(image[None])

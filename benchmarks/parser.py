@@ -31,6 +31,7 @@ from pipeline.anatomy.labels import FROM_LIP20, LIP20
 from pipeline.datasets import synthetic
 from pipeline.extraction import repose_parser
 from pipeline.extraction.repose_parser import prepare
+from pipeline.formats import pictures
 
 TEST_PEOPLE, TEST_VIEWS = 60, 4
 
@@ -64,7 +65,7 @@ def person_crop(photo: dict, height: int = 128, width: int = 64) -> dict:
     joints = (photo["joints"] @ affine[:, :2].T + affine[:, 2]).astype(np.float32)
     inside = (joints > -0.5).all(1) & (joints < (width - 0.5, height - 0.5)).all(1)
     image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    return {"image": image, "labels": labels, "joints": joints, "found": photo["found"] & inside}
+    return {"image": image[:, :, ::-1], "labels": labels, "joints": joints, "found": photo["found"] & inside}
 
 
 def synthetic_people() -> list[dict]:
@@ -73,7 +74,7 @@ def synthetic_people() -> list[dict]:
         drawn = synthetic.render(scene, 128, 64)
         found = ~np.isnan(drawn.joints).any(1)
         joints = np.where(found[:, None], drawn.joints, 0)
-        people.append({"image": drawn.image[:, :, ::-1], "labels": drawn.parsing, "joints": joints, "found": found})
+        people.append({"image": drawn.image, "labels": drawn.parsing, "joints": joints, "found": found})
     return people
 
 
@@ -95,7 +96,7 @@ BODYPIX_SIDES = np.array([-1, -1, 0, 0, 1, 1, 0, 0, 1, 1, 0, 1, -1, -1, 2, 2, 3,
 
 
 def market_test(images: Path, annotations: Path) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-    """500 test images that have at least 8 joints, evenly over the names: images BGR, joints, valid."""
+    """500 test images that have at least 8 joints, evenly over the names: images RGB, joints, valid."""
     rows = {}
     with annotations.open() as handle:
         for row in csv.DictReader(handle, delimiter=":"):
@@ -105,9 +106,9 @@ def market_test(images: Path, annotations: Path) -> tuple[list[np.ndarray], np.n
     names = sorted(rows)[:: len(rows) // 500][:500]
     with zipfile.ZipFile(images) as archive:
         members = {Path(name).name: name for name in archive.namelist() if "bounding_box_test/" in name}
-        encoded = [np.frombuffer(archive.read(members[name]), np.uint8) for name in names]
+        encoded = [archive.read(members[name]) for name in names]
     joints = np.stack([rows[name] for name in names])
-    return [cv2.imdecode(data, cv2.IMREAD_COLOR) for data in encoded], joints, joints[..., 0] >= 0
+    return [pictures.decode(data) for data in encoded], joints, joints[..., 0] >= 0
 
 
 def sides_at_joints(sides: np.ndarray, joints: np.ndarray, valid: np.ndarray) -> np.ndarray:
@@ -132,7 +133,7 @@ def cross_check(parser: repose_parser.Parser, market: tuple, bodypix: Path) -> s
     ours = np.where((parsed >= 14) & (parsed <= 17), parsed.astype(int) - 14, -1)
     theirs, alike = [], []
     for image, labels in zip(images, parsed, strict=True):
-        answer = compiled(cv2.resize(image, (128, 256))[None, :, :, ::-1] / np.float32(127.5) - 1)
+        answer = compiled(cv2.resize(image, (128, 256))[None] / np.float32(127.5) - 1)
         inside, parts = (cv2.resize(answer[output][0].squeeze(), (64, 128)) for output in wanted)
         inside = inside > 0
         theirs.append(np.where(inside, BODYPIX_SIDES[parts.argmax(2)], -1))

@@ -18,7 +18,7 @@ import numpy as np
 
 from pipeline.anatomy import labels
 from pipeline.extraction import schp
-from pipeline.stages import parsing
+from pipeline.formats import pictures
 
 SIZES = ((128, 64), (256, 256))
 REPEATS = 9
@@ -114,7 +114,7 @@ def main() -> None:
             a, b = milliseconds(ours, items), milliseconds(theirs, their_items)
             print(f"| {name} | {height}x{width} | {a:.3f} | {b:.3f} | {b / a:.0f} |")
         print(f"| to_spt10 | {height}x{width} | {milliseconds(labels.to_spt10, maps):.3f} | | |")
-        print(f"| PNG of a label map | {height}x{width} | {milliseconds(parsing.encode, maps):.3f} | | |")
+        print(f"| PNG of a label map | {height}x{width} | {milliseconds(pictures.encode_labels, maps):.3f} | | |")
     with tempfile.TemporaryDirectory() as folder:
         net = schp.Schp(network(Path(folder)))
     logits = np.random.default_rng(0).normal(size=(schp.LABELS, 119, 119)).astype(np.float32)

@@ -15,7 +15,6 @@ from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from models.variants import VARIANTS
@@ -24,6 +23,7 @@ from pipeline.core.atomic import atomic_file
 from pipeline.core.console import say
 from pipeline.core.errors import UserError
 from pipeline.figures import appearance, flow, grid, parsing, poses, relation_maps, subject
+from pipeline.formats import pictures
 from pipeline.loading import checkpoints, devices
 from pipeline.stages import tables
 
@@ -257,5 +257,5 @@ def run(kind: str, dataset: str, output: Path | None, **options) -> None:
     picture, name = KINDS[kind](dataset=dataset, **options)
     path = output or layout.drawn(dataset) / f"{name}.png"
     with atomic_file(path) as partial:
-        partial.write_bytes(cv2.imencode(".png", picture[:, :, ::-1])[1].tobytes())
+        partial.write_bytes(pictures.encode_png(picture))
     say(f"{path}: {picture.shape[1]} x {picture.shape[0]} pixels")

@@ -13,7 +13,6 @@ from argparse import ArgumentParser
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pyarrow.compute as pc
 from rich.console import Console
@@ -189,7 +188,7 @@ def _posed(dataset: str, image_id: str, title: str) -> np.ndarray | None:
     row = _row(layout.images(dataset), image_id)
     if row is None:
         return None
-    picture = pictures.decode(row["image"]["bytes"], image_id)[:, :, ::-1]
+    picture = pictures.decode_stored(row["image"]["bytes"], image_id)
     joints = _joints(dataset, image_id)
     scale = _scale(picture)
     drawn = drawing.enlarged(picture, scale) if joints is None else drawing.skeleton(picture, *joints, scale)
@@ -202,8 +201,8 @@ def _parsed(dataset: str, image_id: str, *titles: str) -> Iterator[np.ndarray]:
     stored = _row(layout.parsing(dataset), image_id)
     row = _row(layout.images(dataset), image_id)
     if stored is not None and row is not None:
-        picture = pictures.decode(row["image"]["bytes"], image_id)[:, :, ::-1]
-        label_map = prepared.label_map(stored["parsing"]["bytes"], f"{layout.parsing(dataset)}: {image_id}")
+        picture = pictures.decode_stored(row["image"]["bytes"], image_id)
+        label_map = pictures.decode_labels(stored["parsing"]["bytes"], f"{layout.parsing(dataset)}: {image_id}")
         if label_map.shape != picture.shape[:2]:
             raise UserError(f"{layout.parsing(dataset)}: {image_id} has another size than its image; run parsing again")
         drawn = drawing.enlarged(drawing.parsing(picture, label_map), _scale(picture))
@@ -281,7 +280,7 @@ def run(dataset: str, image: str | None, output: Path | None) -> None:
     drawn = sheet(dataset, shown, ids)
     path = output or layout.work("inspect", dataset) / f"{shown.replace('/', '_')}.png"
     with atomic_file(path) as partial:
-        partial.write_bytes(cv2.imencode(".png", drawn[:, :, ::-1])[1].tobytes())
+        partial.write_bytes(pictures.encode_png(drawn))
     if terminal.is_terminal and terminal.color_system in ("truecolor", "256"):
         terminal.print(drawing.half_blocks(drawn, min(terminal.width, 120)))
     terminal.print(f"{shown}: {path}", soft_wrap=True)

@@ -31,9 +31,9 @@ def to_input(height: int, width: int) -> np.ndarray:
 
 
 def prepare(image: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 BGR -> the network's input (1, 3, 473, 473) float32."""
+    """(H, W, 3) uint8 RGB -> the network's input (1, 3, 473, 473) float32, planes blue, green, red."""
     scaled = cv2.warpAffine(image, to_input(*image.shape[:2]), (SIZE, SIZE), flags=cv2.INTER_LINEAR)
-    normal = (scaled.astype(np.float32) / 255 - _MEAN) / _DEVIATION
+    normal = (scaled[:, :, ::-1].astype(np.float32) / 255 - _MEAN) / _DEVIATION
     return np.ascontiguousarray(normal.transpose(2, 0, 1)[None])
 
 
@@ -99,7 +99,7 @@ class Schp:
         self._queue = openvino.AsyncInferQueue(core.compile_model(model, "CPU", settings))
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Images (H, W, 3) uint8 BGR of any sizes -> LIP-20 label maps (H, W) uint8."""
+        """Images (H, W, 3) uint8 RGB of any sizes -> LIP-20 label maps (H, W) uint8."""
         parsings: list[np.ndarray] = [np.empty(0, np.uint8)] * len(images)
 
         def keep(request: openvino.InferRequest, number: int) -> None:

@@ -21,6 +21,7 @@ from pipeline.core.errors import UserError
 from pipeline.figures import subject
 from pipeline.figures.parsing import legend, panel
 from pipeline.figures.subject import Person, Trained
+from pipeline.formats import pictures
 
 # Names for --relabel: LIP-20's, and SPT's own for the same (trousers).
 NAMES = dict(zip(labels.NAMES["spt-10"], labels.TO_LIP20["spt-10"].tolist(), strict=True)) | {
@@ -129,7 +130,7 @@ def read_parsing(path: Path, person: Person) -> np.ndarray:
 
 def write_parsing(label_map: np.ndarray) -> bytes:
     """PNG of the map in the legend's colours, which a paint program shows and `read_parsing` reads."""
-    return cv2.imencode(".png", labels.colour(label_map)[:, :, ::-1])[1].tobytes()
+    return pictures.encode_png(labels.colour(label_map))
 
 
 def relabel(label_map: np.ndarray, changes: Sequence[str], image_id: str) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-import cv2
 import numpy as np
 import torch
 
@@ -11,6 +10,7 @@ from pipeline.anatomy import labels
 from pipeline.core.params import variant_of
 from pipeline.figures import appearance, flow, parsing, poses, relation_maps, subject
 from pipeline.figures.subject import Person, Trained
+from pipeline.formats import pictures
 
 PAIRS = 2  # that each kind is drawn for
 POSES = 6
@@ -46,7 +46,12 @@ def rows(dataset: str, variant: str, step: int, device: torch.device) -> list[di
     if appearance.paints(trained):
         drawn += _applications(trained, [people[pair["source_id"]] for pair in pairs])
     return [
-        {"step": step, "kind": kind, "caption": caption, "picture": {"bytes": encoded(picture), "path": None}}
+        {
+            "step": step,
+            "kind": kind,
+            "caption": caption,
+            "picture": {"bytes": pictures.encode_webp(picture), "path": None},
+        }
         for kind, caption, picture in drawn
     ]
 
@@ -75,9 +80,3 @@ def _applications(trained: Trained, people: list[Person]) -> Iterator[Drawn]:
                 edited = appearance.relabel(person.labels, [f"{before}={after}"], person.image_id)
                 yield "edit", f"{person.image_id}, {before} made {after}", appearance.edit(trained, person, edited)
                 break
-
-
-def encoded(picture: np.ndarray) -> bytes:
-    """Lossless WebP: two thirds of a PNG, and every browser shows it."""
-    lossless = [cv2.IMWRITE_WEBP_QUALITY, 101]
-    return cv2.imencode(".webp", np.ascontiguousarray(picture[:, :, ::-1]), lossless)[1].tobytes()

@@ -1,4 +1,7 @@
-"""Stored images, decoded: for the stages that look at pixels without torch."""
+"""Encoded pictures and label maps: decoded, encoded, and read from the shards.
+
+A picture in memory is (H, W, 3) uint8 RGB everywhere: OpenCV's BGR does not leave this module.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,17 +12,61 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.anatomy import labels
 from pipeline.core import store
 from pipeline.core.errors import UserError
 
 
-def decode(encoded: bytes, image_id: str) -> np.ndarray:
-    """(H, W, 3) uint8 BGR. EXIF turns are ignored: joints belong to the stored pixels. Raises UserError."""
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    picture = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
+def decode(data: bytes) -> np.ndarray | None:
+    """(H, W, 3) uint8 RGB, or None if `data` is no whole picture. EXIF turns are ignored: joints belong to the stored
+    pixels.
+    """
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:  # no bytes at all, or dimensions beyond reason
+        return None
+
+
+def decode_stored(data: bytes, image_id: str) -> np.ndarray:
+    """A picture that is in the shards, as `decode` gives it. Raises UserError."""
+    picture = decode(data)
     if picture is None:
         raise UserError(f"image {image_id} does not decode though `index` took it; delete its shards and run again")
     return picture
+
+
+def decode_labels(
+    data: bytes, what: str, size: tuple[int, int] | None = None, remedy: str = "run parsing again"
+) -> np.ndarray:
+    """(H, W) uint8 LIP-20 ids. Raises UserError, naming `what`, if `data` is no such label map, or not of `size` (H, W)."""
+    found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    if found is None or found.dtype != np.uint8 or found.ndim != 2 or (size is not None and found.shape != size):
+        wanted = f" of {size[0]} x {size[1]}" if size else ""
+        raise UserError(f"{what} is no 8-bit label map{wanted}; {remedy}")
+    if found.max() >= len(labels.LIP20):
+        raise UserError(f"{what} holds label {found.max()}, LIP-20 ends at {len(labels.LIP20) - 1}; {remedy}")
+    return found
+
+
+def _encode(suffix: str, picture: np.ndarray, *settings: int) -> bytes:
+    return cv2.imencode(suffix, picture[:, :, ::-1] if picture.ndim == 3 else picture, settings)[1].tobytes()
+
+
+def encode_png(picture: np.ndarray) -> bytes:
+    """PNG of a picture, or of (H, W) uint8: equal arrays give equal bytes."""
+    return _encode(".png", picture)
+
+
+def encode_labels(label_map: np.ndarray) -> bytes:
+    """PNG of a label map (H, W) uint8. Runs suit labels: within 17 % of the smallest size that zlib reaches, in a tenth
+    of its time.
+    """
+    return _encode(".png", label_map, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE)
+
+
+def encode_webp(picture: np.ndarray) -> bytes:
+    """Lossless WebP of a picture: two thirds of a PNG, and every browser shows it."""
+    return _encode(".webp", picture, cv2.IMWRITE_WEBP_QUALITY, 101)
 
 
 def encoded(folder: Path, wanted: pa.Array, column: str = "image") -> Iterator[tuple[list[str], list[bytes]]]:
@@ -45,10 +92,10 @@ def encoded(folder: Path, wanted: pa.Array, column: str = "image") -> Iterator[t
 
 
 def read(images: Path, wanted: list[str]) -> list[np.ndarray]:
-    """The images `wanted` (ids, sorted) as `decode` gives them, in that order. Raises UserError if one is missing."""
+    """The images `wanted` (ids, sorted) as `decode_stored` gives them, in that order. Raises UserError if one is missing."""
     found = {}
     for names, data in encoded(images, pa.array(wanted, pa.string())):
-        found |= {name: decode(one, name) for name, one in zip(names, data, strict=True)}
+        found |= {name: decode_stored(one, name) for name, one in zip(names, data, strict=True)}
     missing = [name for name in wanted if name not in found]
     if missing:
         raise UserError(f"{images}: no image {missing[0]}; run index again")

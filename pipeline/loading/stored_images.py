@@ -23,7 +23,7 @@ def stream(dataset: str, wanted: pa.Array) -> Iterator[tuple[list[str], torch.Te
     size, first = None, ""
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         for names, encoded in pictures.encoded(layout.images(dataset), wanted):
-            decoded = list(threads.map(pictures.decode, encoded, names))
+            decoded = list(threads.map(pictures.decode_stored, encoded, names))
             for name, picture in zip(names, decoded, strict=True):
                 size, first = size or picture.shape[:2], first or name
                 if picture.shape[:2] != size:
@@ -32,7 +32,7 @@ def stream(dataset: str, wanted: pa.Array) -> Iterator[tuple[list[str], torch.Te
                         f"{layout.images(dataset)}: {name} is {here} but {first} is {there} (height x width); "
                         "training needs images of one size"
                     )
-            yield names, torch.from_numpy(np.stack(decoded)[..., ::-1].transpose(0, 3, 1, 2).copy())
+            yield names, torch.from_numpy(np.stack(decoded).transpose(0, 3, 1, 2).copy())
 
 
 def decoded(dataset: str, wanted: pa.Array) -> tuple[list[str], torch.Tensor]:
@@ -51,8 +51,8 @@ def decoded(dataset: str, wanted: pa.Array) -> tuple[list[str], torch.Tensor]:
     return ids, images[: len(ids)]
 
 
-def _rgb(encoded: bytes, image_id: str) -> np.ndarray:
-    return pictures.decode(encoded, image_id)[..., ::-1].transpose(2, 0, 1).copy()
+def _planes(encoded: bytes, image_id: str) -> np.ndarray:
+    return pictures.decode_stored(encoded, image_id).transpose(2, 0, 1)
 
 
 def in_shards(dataset: str, wanted: pa.Array) -> tuple[list[str], ShardPictures]:
@@ -65,4 +65,4 @@ def in_shards(dataset: str, wanted: pa.Array) -> tuple[list[str], ShardPictures]
         found = ", ".join(f"{one['height']} x {one['width']} ({one['image_id_min']})" for one in sizes) or "none at all"
         raise UserError(f"{folder}: training needs images of one size (height x width), these are: {found}")
     ids, shape = table["image_id"].to_pylist(), (len(table), 3, sizes[0]["height"], sizes[0]["width"])
-    return ids, ShardPictures(folder, "image", ids, shape, _rgb)
+    return ids, ShardPictures(folder, "image", ids, shape, _planes)

@@ -3,7 +3,6 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import torch
@@ -15,10 +14,7 @@ from pipeline.loading.shard_loader import ShardPictures
 
 
 def _label_map(data: bytes, image_id: str, size: tuple[int, int]) -> np.ndarray:
-    labels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if labels is None or labels.dtype != np.uint8 or labels.shape != size:
-        raise UserError(f"parsing of {image_id} is no 8-bit label map of {size[0]} x {size[1]}; run parsing again")
-    return labels
+    return pictures.decode_labels(data, f"parsing of {image_id}", size)
 
 
 def decoded(dataset: str, ids: list[str], size: tuple[int, int]) -> torch.Tensor:

@@ -56,7 +56,7 @@ class Comparison:
     def parsed(self) -> np.ndarray:
         """(n, H, W) uint8: LIP-20 ids of the generated images. The parser is given the joints that the detector found
         there, never the target's."""
-        images = [np.ascontiguousarray(image[..., ::-1]) for image in self.generated]
+        images = list(self.generated)
         return self.networks["parser"](images, self.detected.xy, self.detected.valid)
 
 

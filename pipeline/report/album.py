@@ -6,12 +6,10 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
-import numpy as np
-
 from pipeline.anatomy import pose
 from pipeline.core import layout, schema
 from pipeline.core.errors import UserError
+from pipeline.formats import pictures
 
 EMBEDDED = 8 * 2**20  # characters of pictures in a page; those that come after go beside it
 
@@ -78,7 +76,7 @@ class Album:
         return picture
 
     def _take(self, content: bytes, digest: str, what: str, link: bool) -> Picture:
-        array = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+        array = pictures.decode(content)
         if array is None:
             raise UserError(f"{what}: does not decode as a picture; run score again")
         kind = {b"\x89PNG": "png", b"RIFF": "webp"}.get(content[:4], "jpeg")

@@ -7,6 +7,7 @@ import numpy as np
 
 from pipeline.anatomy import drawing, labels, pose
 from pipeline.core import layout, schema, store
+from pipeline.formats import pictures
 from pipeline.report import prepared
 from pipeline.report.album import Album
 
@@ -83,11 +84,6 @@ def _pseudo(dataset: str) -> list[tuple[str, str]]:
     return rows
 
 
-def _png(picture: np.ndarray) -> bytes:
-    """(H, W, 3) uint8 RGB."""
-    return cv2.imencode(".png", np.ascontiguousarray(picture[:, :, ::-1]))[1].tobytes()
-
-
 def _chosen(dataset: str) -> list[str]:
     """Images to show: evenly spread over those that have a stand-in, without pseudo labels over all."""
     if layout.pseudo_labels(dataset).exists():
@@ -112,7 +108,7 @@ def _label_picture(dataset: str, image_id: str) -> bytes | None:
     if row is None:
         return None
     where = f"{layout.parsing(dataset)}: {image_id}"
-    return _png(labels.colour(prepared.label_map(row["parsing"]["bytes"], where)))
+    return pictures.encode_png(labels.colour(pictures.decode_labels(row["parsing"]["bytes"], where)))
 
 
 def _map_picture(row: dict) -> bytes:
@@ -123,7 +119,9 @@ def _map_picture(row: dict) -> bytes:
         np.pad(cv2.resize(one, size, interpolation=cv2.INTER_AREA), ((0, 2), (0, 2)))
         for one in np.frombuffer(row["distance_maps"], np.uint8).reshape(shape)
     ]
-    return _png(drawing.level(np.concatenate([np.concatenate(maps[:6], axis=1), np.concatenate(maps[6:], axis=1)])))
+    return pictures.encode_png(
+        drawing.level(np.concatenate([np.concatenate(maps[:6], axis=1), np.concatenate(maps[6:], axis=1)]))
+    )
 
 
 def _example(dataset: str, image_id: str, album: Album, photographs: str) -> dict:

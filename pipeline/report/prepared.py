@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,7 +14,7 @@ import pyarrow.parquet as pq
 
 from pipeline.anatomy import labels, pose
 from pipeline.core import layout, store
-from pipeline.core.errors import UserError
+from pipeline.formats import pictures
 
 LABEL_SAMPLE = 256  # parsing maps that label shares are taken from, evenly spread over the data set
 QUANTILES = (0.05, 0.5, 0.95)
@@ -83,14 +82,6 @@ def keypoints(dataset: str) -> Keypoints:
     return Keypoints(len(table), counted(table["keypoint_source"]), valid.sum(axis=0))
 
 
-def label_map(data: bytes, where: str) -> np.ndarray:
-    """(H, W) uint8 LIP-20 ids. Raises UserError, naming `where`, if that is not what `data` holds."""
-    found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if found is None or found.dtype != np.uint8 or found.ndim != 2 or found.max() >= len(labels.LIP20):
-        raise UserError(f"{where} is no 8-bit map of LIP-20 ids; run parsing again")
-    return found
-
-
 @dataclass(frozen=True)
 class Parsing:
     sources: dict[str, int]  # maps by what made them; none without parsing
@@ -111,7 +102,7 @@ def label_shares(dataset: str) -> tuple[np.ndarray, int]:
     reader = store.RandomReader(folder, ["parsing"])
     counts = np.zeros(len(labels.LIP20), np.int64)
     for name in chosen:
-        found = label_map(reader[name]["parsing"]["bytes"], f"{folder}: {name}")
+        found = pictures.decode_labels(reader[name]["parsing"]["bytes"], f"{folder}: {name}")
         counts += np.bincount(found.reshape(-1), minlength=len(counts))
     return counts / counts.sum(), len(chosen)
 

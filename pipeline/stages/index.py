@@ -13,27 +13,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
-import numpy as np
-
 from pipeline import datasets
 from pipeline.core import console, layout, params, schema, store
 from pipeline.core.errors import UserError
-from pipeline.formats import annotations
+from pipeline.formats import annotations, pictures
 
 
 @dataclass(frozen=True)
 class Params:
     max_rejects: int
-
-
-def size_of(data: bytes) -> tuple[int, int] | None:
-    """(height, width) of an encoded image that decodes completely, else None."""
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error:  # no bytes at all, or dimensions beyond reason
-        return None
-    return None if image is None else image.shape[:2]
 
 
 def fault(size: tuple[int, int] | None, expected: tuple[int | None, int | None]) -> str | None:
@@ -74,7 +62,8 @@ def rows(raw: Path, dataset: str, rejects: list[dict]) -> Iterator[dict]:
                     continue
                 seen.add(image_id)
                 data = archive.read(f"{split}/{image_id}")
-                size = size_of(data)
+                picture = pictures.decode(data)
+                size = None if picture is None else picture.shape[:2]
                 reason = fault(size, expected)
                 if reason is None and split in lists and (split, image_id) not in wanted:
                     reason = "no row in the keypoint list"

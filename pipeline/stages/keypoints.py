@@ -159,8 +159,7 @@ def detected(raw: Path, folder: Path, source: str, find: Find, work: Path, made_
     """
 
     def compute(names: Sequence[str]) -> list[dict]:
-        found = [picture[:, :, ::-1] for picture in pictures.read(folder, list(names))]
-        return pa.table(keypoint_columns(*find(found))).to_pylist()
+        return pa.table(keypoint_columns(*find(pictures.read(folder, list(names))))).to_pylist()
 
     images = indexed(folder)
     names = images.column("image_id").to_pylist()

@@ -21,7 +21,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -44,22 +43,6 @@ class Params:
     source: str
     path: str | None  # files: folder or zip; else null
     labels: str  # files: the label set, of label_files.SETS
-
-
-def check(data: bytes, height: int, width: int, where: str) -> np.ndarray:
-    """(height, width) uint8. Raises UserError unless `data` is one 8-bit channel of LIP-20 ids of that size."""
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
-    if image is None or image.dtype != np.uint8 or image.shape != (height, width):
-        raise UserError(f"{where}: no 8-bit label map of {height}x{width} (height x width); run fetch again")
-    if image.max() >= len(labels.LIP20):
-        raise UserError(f"{where}: label {image.max()}, LIP-20 ends at {len(labels.LIP20) - 1}; mend the label maps")
-    return image
-
-
-def encode(parsing: np.ndarray) -> bytes:
-    """(H, W) uint8 -> PNG, the same bytes for the same labels."""
-    # Runs suit labels: within 17 % of the smallest size that zlib reaches, in a tenth of its time.
-    return cv2.imencode(".png", parsing, [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE])[1].tobytes()
 
 
 class Joints:
@@ -185,9 +168,9 @@ def rows(images: Sequence[Mapping], parse: Parse, label_source: str) -> Iterator
     for image, parsing in zip(images, parse(images), strict=True):
         data, where = parsing, f"label map of {image['split']}/{image['image_id']}"
         if isinstance(parsing, bytes):
-            parsing = check(data, image["height"], image["width"], where)
+            parsing = pictures.decode_labels(data, where, (image["height"], image["width"]), "run fetch again")
         else:
-            data = encode(parsing)
+            data = pictures.encode_labels(parsing)
         assert parsing.shape == (image["height"], image["width"]), where
         yield {
             "image_id": image["image_id"],

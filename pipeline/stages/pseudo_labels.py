@@ -28,7 +28,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -38,6 +37,7 @@ from pipeline.anatomy import labels, pose
 from pipeline.core import console, layout, params, resume, schema, store
 from pipeline.core.digests import code_of
 from pipeline.core.errors import UserError
+from pipeline.formats import pictures
 from pipeline.loading import devices
 from pipeline.stand_ins import body_parts, part_search
 
@@ -90,9 +90,7 @@ def _batches_of_one_size(parsing: Path, wanted: dict[str, int]) -> Iterator[list
     for row in store.iter_rows(parsing, columns=["image_id", "parsing"]):
         if row["image_id"] not in wanted:
             continue
-        one = cv2.imdecode(np.frombuffer(row["parsing"]["bytes"], np.uint8), cv2.IMREAD_UNCHANGED)
-        if one is None or one.ndim != 2 or one.dtype != np.uint8:
-            raise UserError(f"{parsing}: the parsing of {row['image_id']} is no 8-bit label map; run parsing again")
+        one = pictures.decode_labels(row["parsing"]["bytes"], f"{parsing}: parsing of {row['image_id']}")
         if some and (len(some) == _BATCH or some[0][1].shape != one.shape):
             yield some
             some = []

@@ -28,7 +28,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -45,6 +44,7 @@ from pipeline.core.digests import sha256
 from pipeline.core.errors import UserError
 from pipeline.extraction import repose_parser
 from pipeline.extraction.openpose import OpenPose
+from pipeline.formats import pictures
 from pipeline.loading import checkpoints, published_weights, stored_images
 from pipeline.loading.arrays import PairData, load_pairs
 from pipeline.loading.devices import device
@@ -326,8 +326,8 @@ def labels_of(table: pa.Table, data: PairData) -> dict[int, np.ndarray]:
     found = {}
     for entry in table.to_pylist():
         if entry["image_id"] in row:
-            png = np.frombuffer(entry["parsing"]["bytes"], np.uint8)
-            found[row[entry["image_id"]]] = cv2.imdecode(png, cv2.IMREAD_UNCHANGED)
+            what = f"parsing of {entry['image_id']}"
+            found[row[entry["image_id"]]] = pictures.decode_labels(entry["parsing"]["bytes"], what)
     return found
 
 

@@ -35,7 +35,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import torch
@@ -48,6 +47,7 @@ from pipeline.core.atomic import atomic_directory, atomic_file
 from pipeline.core.digests import code_of, sha256
 from pipeline.core.errors import UserError
 from pipeline.figures import for_report
+from pipeline.formats import pictures
 from pipeline.loading import checkpoints
 from pipeline.loading.arrays import PairData
 from pipeline.loading.devices import device
@@ -250,8 +250,6 @@ def sample_rows(
     for (position, reasons), image in zip(why.items(), generated, strict=True):
         source, target = data.pairs[position].tolist()
         joints, valid = joints_of(data, data.pairs[[position], 1])
-        encoded, png = cv2.imencode(".png", image[:, :, ::-1])
-        assert encoded
         rows.append(
             {
                 "step": step,
@@ -261,7 +259,7 @@ def sample_rows(
                 "why": list(reasons),
                 "source": stored[data.ids[source]]["image"],
                 "target": stored[data.ids[target]]["image"],
-                "generated": {"bytes": png.tobytes(), "path": None},
+                "generated": {"bytes": pictures.encode_png(image), "path": None},
                 "target_keypoints": pose.from_array(joints[0], valid[0]),
             }
         )

@@ -5,13 +5,13 @@ In logs/, which is neither tracked nor an output: these may be photographs of pe
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch import nn
 
 from pipeline.anatomy import drawing
 from pipeline.core.atomic import atomic_file
+from pipeline.formats import pictures
 from pipeline.loading.arrays import PairData
 from pipeline.loading.pixels import as_bytes
 
@@ -36,6 +36,5 @@ def panels(generator: nn.Module, data: PairData, parsing: bool = False) -> np.nd
 
 def draw(generator: nn.Module, data: PairData, path: Path, parsing: bool = False) -> None:
     """Write `panels` as a PNG; `generator` is in eval mode."""
-    encoded = cv2.imencode(".png", panels(generator, data, parsing)[:, :, ::-1])[1]
     with atomic_file(path) as partial:
-        partial.write_bytes(encoded.tobytes())
+        partial.write_bytes(pictures.encode_png(panels(generator, data, parsing)))

@@ -216,5 +216,5 @@ def test_broken_label_map_is_one_line(folder):
     rows = list(store.iter_rows(layout.parsing("synthetic")))
     rows[0]["parsing"]["bytes"] = cv2.imencode(".png", np.full((64, 32), 20, np.uint8))[1].tobytes()
     store.write_shards(layout.parsing("synthetic"), rows, schema.PARSING)
-    with pytest.raises(UserError, match=r"0000_0.png is no 8-bit map of LIP-20 ids"):
+    with pytest.raises(UserError, match=r"0000_0.png holds label 20, LIP-20 ends at 19"):
         inspect.run("synthetic", None, None)

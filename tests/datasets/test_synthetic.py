@@ -14,6 +14,7 @@ from pipeline.anatomy.labels import LIP20
 from pipeline.core.errors import UserError
 from pipeline.datasets import synthetic
 from pipeline.datasets.synthetic import person as body
+from pipeline.formats import pictures
 
 ARMS, LEGS = {"r": 15, "l": 14}, {"r": 17, "l": 16}
 
@@ -49,7 +50,7 @@ def digest(seed):
     hashed = hashlib.sha256()
     for scene in synthetic.scenes(seed, "test", 2, 2):
         drawing = synthetic.render(scene, 64, 32)
-        hashed.update(synthetic.encode_png(drawing.image) + synthetic.encode_png(drawing.parsing))
+        hashed.update(pictures.encode_png(drawing.image) + pictures.encode_png(drawing.parsing))
         hashed.update(drawing.joints.tobytes() + synthetic.name(scene).encode())
     return hashed.hexdigest()
 
@@ -112,9 +113,9 @@ def test_impossible_sets_are_refused():
 
 def test_png_round_trips():
     drawing = synthetic.render(synthetic.scenes(5, "train", 1, 1)[0])
-    image = cv2.imdecode(np.frombuffer(synthetic.encode_png(drawing.image), np.uint8), cv2.IMREAD_COLOR)
+    image = cv2.imdecode(np.frombuffer(pictures.encode_png(drawing.image), np.uint8), cv2.IMREAD_COLOR)
     np.testing.assert_array_equal(image[..., ::-1], drawing.image)
-    parsing = cv2.imdecode(np.frombuffer(synthetic.encode_png(drawing.parsing), np.uint8), cv2.IMREAD_UNCHANGED)
+    parsing = cv2.imdecode(np.frombuffer(pictures.encode_png(drawing.parsing), np.uint8), cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(parsing, drawing.parsing)
 
 

@@ -41,9 +41,9 @@ def people() -> list[synthetic.Rendering]:
 
 @pytest.fixture(scope="module")
 def inputs(people) -> tuple[list, np.ndarray, np.ndarray]:
-    """As the parser takes them: images BGR, joints, valid."""
+    """As the parser takes them: images RGB, joints, valid."""
     joints = np.stack([person.joints for person in people])
-    return [person.image[:, :, ::-1] for person in people], joints, ~np.isnan(joints).any(2)
+    return [person.image for person in people], joints, ~np.isnan(joints).any(2)
 
 
 # Inference

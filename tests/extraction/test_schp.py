@@ -55,7 +55,7 @@ def network(path, channels=20, names=("parsing", "fusion", "edge"), size=SIZE, s
 def painted(labels: np.ndarray) -> np.ndarray:
     """An image whose red says the label; its blue and green say something else."""
     red = np.round(labels * (255 / 20)).astype(np.uint8)
-    return np.stack([255 - red, np.full_like(red, 40), red], axis=2)
+    return np.stack([red, np.full_like(red, 40), 255 - red], axis=2)
 
 
 def blocks(height: int, width: int, seed: int = 0, size: int = 16) -> np.ndarray:
@@ -114,7 +114,7 @@ def test_input_and_output_are_the_released_extractors(height, width):
 
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     warped = cv2.warpAffine(image, cv2.getAffineTransform(there, here), (SIZE, SIZE), flags=cv2.INTER_LINEAR)
-    wanted = (warped / 255.0 - [0.406, 0.456, 0.485]) / [0.225, 0.224, 0.229]
+    wanted = (warped[:, :, ::-1] / 255.0 - [0.406, 0.456, 0.485]) / [0.225, 0.224, 0.229]
     assert np.abs(prepare(image)[0] - wanted.transpose(2, 0, 1)).max() < 0.05
 
     logits = cv2.GaussianBlur(np.random.default_rng(1).normal(size=(CELLS, CELLS, 20)).astype(np.float32), (0, 0), 3)
@@ -131,7 +131,7 @@ def test_input_and_output_are_the_released_extractors(height, width):
 
 def test_channels_are_blue_green_red_with_their_means():
     image = np.zeros((SIZE, SIZE, 3), np.uint8)
-    image[...] = (255, 128, 0)
+    image[...] = (0, 128, 255)  # red, green, blue
     blue, green, red = prepare(image)[0, :, 100, 100]
     assert blue == pytest.approx((1 - 0.406) / 0.225, abs=1e-5)
     assert green == pytest.approx((128 / 255 - 0.456) / 0.224, abs=1e-5)

@@ -1,7 +1,10 @@
+import io
+
 import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
+from PIL import Image
 
 from pipeline.core import schema, store
 from pipeline.core.errors import UserError
@@ -17,7 +20,7 @@ def images(tmp_path):
             "image_id": name,
             "split": "train",
             "person_id": "a",
-            "image": {"bytes": cv2.imencode(".png", one)[1].tobytes(), "path": name},
+            "image": {"bytes": cv2.imencode(".png", one[:, :, ::-1])[1].tobytes(), "path": name},
             "height": 4,
             "width": 3,
         }
@@ -54,4 +57,32 @@ def test_row_groups_without_a_wanted_image_are_not_read(images, monkeypatch):
 
 def test_bytes_that_do_not_decode_name_the_image():
     with pytest.raises(UserError, match=r"image a\.jpg does not decode"):
-        pictures.decode(b"no image", "a.jpg")
+        pictures.decode_stored(b"no image", "a.jpg")
+
+
+@pytest.mark.parametrize("data", [b"", b"no image"])
+def test_what_is_no_picture_is_none(data):
+    assert pictures.decode(data) is None
+
+
+def test_colours_are_rgb_in_and_out():
+    picture = np.random.default_rng(0).integers(0, 256, (5, 4, 3), np.uint8)
+    for encoded in (pictures.encode_png(picture), pictures.encode_webp(picture)):
+        np.testing.assert_array_equal(pictures.decode(encoded), picture)
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(encoded))), picture)
+
+
+def test_label_maps_round_trip_and_anything_else_is_one_line():
+    label_map = np.random.default_rng(0).integers(0, 20, (6, 4), np.uint8)
+    for encoded in (pictures.encode_labels(label_map), pictures.encode_png(label_map)):
+        np.testing.assert_array_equal(pictures.decode_labels(encoded, "x", (6, 4)), label_map)
+    for wrong, size, message in (
+        (b"", None, r"^x is no 8-bit label map; run it$"),
+        (b"no image", (6, 4), r"^x is no 8-bit label map of 6 x 4; run it$"),
+        (pictures.encode_png(label_map), (4, 6), r"^x is no 8-bit label map of 4 x 6; run it$"),
+        (pictures.encode_png(np.zeros((6, 4, 3), np.uint8)), None, "no 8-bit label map"),
+        (pictures.encode_png(np.zeros((6, 4), np.uint16)), None, "no 8-bit label map"),
+        (pictures.encode_png(label_map + np.uint8(1)), None, r"^x holds label 20, LIP-20 ends at 19; run it$"),
+    ):
+        with pytest.raises(UserError, match=message):
+            pictures.decode_labels(wrong, "x", size, "run it")

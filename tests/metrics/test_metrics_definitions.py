@@ -213,7 +213,7 @@ def test_what_networks_are_shown_under_each_name():
     ):
         np.testing.assert_allclose(FEATURES[name].of(compared), images.mean(axis=(1, 2)) / 255, rtol=1e-5)
     FEATURES["parsing"].of(compared)
-    np.testing.assert_array_equal(shown[0][0], generated[..., ::-1])  # BGR
+    np.testing.assert_array_equal(shown[0][0], generated)
     assert (shown[0][1] == 3).all()  # where the detector found joints, not where the target has them
     assert METRICS["identity-source"].per_pair(compared).tolist() == [1, 0]
     assert METRICS["identity-target"].per_pair(compared).tolist() == [0, 1]

@@ -7,6 +7,7 @@ import pytest
 from pipeline import __main__
 from pipeline.core import layout, schema, store
 from pipeline.core.errors import UserError
+from pipeline.formats import pictures
 from pipeline.stages import index
 from tests.small_project import NAMES, annotation, contents, enter, joints, jpeg, write_raw
 
@@ -158,4 +159,4 @@ def test_exif_turn_does_not_change_the_size():
     exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
     turned = data[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + data[2:]
     assert cv2.imdecode(np.frombuffer(turned, np.uint8), cv2.IMREAD_COLOR).shape == (64, 128, 3)
-    assert index.size_of(turned) == (128, 64)
+    assert pictures.decode(turned).shape == (128, 64, 3)

@@ -334,7 +334,7 @@ def test_openpose_from_weights_to_table(settle, mirror, monkeypatch):
     weights.run("openpose")
     keypoints.run("market1501")
     found, valid = pose.batch_arrays(store.read_table(layout.keypoints("market1501")).column("keypoints"))
-    images = [pictures.decode(chosen[name], name)[:, :, ::-1] for name in sorted(chosen)]
+    images = [pictures.decode_stored(chosen[name], name) for name in sorted(chosen)]
     expected, scores = openpose.OpenPose(published_weights.files("openpose")).central_people(images)
     assert valid.sum() > 40
     assert np.array_equal(valid, scores > 0)

@@ -14,7 +14,7 @@ from PIL import Image
 from pipeline.anatomy import labels, pose
 from pipeline.core import layout, params, schema, store
 from pipeline.core.errors import UserError
-from pipeline.formats import archive, label_files
+from pipeline.formats import archive, label_files, pictures
 from pipeline.stages import parsing
 from tests.small_project import contents, enter, jpeg, write_raw
 
@@ -367,7 +367,7 @@ def test_repose_sees_every_image_with_its_joints(settle, counted_parser):
     assert len(counted_parser.seen) == 5
     found = stored()
     for row, (name, data) in enumerate(images.items()):
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        image = pictures.decode(data)
         (wanted,) = counted_parser.parse([image], joints[row][None], valid[row][None])
         assert (found[image_id(name)] == wanted).all()
     assert {row["label_source"] for row in store.iter_rows(layout.parsing("synthetic"))} == {"repose"}
@@ -427,7 +427,7 @@ def test_schp_labels_what_the_network_says(settle):
 
     images = {}
     for seed in range(3):
-        images[f"train/{seed:04d}_c1s1_000001_00.png"] = png(painted(blocks(128, 64, seed, 32))[..., ::-1])
+        images[f"train/{seed:04d}_c1s1_000001_00.png"] = png(painted(blocks(128, 64, seed, 32)))
     settle(None, "schp", images=images)
     folder = layout.weights("schp")
     folder.mkdir(parents=True)

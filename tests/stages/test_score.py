@@ -361,7 +361,7 @@ def test_metrics_on_request(project, copied, capsys):
     ids = [f"test-{view:02d}.jpg" for view in range(8)]
     images = stored_images(ids)
     joints = reference.open_detector("market1501", CPU).find(images)
-    parsed = repose_parser.load()([image[..., ::-1].copy() for image in images], *joints)
+    parsed = repose_parser.load()(list(images), *joints)
     truth = np.stack([maps[name] for name in ids])
     ious = [
         ((parsed == k) & (truth == k)).sum() / ((parsed == k) | (truth == k)).sum() for k in range(20) if k in truth

@@ -48,13 +48,13 @@ def test_unpaired_data_never_reads_a_targets_picture(folder, monkeypatch):
     """Person 0's second image is made a target only: it must not even be decoded."""
     pairs = [row for row in store.read_table(layout.pairs("synthetic")).to_pylist() if row["source_id"] != name(0, 1)]
     store.write_table(layout.pairs("synthetic"), pairs, schema.PAIRS)
-    read, decode = set(), pictures.decode
+    read, decode = set(), pictures.decode_stored
 
     def look(encoded, image_id):
         read.add(image_id)
         return decode(encoded, image_id)
 
-    monkeypatch.setattr(pictures, "decode", look)
+    monkeypatch.setattr(pictures, "decode_stored", look)
     data = training_data.load("synthetic", "unpaired", CPU, parsing=True)
     paired = pair_lists.read("synthetic", "train")
     sources, targets = paired["source_id"].to_pylist(), paired["target_id"].to_pylist()

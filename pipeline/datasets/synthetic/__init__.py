@@ -9,7 +9,6 @@ import math
 import re
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from pipeline.core.errors import UserError
@@ -561,10 +560,3 @@ def flow(source: Rendering, target: Rendering) -> tuple[np.ndarray, np.ndarray]:
     depth = source.depth[np.clip(row, 0, height - 1), np.clip(column, 0, width - 1)]
     visibility[rows, columns] = ~(inside & (np.abs(points[:, 2] - depth) <= TOLERANCE))
     return out, visibility
-
-
-def encode_png(array: np.ndarray) -> bytes:
-    """PNG of a uint8 RGB image (H, W, 3) or label map (H, W); without a time, so equal arrays give equal bytes."""
-    if array.ndim == 3:
-        array = cv2.cvtColor(array, cv2.COLOR_RGB2BGR)
-    return cv2.imencode(".png", array)[1].tobytes()

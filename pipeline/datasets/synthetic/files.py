@@ -10,7 +10,7 @@ import pyarrow as pa
 from pipeline.anatomy import pose
 from pipeline.core import console, schema, store
 from pipeline.datasets import SPLITS, synthetic
-from pipeline.formats import annotations, archive
+from pipeline.formats import annotations, archive, pictures
 
 JUNK = ()  # everybody is somebody
 
@@ -48,8 +48,8 @@ def fetch(block: Fetch, raw: Path) -> dict:
         for name in sorted(scenes, key=str.encode):
             drawn = synthetic.render(scenes[name], block.height, block.width)
             joints[name], occluded[name] = drawn.joints, drawn.occluded
-            parsing[name] = synthetic.encode_png(drawn.parsing)
-            yield name, synthetic.encode_png(drawn.image)
+            parsing[name] = pictures.encode_png(drawn.parsing)
+            yield name, pictures.encode_png(drawn.image)
             advance()
 
     with console.progress("rendering", len(scenes)) as advance:

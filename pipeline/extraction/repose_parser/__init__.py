@@ -43,7 +43,7 @@ class Parser:
         self._model, self._device = model, device
 
     def __call__(self, images: Sequence[np.ndarray], joints: np.ndarray, valid: np.ndarray) -> np.ndarray:
-        """Images, N of (H, W, 3) uint8 BGR and one size; joints (N, 18, 2) in pixels, OpenPose-18; valid (N, 18) bool
+        """Images, N of (H, W, 3) uint8 RGB and one size; joints (N, 18, 2) in pixels, OpenPose-18; valid (N, 18) bool
         -> (N, H, W) uint8 LIP-20. Joints that are not valid are not looked at; without any the maps are worse.
 
         Raises UserError if sizes differ or counts do not agree.
@@ -83,7 +83,7 @@ class Parser:
         scale = np.array([scaled / width, HEIGHT / height], np.float32)
         places[:count] = (np.asarray(joints, np.float32) + 0.5) * scale - 0.5
         known[:count] = valid
-        x = torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2).flip(1)  # channels last in memory
+        x = torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2)
         x = x.float().contiguous(memory_format=torch.channels_last)
         joints_in, known_in = (torch.from_numpy(array).to(self._device) for array in (places, known))
         return self._model(x, joints_in, known_in)[:count]
