@@ -22,7 +22,7 @@ Components (block `pretrain.D.C` of params.yaml; null is the paper's value). All
 Stopped by Ctrl-C, a signal or a crash, the same command goes on where it was.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -31,12 +31,14 @@ import torch
 
 from models import detector as detector_net
 from models.variants import COMPONENTS
-from pipeline.core import console, digests, layout, params
+from pipeline.core import console, layout, params
 from pipeline.core.atomic import atomic_directory
 from pipeline.core.errors import UserError
 from pipeline.loading import arrays, checkpoints, devices, pair_lists, parallel
 from pipeline.loading.arrays import ImageData
-from pipeline.stages.train import Params, finish, fit, train_entry
+from pipeline.stages.train import Params
+from pipeline.training import fit
+from pipeline.training.fit import Task
 
 HELD_OUT = 10  # one identity in ten
 NEAR = 6.0  # pixels: the standard deviation of the field's joint heatmaps
@@ -112,14 +114,14 @@ def train_detector(dataset: str, block: DetectorParams) -> None:
     where = devices.device(block.device)
     learn, held_out = split_by_identity(pair_lists.usable_images(dataset))
     schedule = Params(block.seed, block.steps, block.steps, block.batch, 1.0, None, block.device, "fp32", None, None)
+    task = Task(COMPONENTS["detector"], dataset, schedule, "detector")
     inputs = layout.images(dataset), layout.keypoints(dataset)
     with parallel.joined(where) as group:
         data = arrays.load_images(dataset, learn, where)
-        code = digests.code_of("pretrain", dataset, "detector")
-        trained, meta = fit("pretrain", dataset, COMPONENTS["detector"], schedule, None, data, inputs, group, code=code)
+        trained, meta = fit.fit(task, data, inputs, None, group)
         result = validate(trained.generator, arrays.load_images(dataset, held_out, where), block.batch)
         console.say(f"pretrain {dataset} detector: on identities held out: {result}")
-        finish("pretrain", dataset, "detector", trained, {**meta, "validation": result})
+        fit.publish("pretrain", dataset, "detector", trained, replace(meta, validation=result))
 
 
 def run(dataset: str, component: str) -> None:
@@ -127,7 +129,7 @@ def run(dataset: str, component: str) -> None:
         train_detector(dataset, params.block(DetectorParams, "pretrain", dataset, component))
     elif params.load()["components"][component]:
         block = params.block(Params, "pretrain", dataset, component)
-        train_entry("pretrain", dataset, COMPONENTS[component], block, component)
+        fit.train(Task(COMPONENTS[component], dataset, block, component))
     else:
         note(layout.checkpoints(dataset, component), {"kind": "untrained", "name": component})
         console.say(f"pretrain {dataset} {component}: not trained, components.{component} is false in {layout.PARAMS}")

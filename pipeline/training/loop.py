@@ -144,17 +144,11 @@ class Trainer:
         for network in (*self.networks.values(), *([] if features is None else [features])):
             network.to(run.device, memory_format=self.layout)
         self.generator = self.networks[run.phase.generators[0]]
-        self.mean = None if run.ema is None else copy.deepcopy(self.generator).eval().requires_grad_(False)
         self.thawed = set(run.thaws)  # the optimiser holds what is still frozen: Adam passes over it, without a state
         freeze_untrained(run.phase, self.networks, self.thawed)
         self.optimisers = optimisers(run.phase, self.networks, run.device)
         if run.compile:
             compiling.compile_blocks(self.networks.values(), run.device)
-
-    @property
-    def kept(self) -> nn.Module:
-        """What a checkpoint holds."""
-        return self.generator if self.mean is None else self.mean
 
     def _enter(self, step: int) -> None:
         """Bring weights, frozen parts, progress and learning rates to what they are in `step`."""
@@ -241,17 +235,7 @@ class Trainer:
             parts = [partial(judge, *both) for both in zip(batches, outputs, strict=True)]
             values |= self._update(step, phase.discriminators, parts, shares)
         self.group.average_statistics(self.networks[name] for name in (*phase.generators, *phase.discriminators))
-        if self.mean is not None:
-            self._follow(step)
         return values
-
-    @torch.no_grad()
-    def _follow(self, step: int) -> None:
-        """mean <- d mean + (1 - d) weights, with d = min(ema, (1 + step) / (10 + step)): it soon forgets its start."""
-        decay = min(self.run.ema, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.mean.parameters()), list(self.generator.parameters()), 1 - decay)
-        for ours, theirs in zip(self.mean.buffers(), self.generator.buffers(), strict=True):
-            ours.copy_(theirs)
 
     def state(self, step: int, belongs: str) -> dict[str, Any]:
         """All that the next step depends on; the same in every process, which must all ask for it."""
@@ -261,7 +245,6 @@ class Trainer:
             "step": step,
             "networks": {name: network.state_dict() for name, network in self.networks.items()},
             "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
-            "mean": None if self.mean is None else self.mean.state_dict(),
             "rng": self.group.gather({"cpu": torch.get_rng_state(), "cuda": cuda}),
         }
 
@@ -270,8 +253,6 @@ class Trainer:
             network.load_state_dict(state["networks"][name])
         for name, optimiser in self.optimisers.items():
             optimiser.load_state_dict(state["optimisers"][name])
-        if self.mean is not None:
-            self.mean.load_state_dict(state["mean"])
         rng = state["rng"][self.group.rank]
         torch.set_rng_state(rng["cpu"])
         if rng["cuda"] is not None:
@@ -381,11 +362,11 @@ def train(
                     _stop(run, step, f"a weight of the network {bad} is no finite number")
                 log.flush()
                 if step in wanted and writes:
-                    checkpoints.save(folder, step, trainer.kept)
+                    checkpoints.save(folder, step, trainer.generator)
                     left = timedelta(seconds=round(took * (run.steps - step)))
                     console.say(f"{run.title}: step {step} of {run.steps}  {note}  {left} left")
                     if look is not None:
-                        look(step, copy.deepcopy(trainer.kept).eval())
+                        look(step, copy.deepcopy(trainer.generator).eval())
                 state = trainer.state(step, belongs)
                 if writes:
                     save_state(run, state)
@@ -393,4 +374,4 @@ def train(
             if stop:
                 raise KeyboardInterrupt
     group.wait()
-    return Trained(folder, wanted, trainer.kept)
+    return Trained(folder, wanted, trainer.generator)

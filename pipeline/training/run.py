@@ -1,4 +1,4 @@
-"""A training run: what it is, what its result depends on, and the state it goes on from; the loop is in engine.py."""
+"""A training run: what it is, what its result depends on, and the state it goes on from; the loop is in loop.py."""
 
 import hashlib
 import json
@@ -39,7 +39,6 @@ class Run:
     starts: Mapping[str, int] = field(default_factory=dict)  # the first step of a delayed loss term
     thaws: Mapping[str, int] = field(default_factory=dict)  # the first step that trains a frozen submodule
     accumulate: int = 1  # micro-batches a step
-    ema: float | None = None  # decay of the generator's running mean, which the checkpoints then hold
     compile: bool = False
     jitter: Jitter | None = None
 
@@ -53,7 +52,7 @@ def digest(run: Run, processes: int = 1) -> str:
     """SHA-256 of all that a state belongs to: settings, phase, bytes of the inputs, code of the job, torch."""
     code = digests.code(("pipeline", "models")) if run.code is None else run.code
     facts = [dict(run.settings), repr(run.phase), run.steps, run.checkpoint_every, run.batch, run.seed, run.precision]
-    facts += [dict(run.starts), dict(run.thaws), run.accumulate, run.ema, run.compile, repr(run.jitter), processes]
+    facts += [dict(run.starts), dict(run.thaws), run.accumulate, run.compile, repr(run.jitter), processes]
     facts += [code, [digests.sha256(path) for path in run.inputs], run.device.type, torch.__version__]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 

@@ -3,16 +3,18 @@
 In logs/, which is neither tracked nor an output: these may be photographs of people.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
+from models.variants import Variant
 from pipeline.anatomy import drawing
 from pipeline.core.atomic import atomic_file
 from pipeline.formats import pictures
-from pipeline.loading.arrays import PairData
+from pipeline.loading.arrays import PairData, load_pairs
 from pipeline.loading.pixels import as_bytes
 
 PAIRS = 4
@@ -38,3 +40,10 @@ def draw(generator: nn.Module, data: PairData, path: Path, parsing: bool = False
     """Write `panels` as a PNG; `generator` is in eval mode."""
     with atomic_file(path) as partial:
         partial.write_bytes(pictures.encode_png(panels(generator, data, parsing)))
+
+
+def drawer(variant: Variant, dataset: str, folder: Path, where: torch.device) -> Callable[[int, nn.Module], None]:
+    """A function of a step and its generator that draws the same validation pairs each time, into `folder`."""
+    pairs = load_pairs(dataset, "val", where, PAIRS, variant.needs_parsing)
+    given = variant.given_target_parsing
+    return lambda step, generator: draw(generator, pairs, folder / f"step-{step:07d}.png", given)

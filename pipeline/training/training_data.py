@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import torch
 
 from pipeline.core import console, layout, store
@@ -20,6 +21,16 @@ def inputs(dataset: str, kind: str, parsing: bool) -> tuple[Path, ...]:
     read = [layout.images(dataset), layout.keypoints(dataset), layout.pairs(dataset)]
     read += [layout.parsing(dataset)] * parsing + [layout.pseudo_labels(dataset)] * (kind == "pseudo_pairs")
     return tuple(read)
+
+
+def require_parsing(dataset: str, wanted_by: str) -> None:
+    """Raises UserError if the data set has no human parsing."""
+    source = (pq.read_schema(store.parts(layout.parsing(dataset))[0]).metadata or {}).get(b"parsing_source", b"none")
+    if source == b"none":
+        raise UserError(
+            f"{wanted_by}: needs human parsing, but {layout.parsing(dataset)} has none (parsing.{dataset}.source is"
+            f" none in {layout.PARAMS}); set another source or take the variant out of variants"
+        )
 
 
 def training_images(dataset: str) -> pa.Array:

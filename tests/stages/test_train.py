@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +20,8 @@ from pipeline.__main__ import main
 from pipeline.core import layout, params, schema, store
 from pipeline.loading import checkpoints
 from pipeline.stages import pretrain, train
+from pipeline.training import components as starting_points
+from pipeline.training import loop
 from tests import tiny_dataset
 
 PRETRAIN = ["pretrain", "--dataset", "synthetic", "--component", "spig_flow"]
@@ -103,7 +106,6 @@ def test_two_steps_of_everything(enter, capfd):
             "learning_rate": 0.001,
             "precision": "fp32",
             "accumulate": 1,
-            "ema": None,
             "compile": False,
         },
         "features": {"net": "squeezenet1_1", "provenance": "seeded"},
@@ -184,7 +186,7 @@ def test_two_steps_of_every_component(components, component):
 
 @pytest.mark.parametrize("stage", ["pretrain", "train"])
 def test_parsing_reaches_what_needs_it_and_decides_its_state(components, monkeypatch, stage):
-    """Every batch of the engine holds labels, and the parsing shards are inputs of the run; nothing else has either."""
+    """Every batch of the loop holds labels, and the parsing shards are inputs of the run; nothing else has either."""
     monkeypatch.chdir(components)
     params.load.cache_clear()
     seen = {}
@@ -194,7 +196,7 @@ def test_parsing_reaches_what_needs_it_and_decides_its_state(components, monkeyp
         seen[run.title.split()[-1]] = (batch, layout.parsing("synthetic") in run.inputs, data)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train.loop, "train", look)
+    monkeypatch.setattr(loop, "train", look)
     names = ("spatn", "spgnet_flow") if stage == "pretrain" else ("spgnet", "spig")
     axis = "--component" if stage == "pretrain" else "--variant"
     for name in names:
@@ -451,22 +453,6 @@ def test_validation_measures_pixels():
     assert far["within_6px"] == 0.0
 
 
-BLOCK = train.Params(0, 100, 10, None, 1.0, None, "cpu", "fp32", "vgg19", "stop")
-
-
-def test_null_is_the_published_value():
-    phase = VARIANTS["spig"].phase
-    block, same = train.resolve(BLOCK, phase, "deepfashion")
-    assert (block.batch, block.learning_rate) == (6, 0.001)
-    assert same == phase
-    block, slower = train.resolve(train.replace(BLOCK, learning_rate=2e-4, batch=3), phase, "market1501")
-    assert (block.batch, block.learning_rate) == (3, 2e-4)
-    assert {name: round(adam.lr, 9) for name, adam in slower.optimisers.items()} == {
-        "generator": 2e-4,
-        "discriminator": 2e-5,
-    }
-
-
 class Judged(torch.nn.Module):
     """A generator of one convolution, whose images a detector judges."""
 
@@ -510,12 +496,12 @@ def test_a_variant_without_targets_with_a_judge_and_a_part_that_thaws(components
         components=("spatn",),
         needs_parsing=True,
         objective=lambda generator, height, width, scale, weights: PoseObjective(generator),
-        phase=train.replace(phase, thaw={"parsing": {"market1501": 0.5}}),
+        phase=replace(phase, thaw={"parsing": {"market1501": 0.5}}),
         judges={"detector": "detector"},
         data="unpaired",
     )
     monkeypatch.setitem(VARIANTS, "spig", variant)
-    seen, original = [], train.loop.train
+    seen, original = [], loop.train
 
     def look(run, objective, features, data, group, sample=None):
         trained, _ = checkpoints.load(layout.checkpoints("synthetic", "detector"), 2)
@@ -526,7 +512,7 @@ def test_a_variant_without_targets_with_a_judge_and_a_part_that_thaws(components
         seen.append(run)
         return result
 
-    monkeypatch.setattr(train.loop, "train", look)
+    monkeypatch.setattr(loop, "train", look)
     assert main(TRAIN) == 0
     assert seen[0].thaws == {"parsing": 2}
     meta = checkpoints.meta(layout.checkpoints("synthetic", "spig"))
@@ -537,19 +523,17 @@ def test_a_component_that_starts_from_another(components, monkeypatch):
     monkeypatch.chdir(components)
     params.load.cache_clear()
     flow = COMPONENTS["spgnet_flow"]
-    monkeypatch.setitem(
-        COMPONENTS, "spig_flow", train.replace(flow, name="spig_flow", into="", components=("spig_flow",))
-    )
-    monkeypatch.setattr(train, "last_checkpoint", lambda dataset, component: 2)
+    monkeypatch.setitem(COMPONENTS, "spig_flow", replace(flow, name="spig_flow", into="", components=("spig_flow",)))
+    monkeypatch.setattr(starting_points, "last_checkpoint", lambda dataset, component: 2)
     copied = []
 
     def look(run, objective, features, data, group, sample=None):
         copied.append((run.settings["components"], objective.networks()))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train.loop, "train", look)
+    monkeypatch.setattr(loop, "train", look)
     other = layout.checkpoints("synthetic", "spgnet_flow")
-    monkeypatch.setattr(train.layout, "checkpoints", lambda dataset, name: other)
+    monkeypatch.setattr(layout, "checkpoints", lambda dataset, name: other)
     assert main(PRETRAIN) == 130
     ((made, networks),) = copied
     assert set(made) == {"spig_flow"}
@@ -562,7 +546,7 @@ def test_a_judge_that_was_not_trained_here_is_named(enter, capfd, monkeypatch):
     enter(detector={"source": "openpose"})
     assert main(PRETRAIN) == 0
     assert main(DETECTOR) == 0
-    monkeypatch.setitem(VARIANTS, "spig", train.replace(VARIANTS["spig"], judges={"detector": "detector"}))
+    monkeypatch.setitem(VARIANTS, "spig", replace(VARIANTS["spig"], judges={"detector": "detector"}))
     line = refused(TRAIN, capfd)
     assert "no checkpoint of detector to start from; set pretrain.synthetic.detector.source to trained and run" in line
 
@@ -571,11 +555,11 @@ def test_keys_that_a_block_may_leave_out(enter):
     """What they decide is in the meta; where the pictures lie decides nothing: the same bytes."""
     kept = {}
     for resident in (True, False):
-        enter(str(resident), spig_flow={"accumulate": 2, "ema": 0.9, "resident": resident})
+        enter(str(resident), spig_flow={"accumulate": 2, "resident": resident})
         assert main(PRETRAIN) == 0
         out = layout.checkpoints("synthetic", "spig_flow")
         settings = checkpoints.meta(out)["settings"]
-        assert (settings["accumulate"], settings["ema"], settings["compile"]) == (2, 0.9, False)
+        assert (settings["accumulate"], settings["compile"]) == (2, False)
         kept[resident] = [path.read_bytes() for path in sorted(out.iterdir())]
     assert kept[True] == kept[False]
 
@@ -585,11 +569,11 @@ def test_images_are_augmented_where_the_phase_names_the_data_set(enter, monkeypa
     enter()
     assert main(PRETRAIN) == 0
     seen = []
-    monkeypatch.setattr(train.loop, "train", lambda run, *others: seen.append(run.jitter) or 1 / 0)
+    monkeypatch.setattr(loop, "train", lambda run, *others: seen.append(run.jitter) or 1 / 0)
     variant = VARIANTS["spig"]
     for dataset in ("synthetic", "market1501"):
-        phase = train.replace(variant.phase, augment={dataset: Jitter(1.2, 10.0)})
-        monkeypatch.setitem(VARIANTS, "spig", train.replace(variant, phase=phase))
+        phase = replace(variant.phase, augment={dataset: Jitter(1.2, 10.0)})
+        monkeypatch.setitem(VARIANTS, "spig", replace(variant, phase=phase))
         with pytest.raises(ZeroDivisionError):
             train.run("synthetic", "spig")
     assert seen == [Jitter(1.2, 10.0), None]
@@ -600,51 +584,10 @@ def test_a_delay_is_a_share_of_the_steps(enter, monkeypatch):
     enter(spig={"steps": 20, "checkpoint_every": 20})
     assert main(PRETRAIN) == 0
     variant = VARIANTS["spig"]
-    phase = train.replace(variant.phase, delays={"adversarial": {"market1501": 0.5, "deepfashion": 0.1}})
-    monkeypatch.setitem(VARIANTS, "spig", train.replace(variant, phase=phase))
+    phase = replace(variant.phase, delays={"adversarial": {"market1501": 0.5, "deepfashion": 0.1}})
+    monkeypatch.setitem(VARIANTS, "spig", replace(variant, phase=phase))
     seen = []
-    monkeypatch.setattr(train.loop, "train", lambda run, *others: seen.append(run.starts) or 1 / 0)
+    monkeypatch.setattr(loop, "train", lambda run, *others: seen.append(run.starts) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         train.run("synthetic", "spig")
     assert seen == [{"adversarial": 11}]
-
-
-@pytest.mark.parametrize(
-    ("net", "provenance", "changes", "dataset", "expected"),
-    [
-        ("vgg19", "sha256:1", {"steps": 200_000}, "market1501", []),
-        ("vgg19", "sha256:1", {"steps": 199_999}, "market1501", ["steps"]),
-        ("vgg19", "seeded", {"steps": 400_000}, "market1501", ["weights"]),
-        ("squeezenet1_1", "sha256:1", {"steps": 400_000, "width": 0.5}, "market1501", ["weights", "width"]),
-        ("vgg19", "sha256:1", {"steps": 400_000}, "synthetic", []),
-        ("vgg19", "sha256:1", {"steps": 400_000, "learning_rate": 1e-4}, "market1501", ["settings"]),
-        ("vgg19", "sha256:1", {"steps": 400_000, "batch": 32}, "market1501", ["settings"]),
-        ("vgg19", "sha256:1", {"steps": 400_000, "ema": 0.999}, "market1501", ["settings"]),
-        ("vgg19", "sha256:1", {"steps": 400_000, "accumulate": 8, "resident": False}, "market1501", []),
-    ],
-)
-def test_marks(net, provenance, changes, dataset, expected):
-    phase: Phase = VARIANTS["spig"].phase
-    source = train.FeatureSource(train.feature_nets.Features(net, provenance), provenance)
-    block, _ = train.resolve(train.replace(BLOCK, **changes), phase, dataset)
-    assert train.marks(block, phase, dataset, source) == expected
-
-
-@pytest.mark.parametrize(
-    ("dataset", "partial", "joints", "expected"),
-    [
-        ("market1501", False, "annotations", []),
-        ("deepfashion", False, "annotations", []),
-        ("deepfashion", True, "annotations", ["data"]),
-        ("market1501", False, "openpose", ["data"]),
-        ("synthetic", False, "annotations", ["data"]),
-        ("folder", False, "annotations", ["data"]),
-    ],
-)
-def test_other_images_or_joints_than_the_papers_are_marked(tmp_path, monkeypatch, dataset, partial, joints, expected):
-    monkeypatch.chdir(tmp_path)
-    store.write_shards(layout.images(dataset), [], schema.IMAGES, **({"partial": "{}"} if partial else {}))
-    row = {"image_id": "a", "split": "train", "person_id": "1", "row": 0}
-    row |= {"keypoints": [None] * 18, "keypoint_scores": [0.0] * 18, "keypoint_source": joints}
-    store.write_table(layout.keypoints(dataset), [row], schema.KEYPOINTS)
-    assert train.data_marks(dataset) == expected

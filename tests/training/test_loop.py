@@ -280,39 +280,6 @@ def test_more_micro_batches_than_rows_are_refused(run):
         loop.train(replace(run, accumulate=5), Game(), None, Noise())
 
 
-def test_checkpoints_hold_the_running_mean_of_the_generator(run, tmp_path, uninterrupted):
-    """Against the recursion written out over the weights of every step; the training itself is the same."""
-    steps = replace(run, checkpoint_every=1, work=tmp_path / "each", metrics=tmp_path / "each.jsonl")
-    first = {name: value.clone() for name, value in Game().generator.state_dict().items()}
-    loop.train(steps, Game(), None, Noise())
-    wanted = first
-    for step in range(1, 8):
-        weights = load_file(checkpoints.path(steps.work / "checkpoints", step))
-        decay = min(0.4, (1 + step) / (10 + step))
-        assert (decay == 0.4) == (step >= 5)
-        wanted = {
-            name: weights[name] if "running" in name or "num" in name else decay * mean + (1 - decay) * weights[name]
-            for name, mean in wanted.items()
-        }
-    game = Game()
-    trained = loop.train(replace(run, ema=0.4), game, None, Noise())
-    found = load_file(checkpoints.path(run.work / "checkpoints", 7))
-    torch.testing.assert_close(found, wanted)
-    torch.testing.assert_close(dict(trained.generator.state_dict()), found, rtol=0, atol=0)
-    torch.testing.assert_close(dict(game.generator.state_dict()), weights, rtol=0, atol=0)
-    assert logged(run) == uninterrupted[1]
-
-
-def test_the_running_mean_is_resumed_exactly(run, tmp_path):
-    run = replace(run, ema=0.9)
-    whole = replace(run, work=tmp_path / "whole", metrics=tmp_path / "whole.jsonl")
-    loop.train(whole, Game(), None, Noise())
-    with pytest.raises(ZeroDivisionError):
-        loop.train(run, Game({5: crash}), None, Noise())
-    loop.train(run, Game(), None, Noise())
-    assert (files(run), logged(run)) == (files(whole), logged(whole))
-
-
 def test_a_look_at_a_checkpoint_disturbs_nothing(run, uninterrupted):
     """It is given the weights saved, in eval mode, and may draw random numbers or change them."""
     seen = []

@@ -1,0 +1,44 @@
+"""Trained components as the starting point of another training."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from pipeline.core import digests, layout, params
+from pipeline.core.errors import UserError
+from pipeline.loading import checkpoints
+
+
+def last_checkpoint(dataset: str, component: str) -> int:
+    """The last step of a component. Raises UserError, naming the command that trains it, if there is none."""
+    folder = layout.checkpoints(dataset, component)
+    found = checkpoints.steps(folder)
+    if not found:
+        asked = params.load()["components"].get(component)
+        first = "" if asked else f"set components.{component} to true and "
+        if asked is None:  # the detector: always there, but its weights may be published ones
+            first = f"set pretrain.{dataset}.{component}.source to trained and "
+        command = f"python -m pipeline pretrain --dataset {dataset} --component {component}"
+        raise UserError(f"{folder}: no checkpoint of {component} to start from; {first}run: {command}")
+    return found[-1]
+
+
+def start_from(part: nn.Module, dataset: str, component: str, like: Mapping[str, Any]) -> tuple[dict, list[str]]:
+    """Copy the last checkpoint of a component into `part`; return a record of it, and its marks.
+
+    `like`: what it must have been trained for: height and width of the images, and perhaps the scale of the network.
+    Raises UserError if it was not.
+    """
+    folder, step = layout.checkpoints(dataset, component), last_checkpoint(dataset, component)
+    module, meta = checkpoints.load(folder, step)
+    trained = {"height": meta["height"], "width": meta["width"], "scale": meta["settings"]["width"]}
+    for key, value in like.items():
+        if trained[key] != value:
+            what = "network width" if key == "scale" else f"image {key}"
+            raise UserError(
+                f"{folder}: trained for {what} {trained[key]:g}, {value:g} is wanted; pretrain it with the same"
+            )
+    part.load_state_dict(module.state_dict())
+    content = digests.sha256(checkpoints.path(folder, step))
+    return {"step": step, "checkpoint": f"sha256:{content}", "features": meta["features"]}, meta["marks"]

@@ -1,0 +1,166 @@
+"""Train one entry of `models.variants` on one data set: gather what it needs, run the loop, publish its checkpoints."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from models.variants import COMPONENTS, Component, Objective, Phase, Variant
+from pipeline.core import console, digests, layout
+from pipeline.loading import checkpoints, devices, parallel
+from pipeline.loading.arrays import ImageData
+from pipeline.loading.parallel import Group
+from pipeline.training import components, features, loop, marks, samples, training_data
+from pipeline.training.features import FeatureSource
+from pipeline.training.meta import Meta
+
+NOT_IN_META = ("device", "features", "missing_weights", "resident")  # said elsewhere, or without effect on results
+
+
+@dataclass(frozen=True)
+class Task:
+    """An entry, the data set that it is trained on, and the block of params.yaml that says how."""
+
+    entry: Component | Variant
+    dataset: str
+    block: Any  # a `Params`
+    name: str  # of its folder: the entry's own, or with a further seed, such as spig-seed1
+    family: str | None = None  # of a variant
+
+    @property
+    def stage(self) -> str:
+        return "pretrain" if isinstance(self.entry, Component) else "train"
+
+    @property
+    def title(self) -> str:
+        return f"{self.stage} {self.dataset} {self.name}"
+
+    @property
+    def judges(self) -> Mapping[str, str]:
+        return self.entry.judges if isinstance(self.entry, Variant) else {}
+
+
+@dataclass(frozen=True)
+class Built:
+    """The networks of a task, and what they started from: by component, a record of it and its marks."""
+
+    network: nn.Module
+    objective: Objective
+    started: Mapping[str, tuple[dict, list[str]]]
+
+
+def build(task: Task, phase: Phase, data: ImageData) -> Built:
+    """The networks, with the weights of the components that they start from."""
+    entry, size, scale = task.entry, (data.height, data.width), task.block.width
+    torch.manual_seed(task.block.seed)
+    network = entry.build(*size, scale)
+    like = {"height": data.height, "width": data.width}
+    started = {}
+    for name in entry.components:
+        part = network.get_submodule(COMPONENTS[name].into)
+        started[name] = components.start_from(part, task.dataset, name, {**like, "scale": scale})
+    objective = entry.objective(network, *size, scale, phase.weights)
+    for judge, name in task.judges.items():
+        started[name] = components.start_from(objective.networks()[judge], task.dataset, name, like)
+    return Built(network, objective, started)
+
+
+def describe(task: Task, built: Built, data: ImageData, source: FeatureSource | None) -> Meta:
+    """What `meta.json` will say of the task, whose block is resolved."""
+    phase, dataset = task.entry.phase, task.dataset
+    found = {*marks.of_settings(task.block, phase, dataset, source), *marks.of_data(dataset)}
+    found = found.union(*(inherited for _, inherited in built.started.values()))
+    return Meta(
+        kind="component" if isinstance(task.entry, Component) else "variant",
+        name=task.entry.name,
+        family=task.family,
+        dataset=dataset,
+        height=data.height,
+        width=data.width,
+        settings={key: value for key, value in asdict(task.block).items() if key not in NOT_IN_META},
+        features=None if source is None else {"net": source.net.net, "provenance": source.provenance},
+        components={name: record for name, (record, _) in built.started.items()},
+        marks=[mark for mark in marks.MARKS if mark in found],
+        parameters=sum(parameter.numel() for parameter in built.network.parameters()),
+        published=marks.published(phase, dataset),
+    )
+
+
+def schedule(task: Task, phase: Phase, meta: Meta, device: torch.device, inputs: tuple[Path, ...]) -> loop.Run:
+    """The task, whose block is resolved, as the loop takes it."""
+    block, dataset = task.block, task.dataset
+
+    def first_steps(shares: Mapping[str, Mapping[str, float]]) -> dict[str, int]:
+        return {name: 1 + round(share[meta.published["dataset"]] * block.steps) for name, share in shares.items()}
+
+    return loop.Run(
+        title=task.title,
+        phase=phase,
+        steps=block.steps,
+        checkpoint_every=block.checkpoint_every,
+        batch=block.batch,
+        seed=block.seed,
+        precision=block.precision,
+        device=device,
+        work=layout.work(task.stage, dataset, task.name),
+        metrics=layout.metrics_log(task.stage, dataset, task.name),
+        settings=meta.as_dict(),
+        starts=first_steps(phase.delays),
+        thaws=first_steps(phase.thaw),
+        accumulate=block.accumulate,
+        compile=block.compile,
+        jitter=phase.augment.get(dataset),
+        inputs=inputs,
+        code=digests.code_of(task.stage, dataset, task.name),
+    )
+
+
+def fit(
+    task: Task, data: ImageData, inputs: tuple[Path, ...], source: FeatureSource | None, group: Group
+) -> tuple[loop.Trained, Meta]:
+    """Train the task on `data`, which was read from `inputs`, alone or as one process of `group`."""
+    block, phase = marks.resolve(task.block, task.entry.phase, task.dataset)
+    task = replace(task, block=block)
+    built = build(task, phase, data)
+    meta = describe(task, built, data, source)
+    run = schedule(task, phase, meta, data.device, inputs)
+    features_used = "none" if source is None else f"{source.net.net} ({source.provenance[:15]})"
+    console.say(
+        f"{run.title}: {len(data)} {data.unit} of {data.height} x {data.width}, batch {run.batch}, {run.steps} steps, "
+        f"{meta.parameters / 1e6:.2f} M parameters, features {features_used}, {data.device} {run.precision}"
+    )
+    look = None
+    if isinstance(task.entry, Variant) and group.rank == 0:
+        look = samples.drawer(task.entry, task.dataset, run.metrics.with_suffix(""), data.device)
+    return loop.train(run, built.objective, None if source is None else source.net, data, group, look), meta
+
+
+def publish(stage: str, dataset: str, name: str, trained: loop.Trained, meta: Meta) -> None:
+    """Move a finished run's checkpoints into place and clear its working folder; the first process does it for all."""
+    if parallel.rank():
+        return
+    checkpoints.publish(trained.folder, trained.steps, meta.as_dict(), layout.checkpoints(dataset, name))
+    shutil.rmtree(layout.work(stage, dataset, name))
+
+
+def train(task: Task) -> None:
+    """Load all that a task needs, train it and publish the result. Raises UserError for what is missing."""
+    entry, dataset, block = task.entry, task.dataset, task.block
+    if entry.needs_parsing:
+        training_data.require_parsing(dataset, task.title)
+    for component in (*entry.components, *task.judges.values()):
+        components.last_checkpoint(dataset, component)
+    where = devices.device(block.device)
+    with parallel.joined(where) as group:
+        source = None
+        if entry.needs_features:
+            wanted_by = f"{task.stage}.{dataset}.{task.family or entry.name}"
+            source = features.load(block.features, block.missing_weights, wanted_by)
+        data = training_data.load(dataset, entry.data, where, entry.needs_parsing, block.resident)
+        inputs = training_data.inputs(dataset, entry.data, entry.needs_parsing)
+        trained, meta = fit(task, data, inputs, source, group)
+        publish(task.stage, dataset, task.name, trained, meta)

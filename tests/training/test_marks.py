@@ -1,0 +1,67 @@
+"""How the settings and data of a run differ from the paper's."""
+
+from dataclasses import replace
+
+import pytest
+
+from models.layers.features import Features
+from models.variants import VARIANTS, Phase
+from pipeline.core import layout, schema, store
+from pipeline.stages.train import Params
+from pipeline.training import marks
+from pipeline.training.features import FeatureSource
+
+BLOCK = Params(0, 100, 10, None, 1.0, None, "cpu", "fp32", "vgg19", "stop")
+
+
+def test_null_is_the_published_value():
+    phase = VARIANTS["spig"].phase
+    block, same = marks.resolve(BLOCK, phase, "deepfashion")
+    assert (block.batch, block.learning_rate) == (6, 0.001)
+    assert same == phase
+    block, slower = marks.resolve(replace(BLOCK, learning_rate=2e-4, batch=3), phase, "market1501")
+    assert (block.batch, block.learning_rate) == (3, 2e-4)
+    assert {name: round(adam.lr, 9) for name, adam in slower.optimisers.items()} == {
+        "generator": 2e-4,
+        "discriminator": 2e-5,
+    }
+
+
+@pytest.mark.parametrize(
+    ("net", "provenance", "changes", "dataset", "expected"),
+    [
+        ("vgg19", "sha256:1", {"steps": 200_000}, "market1501", []),
+        ("vgg19", "sha256:1", {"steps": 199_999}, "market1501", ["steps"]),
+        ("vgg19", "seeded", {"steps": 400_000}, "market1501", ["weights"]),
+        ("squeezenet1_1", "sha256:1", {"steps": 400_000, "width": 0.5}, "market1501", ["weights", "width"]),
+        ("vgg19", "sha256:1", {"steps": 400_000}, "synthetic", []),
+        ("vgg19", "sha256:1", {"steps": 400_000, "learning_rate": 1e-4}, "market1501", ["settings"]),
+        ("vgg19", "sha256:1", {"steps": 400_000, "batch": 32}, "market1501", ["settings"]),
+        ("vgg19", "sha256:1", {"steps": 400_000, "accumulate": 8, "resident": False}, "market1501", []),
+    ],
+)
+def test_marks(net, provenance, changes, dataset, expected):
+    phase: Phase = VARIANTS["spig"].phase
+    source = FeatureSource(Features(net, provenance), provenance)
+    block, _ = marks.resolve(replace(BLOCK, **changes), phase, dataset)
+    assert marks.of_settings(block, phase, dataset, source) == expected
+
+
+@pytest.mark.parametrize(
+    ("dataset", "partial", "joints", "expected"),
+    [
+        ("market1501", False, "annotations", []),
+        ("deepfashion", False, "annotations", []),
+        ("deepfashion", True, "annotations", ["data"]),
+        ("market1501", False, "openpose", ["data"]),
+        ("synthetic", False, "annotations", ["data"]),
+        ("folder", False, "annotations", ["data"]),
+    ],
+)
+def test_other_images_or_joints_than_the_papers_are_marked(tmp_path, monkeypatch, dataset, partial, joints, expected):
+    monkeypatch.chdir(tmp_path)
+    store.write_shards(layout.images(dataset), [], schema.IMAGES, **({"partial": "{}"} if partial else {}))
+    row = {"image_id": "a", "split": "train", "person_id": "1", "row": 0}
+    row |= {"keypoints": [None] * 18, "keypoint_scores": [0.0] * 18, "keypoint_source": joints}
+    store.write_table(layout.keypoints(dataset), [row], schema.KEYPOINTS)
+    assert marks.of_data(dataset) == expected
