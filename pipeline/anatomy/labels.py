@@ -3,6 +3,8 @@
 Left and right are the person's. docs/labels.md says where each set and each table comes from, and what is our choice.
 """
 
+from enum import IntEnum
+
 import cv2
 import numpy as np
 
@@ -12,6 +14,7 @@ LIP20 = (
     "background", "hat", "hair", "glove", "sunglasses", "upper-clothes", "dress", "coat", "socks", "pants",
     "jumpsuits", "scarf", "skirt", "face", "left-arm", "right-arm", "left-leg", "right-leg", "left-shoe", "right-shoe",
 )  # fmt: skip
+Lip = IntEnum("Lip", [name.upper().replace("-", "_") for name in LIP20], start=0)  # Lip.COAT is 7
 
 NAMES = {
     "lip-20": LIP20,

@@ -7,6 +7,8 @@ left hip/knee/ankle, right eye, left eye, right ear, left ear. Right and left ar
 import numpy as np
 import pyarrow as pa
 
+from pipeline.core.schema import JOINTS
+
 JOINT_NAMES = (
     "nose", "neck",
     "right_shoulder", "right_elbow", "right_wrist",
@@ -42,17 +44,17 @@ def batch_arrays(column) -> tuple[np.ndarray, np.ndarray]:
     """
     array = column.combine_chunks() if hasattr(column, "combine_chunks") else column
     points = array.flatten()  # N * 18 lists of two, null where the joint is missing
-    valid = np.asarray(points.is_valid()).reshape(-1, len(JOINT_NAMES))
+    valid = np.asarray(points.is_valid()).reshape(-1, JOINTS)
     joints = np.zeros((len(points), 2), dtype=np.float32)
     joints[valid.reshape(-1)] = np.asarray(points.drop_null().flatten(), dtype=np.float32).reshape(-1, 2)
-    return joints.reshape(-1, len(JOINT_NAMES), 2), valid
+    return joints.reshape(-1, JOINTS, 2), valid
 
 
 def to_column(joints: np.ndarray, valid: np.ndarray) -> pa.FixedSizeListArray:
     """Inverse of `batch_arrays`: joints (N, 18, 2), valid (N, 18) bool -> `schema.POINTS`, null where missing."""
     values = pa.array(np.ascontiguousarray(joints, dtype=np.float32).reshape(-1))
     points = pa.FixedSizeListArray.from_arrays(values, 2, mask=pa.array(~valid.reshape(-1)))
-    return pa.FixedSizeListArray.from_arrays(points, len(JOINT_NAMES))
+    return pa.FixedSizeListArray.from_arrays(points, JOINTS)
 
 
 def from_array(joints: np.ndarray, valid: np.ndarray) -> list:

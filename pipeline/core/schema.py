@@ -6,7 +6,7 @@ A missing joint is null with score 0; -1 exists only in the importers and export
 
 import pyarrow as pa
 
-JOINTS = 18
+JOINTS = 18  # their order: pipeline/anatomy/pose.py
 LIMBS = 12
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])  # Hugging Face's image feature

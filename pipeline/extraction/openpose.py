@@ -23,11 +23,11 @@ import numpy as np
 
 from pipeline.anatomy import pose
 from pipeline.core.errors import UserError
+from pipeline.core.schema import JOINTS
 
 if TYPE_CHECKING:
     import openvino
 
-JOINTS = 18
 STRIDE = 8  # image pixels a heatmap cell
 HEIGHT = 256  # crops are resized to it; at 384 the network finds fewer joints of Market-1501 crops (90 % against 97 %)
 THRESHOLD = 0.1  # a lower highest peak is no detection (OpenPose's own value)

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.core.errors import UserError
+from pipeline.core.schema import JOINTS
 
 KEYPOINTS_HEADER = "name:keypoints_y:keypoints_x"
 PAIRS_HEADER = "from,to"
-_JOINTS = 18
 _MISSING = -1
 
 
@@ -40,7 +40,7 @@ def _lines(path: Path, header: str) -> Iterator[tuple[int, str]]:
 
 def _coordinates(text: str) -> list[float]:
     values = json.loads(text)
-    if not isinstance(values, list) or len(values) != _JOINTS:
+    if not isinstance(values, list) or len(values) != JOINTS:
         raise ValueError
     if not all(isinstance(value, int | float) and abs(value) < 2**24 for value in values):  # exact as float32
         raise ValueError
@@ -64,12 +64,12 @@ def read_keypoints(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
             name, y, x = text.rsplit(":", 2)
             rows.append((_coordinates(x), _coordinates(y)))
         except ValueError:
-            wanted = f"'name: [{_JOINTS} y]: [{_JOINTS} x]'"
+            wanted = f"'name: [{JOINTS} y]: [{JOINTS} x]'"
             raise UserError(f"{path}: line {number} is not {wanted} with numbers in the lists; mend it") from None
         if name in first_line:
             raise UserError(f"{path}: line {number}: {name} occurs twice, first in line {first_line[name]}")
         first_line[name] = number
-    joints = np.array(rows, dtype=np.float32).reshape(len(rows), 2, _JOINTS).swapaxes(1, 2)
+    joints = np.array(rows, dtype=np.float32).reshape(len(rows), 2, JOINTS).swapaxes(1, 2)
     valid = joints[:, :, 1] != _MISSING
     return list(first_line), np.where(valid[:, :, None], joints, np.float32(0)), valid
 

@@ -14,14 +14,14 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from pipeline.core.errors import UserError
+from pipeline.core.schema import JOINTS
 from pipeline.formats import archive
 
 SUFFIX = "_keypoints.json"
-_JOINTS = 18
 # Joints of a layout, in the order of `pipeline.anatomy.pose`, by the length of its list. BODY_25 has the middle of the hips as
 # joint 8, and feet from 19 on.
 _LAYOUTS = {
-    3 * 18: np.arange(18),
+    3 * JOINTS: np.arange(JOINTS),
     3 * 25: np.array((0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18)),
 }
 _OTHER_PARTS = (
@@ -43,8 +43,8 @@ def people(text: bytes) -> tuple[np.ndarray, np.ndarray]:
     content = json.loads(text)
     if not isinstance(content, dict) or not isinstance(content.get("people"), list):
         raise ValueError("no list `people`")
-    joints = np.zeros((len(content["people"]), _JOINTS, 2), dtype=np.float32)
-    scores = np.zeros((len(content["people"]), _JOINTS), dtype=np.float32)
+    joints = np.zeros((len(content["people"]), JOINTS, 2), dtype=np.float32)
+    scores = np.zeros((len(content["people"]), JOINTS), dtype=np.float32)
     for number, person in enumerate(content["people"]):
         values = person.get("pose_keypoints_2d") if isinstance(person, dict) else None
         if not isinstance(values, list) or len(values) not in _LAYOUTS:

@@ -146,7 +146,7 @@ def test_a_person_fills_the_frame(drawn):
 def test_raster_hits_the_nearest_surface(drawn):
     """Against the implicit equations: hits satisfy them, and no ellipsoid has a point before a hit."""
     scene, drawing = drawn[5]
-    shape = body.figure(scene.identity)
+    shape = body.dress(scene.identity)
     parts = body.compose(drawing.bones[shape.bone], shape.local)
     index, depth = body.raster(parts, shape, 0.0, 1.0, (128, 64))
     np.testing.assert_array_equal(index >= 0, drawing.parsing > 0)

@@ -1,17 +1,20 @@
 """The built-in data set: our own renderings of dressed, articulated people, with exact truth.
 
 Everything follows from (seed, person, view), to the byte. Joints, parsing and surface points are taken at the
-pixel centres (integer coordinates), not from the antialiased image. Bodies are made in figure.py.
+pixel centres (integer coordinates), not from the antialiased image. Bodies are made in person.py.
 """
 
 import colorsys
 import math
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
+from pipeline.anatomy.labels import Lip
 from pipeline.core.errors import UserError
+from pipeline.core.schema import JOINTS
 from pipeline.datasets.synthetic import person as body
 from pipeline.datasets.synthetic.person import Identity, Material, Pose
 
@@ -132,17 +135,36 @@ SKINS = ((244, 212, 188), (232, 190, 160), (214, 166, 130), (184, 132, 96), (140
 HAIRS = (
     (28, 24, 24), (54, 38, 28), (92, 62, 38), (140, 96, 52), (206, 170, 104), (150, 146, 142), (122, 52, 30),
 )  # fmt: skip
-# torso label, lower label, (sleeves), (trousers), (skirt length), hem of the shirt
-OUTFITS = (
-    (5, 9, (0.4, 0.6), (1.85, 1.95), (0, 0), 0.09),  # T-shirt and trousers
-    (5, 12, (0.4, 2.0), (0, 0), (0.6, 1.2), 0.0),  # shirt and skirt
-    (7, 9, (1.9, 1.95), (1.85, 1.95), (0.3, 0.9), 0.0),  # coat over trousers
-    (6, 6, (0.0, 0.7), (0, 0), (0.7, 1.35), 0.0),  # dress
-    (5, 9, (0.3, 0.6), (0.6, 0.95), (0, 0), 0.1),  # T-shirt and shorts
-    (10, 10, (0.4, 1.95), (1.8, 1.95), (0, 0), 0.0),  # jumpsuit
-    (5, 9, (1.9, 1.95), (1.85, 1.95), (0, 0), 0.1),  # pullover and trousers
-    (7, 12, (1.9, 1.95), (0, 0), (0.8, 1.2), 0.0),  # coat over a skirt
-)
+HATS = ("beanie", "cap", "brim")
+
+
+class Outfit(NamedTuple):
+    """The garments of `Identity`, each length as a range to draw from."""
+
+    top: Lip
+    bottom: Lip
+    sleeve: tuple[float, float]
+    trouser: tuple[float, float]
+    skirt: tuple[float, float]
+    hem: float
+    women: bool = False  # worn by women only
+    bare_legs: str = ""  # may show: "socks", or are in "boots"
+
+
+OUTFITS = {
+    "T-shirt and trousers": Outfit(Lip.UPPER_CLOTHES, Lip.PANTS, (0.4, 0.6), (1.85, 1.95), (0, 0), 0.09),
+    "shirt and skirt": Outfit(Lip.UPPER_CLOTHES, Lip.SKIRT, (0.4, 2.0), (0, 0), (0.6, 1.2), 0.0, True, "boots"),
+    "coat over trousers": Outfit(Lip.COAT, Lip.PANTS, (1.9, 1.95), (1.85, 1.95), (0.3, 0.9), 0.0),
+    "dress": Outfit(Lip.DRESS, Lip.DRESS, (0.0, 0.7), (0, 0), (0.7, 1.35), 0.0, True, "socks"),
+    "T-shirt and shorts": Outfit(Lip.UPPER_CLOTHES, Lip.PANTS, (0.3, 0.6), (0.6, 0.95), (0, 0), 0.1, False, "socks"),
+    "jumpsuit": Outfit(Lip.JUMPSUITS, Lip.JUMPSUITS, (0.4, 1.95), (1.8, 1.95), (0, 0), 0.0),
+    "pullover and trousers": Outfit(Lip.UPPER_CLOTHES, Lip.PANTS, (1.9, 1.95), (1.85, 1.95), (0, 0), 0.1),
+    "coat over a skirt": Outfit(Lip.COAT, Lip.SKIRT, (1.9, 1.95), (0, 0), (0.8, 1.2), 0.0, True, "socks"),
+}
+# Who wears it: of every 3, 5, ... consecutive people the ones at these places.
+WORN_BY = {
+    "hat": (3, (0,)), "sunglasses": (5, (1, 4)), "scarf": (5, (3,)), "gloves": (7, (2, 5)), "no shoes": (11, (5,)),
+}  # fmt: skip
 
 
 def _cloth(rng: np.random.Generator, patterned: float, logo: bool = False) -> Material:
@@ -160,25 +182,26 @@ def _cloth(rng: np.random.Generator, patterned: float, logo: bool = False) -> Ma
 
 def _identity(seed: int, person: int) -> Identity:
     rng = _random(seed, 1, person)
-    # Consecutive persons take turns in outfits and accessories, so that small sets have every label.
+    # Consecutive people take turns in outfits and accessories, so that small sets have every label.
     turn = person + int(_random(seed, 0).integers(840))
-    top, bottom, sleeve, trouser, skirt, hem = OUTFITS[turn % 8]
-    female = turn % 8 in (1, 3, 7) or rng.random() < 0.4
-    hat = ("beanie", "cap", "brim")[turn // 3 % 3] if turn % 3 == 0 else ""
+    outfit = list(OUTFITS.values())[turn % len(OUTFITS)]
+    wears = {item: turn % every in places for item, (every, places) in WORN_BY.items()}
+    female = outfit.women or rng.random() < 0.4
+    hat = HATS[turn // 3 % 3] if wears["hat"] else ""
+    top, coat = outfit.top, outfit.top is Lip.COAT
     hair = ("bob", "long", "bun", "tail", "long") if female else ("short", "short", "buzz", "short", "bob")
     hair = hair[rng.integers(5)]
     if hat and hair == "bun":
         hair = "bob"
     shade = HAIRS[rng.integers(len(HAIRS))]
-    coat = _cloth(rng, 0.15)
+    outer = _cloth(rng, 0.15)
     girth = rng.uniform(0.86, 1.08) if female else rng.uniform(0.95, 1.22)
-    bare = bottom in (6, 12) or trouser[0] < 1.2
     materials = (
         Material(tuple(c * rng.uniform(0.97, 1.03) for c in SKINS[rng.integers(len(SKINS))])),
         Material(shade, body.PINSTRIPES, tuple(0.82 * c for c in shade), 0.022),
-        _cloth(rng, 0.65, logo=top == 5),
+        _cloth(rng, 0.65, logo=top is Lip.UPPER_CLOTHES),
         _cloth(rng, 0.3),
-        coat,
+        outer,
         _cloth(rng, 0.0),
         _cloth(rng, 0.1),
         _cloth(rng, 0.6),
@@ -196,21 +219,21 @@ def _identity(seed: int, person: int) -> Identity:
         head=rng.uniform(0.94, 1.06),
         hair=hair,
         top=top,
-        bottom=bottom,
-        sleeve=rng.uniform(*sleeve),
-        trouser=rng.uniform(*trouser),
-        skirt=rng.uniform(*skirt),
-        flare=rng.uniform(0.01, 0.03) if top == 7 else rng.uniform(0.015, 0.07),
-        opening=rng.uniform(0.022, 0.04) if top == 7 and rng.random() < 0.7 else 0.0,
-        neckline=rng.uniform(0.0, 0.05) if top in (5, 6, 10) else 0.0,
-        loose=rng.uniform(0.008, 0.014) if top == 7 else rng.uniform(0.002, 0.010),
-        hem=hem * rng.uniform(0.7, 1.0),
+        bottom=outfit.bottom,
+        sleeve=rng.uniform(*outfit.sleeve),
+        trouser=rng.uniform(*outfit.trouser),
+        skirt=rng.uniform(*outfit.skirt),
+        flare=rng.uniform(0.01, 0.03) if coat else rng.uniform(0.015, 0.07),
+        opening=rng.uniform(0.022, 0.04) if coat and rng.random() < 0.7 else 0.0,
+        neckline=rng.uniform(0.0, 0.05) if not coat else 0.0,
+        loose=rng.uniform(0.008, 0.014) if coat else rng.uniform(0.002, 0.010),
+        hem=outfit.hem * rng.uniform(0.7, 1.0),
         hat=hat,
-        sunglasses=turn % 5 in (1, 4),
-        scarf=turn % 5 == 3,
-        gloves=turn % 7 in (2, 5),
-        socks=float(rng.choice((0.3, 0.45, 0.75, 0.9))) if bare and turn % 8 in (3, 4, 7) else 0.0,
-        shoes="" if turn % 11 == 5 else ("boot" if bare and turn % 8 == 1 else "low"),
+        sunglasses=wears["sunglasses"],
+        scarf=wears["scarf"],
+        gloves=wears["gloves"],
+        socks=float(rng.choice((0.3, 0.45, 0.75, 0.9))) if outfit.bare_legs == "socks" else 0.0,
+        shoes="" if wears["no shoes"] else ("boot" if outfit.bare_legs == "boots" else "low"),
         materials=materials,
     )
 
@@ -297,7 +320,7 @@ def _camera(rng: np.random.Generator, who: Identity, pose: Pose) -> Camera:
     u = rng.uniform
     camera = Camera(u(0, 360), u(-3, 14), u(-2, 2), 1.0, (0.0, 0.0))
     frames = np.concatenate([_view_matrix(camera), np.zeros((3, 1))], axis=1)
-    shape = body.figure(who)
+    shape = body.dress(who)
     parts = body.compose(body.compose(frames, body.bones(who, pose))[shape.bone], shape.local)
     low, high = body.bounds(parts, shape)
     low, high = low.min(0), high.max(0)
@@ -344,7 +367,7 @@ def _background(rng: np.random.Generator, seed: int, number: int) -> Background:
 def render(scene: Scene, height: int = 128, width: int = 64) -> Rendering:
     """Draws a scene. Lengths scale with the height; a wider image shows more of the background."""
     who, camera = scene.identity, scene.camera
-    shape = body.figure(who)
+    shape = body.dress(who)
     view = np.empty((3, 4))
     view[:, :3] = height * camera.scale * _view_matrix(camera)
     x, y = camera.shift
@@ -392,7 +415,7 @@ def _tent(samples: np.ndarray) -> np.ndarray:
     return 0.25 * (samples[:-1:2] + samples[2::2]) + 0.5 * samples[1::2]
 
 
-def _garment(shape: body.Figure, k: np.ndarray, local: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _garment(shape: body.Body, k: np.ndarray, local: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Label and material of the samples: the part's, or those of the strip down its front."""
     strip = shape.strip[k]
     front = (local[:, 2] < 0) & (np.abs(local[:, 0]) < strip[:, 0] + strip[:, 1] * local[:, 1])
@@ -424,7 +447,7 @@ def _albedo(who: Identity, bone, label, material, local) -> np.ndarray:
     on = np.select([kind == k for k in range(1, 6)], [odd_v, odd_u, odd_u ^ odd_v, dot, logo], False)
     colour = np.where(on[:, None], second[material], base[material])
 
-    face = np.nonzero((bone == body.HEAD) & (label == 13) & (z < -0.015))[0]
+    face = np.nonzero((bone == body.HEAD) & (label == Lip.FACE) & (z < -0.015))[0]
     x, y = np.abs(x[face]) / who.head, y[face] / who.head
     dark = np.array((40.0, 30.0, 30.0))
     eye = ((x - 0.018) / 0.0085) ** 2 + ((y + 0.008) / 0.0055) ** 2 < 1
@@ -436,7 +459,7 @@ def _albedo(who: Identity, bone, label, material, local) -> np.ndarray:
     return colour
 
 
-def _shading(light: Light, shape: body.Figure, parts, k, points) -> np.ndarray:
+def _shading(light: Light, shape: body.Body, parts, k, points) -> np.ndarray:
     inverse = np.linalg.inv(parts[:, :, :3])
     inside = _times(inverse[k], points - parts[k, :, 3])
     profile = shape.profile[k]
@@ -467,7 +490,7 @@ def _joints(who: Identity, bones, part, depth) -> tuple[np.ndarray, np.ndarray]:
     seen = part[at]
     arm = (seen >= 3) & (seen < 9)
     for side, first in enumerate(body.ARM):
-        own = np.zeros(18, bool)
+        own = np.zeros(JOINTS, bool)
         own[[1, *range(2 + 3 * side, 5 + 3 * side)]] = True
         occluded |= inside & arm & (seen >= first) & (seen < first + 3) & ~own & (front > 0)
     return np.where(inside[:, None], points[:, :2], np.nan).astype(np.float32), occluded

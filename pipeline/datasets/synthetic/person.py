@@ -1,4 +1,4 @@
-"""A dressed, articulated figure: skeleton, quadric body parts, and an exact orthographic rasteriser.
+"""A dressed, articulated person: skeleton, quadric body parts, and an exact orthographic rasteriser.
 
 Axes everywhere: x right, y down, z away from the viewer. At yaw 0 the person faces the viewer, so the
 person's left is +x and the front is -z. Lengths are fractions of the stature; angles are degrees.
@@ -13,6 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.anatomy.labels import Lip
+from pipeline.core.schema import JOINTS
+
 BONES = (
     "pelvis", "chest", "head", "r_arm", "r_forearm", "r_hand", "l_arm", "l_forearm", "l_hand",
     "r_thigh", "r_shin", "r_foot", "l_thigh", "l_shin", "l_foot", "skirt",
@@ -24,6 +27,7 @@ SIDES = (-1.0, 1.0)  # sign of x of the right and the left side
 # Materials of an identity, by index.
 SKIN, HAIR, TOP, BOTTOM, OUTER, SHOE, HAT, SCARF, GLOVE, SOCK, GLASSES = range(11)
 PLAIN, STRIPES, PINSTRIPES, CHECKS, DOTS, LOGO = range(6)
+ONE_PIECE = (Lip.DRESS, Lip.JUMPSUITS)  # garments of torso and legs in one paint
 
 LIMITS = {  # joint limits in degrees, one range per angle of each Pose field
     "spine": ((-20, 55), (-25, 25), (-35, 35)),
@@ -66,8 +70,8 @@ class Identity:
     leg: float  # leg length factor
     head: float  # head size factor
     hair: str  # buzz, short, bob, long, bun, tail
-    top: int  # LIP-20 label of the torso garment: 5 upper-clothes, 6 dress, 7 coat, 10 jumpsuit
-    bottom: int  # LIP-20 label below: 6 dress, 9 pants, 10 jumpsuit, 12 skirt
+    top: Lip  # what the torso wears: upper-clothes, dress, coat or jumpsuits
+    bottom: Lip  # what is worn below: dress, pants, jumpsuits or skirt
     sleeve: float  # covered part of the arm: 0 none, 1 to the elbow, 2 to the wrist
     trouser: float  # covered part of the leg, as for the sleeve
     skirt: float  # length of the skirt, dress or coat below the hip in thigh lengths, 0 for none
@@ -86,7 +90,7 @@ class Identity:
 
 
 @dataclass(frozen=True, eq=False)
-class Figure:
+class Body:
     """The P parts of a dressed identity; does not depend on the pose.
 
     bone (P,); local (P, 3, 4): part to bone; profile (P, 3): α, β, γ; span (P, 2): range of y; label (P,):
@@ -163,7 +167,7 @@ def skeleton(who: Identity) -> tuple[np.ndarray, np.ndarray]:
     """The 18 OpenPose joints: their bones (18,) and places in the bone frames (18, 3)."""
     size, head = sizes(who), who.head
     bone = np.array([HEAD, CHEST, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, HEAD, HEAD, HEAD, HEAD])
-    place = np.zeros((18, 3))
+    place = np.zeros((JOINTS, 3))
     place[1] = 0, -size["chest"], 0
     place[0] = 0, 0.010 * head, -0.058 * head
     place[14:16] = [(side * 0.018 * head, -0.008 * head, -0.042 * head) for side in SIDES]
@@ -214,28 +218,28 @@ class _Tailor:
 
 
 @functools.lru_cache(maxsize=512)
-def figure(who: Identity) -> Figure:
-    """Builds and dresses the body of one identity."""
+def dress(who: Identity) -> Body:
+    """The dressed body of one identity."""
     tailor = _Tailor()
     _torso(tailor, who)
     _head(tailor, who)
-    for side, arm, skin in zip(SIDES, ARM, (15, 14), strict=True):
+    for side, arm, skin in zip(SIDES, ARM, (Lip.RIGHT_ARM, Lip.LEFT_ARM), strict=True):
         _arm(tailor, who, side, arm, skin)
-    for leg, skin, shoe in zip(LEG, (17, 16), (19, 18), strict=True):
+    for leg, skin, shoe in zip(LEG, (Lip.RIGHT_LEG, Lip.LEFT_LEG), (Lip.RIGHT_SHOE, Lip.LEFT_SHOE), strict=True):
         _leg(tailor, who, leg, skin, shoe)
     columns = list(zip(*tailor.rows, strict=True))
     bone, local, profile, span, label, material, strip = (np.array(column) for column in columns)
-    return Figure(bone, local, profile, span, label, material, strip)
+    return Body(bone, local, profile, span, label, material, strip)
 
 
 def _torso(tailor: _Tailor, who: Identity):
-    size, top, paint = sizes(who), who.top, OUTER if who.top == 7 else TOP
+    size, top, paint = sizes(who), who.top, OUTER if who.top is Lip.COAT else TOP
     neck, g, w, sh, hip = -size["chest"], who.girth, who.waist, who.shoulder, who.hip + 0.044 * who.girth
     air = who.loose
     chest = 0.097 * (0.5 + 0.5 * g) * (0.4 + 0.6 * sh / 0.1)
-    opening = (who.opening, 0.08, 5, TOP) if who.opening else (0, 0, 0, 0)
+    opening = (who.opening, 0.08, Lip.UPPER_CLOTHES, TOP) if who.opening else (0, 0, 0, 0)
     # A V that closes `neckline` below the shoulder line.
-    vee = (0.7 * (neck + 0.012 + who.neckline), -0.7, 13, SKIN) if who.neckline else (0, 0, 0, 0)
+    vee = (0.7 * (neck + 0.012 + who.neckline), -0.7, Lip.FACE, SKIN) if who.neckline else (0, 0, 0, 0)
     front = opening if who.opening else vee
     dress = top, paint
     torso = w + air, chest + air, sh - 0.004 + air
@@ -247,30 +251,32 @@ def _torso(tailor: _Tailor, who: Identity):
         for side in SIDES:
             radii = np.array((1.2, 1.2, 1.3)) * who.bust
             tailor.ball(CHEST, (side * 0.036, -0.100, -0.032 * g), radii, *dress, strip=front)
-    tailor.cone(CHEST, (0, neck + 0.03, 0), (0, neck - 0.07, -0.010), (0.031 * g, 0.028 * g), 13, SKIN)
-    if top == 7:
+    tailor.cone(CHEST, (0, neck + 0.03, 0), (0, neck - 0.07, -0.010), (0.031 * g, 0.028 * g), Lip.FACE, SKIN)
+    coat = top is Lip.COAT
+    if coat:
         tailor.cone(CHEST, (0, neck + 0.004, 0.004), (0, neck - 0.046, 0.006), (0.052, 0.040), *dress, 0.95, front)
     if who.scarf:
-        tailor.ball(CHEST, (0, neck - 0.022, -0.004), (0.056 * g, 0.026, 0.050 * g), 11, SCARF)
-        tailor.ball(CHEST, (0, neck - 0.002, -0.006), (0.064 * g, 0.022, 0.056 * g), 11, SCARF)
+        tailor.ball(CHEST, (0, neck - 0.022, -0.004), (0.056 * g, 0.026, 0.050 * g), Lip.SCARF, SCARF)
+        tailor.ball(CHEST, (0, neck - 0.002, -0.006), (0.064 * g, 0.022, 0.056 * g), Lip.SCARF, SCARF)
         z = -0.060 * g - air
-        tailor.cone(CHEST, (0.024, neck, z + 0.005), (0.030, neck + 0.13, z - 0.012), (0.017, 0.021), 11, SCARF, 0.5)
+        tailor.cone(
+            CHEST, (0.024, neck, z + 0.005), (0.030, neck + 0.13, z - 0.012), (0.017, 0.021), Lip.SCARF, SCARF, 0.5
+        )
 
     # Below the waist.
-    below, colour = (7, OUTER) if top == 7 else (who.bottom, TOP if who.bottom in (6, 10) else BOTTOM)
-    lower = below, colour
-    front = (who.opening, 0.08, who.bottom, BOTTOM) if top == 7 and who.opening else (0, 0, 0, 0)
-    out = air if top == 7 else 0.0
+    lower = (top, OUTER) if coat else (who.bottom, TOP if who.bottom in ONE_PIECE else BOTTOM)
+    front = (who.opening, 0.08, who.bottom, BOTTOM) if coat and who.opening else (0, 0, 0, 0)
+    out = air if coat else 0.0
     seat = w + 0.003 + out, hip - 0.006 + out, hip + out
     tailor.cone(PELVIS, (0, -0.125, 0), (0, 0.0, 0.006), seat, *lower, 0.74, front)
     tailor.ball(PELVIS, (0, 0.0, 0.008), (hip + out, 0.070, 0.068 * g + out), *lower, strip=front)
-    if who.hem and top == 5:
+    if who.hem and top is Lip.UPPER_CLOTHES:
         tailor.cone(
             PELVIS,
             (0, -0.12, 0),
             (0, who.hem - 0.1, 0.006),
             (w + 0.006 + air, hip - 0.004 + air, hip + 0.006 + air),
-            5,
+            top,
             TOP,
             0.76,
         )
@@ -295,49 +301,49 @@ def _head(tailor: _Tailor, who: Identity):
     def cone(top, end, radii, label, material, flat=1.0):
         tailor.cone(HEAD, np.multiply(top, k), np.multiply(end, k), np.multiply(radii, k), label, material, flat)
 
-    ball((0, -0.012, 0.006), (0.046, 0.055, 0.057), 13, SKIN)
-    ball((0, 0.018, -0.012), (0.038, 0.050, 0.044), 13, SKIN)
-    ball((0, 0.010, -0.058), (0.007, 0.012, 0.009), 13, SKIN)
+    ball((0, -0.012, 0.006), (0.046, 0.055, 0.057), Lip.FACE, SKIN)
+    ball((0, 0.018, -0.012), (0.038, 0.050, 0.044), Lip.FACE, SKIN)
+    ball((0, 0.010, -0.058), (0.007, 0.012, 0.009), Lip.FACE, SKIN)
     for side in SIDES:
-        ball((side * 0.046, 0.002, 0.004), (0.006, 0.013, 0.009), 13, SKIN)
+        ball((side * 0.046, 0.002, 0.004), (0.006, 0.013, 0.009), Lip.FACE, SKIN)
     thick = 0.001 if who.hair == "buzz" else 0.006
-    ball((0, -0.014, 0.010), (0.046 + thick, 0.056 + thick, 0.056 + thick), 2, HAIR, -40, 0.22)
+    ball((0, -0.014, 0.010), (0.046 + thick, 0.056 + thick, 0.056 + thick), Lip.HAIR, HAIR, -40, 0.22)
     if who.hair in ("bob", "long"):
         end = 0.058 if who.hair == "bob" else 0.135
-        cone((0, -0.02, 0.020), (0, end, 0.034), (0.051, 0.052), 2, HAIR, 0.75)
+        cone((0, -0.02, 0.020), (0, end, 0.034), (0.051, 0.052), Lip.HAIR, HAIR, 0.75)
         for side in SIDES:
-            cone((side * 0.041, -0.035, 0.004), (side * 0.044, end, 0.004), (0.012, 0.016), 2, HAIR)
+            cone((side * 0.041, -0.035, 0.004), (side * 0.044, end, 0.004), (0.012, 0.016), Lip.HAIR, HAIR)
     elif who.hair == "bun":
-        ball((0, -0.062, 0.050), (0.026, 0.026, 0.026), 2, HAIR)
+        ball((0, -0.062, 0.050), (0.026, 0.026, 0.026), Lip.HAIR, HAIR)
     elif who.hair == "tail":
-        ball((0, -0.028, 0.072), (0.016, 0.018, 0.016), 2, HAIR)
-        cone((0, -0.025, 0.075), (0, 0.110, 0.080), (0.017, 0.008), 2, HAIR)
+        ball((0, -0.028, 0.072), (0.016, 0.018, 0.016), Lip.HAIR, HAIR)
+        cone((0, -0.025, 0.075), (0, 0.110, 0.080), (0.017, 0.008), Lip.HAIR, HAIR)
     if who.hat:
         tilt, cut = (-18, 0.05) if who.hat == "beanie" else (-8, -0.15)
-        ball((0, -0.018, 0.008), (0.056, 0.064, 0.065), 1, HAT, tilt, cut)
+        ball((0, -0.018, 0.008), (0.056, 0.064, 0.065), Lip.HAT, HAT, tilt, cut)
     if who.hat == "brim":
-        ball((0, -0.030, 0.006), (0.096, 0.008, 0.100), 1, HAT, -4)
-        cone((0, -0.030, 0.006), (0, -0.088, 0.006), (0.056, 0.046), 1, HAT, 1.12)
-        ball((0, -0.086, 0.006), (0.046, 0.010, 0.051), 1, HAT)
+        ball((0, -0.030, 0.006), (0.096, 0.008, 0.100), Lip.HAT, HAT, -4)
+        cone((0, -0.030, 0.006), (0, -0.088, 0.006), (0.056, 0.046), Lip.HAT, HAT, 1.12)
+        ball((0, -0.086, 0.006), (0.046, 0.010, 0.051), Lip.HAT, HAT)
     elif who.hat == "cap":
-        ball((0, -0.034, -0.058), (0.042, 0.007, 0.048), 1, HAT, 10)
+        ball((0, -0.034, -0.058), (0.042, 0.007, 0.048), Lip.HAT, HAT, 10)
     if who.sunglasses:
         for side in SIDES:
-            ball((side * 0.019, -0.007, -0.050), (0.0185, 0.0145, 0.013), 4, GLASSES)
-            ball((side * 0.046, -0.010, -0.020), (0.004, 0.005, 0.034), 4, GLASSES)
-        ball((0, -0.010, -0.054), (0.014, 0.004, 0.010), 4, GLASSES)
+            ball((side * 0.019, -0.007, -0.050), (0.0185, 0.0145, 0.013), Lip.SUNGLASSES, GLASSES)
+            ball((side * 0.046, -0.010, -0.020), (0.004, 0.005, 0.034), Lip.SUNGLASSES, GLASSES)
+        ball((0, -0.010, -0.054), (0.014, 0.004, 0.010), Lip.SUNGLASSES, GLASSES)
 
 
 def _arm(tailor: _Tailor, who: Identity, side: float, arm: int, skin: int):
     size, g = sizes(who), who.girth
-    paint = OUTER if who.top == 7 else TOP
+    paint = OUTER if who.top is Lip.COAT else TOP
     radii = np.array([(0.0265, 0.0295, 0.024), (0.024, 0.0245, 0.017)]) * g
     lengths = size["arm"], size["forearm"]
     tailor.limb(arm, lengths, radii, skin, who.sleeve, who.top, paint, 0.7 * who.loose + 0.002)
     cap = (who.top, paint) if who.sleeve else (skin, SKIN)
     deltoid = 0.033 * g + 0.5 * who.loose
     tailor.ball(arm, (-side * 0.008, 0.016, 0), (deltoid, 0.036 * g, deltoid), *cap)
-    hand = (3, GLOVE) if who.gloves else (skin, SKIN)
+    hand = (Lip.GLOVE, GLOVE) if who.gloves else (skin, SKIN)
     t = 1.15 if who.gloves else 1.0
     tailor.ball(arm + 2, (0, 0.030, 0), (0.012 * t, 0.038, 0.022 * t), *hand)
     tailor.ball(arm + 2, (0, 0.062, 0.001), (0.010 * t, 0.030, 0.018 * t), *hand)
@@ -349,7 +355,7 @@ def _arm(tailor: _Tailor, who: Identity, side: float, arm: int, skin: int):
 
 def _leg(tailor: _Tailor, who: Identity, leg: int, skin: int, shoe: int):
     size, g = sizes(who), who.girth
-    label, paint = who.bottom, TOP if who.bottom in (6, 10) else BOTTOM
+    label, paint = who.bottom, TOP if who.bottom in ONE_PIECE else BOTTOM
     radii = np.array([(0.054, 0.052, 0.040), (0.039, 0.038, 0.022)]) * g
     shin = size["shin"]
     cover = max(who.trouser, min(0.6 * who.skirt, 0.8))  # no bare hips under a skirt
@@ -360,20 +366,20 @@ def _leg(tailor: _Tailor, who: Identity, leg: int, skin: int, shoe: int):
     if who.socks:
         high = (1 - who.socks) * shin
         r = (0.039 + 0.012 * (1 - who.socks) - 0.029 * (1 - who.socks) ** 2) * g + 0.005
-        tailor.cone(leg + 1, (0, high, 0), (0, shin, 0), (r, 0.6 * r + 0.011 * g, 0.026 * g), 8, SOCK)
+        tailor.cone(leg + 1, (0, high, 0), (0, shin, 0), (r, 0.6 * r + 0.011 * g, 0.026 * g), Lip.SOCKS, SOCK)
         if who.socks > 0.6:
-            tailor.ball(leg + 1, (0, 0.086, 0.010), (0.038 * g, 0.065, 0.039 * g), 8, SOCK)
-        tailor.ball(leg + 2, (0, 0, 0), (0.028 * g,) * 3, 8, SOCK)
+            tailor.ball(leg + 1, (0, 0.086, 0.010), (0.038 * g, 0.065, 0.039 * g), Lip.SOCKS, SOCK)
+        tailor.ball(leg + 2, (0, 0, 0), (0.028 * g,) * 3, Lip.SOCKS, SOCK)
     if who.shoes == "boot":
         high = 0.55 * shin
         tailor.cone(leg + 1, (0, high, 0), (0, shin, 0), (0.039 * g, 0.033 * g), *foot)
-    tailor.ball(leg + 2, (0, 0, 0), (0.025 * g,) * 3, *((8, SOCK) if who.socks else foot))
+    tailor.ball(leg + 2, (0, 0, 0), (0.025 * g,) * 3, *((Lip.SOCKS, SOCK) if who.socks else foot))
     tailor.ball(leg + 2, (0, 0.020, -0.030), (0.025, 0.024, 0.052), *foot, tilt=6)
     tailor.ball(leg + 2, (0.0, 0.025, -0.068), (0.029, 0.017, 0.040), *foot)
     tailor.ball(leg + 2, (0, 0.014, 0.010), (0.026, 0.029, 0.030), *foot)
 
 
-def raster(parts: np.ndarray, shape: Figure, start: float, step: float, size: tuple[int, int]):
+def raster(parts: np.ndarray, shape: Body, start: float, step: float, size: tuple[int, int]):
     """Nearest part and depth seen at the points (start + step * column, start + step * row).
 
     parts (P, 3, 4) maps part coordinates to image x, y and depth. Returns (part int16 (h, w), -1 where nothing
@@ -433,7 +439,7 @@ def raster(parts: np.ndarray, shape: Figure, start: float, step: float, size: tu
     return index, depth
 
 
-def bounds(parts: np.ndarray, shape: Figure) -> tuple[np.ndarray, np.ndarray]:
+def bounds(parts: np.ndarray, shape: Body) -> tuple[np.ndarray, np.ndarray]:
     """Bounding boxes of the parts in the image, low and high (x, y), each (P, 2); safe, and nearly tight."""
     alpha, beta, gamma = shape.profile.T
     low, high = shape.span.T

@@ -17,6 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from models import parser as network
 from pipeline.core.errors import UserError
+from pipeline.core.schema import JOINTS
 
 WEIGHTS = Path(__file__).with_name("weights.safetensors")
 HEIGHT = 256  # images are resized to it
@@ -49,9 +50,9 @@ class Parser:
         Raises UserError if sizes differ or counts do not agree.
         """
         count = len(images)
-        if np.shape(joints) != (count, 18, 2) or np.shape(valid) != (count, 18):
+        if np.shape(joints) != (count, JOINTS, 2) or np.shape(valid) != (count, JOINTS):
             raise UserError(
-                f"parser: {count} images need joints ({count}, 18, 2) and valid ({count}, 18), "
+                f"parser: {count} images need joints ({count}, {JOINTS}, 2) and valid ({count}, {JOINTS}), "
                 f"got {np.shape(joints)} and {np.shape(valid)}"
             )
         if len({image.shape for image in images}) > 1:
@@ -79,7 +80,7 @@ class Parser:
             pixels[row] = cv2.resize(
                 image, (scaled, HEIGHT), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
             )
-        places, known = np.zeros((BATCH, 18, 2), np.float32), np.zeros((BATCH, 18), bool)
+        places, known = np.zeros((BATCH, JOINTS, 2), np.float32), np.zeros((BATCH, JOINTS), bool)
         scale = np.array([scaled / width, HEIGHT / height], np.float32)
         places[:count] = (np.asarray(joints, np.float32) + 0.5) * scale - 0.5
         known[:count] = valid

@@ -94,10 +94,10 @@ def disturb_joints(rng: np.random.Generator, joints: np.ndarray, valid: np.ndarr
     if rng.random() < 0.15:
         return joints, np.zeros_like(valid)
     joints = joints + rng.normal(0, rng.choice([1.0, 2.5, 5.0]), joints.shape).astype(np.float32)
-    valid &= rng.random(18) > rng.choice([0.0, 0.05, 0.2])
+    valid &= rng.random(len(joints)) > rng.choice([0.0, 0.05, 0.2])
     if rng.random() < 0.15:
         valid[list(LIMB_GROUPS[rng.integers(len(LIMB_GROUPS))])] = False
-    wrong = rng.random(18) < 0.01
+    wrong = rng.random(len(joints)) < 0.01
     joints[wrong] = rng.uniform(0, (width, HEIGHT), (wrong.sum(), 2))
     return joints, valid
 
