@@ -1,11 +1,12 @@
 """Resolve the graph as Snakemake and as DVC see it: `python -m tests.graphs` in a project folder prints both.
 
-A job is its command, its inputs, its outputs and the values of its params. Snakemake offers no public way to read a
+A job is its command, inputs, outputs, params, log and the name of its rule. Snakemake offers no public way to read a
 resolved graph with its params, so this uses the DAG object behind its API; requirements.lock pins the version.
 """
 
 import json
 import sys
+from functools import reduce
 from pathlib import Path
 
 import yaml
@@ -21,23 +22,17 @@ def snakemake_jobs() -> dict[str, dict]:
         resolved = graph.workflow_api._workflow
         resolved._prepare_dag(forceall=True, ignore_incomplete=True, lock_warn_only=True)
         resolved._build_dag()
-        jobs = {}
-        for job in resolved.dag.jobs:
-            if not job.shellcmd:
-                continue  # `rule all`
-            jobs[job.shellcmd] = {
+        return {
+            job.shellcmd: {
                 "inputs": sorted(map(str, job.input)),
                 "outputs": sorted(map(str, job.output)),
-                "params": [value for _, value in sorted(job.params._allitems(), key=lambda item: str(item[0]))],
+                "params": job.params["values"],
                 "rule": job.rule.name,
+                "log": str(job.log[0]),
             }
-    return jobs
-
-
-def _lookup(values: dict, key: str):
-    for part in key.split("."):
-        values = values[part]
-    return values
+            for job in resolved.dag.jobs
+            if job.shellcmd  # not `rule all`
+        }
 
 
 def dvc_jobs() -> dict[str, dict]:
@@ -48,12 +43,14 @@ def dvc_jobs() -> dict[str, dict]:
     jobs = {}
     with Repo(".") as repo:
         for stage in repo.index.stages:
-            params = [d for d in stage.deps if isinstance(d, ParamsDependency)]
+            keys = [key for dep in stage.deps if isinstance(dep, ParamsDependency) for key in dep.params]
+            run = stage.cmd.partition(" -m pipeline ")[2].split()
             jobs[stage.cmd] = {
-                "inputs": sorted(d.def_path for d in stage.deps if not isinstance(d, ParamsDependency)),
+                "inputs": sorted(dep.def_path for dep in stage.deps if not isinstance(dep, ParamsDependency)),
                 "outputs": sorted(out.def_path for out in stage.outs),
-                "params": [_lookup(values, key) for dep in params for key in dep.params],
+                "params": {key: reduce(dict.__getitem__, key.split("."), values) for key in keys},
                 "rule": stage.name.partition("@")[0],
+                "log": f"logs/{run[0]}/{'-'.join(run[2::2]) or run[0]}.log",
             }
     return jobs
 

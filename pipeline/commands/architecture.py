@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.core import graph, yaml_file
+from pipeline.core import graph, params
 from pipeline.core.atomic import atomic_file
 from pipeline.core.console import say
 
@@ -80,11 +80,10 @@ def rooms() -> list[Room]:
 
 
 def _shown(paths: Iterable[str]) -> str:
-    """Paths of dvc.yaml for a reader: `data/D/raw` for data/${item.dataset}/raw, those that lie side by side as one."""
-    short = {"dataset": "D", "variant": "V", "component": "C", "net": "NET"}
+    """Paths of the graph for a reader: `data/D/raw` for data/{dataset}/raw, those that lie side by side as one."""
     beside: dict[str, list[str]] = {}
     for path in paths:
-        folder, _, name = re.sub(r"\$\{item\.(\w+)\}", lambda found: short[found[1]], path).rpartition("/")
+        folder, _, name = path.format(dataset="D", variant="V", net="NET").rpartition("/")
         beside.setdefault(folder, []).append(name)
     names = {folder: ",".join(dict.fromkeys(found)) for folder, found in beside.items()}
     joined = (f"{folder}/{{{found}}}" if "," in found else f"{folder}/{found}" for folder, found in names.items())
@@ -97,9 +96,9 @@ def _summary(stage: str) -> str:
 
 
 def _stage_lines() -> list[str]:
-    merged: dict[str, list[dict]] = {}  # the families of `train` are stages of dvc.yaml, but one module
-    for entry in yaml_file.read(graph.DVC_FILE)["stages"].values():
-        merged.setdefault(entry["cmd"].partition(" -m pipeline ")[2].split()[0], []).append(entry)
+    merged: dict[str, list[graph.Job]] = {}  # the families of `train` are stages of dvc.yaml, but one module
+    for stage in graph.stages(params.load()):
+        merged.setdefault(stage.pattern.stage, []).append(stage.pattern)
     lines = [
         "## Stages",
         "",
@@ -107,14 +106,16 @@ def _stage_lines() -> list[str]:
         "",
     ]
     lines += ["| stage | for each | what it does | reads | writes |", "|---|---|---|---|---|"]
-    for name, entries in merged.items():
-        deps = [[dep for dep in one["deps"] if not dep.startswith(("pipeline/", "models/"))] for one in entries]
-        every = [dep for dep in deps[0] if all(dep in other for other in deps)]
-        some = sorted({dep for one in deps for dep in one} - set(every))
+    for name, jobs in merged.items():
+        inputs = [[path for path in job.inputs if path not in job.code] for job in jobs]
+        every = [path for path in inputs[0] if all(path in other for other in inputs)]
+        some = sorted({path for one in inputs for path in one} - set(every))
         reads = _shown(every) + (f" *some:* {_shown(some)}" if some else "")
-        outs = [out if isinstance(out, str) else next(iter(out)) for out in entries[0]["outs"]]
-        axes = ", ".join(entries[0].get("matrix", ()))
-        lines.append(f"| {' | '.join((f'`{name}`', axes, _summary(name), reads, _shown(outs)))} |")
+        outputs = dict.fromkeys(
+            path.replace(f"/{job.axes.get('component')}/", "/C/") for job in jobs for path in job.outputs
+        )
+        axes = ", ".join(jobs[0].axes)
+        lines.append(f"| {' | '.join((f'`{name}`', axes, _summary(name), reads, _shown(outputs)))} |")
     return lines
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.core import layout, yaml_file
-from pipeline.core.graph import Job, reads
+from pipeline.core.graph import Job, Writers
 
 SNAKEMAKE = Path(".snakemake")
 DVC_LOCK = Path("dvc.lock")
@@ -21,17 +21,17 @@ TIMESTAMP = ".snakemake_timestamp"  # Snakemake's own time of a folder; no part 
 IGNORED = (TIMESTAMP, "__pycache__")  # as in .dvcignore
 
 
-def why_again(job: Job, jobs: list[Job], lock: dict[str, dict]) -> list[str] | None:
+def why_again(job: Job, writers: Writers, lock: dict[str, dict]) -> list[str] | None:
     """Why its engine would run a job again whose outputs exist; [] if it would not, None if neither has a record.
 
     Its engine is Snakemake if the outputs have the very times that it wrote down, else DVC, if it has a record.
-    jobs: at least those whose outputs it reads; lock: of `read_lock`.
+    writers: of all jobs; lock: of `read_lock`.
     """
     times = {output: record["endtime"] for output, record in zip(job.outputs, _records(job), strict=False)}
     if times and all(_modified(Path(output)) == time for output, time in times.items()):
-        return by_snakemake(job)
-    recorded = by_dvc(job, jobs, lock)
-    return by_snakemake(job) if recorded is None else recorded
+        return by_snakemake(job, writers)
+    recorded = by_dvc(job, writers, lock)
+    return by_snakemake(job, writers) if recorded is None else recorded
 
 
 # ---- Snakemake
@@ -54,7 +54,7 @@ def _records(job: Job) -> list[dict]:
         return []
 
 
-def by_snakemake(job: Job) -> list[str] | None:
+def by_snakemake(job: Job, writers: Writers) -> list[str] | None:
     """Why Snakemake would run the job again; [] if it would not, None if it has no record."""
     records = _records(job)
     if not records:
@@ -64,20 +64,21 @@ def by_snakemake(job: Job) -> list[str] | None:
     oldest = min(_modified(Path(output)) for output in job.outputs)
     found: dict[str, None] = {}
     for record in records:
-        found |= dict.fromkeys(_differences(job, record, oldest))
+        found |= dict.fromkeys(_differences(job, record, oldest, writers))
     return list(found)
 
 
-def _differences(job: Job, record: dict, oldest: float) -> Iterator[str]:
+def _differences(job: Job, record: dict, oldest: float, writers: Writers) -> Iterator[str]:
     if record["shellcmd"] != job.command:
         yield "its command changed"
-    recorded = [ast.literal_eval(text) for text in record["params"]]
-    yield from (f"{layout.PARAMS}: {key} changed" for key, value in job.params.items() if value not in recorded)
-    for path in job.inputs:
-        known = [name for name in record["input"] if name == path or name.startswith(f"{path}/")]
-        added = set(map(str, Path(path).glob("*.py"))) - set(known)
-        if not known or added:
-            yield f"{min(added, default=path)} is new"
+    recorded = next((value for value in map(ast.literal_eval, record["params"]) if isinstance(value, dict)), {})
+    for key in job.params:
+        if key not in recorded or recorded[key] != job.params[key]:
+            yield f"{layout.PARAMS}: {key} changed"
+    for name in sorted(set(writers.files(job)) - set(record["input"])):
+        yield f"{name} is new"
+    for name in sorted(set(record["input"]) - set(writers.files(job))):
+        yield f"{name} is gone"
     for name in record["input"]:
         path = Path(name)  # gone is no change: Snakemake makes again only what it is asked for
         if path.exists() and _modified(path) > oldest and _sha256(path) != record["input_checksums"].get(name, ""):
@@ -101,7 +102,7 @@ def read_lock() -> dict[str, dict]:
     return {entry["cmd"]: entry for entry in lock["stages"].values()}
 
 
-def by_dvc(job: Job, jobs: list[Job], lock: dict[str, dict]) -> list[str] | None:
+def by_dvc(job: Job, writers: Writers, lock: dict[str, dict]) -> list[str] | None:
     """Why DVC would run the job again; [] if it would not, None if it has no record."""
     entry = lock.get(job.command)
     if entry is None:
@@ -110,8 +111,7 @@ def by_dvc(job: Job, jobs: list[Job], lock: dict[str, dict]) -> list[str] | None
     found = [f"{layout.PARAMS}: {k} changed" for k, v in job.params.items() if k not in recorded or recorded[k] != v]
     written = {
         out["path"]: out["md5"]
-        for other in jobs
-        if reads(job, other)
+        for other in writers.before(job)
         for out in lock.get(other.command, {"outs": []})["outs"]
     }
     deps = {dep["path"]: dep for dep in entry["deps"]}

@@ -32,7 +32,7 @@ from rich.text import Text
 
 from pipeline.commands import records
 from pipeline.core import console, layout, params
-from pipeline.core.graph import Job, jobs, reads
+from pipeline.core.graph import Job, Writers, jobs
 from pipeline.tables import papers
 
 STYLES = {
@@ -62,21 +62,16 @@ def add_arguments(parser: ArgumentParser) -> None:
 # ---- what state a job is in
 
 
-def log_of(job: Job) -> Path:
-    return layout.log(job.stage, *job.axes.values())
-
-
 def _log_lines(job: Job) -> list[str]:
-    log = log_of(job)
-    return log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
+    return job.log.read_text(encoding="utf-8", errors="replace").splitlines() if job.log.exists() else []
 
 
 def _failure(job: Job) -> str | None:
     """Why the last run of a job did not reach its end, from its log; None if it did, or if its outputs came later."""
-    log, outputs = log_of(job), [Path(output) for output in job.outputs]
-    if not log.exists():
+    outputs = [Path(output) for output in job.outputs]
+    if not job.log.exists():
         return None
-    if all(output.exists() and output.stat().st_mtime >= log.stat().st_mtime for output in outputs):
+    if all(output.exists() and output.stat().st_mtime >= job.log.stat().st_mtime for output in outputs):
         return None
     lines = _log_lines(job)
     if not lines or not lines[-1].startswith("wall "):
@@ -89,12 +84,12 @@ def _failure(job: Job) -> str | None:
 
 def _running(job: Job) -> str | None:
     """The last line of a running job's log; None if it does not run."""
-    if not console.is_written(log_of(job)):
+    if not console.is_written(job.log):
         return None
     return next(reversed(_log_lines(job)), "just started")
 
 
-def _state(job: Job, everything: list[Job], lock: dict, before: dict[str, State]) -> State:
+def _state(job: Job, writers: Writers, lock: dict, found: dict[str, State]) -> State:
     now = _running(job)
     if now is not None:
         return State("running", now)
@@ -103,21 +98,21 @@ def _state(job: Job, everything: list[Job], lock: dict, before: dict[str, State]
         return State("failed", failure)
     if not all(Path(output).exists() for output in job.outputs):
         return State("missing")
-    for other in everything:
-        if reads(job, other) and before[other.command].name in ("stale", "running", "failed"):
-            return State("stale", f"{other} is {before[other.command].name}")
-    reasons = records.why_again(job, everything, lock)
+    for other in writers.before(job):
+        if found[other.name].name in ("stale", "running", "failed"):
+            return State("stale", f"{other} is {found[other.name].name}")
+    reasons = records.why_again(job, writers, lock)
     if reasons is None:
         return State("unrecorded")
     return State("stale", "; ".join(reasons)) if reasons else State("done")
 
 
 def states(everything: list[Job]) -> dict[str, State]:
-    """Command -> state, of jobs in the order of `graph.jobs`."""
+    """State by name, of jobs in the order of `graph.jobs`."""
     found: dict[str, State] = {}
-    lock = records.read_lock()
+    writers, lock = Writers(everything), records.read_lock()
     for job in everything:
-        found[job.command] = _state(job, [other for other in everything if other.command in found], lock, found)
+        found[job.name] = _state(job, writers, lock, found)
     return found
 
 
@@ -162,7 +157,7 @@ def _rows(everything: list[Job], found: dict[str, State]) -> Iterator[tuple[str,
     values = params.load()
 
     def stages(own: Iterable[Job], label: str = "") -> Text:
-        return _stages((job.axes[label] if label else job.stage, found[job.command]) for job in own)
+        return _stages((job.axes[label] if label else job.stage, found[job.name]) for job in own)
 
     yield "", "networks", stages((job for job in everything if job.stage == "weights"), "net"), ""
     for dataset in params.datasets():
@@ -194,7 +189,7 @@ def remarks(everything: list[Job], found: dict[str, State]) -> list[str]:
     """Why jobs are stale or failed, and where those that run are; of stale ones the first cause only."""
     lines = []
     for job in everything:
-        state = found[job.command]
+        state = found[job.name]
         derived = state.name == "stale" and any(state.why.startswith(f"{other} is ") for other in everything)
         if state.why and not derived:
             lines.append(f"{state.name} {job}: {state.why}")
@@ -205,17 +200,19 @@ def what_next(everything: list[Job], found: dict[str, State]) -> str:
     """The one command that goes on from here, or what there is to look at."""
 
     def is_(job: Job, name: str) -> bool:
-        return found[job.command].name == name
+        return found[job.name].name == name
+
+    writers = Writers(everything)
 
     def spent(job: Job) -> bool:
         """Gone, but all is made that it was for: Snakemake makes it again only if it is named."""
-        readers = [other for other in everything if reads(other, job)]
+        readers = [other for other in everything if job in writers.before(other)]
         return is_(job, "missing") and bool(readers) and all(is_(other, "done") for other in readers)
 
     left = [job for job in everything if not is_(job, "done")]
     running = [job for job in left if is_(job, "running")]
     if running:
-        return f"wait; to look on: tail -f {log_of(running[0])}"
+        return f"wait; to look on: tail -f {running[0].log}"
     if not left:
         return f"nothing to run; open {layout.REPORT}"
     if len(left) == len(everything) and all(is_(job, "missing") for job in left) and params.datasets() == ["synthetic"]:
@@ -230,7 +227,7 @@ def what_next(everything: list[Job], found: dict[str, State]) -> str:
 
 def run() -> None:
     """Print the table. Raises UserError if params.yaml is missing or wrong."""
-    everything = jobs()
+    everything = jobs(params.load())
     found = states(everything)
     out = Console(highlight=False, markup=False)
     if not out.is_terminal:

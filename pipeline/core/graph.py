@@ -1,19 +1,24 @@
-"""The pipeline's graph as dvc.yaml has it, resolved for params.yaml: every job, what it reads and what it writes.
+"""The pipeline's graph: dvc.yaml, resolved for params.yaml into jobs, each with what it reads and what it writes.
 
-Read here without either engine, which take seconds to start. tests/core/test_graph.py shows that dvc.yaml and Snakefile hold
-one graph, and tests/commands/test_status.py that this reading is DVC's own.
+The Snakefile, `status` and whatever asks which code decides a result read it here, so there is one answer. DVC reads
+dvc.yaml itself; tests/core/test_graph.py holds this reading to DVC's. Neither engine is started, both take seconds.
 """
 
+import ast
 import itertools
 import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipeline.core import layout, params, yaml_file
+from pipeline.core import layout, yaml_file
 from pipeline.core.errors import UserError
 
 DVC_FILE = Path("dvc.yaml")
+CODE = ("pipeline", "models")
+SOURCES = (*CODE, "reports/template")  # folders of files under version control: what is in them counts, one by one
 _VALUE = re.compile(r"\$\{([\w.]+)\}")
 
 
@@ -21,6 +26,7 @@ _VALUE = re.compile(r"\$\{([\w.]+)\}")
 class Job:
     """One command of the graph. Paths are from the project root, as dvc.yaml spells them."""
 
+    name: str  # as DVC lists it, such as "train_spig@synthetic-spig"
     command: str
     stage: str
     axes: dict[str, str]  # such as {"dataset": "synthetic", "variant": "spig"}
@@ -31,7 +37,11 @@ class Job:
     @property
     def code(self) -> tuple[str, ...]:
         """Those of its inputs that are code or lie beside it: files and folders of pipeline/ and models/."""
-        return tuple(path for path in self.inputs if path.startswith(("pipeline/", "models/")))
+        return tuple(path for path in self.inputs if path.startswith(CODE))
+
+    @property
+    def log(self) -> Path:
+        return layout.log(self.stage, *self.axes.values())
 
     def __str__(self) -> str:
         return " ".join([self.stage, *self.axes.values()])
@@ -39,6 +49,8 @@ class Job:
 
 def _lookup(values: Any, key: str) -> Any:
     for part in key.split("."):
+        if not isinstance(values, dict) or part not in values:
+            raise UserError(f"{layout.PARAMS} lacks {key}, which {DVC_FILE} reads")
         values = values[part]
     return values
 
@@ -47,67 +59,188 @@ def _filled(text: str, values: dict) -> str:
     return _VALUE.sub(lambda found: str(_lookup(values, found[1])), text)
 
 
-def _items(matrix: dict[str, Any], values: dict) -> list[dict[str, str]]:
-    """Every combination of a stage's axes; an axis is a list, or "${key}" of params.yaml that holds one."""
-    lists = [_lookup(values, _VALUE.fullmatch(axis)[1]) if isinstance(axis, str) else axis for axis in matrix.values()]
-    return [dict(zip(matrix, chosen, strict=True)) for chosen in itertools.product(*lists)]
+@dataclass(frozen=True)
+class Stage:
+    """One entry of dvc.yaml, a job for every combination of its axes."""
+
+    name: str
+    entry: dict[str, Any]
+    values: dict[str, Any]  # params.yaml
+
+    @cached_property
+    def axes(self) -> dict[str, list[str]]:
+        """The values of each axis: a list, or "${key}" of params.yaml that holds one."""
+        return {
+            axis: _lookup(self.values, _VALUE.fullmatch(values)[1]) if isinstance(values, str) else values
+            for axis, values in self.entry.get("matrix", {}).items()
+        }
+
+    @cached_property
+    def pattern(self) -> Job:
+        """The job with "{axis}" for the value of each axis, as Snakemake writes wildcards, and without params."""
+        return self._job({axis: f"{{{axis}}}" for axis in self.axes}, lambda key: None)
+
+    @cached_property
+    def jobs(self) -> dict[tuple[str, ...], Job]:
+        """By the values of its axes."""
+        return {
+            chosen: self._job(dict(zip(self.axes, chosen, strict=True)), lambda key: _lookup(self.values, key))
+            for chosen in itertools.product(*self.axes.values())
+        }
+
+    def _job(self, item: dict[str, str], value: Callable[[str], Any]) -> Job:
+        own = {name: text for some in self.entry.get("vars", ()) for name, text in some.items()}
+        known = self.values | own | {"item": item}
+        command = _filled(self.entry["cmd"], known)
+        stage, *options = command.partition(" -m pipeline ")[2].split()
+        outputs = (out if isinstance(out, str) else next(iter(out)) for out in self.entry["outs"])
+        return Job(
+            f"{self.name}@{'-'.join(item.values())}" if item else self.name,
+            command,
+            stage,
+            {name.removeprefix("--"): text for name, text in zip(options[::2], options[1::2], strict=True)},
+            tuple(_filled(path, known) for path in self.entry["deps"]),
+            tuple(_filled(path, known) for path in outputs),
+            {key: value(key) for key in (_filled(key, known) for key in self.entry.get("params", ()))},
+        )
 
 
-def _job(entry: dict, item: dict[str, str], values: dict) -> Job:
-    known = values | {"item": item}
-    command = _filled(entry["cmd"], known)
-    _, _, call = command.partition(" -m pipeline ")
-    stage, *options = call.split()
-    outputs = (out if isinstance(out, str) else next(iter(out)) for out in entry["outs"])
-    keys = [_filled(key, known) for key in entry.get("params", ())]
-    return Job(
-        command,
-        stage,
-        {name.removeprefix("--"): value for name, value in zip(options[::2], options[1::2], strict=True)},
-        tuple(_filled(path, known) for path in entry["deps"]),
-        tuple(_filled(path, known) for path in outputs),
-        {key: _lookup(values, key) for key in keys},
-    )
+def _entries() -> dict[str, dict]:
+    here = DVC_FILE if DVC_FILE.exists() else Path(__file__).parents[2] / DVC_FILE  # data may lie apart from the code
+    return yaml_file.read(here)["stages"]
 
 
-def jobs() -> list[Job]:
-    """All jobs, each after those that write what it reads. Raises UserError if params.yaml is missing or wrong."""
-    values = params.load()
-    # data may lie apart from the code
-    stages = yaml_file.read(DVC_FILE if DVC_FILE.exists() else Path(__file__).parents[2] / DVC_FILE)
-    found = [
-        _job(entry, item, values)
-        for entry in stages["stages"].values()
-        for item in _items(entry.get("matrix", {}), values)
-    ]
-    return _in_order(found)
+def stages(values: dict[str, Any]) -> list[Stage]:
+    """The stages of dvc.yaml for these values of params.yaml, each after those that write what it reads. Raises
+    UserError for a name in params.yaml that no stage makes, and for code in dvc.yaml that is not there.
+    """
+    found = [Stage(name, entry, values) for name, entry in _entries().items()]
+    problem = next(itertools.chain(_without_code(found), _unmade(found, values), _unknown_variants(values)), None)
+    if problem:
+        raise UserError(problem)
+    return found
+
+
+def jobs(values: dict[str, Any]) -> list[Job]:
+    """The jobs of all stages, in the order of `stages`. Raises what it raises."""
+    return [job for stage in stages(values) for job in stage.jobs.values()]
 
 
 def find(stage: str, *values: str) -> Job:
     """The job of a stage with these values of its axes, such as `find("train", "synthetic", "spig")`. Raises UserError
     if `params.yaml` names none.
     """
-    for job in jobs():
-        if (job.stage, *job.axes.values()) == (stage, *values):
-            return job
+    everything = yaml_file.read(layout.PARAMS)
+    for name, entry in _entries().items():
+        if f" -m pipeline {stage} " in f"{entry['cmd']} ":
+            for job in Stage(name, entry, everything).jobs.values():
+                if tuple(job.axes.values()) == values:
+                    return job
     raise UserError(f"{layout.PARAMS} asks for no {' '.join([stage, *values])}")
 
 
-def reads(job: Job, other: Job) -> bool:
-    """Whether `job` reads something that `other` writes: the path itself, or a folder around it."""
-    return any(path == out or out.startswith(f"{path}/") for path in job.inputs for out in other.outputs)
+# ---- who reads whose outputs
 
 
-def _in_order(found: list[Job]) -> list[Job]:
-    before = {job.command: [other for other in found if reads(job, other)] for job in found}
-    ordered: dict[str, Job] = {}
+class Writers:
+    """Which of some jobs write a path or what is below it."""
 
-    def put(job: Job) -> None:
-        if job.command not in ordered:
-            for other in before[job.command]:
-                put(other)
-            ordered[job.command] = job
+    def __init__(self, some: list[Job]):
+        self._of: dict[str, dict[str, Job]] = {}  # path or a folder around it -> output -> its job
+        self._files: dict[str, list[str]] = {}
+        for job in some:
+            for output in job.outputs:
+                for path in (output, *map(str, Path(output).parents)):
+                    self._of.setdefault(path, {})[output] = job
 
-    for job in found:
-        put(job)
-    return list(ordered.values())
+    def outputs(self, path: str) -> dict[str, Job]:
+        """Every output that is the path or lies below it, and its job."""
+        return self._of.get(path, {})
+
+    def before(self, job: Job) -> list[Job]:
+        """The jobs whose outputs it reads."""
+        found = (writer for path in job.inputs for writer in self.outputs(path).values())
+        return list({writer.name: writer for writer in found}.values())
+
+    def files(self, job: Job) -> list[str]:
+        """Its inputs one by one: all outputs in a folder of outputs, all files in a folder of sources."""
+        for path in job.inputs:
+            if path not in self._files:
+                self._files[path] = list(self.outputs(path)) or _sources(path)
+        return [file for path in job.inputs for file in self._files[path]]
+
+
+def _sources(path: str) -> list[str]:
+    if not path.startswith(SOURCES) or not Path(path).is_dir():
+        return [path]
+    inside = (file for file in Path(path).rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    return sorted(map(str, inside))
+
+
+# ---- names that nothing stands behind
+
+
+def _without_code(found: list[Stage]) -> Iterator[str]:
+    for stage in found:
+        for job in stage.jobs.values():
+            for path in job.code:
+                if not Path(path).exists():
+                    yield f"{DVC_FILE}: {job.name} reads {path}, which is not there"
+
+
+def _unmade(found: list[Stage], values: dict[str, Any]) -> Iterator[str]:
+    """The keys of params.yaml that no stage reads, though it has stages for their neighbours."""
+    chosen: set[tuple[str, ...]] = set()  # by a matrix
+    read: set[tuple[str, ...]] = set()
+    fixed: dict[tuple[str, ...], set[str]] = {}  # key with axes -> what the last axis may be
+    for stage in found:
+        matrix = stage.entry.get("matrix", {})
+        chosen |= {tuple(_VALUE.fullmatch(axis)[1].split(".")) for axis in matrix.values() if isinstance(axis, str)}
+        for key in stage.pattern.params:
+            read.add(tuple(key.split(".")))
+        for axis, names in matrix.items():
+            if not isinstance(names, str):
+                fixed.setdefault((f"{{{axis}}}",), set()).update(names)
+    read = {key for key in read if not any(key[0] == other[0] for other in chosen)} | chosen
+
+    def fits(key: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+        return all(
+            part == wanted or (wanted.startswith("{") and part in fixed.get((wanted,), {part}))
+            for part, wanted in zip(key, pattern, strict=False)
+        )
+
+    def look(key: tuple[str, ...], value: Any) -> Iterator[str]:
+        fitting = [pattern for pattern in read if fits(key, pattern)]
+        if not fitting:
+            yield f"{layout.PARAMS}: {'.'.join(key)}: no stage of {DVC_FILE} makes or reads it"
+        elif isinstance(value, dict) and not any(len(pattern) <= len(key) for pattern in fitting):
+            for name, below in value.items():
+                yield from look((*key, name), below)
+
+    for name, value in values.items():
+        yield from look((name,), value)
+
+
+def entries(family: str, kind: str) -> list[str]:
+    """The names in a family's VARIANTS or COMPONENTS, read without importing it: each entry is a call whose first
+    argument, or `name`, is its name. tests/core/test_graph.py holds this to the registry.
+    """
+    path = Path("models", family, "__init__.py")
+    path = path if path.exists() else path.parent.with_suffix(".py")
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == kind:
+            return [_name(call) for call in node.value.elts]
+    return []
+
+
+def _name(call: ast.Call) -> str:
+    named = [keyword.value for keyword in call.keywords if keyword.arg == "name"]
+    return ast.literal_eval((named or call.args)[0])
+
+
+def _unknown_variants(values: dict[str, Any]) -> Iterator[str]:
+    for family, names in values["variants"].items():
+        known = entries(family, "VARIANTS") if names else []
+        for name in names:
+            if name.partition("-seed")[0] not in known:
+                yield f"{layout.PARAMS}: variants.{family}: {name}: unknown; models/{family} has {', '.join(known)}"

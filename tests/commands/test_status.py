@@ -34,28 +34,21 @@ def write(path: Path, text: str, when: float) -> None:
 
 def pretend(jobs: list[graph.Job], record: bool = True) -> None:
     """Outputs of all jobs, a second apart, the log of each, and Snakemake's records of them."""
-    start = time.time() - 3600
+    start, writers = time.time() - 3600, graph.Writers(jobs)
     for number, job in enumerate(jobs):
         for output in job.outputs:
             file = Path(output) if Path(output).suffix else Path(output) / ".snakemake_timestamp"
             write(file, str(job), start + number)
             if record:
-                snakemake_record(job, output, start + number, [out for one in jobs for out in one.outputs])
-        write(status.log_of(job), "said\nwall 1.0 s, peak memory 1 MiB\n", start + number)
+                snakemake_record(job, output, start + number, writers)
+        write(job.log, "said\nwall 1.0 s, peak memory 1 MiB\n", start + number)
 
 
-def snakemake_record(job: graph.Job, output: str, when: float, outputs: list[str]) -> None:
-    inputs, digests = [], {}
-    for path in map(Path, job.inputs):
-        if path.parts[0] == "pipeline" and path.is_dir():
-            inputs += map(str, path.glob("*.py"))
-        else:
-            inputs += [out for out in outputs if out.startswith(f"{path}/")] or [str(path)]
-    for name in inputs:
-        if (digest := records._sha256(Path(name))) is not None:
-            digests[name] = digest
-    record = {"shellcmd": job.command, "params": sorted(map(repr, job.params.values())), "input": inputs}
-    record |= {"input_checksums": digests, "endtime": when}
+def snakemake_record(job: graph.Job, output: str, when: float, writers: graph.Writers) -> None:
+    inputs = writers.files(job)
+    digests = {name: digest for name in inputs if (digest := records._sha256(Path(name))) is not None}
+    record = {"shellcmd": job.command, "params": [repr(job.command), repr(job.params)], "input": inputs}
+    record |= {"input_checksums": digests, "endtime": when, "record_format_version": 6}
     path = records._entry("metadata", output)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record))
@@ -66,16 +59,16 @@ def made(clone) -> Path:
     """A project that Snakemake has built."""
     for path in (path for path in clone.rglob("*") if ".git" not in path.parts and ".venv" not in path.parts):
         os.utime(path, (0, 0))
-    pretend(graph.jobs())
+    pretend(graph.jobs(params.load()))
     return clone
 
 
 def found() -> dict[str, status.State]:
     """State by a job's name, such as "train synthetic spig"."""
     params.load.cache_clear()
-    jobs = graph.jobs()
+    jobs = graph.jobs(params.load())
     states = status.states(jobs)
-    return {str(job): states[job.command] for job in jobs}
+    return {str(job): states[job.name] for job in jobs}
 
 
 def other_than_done() -> dict[str, str]:
@@ -166,7 +159,7 @@ def test_what_is_gone_and_no_longer_needed_leaves_the_rest_done(made, capsys):
 
 
 def test_outputs_without_a_record_are_unrecorded(clone, capsys):
-    pretend(graph.jobs(), record=False)
+    pretend(graph.jobs(params.load()), record=False)
     assert {state.name for state in found().values()} == {"unrecorded"}
     assert "next: .venv/bin/snakemake --cores all --touch" in shown(capsys)
 
@@ -203,7 +196,7 @@ def test_a_failure_before_newer_outputs_is_past(made):
 WORKER = """
 import sys, time
 from pathlib import Path
-from pipeline import console
+from pipeline.core import console
 with console.logging_to(Path(sys.argv[1])):
     console.say("step 3 of 9")
     print(flush=True)
@@ -252,7 +245,7 @@ def repro(made, monkeypatch) -> dict:
         if path.is_file():
             path.unlink()
     entries = {}
-    for job in graph.jobs():
+    for job in graph.jobs(params.load()):
         outs = [{"path": out, "md5": records._md5(Path(out)), "size": records._size(Path(out))} for out in job.outputs]
         deps = [
             {"path": path, "md5": records._md5(Path(path)), "size": records._size(Path(path))} for path in job.inputs
@@ -296,7 +289,7 @@ def test_dvc_notices_an_input_that_was_made_again(repro):
 def test_the_engine_that_made_the_outputs_is_believed(repro, capsys):
     """DVC's lock of an earlier run does not vouch for what Snakemake made since with other parameters."""
     set_in_params("    spig: {seed: 0, steps: 150,", "    spig: {seed: 0, steps: 151,")
-    pretend(graph.jobs())
+    pretend(graph.jobs(params.load()))
     assert other_than_done() == {}
     set_in_params("    spig: {seed: 0, steps: 151,", "    spig: {seed: 0, steps: 150,")
     assert found()["train synthetic spig"].name == "stale"
@@ -342,7 +335,7 @@ def test_components_that_nobody_asked_for_are_not_listed(clone, capsys):
 def test_a_terminal_of_any_width(made, columns):
     """In a terminal nothing is wider than it, and nothing is cut off; elsewhere there is no colour."""
     write_scores("spig", training_run("synthetic", "spig", [30, 60]))
-    jobs = graph.jobs()
+    jobs = graph.jobs(params.load())
     table = status.table(jobs, status.states(jobs))
     out = console.Console(width=columns, force_terminal=True, color_system=None, highlight=False)
     with out.capture() as caught:

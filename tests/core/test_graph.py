@@ -1,304 +1,147 @@
-"""Snakefile and dvc.yaml describe one graph, and every source that decides a result is an input of its stage."""
+"""One graph for both engines, in which every module that decides a result is among the deps of its stage."""
 
 import ast
+import dataclasses
 import json
 import subprocess
 import sys
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 import pytest
 import yaml
 
-from models.variants import COMPONENTS, VARIANTS
-from pipeline.__main__ import STAGES
+from models import variants
+from models.variants import COMPONENTS, FAMILIES, VARIANTS
+from pipeline import __main__ as command_line
 from pipeline.core import graph, params
+from pipeline.core.errors import UserError
 from tests.conftest import ROOT, copy_project
 
-# What carries data and names it, without deciding what a result is: an edit here does not re-run the pipeline.
-PLUMBING = {"__init__", "__main__", "errors", "atomic", "layout", "schema", "store", "resume", "console", "params"}
-PLUMBING |= {"sample_grid"}  # draws into logs/
-PLUMBING = {f"pipeline/{name}.py" for name in PLUMBING} | {
-    "pipeline/stages/__init__.py",
-    "models/__init__.py",
-    "models/schedule.py",
+# What carries data and names it, without deciding what a result is: an edit here re-runs nothing.
+PLUMBING = ("pipeline/core/", "pipeline/training/samples.py")  # the samples are drawn into logs/
+# Lists of what exists, which decide what tables and report say of it. For other stages the file of each entry does.
+LISTS = ("pipeline/datasets/__init__.py", "models/variants.py")
+LIST_READERS = ("tables", "report")
+# Imported by a module that serves several stages, but not used by these. A data set's module fetches it, too.
+UNUSED = {
+    "pretrain": ("models/detector.py",),  # but by the component of that name, whose file it is
+    "pseudo_labels": ("pipeline/loading/", "pipeline/fetching/", "pipeline/formats/"),
+    **dict.fromkeys(("index", "keypoints", "pairs"), ("pipeline/fetching/",)),
 }
-# Lists of what exists. Each entry's own file is an input of the stages that use it, so a new entry re-runs nothing.
-REGISTRIES = {"pipeline/datasets/__init__.py", "pipeline/metrics/__init__.py", "models/variants.py"}
-# Readers of inputs that are declared themselves: their content, not this code, decides.
-READERS = {"pipeline/loading/published_weights.py", "pipeline/formats/pictures.py"}
+
+
+# ---- both engines
 
 
 def resolve(project: Path) -> dict[str, dict[str, dict]]:
     """Both graphs of a project folder: engine -> command -> inputs, outputs, params, rule."""
     result = subprocess.run([sys.executable, "-m", "tests.graphs"], cwd=project, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.returncode == 0, (result.stdout + result.stderr)[-3000:]
     return json.loads(result.stdout)
 
 
-def differences(graphs: dict) -> list[str]:
-    """Where the two graphs disagree, one line each.
-
-    DVC cannot list files over the data sets of params.yaml, so a directory among its inputs stands for what its other
-    stages write there; Snakemake must then read something of every stage that does. A folder of sources stands for all
-    of its modules.
-    """
-    snakemake, dvc = graphs["snakemake"], graphs["dvc"]
-    found = [f"only in one engine: {command}" for command in sorted(snakemake.keys() ^ dvc.keys())]
-    for command in sorted(snakemake.keys() & dvc.keys()):
-        ours, theirs = snakemake[command], dvc[command]
-        inputs = set(ours["inputs"])
-        for folder in theirs["inputs"]:
-            writers = {
-                tuple(job["outputs"]) for job in dvc.values() if any(o.startswith(folder + "/") for o in job["outputs"])
-            }
-            below = {path for path in inputs if path.startswith(folder + "/")}
-            known = {path for outputs in writers for path in outputs}
-            if writers and below and below <= known and all(below & set(outputs) for outputs in writers):
-                inputs = inputs - below | {folder}
-            sources = {path for path in inputs if path.startswith(folder + "/") and path.endswith(".py")}
-            if sources and sources == {str(path) for path in Path(folder).glob("*.py")}:
-                inputs = inputs - sources | {folder}
-        if inputs != set(theirs["inputs"]):
-            found.append(f"inputs of {command}: {sorted(inputs ^ set(theirs['inputs']))}")
-        if ours["outputs"] != theirs["outputs"]:
-            found.append(f"outputs of {command}: {sorted(set(ours['outputs']) ^ set(theirs['outputs']))}")
-        values = [sorted(json.dumps(value, sort_keys=True) for value in job["params"]) for job in (ours, theirs)]
-        if values[0] != values[1]:
-            found.append(f"params of {command}: {values[0]} != {values[1]}")
+def one_by_one(paths: Iterable[str], dvc: dict[str, dict], project: Path) -> set[str]:
+    """What the deps of a DVC stage stand for: other stages' outputs in a folder of such, and the files of sources."""
+    written = [path for job in dvc.values() for path in job["outputs"]]
+    found: set[str] = set()
+    for path in paths:
+        below = {output for output in written if output == path or output.startswith(f"{path}/")}
+        if not below and (project / path).is_dir() and path != "reports/outside":
+            files = (file for file in (project / path).rglob("*") if file.is_file() and file.suffix != ".pyc")
+            below = {str(file.relative_to(project)) for file in files}
+        found |= below or {path}
     return found
 
 
+def differences(both: dict, project: Path) -> list[str]:
+    """Where the two engines disagree, one line each."""
+    snakemake, dvc = both["snakemake"], both["dvc"]
+    found = [f"only in one engine: {command}" for command in sorted(snakemake.keys() ^ dvc.keys())]
+    for command in sorted(snakemake.keys() & dvc.keys()):
+        ours, theirs = snakemake[command], dvc[command]
+        theirs = theirs | {"inputs": sorted(one_by_one(theirs["inputs"], dvc, project))}
+        for key in theirs:
+            if ours[key] != theirs[key]:
+                found.append(f"{key} of {command}: {sorted(set(ours[key]) ^ set(theirs[key]))}")
+    return found
+
+
+def with_everything(project: Path) -> Path:
+    """Two data sets, all variants, a further seed of each that is trained."""
+    values = yaml.safe_load((project / "params.yaml").read_text())
+    values["datasets"] = ["synthetic", "market1501"]
+    values["components"] = dict.fromkeys(values["components"], True)
+    for family in values["variants"]:
+        names = [name for name, entry in VARIANTS.items() if entry in getattr(variants, family).VARIANTS]
+        seeds = [] if family == "floors" else [f"{name}-seed1" for name in names]
+        values["variants"][family] = names + seeds
+    (project / "params.yaml").write_text(yaml.safe_dump(values))
+    return project
+
+
 @pytest.fixture(scope="module")
-def graphs() -> dict:
-    return resolve(ROOT)
+def everything(tmp_path_factory) -> Path:
+    return with_everything(copy_project(tmp_path_factory.mktemp("everything")))
 
 
-def test_both_engines_see_one_graph(graphs):
-    assert differences(graphs) == []
+@pytest.fixture(scope="module")
+def jobs(everything) -> list[graph.Job]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(everything)
+        return graph.jobs(params.load(everything / "params.yaml"))
 
 
-def as_status_reads_it() -> dict[str, dict]:
-    """The graph of the working folder, in the form of `resolve`."""
-    params.load.cache_clear()
-    return {
+def test_both_engines_see_one_graph(project):
+    both = resolve(project)
+    assert differences(both, project) == []
+    assert len(both["dvc"]) == 47
+
+
+def test_both_engines_see_one_graph_of_everything(everything, jobs):
+    """And this project's own reading is DVC's."""
+    both = resolve(everything)
+    assert differences(both, everything) == []
+    assert both["dvc"] == {
         job.command: {
             "inputs": sorted(job.inputs),
             "outputs": sorted(job.outputs),
-            "params": list(job.params.values()),
+            "params": job.params,
+            "rule": job.name.partition("@")[0],
+            "log": str(job.log),
         }
-        for job in graph.jobs()
+        for job in jobs
     }
+    assert {job.stage for job in jobs} == set(command_line.STAGES)
+    trained = {job.axes["variant"] for job in jobs if job.stage == "train"}
+    assert trained == {*VARIANTS, *(f"{name}-seed1" for name, entry in VARIANTS.items() if entry.phase)}
 
 
-def test_every_stage_of_the_table_is_in_the_graph(graphs):
-    run = {command.split(" -m pipeline ")[1].split()[0] for command in graphs["dvc"]}
-    assert run == set(STAGES)
-
-
-@pytest.fixture(scope="module")
-def everything(tmp_path_factory) -> dict:
-    """Both graphs with every variant and component."""
-    project = copy_project(tmp_path_factory.mktemp("everything"))
-    values = yaml.safe_load((project / "params.yaml").read_text())
-    choices = yaml.safe_load((project / "params.schema.yaml").read_text())["properties"]["variants"]["properties"]
-    items = {family: choice["items"] for family, choice in choices.items()}
-    values["variants"] = {family: item.get("then", item)["enum"] for family, item in items.items()}
-    values["components"] = dict.fromkeys(values["components"], True)
-    (project / "params.yaml").write_text(yaml.safe_dump(values))
-    return resolve(project)
-
-
-def test_every_data_set_at_once(project, monkeypatch):
-    file = project / "params.yaml"
-    file.write_text(file.read_text().replace("datasets: [synthetic]", "datasets: [synthetic, market1501]"))
-    both = resolve(project)
-    monkeypatch.chdir(project)
-    for job in both["dvc"].values():
-        del job["rule"]
-    assert as_status_reads_it() == both["dvc"]
-    params.load.cache_clear()
-    assert differences(both) == []
-    assert sum("--dataset market1501" in command for command in both["dvc"]) > 10
-
-
-def test_every_variant_at_once(everything):
-    assert differences(everything) == []
-    assert {job["rule"] for job in everything["dvc"].values()} >= {*ENTRIES, *UNUSED}
-    trained = [command.rsplit(" ", 1)[1] for command in everything["snakemake"] if "pipeline train" in command]
-    assert sorted(trained) == sorted(VARIANTS)
-
-
-def test_each_seed_is_trained_and_scored_by_itself(project):
-    """A variant's further seeds: the same graph in both engines, and nothing of one seed's differs."""
-    one = resolve(project)["dvc"]
-    params = project / "params.yaml"
-    for family, names in {"spig": "spig, spig-seed1, spig-seed22", "spgnet": "spgnet, spgnet-seed1"}.items():
-        line = next(line for line in params.read_text().splitlines() if line.startswith(f"  {family}: ["))
-        params.write_text(params.read_text().replace(line, f"  {family}: [{names}]", 1))
-    both = resolve(project)
-    assert differences(both) == []
-    runs = ("spig-seed1", "spig-seed22", "spgnet-seed1")
-    own = {command: job for command, job in both["dvc"].items() if command.endswith(runs)}
-    assert len(own) == 6
-    for command, job in own.items():
-        run = command.rsplit(" ", 1)[1]
-        of_one = one[command.partition("-seed")[0]]
-        assert job["params"] == of_one["params"]
-        variant = run.partition("-seed")[0]
-        for key in ("inputs", "outputs"):
-            renamed = {path.replace(f"/{run}/", f"/{variant}/") for path in job[key]}
-            assert renamed == set(of_one[key])
-    kept = {command: job for command, job in both["dvc"].items() if not command.endswith((*runs, " tables", " report"))}
-    assert kept == {command: one[command] for command in kept}
-    scored = {path for path in both["snakemake"][tables_command(both)]["inputs"] if path.endswith("scores.parquet")}
-    assert {f"reports/scores/synthetic/{run}/scores.parquet" for run in runs} <= scored
-
-
-def tables_command(graphs: dict) -> str:
-    return next(command for command in graphs["snakemake"] if command.endswith(" tables"))
-
-
-def test_components_are_inputs_of_what_starts_from_them(everything):
-    for command, job in everything["dvc"].items():
-        name, needed = command.rsplit(" ", 1)[1], set()
-        stage, _, _ = job["rule"].partition("_")
-        entry = {"train": VARIANTS, "score": VARIANTS, "pretrain": COMPONENTS}.get(stage, {}).get(name)
-        if entry is None:
-            continue
-        if stage != "score":
-            starts_from = (*entry.components, *getattr(entry, "judges", {}).values())
-            needed |= {f"runs/synthetic/{component}/checkpoints" for component in starts_from}
-            needed |= {"data/synthetic/pseudo_labels"} if entry.data == "pseudo_pairs" else set()
-            needed |= {"data/weights/vgg19", "data/weights/squeezenet1_1"} if entry.needs_features else set()
-        needed |= {"data/synthetic/parsing"} if entry.needs_parsing else set()
-        assert needed <= set(job["inputs"]), command
-
-
-@pytest.mark.parametrize(
-    ("file", "old", "new", "kind"),
-    [
-        (
-            "Snakefile",
-            "python -m pipeline index --dataset",
-            "python -m pipeline index  --dataset",
-            "only in one engine",
-        ),
-        ("Snakefile", '        "pipeline/anatomy/distance.py",\n', "", "inputs of"),
-        # The report reads all of data/: what no stage writes there is then an input that only one engine knows.
-        ("dvc.yaml", "      - data/${item.dataset}/rejects.parquet\n", "", ("outputs of", "inputs of")),
-        ("dvc.yaml", "      - pairs.${item.dataset}\n", "      - index.${item.dataset}\n", "params of"),
-        (
-            "Snakefile",
-            "variant=VARIANTS,\n            file",
-            "variant=VARIANTS[:-1],\n            file",
-            "inputs of",
-        ),
-    ],
-)
-def test_a_planted_difference_is_found(project, file, old, new, kind):
-    text = (project / file).read_text()
-    assert old in text
-    (project / file).write_text(text.replace(old, new, 1))
-    found = differences(resolve(project))
-    assert len(found) >= 1
-    kinds = (kind,) if isinstance(kind, str) else kind
-    assert all(line.startswith(kinds) for line in found), found
-    assert all(any(line.startswith(one) for line in found) for one in kinds), found
-
-
-def imported_files(path: str, seen: set[str]) -> set[str]:
-    """Project files that `path` imports, directly or not, as paths from the project root."""
-    if path in seen:
-        return seen
-    seen.add(path)
-    for node in ast.walk(ast.parse((ROOT / path).read_text())):
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        for name in names:
-            file = name.replace(".", "/") + ".py"
-            if (ROOT / file).with_suffix("").is_dir():
-                file = name.replace(".", "/") + "/__init__.py"
-            if name.split(".")[0] in ("pipeline", "models") and (ROOT / file).exists():
-                if file in REGISTRIES | PLUMBING | READERS:
-                    continue  # what hangs below a registry is declared entry by entry
-                imported_files(file, seen)
-    return seen
-
-
-# The files behind an entry of a registry that a stage reaches by name.
-ENTRIES = {
-    "pretrain_spig_flow": ["models/spig.py"],
-    "pretrain_spatn": ["models/spatn.py"],
-    "pretrain_spatn_no_distance": ["models/spatn.py"],
-    "pretrain_spgnet_flow": ["models/spgnet.py"],
-    "pretrain_spt_parsing": ["models/spt/__init__.py"],
-    "pretrain_spt_detector": ["models/spt/__init__.py"],
-    "pretrain_sgw_parser": ["models/sgw_gan/__init__.py"],
-    "pretrain_sgw_matcher": ["models/sgw_gan/__init__.py"],
-    "pretrain_sgw_matcher_pose": ["models/sgw_gan/__init__.py"],
-    "pretrain_gfla_flow": ["models/gfla.py"],
-    "pretrain_detector": ["models/detector.py"],
-    "train_floors": ["models/floors.py"],
-    "train_spig": ["models/spig.py"],
-    "train_spgnet": ["models/spgnet.py"],
-    "train_spt": ["models/spt/__init__.py"],
-    "train_sgw_gan": ["models/sgw_gan/__init__.py"],
-    "train_patn": ["models/patn.py"],
-    "train_gfla": ["models/gfla.py"],
-}
-# Imported by a module that serves several rules, but not used by this one.
-DETECTOR, FEATURES = "models/detector.py", "models/layers/features.py"
-NETWORKS = {"models/layers/blocks.py", DETECTOR, "models/layers/pose_maps.py"}  # decide by way of the checkpoints read
-ENGINE = {f"pipeline/{name}.py" for name in ("engine", "augment", "compiling", "training_data")}
-UNUSED = {
-    "pseudo_labels": {
-        "pipeline/loading/devices.py",
-        "pipeline/loading/parallel.py",
-    },
-    "train_floors": {*ENGINE, FEATURES, "models/layers/losses.py", "models/layers/blocks.py"},
-    "pretrain_spig_flow": {DETECTOR},
-    "pretrain_spatn": {DETECTOR, FEATURES},
-    "pretrain_spatn_no_distance": {DETECTOR, FEATURES},
-    "pretrain_spgnet_flow": {DETECTOR, "models/layers/affine_flow.py", "models/spatn.py"},
-    "pretrain_spt_parsing": {FEATURES},
-    "pretrain_spt_detector": {FEATURES},
-    "pretrain_sgw_parser": {DETECTOR, FEATURES},
-    "pretrain_sgw_matcher": {DETECTOR, FEATURES},
-    "pretrain_sgw_matcher_pose": {DETECTOR, FEATURES},
-    "pretrain_gfla_flow": {DETECTOR},
-    "pretrain_detector": {FEATURES},
-    **{f"score_{family}": NETWORKS for family in ("floors", "spig", "spgnet", "spt", "sgw_gan", "patn", "gfla")},
-}
-
-
-def test_sources_that_decide_a_result_are_inputs(everything):
-    lacking = {}
-    for command, job in everything["dvc"].items():
-        stage = command.split(" -m pipeline ")[1].split()[0]
-        needed = set()
-        for start in [f"pipeline/stages/{stage}.py", *ENTRIES.get(job["rule"], [])]:
-            imported_files(start, needed)
-        for folder in (path for path in job["inputs"] if path.startswith("pipeline/datasets/")):
-            for path in (ROOT / folder).glob("*.py"):
-                own = imported_files(f"{folder}/{path.name}", set())
-                needed |= {name for name in own if not name.startswith(folder)}
-        missing = needed - PLUMBING - REGISTRIES - READERS - UNUSED.get(job["rule"], set()) - set(job["inputs"])
-        if missing:
-            lacking[job["rule"]] = sorted(missing)
-    assert lacking == {}
-
-
-def test_sources_that_are_inputs_exist(everything):
-    named = {
-        path
-        for job in everything["dvc"].values()
-        for path in job["inputs"]
-        if path.split("/")[0] in ("pipeline", "models")
-    }
-    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
+def test_a_planted_difference_is_found(project):
+    snakefile = project / "Snakefile"
+    text = snakefile.read_text()
+    for right, wrong in {
+        "job(stage, wildcards).command": 'job(stage, wildcards).command.replace("index ", "index  ")',
+        "WRITERS.files(job(stage, wildcards))": "WRITERS.files(job(stage, wildcards))[stage.name == 'distance_maps' :]",
+        "job(stage, wildcards).params": "{} if stage.name == 'pairs' else job(stage, wildcards).params",
+        "stage.pattern.outputs": "stage.pattern.outputs + ('data/{dataset}/more',) * (stage.name == 'parsing')",
+        "str(stage.pattern.log)": "str(stage.pattern.log) + 's' * (stage.name == 'fetch')",
+    }.items():
+        assert text.count(right) == 1
+        text = text.replace(right, wrong)
+    snakefile.write_text(text)
+    found = [line.partition(" --dataset")[0].partition(": PATH")[0] for line in differences(resolve(project), project)]
+    run = "PATH=.venv/bin:$PATH python -m pipeline"
+    assert sorted(found) == sorted(
+        ["only in one engine"] * 2
+        + [
+            f"inputs of {run} distance_maps",
+            f"params of {run} pairs",
+            f"outputs of {run} parsing",
+            f"log of {run} fetch",
+        ]
+    )
 
 
 def test_config_overrides_are_refused(project):
@@ -306,3 +149,117 @@ def test_config_overrides_are_refused(project):
     result = subprocess.run(command, cwd=project, capture_output=True, text=True)
     assert result.returncode != 0
     assert "edit params.yaml" in result.stdout + result.stderr
+
+
+# ---- jobs
+
+
+def test_every_job_comes_after_those_that_write_what_it_reads(jobs):
+    writers, before = graph.Writers(jobs), set()
+    for job in jobs:
+        assert {other.name for other in writers.before(job)} <= before, job
+        before.add(job.name)
+
+
+def test_each_seed_is_trained_and_scored_by_itself(jobs):
+    """As the variant is, from the same parameters, into a folder of its own."""
+    by_name = {job.name: job for job in jobs}
+    seeds = [job for job in jobs if "-seed1" in job.name]
+    assert len(seeds) == 2 * 2 * sum(entry.phase is not None for entry in VARIANTS.values())
+    for job in seeds:
+        renamed = json.loads(json.dumps(dataclasses.asdict(job)).replace("-seed1", ""))
+        assert renamed == json.loads(json.dumps(dataclasses.asdict(by_name[job.name.removesuffix("-seed1")])))
+
+
+def test_components_are_inputs_of_what_starts_from_them(jobs):
+    for job in jobs:
+        name, dataset = (
+            job.axes.get("variant", job.axes.get("component", "")).partition("-seed")[0],
+            job.axes.get("dataset"),
+        )
+        entry = {"train": VARIANTS, "score": VARIANTS, "pretrain": COMPONENTS}.get(job.stage, {}).get(name)
+        if entry is None:
+            continue
+        needed = set()
+        if job.stage != "score":
+            starts_from = (*entry.components, *getattr(entry, "judges", {}).values())
+            needed |= {f"runs/{dataset}/{component}/checkpoints" for component in starts_from}
+            needed |= {f"data/{dataset}/pseudo_labels"} if entry.data == "pseudo_pairs" else set()
+            needed |= {"data/weights/vgg19", "data/weights/squeezenet1_1"} if entry.needs_features else set()
+        needed |= {f"data/{dataset}/parsing"} if entry.needs_parsing else set()
+        assert needed <= set(job.inputs), job
+
+
+def test_find_gives_the_job_of_a_stage(everything, jobs, monkeypatch):
+    monkeypatch.chdir(everything)
+    for job in (jobs[0], jobs[len(jobs) // 2], jobs[-1]):
+        assert graph.find(job.stage, *job.axes.values()) == job
+    with pytest.raises(UserError, match=r"params\.yaml asks for no train synthetic spig-seed2"):
+        graph.find("train", "synthetic", "spig-seed2")
+
+
+# ---- the code that decides a result
+
+
+@cache
+def imports(path: str) -> list[str]:
+    """Project files that `path` imports itself, as paths from the project root; not those that are a docstring only."""
+    names = []
+    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    files = []
+    for name in (name for name in names if name.partition(".")[0] in ("pipeline", "models")):
+        folder = Path(name.replace(".", "/"))
+        file = ROOT / (folder / "__init__.py" if (ROOT / folder).is_dir() else folder.with_suffix(".py"))
+        if file.exists() and len(ast.parse(file.read_text()).body) > 1:
+            files.append(str(file.relative_to(ROOT)))
+    return files
+
+
+def imported_files(path: str, seen: set[str]) -> set[str]:
+    """Project files that `path` imports, directly or not, and itself."""
+    if path not in seen:
+        seen.add(path)
+        if path not in LISTS:  # what is below a list is declared entry by entry
+            for file in imports(path):
+                if not file.startswith(PLUMBING):
+                    imported_files(file, seen)
+    return seen
+
+
+def decides(job: graph.Job) -> set[str]:
+    """The files of code that decide what a job computes."""
+    found = imported_files(f"pipeline/stages/{job.stage}.py", set())
+    for folder in (path for path in job.inputs if path.startswith("pipeline/datasets/") and (ROOT / path).is_dir()):
+        for path in (ROOT / folder).glob("*.py"):
+            imported_files(f"{folder}/{path.name}", found)
+    found = {path for path in found if not path.startswith((*PLUMBING, *UNUSED.get(job.stage, ())))}
+    name = job.axes.get("variant", job.axes.get("component", "")).partition("-seed")[0]
+    for family in FAMILIES:
+        if name in {entry.name for kind in ("VARIANTS", "COMPONENTS") for entry in getattr(family, kind, ())}:
+            found |= imported_files(str(Path(family.__file__).relative_to(ROOT)), set())
+    return found if job.stage in LIST_READERS else found - {*LISTS}
+
+
+def undeclared(job: graph.Job, code: Iterable[str]) -> set[str]:
+    """What decides a job's result and is none of `code`, files and folders."""
+    return {path for path in decides(job) if not any(path == dep or path.startswith(f"{dep}/") for dep in code)}
+
+
+def test_sources_that_decide_a_result_are_inputs(jobs):
+    assert {job.name: missing for job in jobs if (missing := undeclared(job, job.code))} == {}
+
+
+def test_a_dep_that_is_left_out_is_noticed(jobs):
+    """For one data set, variant or component at least; and so every dep on code has a reason."""
+    needed: dict[tuple[str, str], bool] = {}
+    for job in jobs:
+        for path in job.code:
+            if path == "pipeline/scoring" and job.stage == "reference":
+                continue
+            key = job.name.partition("@")[0], path.replace(job.axes.get("dataset", "."), "D")
+            needed[key] = needed.get(key) or bool(undeclared(job, set(job.code) - {path}))
+    assert [key for key, reason in needed.items() if not reason] == []
