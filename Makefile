@@ -3,10 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 SHELL := /bin/bash
 
-.PHONY: help env demo test lint lock clean
+.PHONY: help env demo test test-all lint lock clean
 help:
 	@echo "make demo   install into .venv, run the whole pipeline on the built-in synthetic data, say where the report is"
-	@echo "make test   install into .venv, run every test; skipped tests are listed with the reason"
+	@echo "make test   install into .venv, run the tests (8 minutes on 2 cores); skipped ones are listed with the reason"
+	@echo "make test-all  the same and the slow ones"
 	@echo "make lint   ruff, snakefmt, snakemake --lint"
 	@echo "make lock   resolve requirements.lock again from pyproject.toml"
 	@echo "make clean  delete generated data, runs, reports and engine state (not .venv)"
@@ -28,8 +29,12 @@ demo: env
 	@echo "Report: $(CURDIR)/reports/html/index.html"
 
 # A file of tests a process, as many at once as there are cores: each keeps to one thread.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder
 test: env
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not slow"
+
+test-all: env
+	$(PYTEST)
 
 lint: env
 	$(BIN)/ruff check .

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from models.layers.features import Features
-from models.variants import VARIANTS, Phase
-from pipeline.core import layout, schema, store
+from models.variants import COMPONENTS, VARIANTS, Phase
+from pipeline.core import layout, params, schema, store
 from pipeline.stages.train import Params
 from pipeline.training import marks
 from pipeline.training.features import FeatureSource
@@ -65,3 +65,15 @@ def test_other_images_or_joints_than_the_papers_are_marked(tmp_path, monkeypatch
     row |= {"keypoints": [None] * 18, "keypoint_scores": [0.0] * 18, "keypoint_source": joints}
     store.write_table(layout.keypoints(dataset), [row], schema.KEYPOINTS)
     assert marks.of_data(dataset) == expected
+
+
+@pytest.mark.parametrize("dataset", marks.PUBLISHED_SETS)
+@pytest.mark.parametrize("name", [n for n, e in (VARIANTS | COMPONENTS).items() if e.phase and n != "detector"])
+def test_params_yaml_trains_as_the_papers_do(name, dataset):
+    """In full on both of the papers' data sets, and so without a mark but for SPIG's learning rate: docs/papers.md."""
+    entry = (VARIANTS | COMPONENTS)[name]
+    family = entry.paper.lower().replace("-", "_")
+    keys = ("pretrain", dataset, name) if name in COMPONENTS else ("train", dataset, family)
+    block, _ = marks.resolve(params.block(Params, *keys), entry.phase, dataset)
+    source = FeatureSource(Features(block.features, "sha256:1"), "sha256:1") if entry.needs_features else None
+    assert marks.of_settings(block, entry.phase, dataset, source) == (["settings"] if entry.paper == "SPIG" else [])
