@@ -1,19 +1,30 @@
 """The one list of what can be trained and scored: an engine needs nothing else from `models`.
 
 Each family defines its own entries, with their schedules and loss weights, at the end of its file; a new one is a new
-file and its name here.
+file and its name here. The list decides no result: an entry is its family's, whatever else is listed, and a name that
+two families use is an error.
 """
 
-from models import detector, floors, gfla, patn, sgw_gan, spatn, spgnet, spig, spt
+from importlib import import_module
+
 from models.layers.blocks import Batch, Output
 from models.schedule import Adam, Component, Objective, Phase, Variant
 
 __all__ = ["COMPONENTS", "VARIANTS", "Adam", "Batch", "Component", "Objective", "Output", "Phase", "Variant"]
 
-FAMILIES = (floors, spig, spatn, spgnet, spt, sgw_gan, patn, gfla, detector)
+FAMILIES = tuple(
+    import_module(f"models.{name}")
+    for name in ("floors", "spig", "spatn", "spgnet", "spt", "sgw_gan", "patn", "gfla", "detector")
+)
 
-COMPONENTS: dict[str, Component] = {
-    entry.name: entry for family in FAMILIES for entry in getattr(family, "COMPONENTS", ())
-}
 
-VARIANTS: dict[str, Variant] = {entry.name: entry for family in FAMILIES for entry in getattr(family, "VARIANTS", ())}
+def _by_name(kind: str) -> dict:
+    found: dict = {}
+    for entry in (entry for family in FAMILIES for entry in getattr(family, kind, ())):
+        if found.setdefault(entry.name, entry) is not entry:
+            raise ValueError(f"two families have an entry of the name {entry.name}")
+    return found
+
+
+COMPONENTS: dict[str, Component] = _by_name("COMPONENTS")
+VARIANTS: dict[str, Variant] = _by_name("VARIANTS")

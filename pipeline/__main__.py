@@ -6,7 +6,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from pipeline.core import console, layout, params
+from pipeline.core import console, graph, layout, params
 from pipeline.core.errors import UserError
 
 # Stage or command -> the axes it takes, in the order of the stage table. Modules load only when asked for.
@@ -96,6 +96,7 @@ def main(arguments: list[str]) -> int:
         for axis in STAGES[name]:
             if options[axis] not in CHOICES[axis]():
                 raise UserError(f"unknown {axis} {options[axis]}; {layout.PARAMS} names: {', '.join(CHOICES[axis]())}")
+        graph.stages(params.load())  # a name that no stage is there for is an error, whichever engine runs this
         with console.logging_to(layout.log(name, *options.values())):
             module.run(**options)
         return 0

@@ -4,7 +4,6 @@ The Snakefile, `status` and whatever asks which code decides a result read it he
 dvc.yaml itself; tests/core/test_graph.py holds this reading to DVC's. Neither engine is started, both take seconds.
 """
 
-import ast
 import itertools
 import re
 from collections.abc import Callable, Iterator
@@ -105,9 +104,13 @@ class Stage:
         )
 
 
+def _root() -> Path:
+    """The folder of dvc.yaml and the code; data may lie apart from it."""
+    return Path() if DVC_FILE.exists() else Path(__file__).parents[2]
+
+
 def _entries() -> dict[str, dict]:
-    here = DVC_FILE if DVC_FILE.exists() else Path(__file__).parents[2] / DVC_FILE  # data may lie apart from the code
-    return yaml_file.read(here)["stages"]
+    return yaml_file.read(_root() / DVC_FILE)["stages"]
 
 
 def stages(values: dict[str, Any]) -> list[Stage]:
@@ -115,7 +118,7 @@ def stages(values: dict[str, Any]) -> list[Stage]:
     UserError for a name in params.yaml that no stage makes, and for code in dvc.yaml that is not there.
     """
     found = [Stage(name, entry, values) for name, entry in _entries().items()]
-    problem = next(itertools.chain(_without_code(found), _unmade(found, values), _unknown_variants(values)), None)
+    problem = next(itertools.chain(_without_code(found), _unmade(found, values)), None)
     if problem:
         raise UserError(problem)
     return found
@@ -181,66 +184,33 @@ def _sources(path: str) -> list[str]:
 
 
 def _without_code(found: list[Stage]) -> Iterator[str]:
-    for stage in found:
-        for job in stage.jobs.values():
-            for path in job.code:
-                if not Path(path).exists():
-                    yield f"{DVC_FILE}: {job.name} reads {path}, which is not there"
+    code = {path: job.name for stage in found for job in stage.jobs.values() for path in job.code}
+    root = _root()
+    for path, name in code.items():
+        if not (root / path).exists():
+            yield f"{DVC_FILE}: {name} reads {path}, which is not there"
 
 
 def _unmade(found: list[Stage], values: dict[str, Any]) -> Iterator[str]:
-    """The keys of params.yaml that no stage reads, though it has stages for their neighbours."""
-    chosen: set[tuple[str, ...]] = set()  # by a matrix
-    read: set[tuple[str, ...]] = set()
-    fixed: dict[tuple[str, ...], set[str]] = {}  # key with axes -> what the last axis may be
-    for stage in found:
-        matrix = stage.entry.get("matrix", {})
-        chosen |= {tuple(_VALUE.fullmatch(axis)[1].split(".")) for axis in matrix.values() if isinstance(axis, str)}
-        for key in stage.pattern.params:
-            read.add(tuple(key.split(".")))
-        for axis, names in matrix.items():
-            if not isinstance(names, str):
-                fixed.setdefault((f"{{{axis}}}",), set()).update(names)
-    read = {key for key in read if not any(key[0] == other[0] for other in chosen)} | chosen
+    """The keys of params.yaml that no stage is there for, such as a family without a stage that trains it."""
+    matrices = [stage.entry.get("matrix", {}) for stage in found]
+    lists = {text[2:-1] for matrix in matrices for text in matrix.values() if isinstance(text, str)}
+    names = {axis: set(text) for matrix in matrices for axis, text in matrix.items() if not isinstance(text, str)}
+    keys = {key for stage in found for key in stage.pattern.params}
+    tops = {key.partition(".")[0] for key in lists}  # one by one: that all of `variants` is read makes none of them
+    known = [key.split(".") for key in lists | {key for key in keys if key not in tops}]
 
-    def fits(key: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
-        return all(
-            part == wanted or (wanted.startswith("{") and part in fixed.get((wanted,), {part}))
-            for part, wanted in zip(key, pattern, strict=False)
-        )
+    def fits(part: str, wanted: str) -> bool:
+        return part == wanted or (wanted[0] == "{" and part in names.get(wanted[1:-1], {part}))
 
-    def look(key: tuple[str, ...], value: Any) -> Iterator[str]:
-        fitting = [pattern for pattern in read if fits(key, pattern)]
-        if not fitting:
+    def look(key: list[str], value: Any, among: list[list[str]]) -> Iterator[str]:
+        among = [wanted for wanted in among if fits(key[-1], wanted[len(key) - 1])]
+        if not among:
             yield f"{layout.PARAMS}: {'.'.join(key)}: no stage of {DVC_FILE} makes or reads it"
-        elif isinstance(value, dict) and not any(len(pattern) <= len(key) for pattern in fitting):
+        elif isinstance(value, dict) and all(len(wanted) > len(key) for wanted in among):
             for name, below in value.items():
-                yield from look((*key, name), below)
+                yield from look([*key, name], below, among)
 
     for name, value in values.items():
-        yield from look((name,), value)
-
-
-def entries(family: str, kind: str) -> list[str]:
-    """The names in a family's VARIANTS or COMPONENTS, read without importing it: each entry is a call whose first
-    argument, or `name`, is its name. tests/core/test_graph.py holds this to the registry.
-    """
-    path = Path("models", family, "__init__.py")
-    path = path if path.exists() else path.parent.with_suffix(".py")
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == kind:
-            return [_name(call) for call in node.value.elts]
-    return []
-
-
-def _name(call: ast.Call) -> str:
-    named = [keyword.value for keyword in call.keywords if keyword.arg == "name"]
-    return ast.literal_eval((named or call.args)[0])
-
-
-def _unknown_variants(values: dict[str, Any]) -> Iterator[str]:
-    for family, names in values["variants"].items():
-        known = entries(family, "VARIANTS") if names else []
-        for name in names:
-            if name.partition("-seed")[0] not in known:
-                yield f"{layout.PARAMS}: variants.{family}: {name}: unknown; models/{family} has {', '.join(known)}"
+        if name != "presets":  # what blocks take over, and no block itself
+            yield from look([name], value, known)

@@ -1,18 +1,22 @@
 """One graph for both engines, in which every module that decides a result is among the deps of its stage."""
 
 import ast
+import copy
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterable
 from functools import cache
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
-from models import variants
+from models import floors, variants
 from models.variants import COMPONENTS, FAMILIES, VARIANTS
 from pipeline import __main__ as command_line
 from pipeline.core import graph, params
@@ -74,7 +78,7 @@ def with_everything(project: Path) -> Path:
     values["datasets"] = ["synthetic", "market1501"]
     values["components"] = dict.fromkeys(values["components"], True)
     for family in values["variants"]:
-        names = [name for name, entry in VARIANTS.items() if entry in getattr(variants, family).VARIANTS]
+        names = [entry.name for entry in import_module(f"models.{family}").VARIANTS]
         seeds = [] if family == "floors" else [f"{name}-seed1" for name in names]
         values["variants"][family] = names + seeds
     (project / "params.yaml").write_text(yaml.safe_dump(values))
@@ -198,6 +202,47 @@ def test_find_gives_the_job_of_a_stage(everything, jobs, monkeypatch):
         graph.find("train", "synthetic", "spig-seed2")
 
 
+# ---- names in params.yaml
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("variants.toy", ["toy"], "variants.toy: no stage of dvc.yaml makes or reads it"),
+        ("components.toy_flow", False, "components.toy_flow: no stage of dvc.yaml makes or reads it"),
+        ("pretrain.synthetic.toy_flow", {"steps": 1}, "pretrain.synthetic.toy_flow: no stage"),
+        ("train.folder.toy", {"steps": 1}, "train.folder.toy: no stage"),
+        ("weights.resnet", {"path": None}, "weights.resnet: no stage"),
+        ("figures", {"synthetic": 1}, "figures: no stage"),
+        ("datasets", ["synthetic", "toy"], "lacks fetch.toy, which dvc.yaml reads"),
+        ("presets", {"toy": {}}, None),
+    ],
+)
+def test_a_name_that_no_stage_is_there_for_is_an_error(key, value, message):
+    values = copy.deepcopy(params.load(ROOT / "params.yaml"))
+    *parents, name = key.split(".")
+    block = values
+    for parent in parents:
+        block = block[parent]
+    block[name] = value
+    if message is None:
+        assert graph.stages(values)
+    else:
+        with pytest.raises(UserError, match=re.escape(f"params.yaml: {message}".replace(": lacks", " lacks"))):
+            graph.jobs(values)
+
+
+def test_every_reader_of_the_graph_says_so(project):
+    """Both engines, each stage and `status`, in one line."""
+    file = project / "dvc.yaml"
+    file.write_text(file.read_text().replace('"${variants.patn}"', "[]"))
+    line = "params.yaml: variants.patn: no stage of dvc.yaml makes or reads it"
+    for command in ("snakemake -n", "pipeline status", "pipeline index --dataset synthetic", "dvc repro index"):
+        result = subprocess.run([sys.executable, "-m", *command.split()], cwd=project, capture_output=True, text=True)
+        assert result.returncode != 0
+        assert line in result.stdout + result.stderr
+
+
 # ---- the code that decides a result
 
 
@@ -263,3 +308,17 @@ def test_a_dep_that_is_left_out_is_noticed(jobs):
             key = job.name.partition("@")[0], path.replace(job.axes.get("dataset", "."), "D")
             needed[key] = needed.get(key) or bool(undeclared(job, set(job.code) - {path}))
     assert [key for key, reason in needed.items() if not reason] == []
+
+
+def test_the_list_of_families_decides_no_result(monkeypatch):
+    """An entry is its family's own, so a family more changes none; two of one name cannot be."""
+    before = {kind: getattr(variants, kind) for kind in ("VARIANTS", "COMPONENTS")}
+    toy = SimpleNamespace(VARIANTS=(dataclasses.replace(floors.VARIANTS[0], name="toy"),))
+    monkeypatch.setattr(variants, "FAMILIES", (toy, *FAMILIES))
+    for kind, entries in before.items():
+        assert {name: entry for name, entry in variants._by_name(kind).items() if name != "toy"} == entries
+    monkeypatch.setattr(
+        variants, "FAMILIES", (SimpleNamespace(VARIANTS=(dataclasses.replace(floors.VARIANTS[0]),)), floors)
+    )
+    with pytest.raises(ValueError, match="copy_source"):
+        variants._by_name("VARIANTS")
