@@ -9,12 +9,15 @@ import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import openvino
 
 from pipeline.core.errors import UserError
+
+if TYPE_CHECKING:
+    import openvino
 
 SIZE = 473
 LABELS = 20
@@ -71,6 +74,8 @@ class Schp:
     """
 
     def __init__(self, file: Path):
+        import openvino
+
         core = openvino.Core()
         try:
             model = core.read_model(file)
@@ -102,7 +107,7 @@ class Schp:
         """Images (H, W, 3) uint8 RGB of any sizes -> LIP-20 label maps (H, W) uint8."""
         parsings: list[np.ndarray] = [np.empty(0, np.uint8)] * len(images)
 
-        def keep(request: openvino.InferRequest, number: int) -> None:
+        def keep(request: "openvino.InferRequest", number: int) -> None:
             logits = request.get_output_tensor(self._output).data[0]
             parsings[number] = labels_of(logits, *images[number].shape[:2])
 

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import openvino
 
 from pipeline.core.errors import UserError
 from pipeline.extraction import openpose
@@ -49,6 +48,8 @@ class TopDown:
     """
 
     def __init__(self, file: Path):
+        import openvino
+
         try:
             model = openvino.Core().read_model(file)
         except RuntimeError:

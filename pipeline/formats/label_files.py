@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 
 import numpy as np
-from PIL import Image
 
 from pipeline.anatomy import labels
 from pipeline.core.errors import UserError
@@ -60,6 +59,8 @@ def read(data: bytes, label_set: str, height: int, width: int, where: str) -> np
     8-bit grey values and palette indices are ids; the palette's colours do not matter, unless the set is colour-coded.
     Raises UserError if it is no such picture, of another size, or holds an id or a colour that the set does not have.
     """
+    from PIL import Image
+
     try:
         picture = Image.open(io.BytesIO(data), formats=["PNG"])
         if picture.size != (width, height):

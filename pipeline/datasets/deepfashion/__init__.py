@@ -27,7 +27,6 @@ from io import BytesIO
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image
 
 from pipeline.core import console, layout
 from pipeline.core.digests import sha256
@@ -267,16 +266,21 @@ def convert(data: bytes, protocol: str) -> tuple[bytes, tuple[int, int] | None]:
 
     canvas256 keeps the bytes. An image that the form does not take stays as it is too: `index` rejects it by its size.
     """
+    from PIL import Image
+
+    converted = BytesIO()
     try:
         with Image.open(BytesIO(data)) as image:
             width, height = image.size
             if protocol == "crop176" and (height, width) == (CANVAS, CANVAS):
-                data = _png(image.convert("RGB").crop((LEFT, 0, LEFT + CROP, CANVAS)))
+                picture = image.convert("RGB").crop((LEFT, 0, LEFT + CROP, CANVAS))
+                picture.save(converted, "PNG", compress_level=3)
             elif protocol == "squash256" and _takes(protocol, (height, width)):
-                data = _png(image.convert("RGB").resize((CANVAS, CANVAS), Image.Resampling.BICUBIC))
+                picture = image.convert("RGB").resize((CANVAS, CANVAS), Image.Resampling.BICUBIC)
+                picture.save(converted, "PNG", compress_level=3)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return data, None
-    return data, (height, width)
+    return converted.getvalue() or data, (height, width)
 
 
 def _takes(protocol: str, size: tuple[int, int]) -> bool:
@@ -284,12 +288,6 @@ def _takes(protocol: str, size: tuple[int, int]) -> bool:
     if protocol == "squash256":
         return abs(size[1] * 1101 / (size[0] * 750) - 1) < 0.03
     return size == (CANVAS, CANVAS)
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = BytesIO()
-    image.save(buffer, "PNG", compress_level=3)
-    return buffer.getvalue()
 
 
 def _repack(

@@ -23,7 +23,6 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from pipeline.core import console, layout
 from pipeline.core.errors import UserError
@@ -219,6 +218,8 @@ def _repack(content, files: dict[str, str], splits: Mapping[str, str], block: Fe
 
 def fitted(data: bytes, height: int, width: int, fit: str) -> tuple[bytes | None, str]:
     """(an image's file as height x width, ""), or (None, why it cannot be used)."""
+    from PIL import Image, ImageOps
+
     try:
         with Image.open(BytesIO(data)) as image:
             image.load()
