@@ -7,7 +7,7 @@ that need a network are imported when they are called.
 Layer 5; may import: core, anatomy, extraction.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
@@ -219,3 +219,8 @@ def standard(lpips_net: str, more: Sequence[str], height: int, width: int) -> li
         and min(height, width) >= metric.smallest
         and metric.width in (None, width)
     ]
+
+
+def scored(metrics: Iterable[str], split: str) -> list[str]:
+    """Those of `metrics` that are scored on a split: on val only those that have a value for each pair."""
+    return [name for name in metrics if split == "test" or METRICS[name].per_pair]

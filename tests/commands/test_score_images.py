@@ -15,6 +15,7 @@ from pipeline.commands import score_images
 from pipeline.core import layout, params, store
 from pipeline.core.errors import UserError
 from pipeline.loading.arrays import load_pairs
+from pipeline.scoring import image_folder
 from pipeline.stages import reference, score, tables
 from tests.stages.test_reference import CPU, HEIGHT, WIDTH, build_project, stored_images
 
@@ -84,35 +85,35 @@ def data(project):
     ],
 )  # fmt: skip
 def test_the_peers_names_are_recognised(project, data, form):
-    names = score_images.names_of(data, None)
+    names = image_folder.names_of(data, None)
     found = {}
     for position, (source, target) in enumerate(listed()):
         path = Path(form.format(**{"from": Path(source).stem, "to": Path(target).stem}))
-        found, left = score_images.match([path], names)
+        found, left = image_folder.match([path], names)
         assert (found, left) == ({position: path}, [])
 
 
 def test_positions_in_the_list_and_own_patterns_are_names(project, data):
     index = int(data.pair_index[3])
-    names = score_images.names_of(data, None)
+    names = image_folder.names_of(data, None)
     for name in (f"{index}.png", f"{index:05d}.png"):
-        assert score_images.match([Path(name)], names)[0] == {3: Path(name)}
+        assert image_folder.match([Path(name)], names)[0] == {3: Path(name)}
     source, target = (Path(name).stem for name in listed()[2])
-    own = score_images.names_of(data, "gen-{to}~{from}")
-    assert score_images.match([Path(f"gen-{target}~{source}.png")], own)[0].keys() == {2}
-    assert score_images.match([Path(f"{source}_{target}.png")], own)[1] == [
+    own = image_folder.names_of(data, "gen-{to}~{from}")
+    assert image_folder.match([Path(f"gen-{target}~{source}.png")], own)[0].keys() == {2}
+    assert image_folder.match([Path(f"{source}_{target}.png")], own)[1] == [
         (f"{source}_{target}.png", "extra: its name is no scored pair's")
     ]
     for pattern in ("{from}", "{source}_{target}", "{from}_{to}_{index}", "fixed"):
         with pytest.raises(UserError, match="--pattern"):
-            score_images.names_of(data, pattern)
+            image_folder.names_of(data, pattern)
 
 
 def test_names_that_fit_two_pairs_or_two_files_for_one_are_left_out(project, data):
-    names = score_images.names_of(data, None)
+    names = image_folder.names_of(data, None)
     source, target = (Path(name).stem for name in listed()[0])
     twins = [Path(f"{source}_{target}.png"), Path(f"{source}___{target}_vis.jpg")]
-    found, left = score_images.match(twins, names)
+    found, left = image_folder.match(twins, names)
     assert found == {}
     assert {why for _, why in left} == {"one of 2 files for one pair"}
 
@@ -121,9 +122,9 @@ def test_names_that_fit_two_pairs_or_two_files_for_one_are_left_out(project, dat
         pairs = np.array([[0, 1], [2, 3]])
         pair_index = np.array([0, 1])
 
-    names = score_images.names_of(Pairs, None)
-    assert score_images.match([Path("a_b_c.png")], names)[1][0][1].startswith("ambiguous")
-    assert score_images.match([Path("a_b___c.png")], names)[0] == {0: Path("a_b___c.png")}
+    names = image_folder.names_of(Pairs, None)
+    assert image_folder.match([Path("a_b_c.png")], names)[1][0][1].startswith("ambiguous")
+    assert image_folder.match([Path("a_b___c.png")], names)[0] == {0: Path("a_b___c.png")}
 
 
 # ---- files
@@ -192,17 +193,17 @@ def test_strips_are_cut_and_only_if_they_show_the_pair(project, data):
         return path
 
     for panels in ((source, target, generated), (source, pose, target, pose, generated)):
-        image, count, jpeg = score_images.read(written(*panels), source, target)
+        image, count, jpeg = image_folder.read(written(*panels), source, target)
         assert np.array_equal(image, generated)
         assert (count, jpeg) == (len(panels), False)
-    image, count, jpeg = score_images.read(written(source, target, source, ending="jpg"), source, target)
+    image, count, jpeg = image_folder.read(written(source, target, source, ending="jpg"), source, target)
     assert (count, jpeg) == (3, True)  # compressed panels are still recognised
     wrong = (target, source, generated)
-    assert score_images.read(written(*wrong), source, target) == (
+    assert image_folder.read(written(*wrong), source, target) == (
         "a strip of 3 panels that do not show this pair's source and target"
     )
-    assert score_images.read(written(source, generated), source, target).startswith("wrong size: 64 x 64")
-    assert score_images.read(written(source[1:]), source, target).startswith(
+    assert image_folder.read(written(source, generated), source, target).startswith("wrong size: 64 x 64")
+    assert image_folder.read(written(source[1:]), source, target).startswith(
         "wrong size: 63 x 32, the targets are 64 x 32"
     )
 
@@ -216,11 +217,11 @@ def test_pictures_that_are_not_8_bit_rgb_are_named(project, tmp_path):
         (source.astype(np.uint16) * 257, "uint16, 3 channels"),
     ):
         cv2.imwrite(str(path), picture)
-        assert problem in score_images.read(path, source, target)
+        assert problem in image_folder.read(path, source, target)
     path.write_bytes(b"\x89PNG broken")
-    assert score_images.read(path, source, target) == "does not decode as a picture"
+    assert image_folder.read(path, source, target) == "does not decode as a picture"
     path.write_bytes(b"")
-    assert score_images.read(path, source, target) == "does not decode as a picture"
+    assert image_folder.read(path, source, target) == "does not decode as a picture"
 
 
 def test_jpegs_are_scored_listed_and_marked(project, copied):

@@ -23,6 +23,8 @@ from pipeline.core.errors import UserError
 from pipeline.loading import checkpoints
 from pipeline.metrics.inception import inception_features
 from pipeline.metrics.pckh import Joints
+from pipeline.scoring import networks, pairs, protocol
+from pipeline.scoring.detectors import Detector, open_detector
 from pipeline.stages import reference
 from tests.figures import draw
 from tests.figures import pose as draw_poses
@@ -169,12 +171,12 @@ def stored_images(ids: list[str]) -> np.ndarray:
 
 
 def test_fid_statistics_count_each_pairs_target_once(project):
-    made = reference.read("synthetic")
+    made = protocol.read("synthetic")
     table = store.read_table(layout.reference("synthetic") / "pairs.parquet").to_pylist()
     targets = [row["target_id"] for row in table if row["split"] == "test"]
     assert len(targets) == 7
     assert len(set(targets)) < 7  # so that counting distinct images once would show
-    network = reference.open_networks(made.described["networks"], CPU)["inception"]
+    network = networks.open_all(made.described["networks"], CPU)["inception"]
     features = inception_features(network, stored_images(targets)).double().numpy()
     scale = np.abs(np.cov(features.T)).max()
     np.testing.assert_allclose(made.real["inception"].mean, features.mean(axis=0), atol=1e-9 * np.abs(features).max())
@@ -183,11 +185,11 @@ def test_fid_statistics_count_each_pairs_target_once(project):
 
 
 def test_listed_pairs_are_those_that_are_loaded(project):
-    made = reference.read("synthetic")
+    made = protocol.read("synthetic")
     listed = store.read_table(layout.reference("synthetic") / "pairs.parquet")
     assert [len(listed.filter(np.array(listed["split"]) == split)) for split in ("val", "test")] == [3, 7]
     for split, count in (("val", 3), ("test", 7)):
-        data = reference.load_scored_pairs("synthetic", split, CPU, made)
+        data = pairs.load("synthetic", split, CPU, made)
         assert len(data) == count == made.described["pairs"][split]["count"]
     everything = {tuple(row.values()) for row in store.read_table(layout.pairs("synthetic")).to_pylist()}
     assert {tuple(row.values()) for row in listed.to_pylist()} < everything
@@ -207,12 +209,12 @@ def test_statistics_do_not_depend_on_the_batch(project, copied):
     text = (copied / "params.yaml").read_text().replace("batch: 4", "batch: 3")
     (copied / "params.yaml").write_text(text)
     params.load.cache_clear()
-    described = reference.read("synthetic").described
+    described = protocol.read("synthetic").described
     reference.run("synthetic")
     after = load_file(layout.reference("synthetic") / "real.safetensors")
     for name, value in before.items():
         np.testing.assert_allclose(after[name], value, rtol=1e-9, atol=1e-9 * np.abs(value).max())
-    assert reference.read("synthetic").described == described
+    assert protocol.read("synthetic").described == described
 
 
 def seeing(found: dict[bytes, tuple[np.ndarray, np.ndarray]]):
@@ -223,7 +225,7 @@ def seeing(found: dict[bytes, tuple[np.ndarray, np.ndarray]]):
         seen = [found.get(image.tobytes(), nothing) for image in images]
         return Joints(np.stack([xy for xy, _ in seen]), np.stack([valid for _, valid in seen]))
 
-    return lambda dataset, where: reference.Detector("a good memory", {"sha256": "0" * 64}, find)
+    return lambda dataset, where: Detector("a good memory", {"sha256": "0" * 64}, find)
 
 
 def true_joints(ids: list[str]) -> dict[bytes, tuple[np.ndarray, np.ndarray]]:
@@ -238,7 +240,7 @@ def test_ceiling_pools_joints_over_pairs(project, copied, monkeypatch):
     memory = true_joints(sorted({row["target_id"] for row in listed} - {blind}))
     monkeypatch.setattr(reference, "open_detector", seeing(memory))
     reference.run("synthetic")
-    made = reference.read("synthetic")
+    made = protocol.read("synthetic")
     joints = {name: 18 if int(name[5:7]) % 2 == 0 else 17 for name in targets}
     right = sum(joints[name] for name in targets if name != blind)
     assert made.described["ceilings"]["test"]["pckh@0.5"] == right / sum(joints[name] for name in targets)
@@ -265,7 +267,7 @@ def test_trained_detector_is_the_last_checkpoint_with_its_threshold(project, cop
         network.head.bias.uniform_(0, 0.6)  # some maps reach the threshold, some do not
     write_checkpoints("synthetic", "detector", "component", network, [20, 40], [])
     checkpoints.save(folder, 20, JointDetector(0.25))
-    finder = reference.open_detector("synthetic", CPU)
+    finder = open_detector("synthetic", CPU)
     images = stored_images([f"test-{view:02d}.jpg" for view in range(5)])
     found = finder.find(images)
     assert finder.name.endswith("step 40")
@@ -279,13 +281,13 @@ def test_trained_detector_is_the_last_checkpoint_with_its_threshold(project, cop
 
 
 def test_missing_weights_stop_unless_they_may_be_seeded(project, copied):
-    described = reference.read("synthetic").described
+    described = protocol.read("synthetic").described
     assert described["networks"] == {"inception": {"seed": 5}, "lpips-alex": {"seed": 5}}
     metrics = ["ssim", "lpips-alex-v0.1", "mask-lpips-alex-v0.1", "fid", "pckh@0.5"]
     with pytest.raises(UserError, match="inception"):
-        reference.describe_networks(metrics, "stop", 0)
-    assert reference.describe_networks(metrics, "seeded", 0)[0] == metrics
-    assert reference.describe_networks(metrics, "skip", 0) == (["ssim", "pckh@0.5"], {})
+        networks.describe(metrics, "stop", 0)
+    assert networks.describe(metrics, "seeded", 0)[0] == metrics
+    assert networks.describe(metrics, "skip", 0) == (["ssim", "pckh@0.5"], {})
 
 
 def test_published_weights_are_used_and_held_to_their_digest(project, copied):
@@ -294,10 +296,10 @@ def test_published_weights_are_used_and_held_to_their_digest(project, copied):
     content = io.BytesIO()
     torch.save(state, content)
     write_weights("alexnet", {"alexnet.pth": content.getvalue()})
-    _, described = reference.describe_networks(["lpips-alex-v0.1", "fid"], "seeded", 5)
+    _, described = networks.describe(["lpips-alex-v0.1", "fid"], "seeded", 5)
     sha256 = hashlib.sha256(content.getvalue()).hexdigest()
     assert described == {"inception": {"seed": 5}, "lpips-alex": {"files": {"alexnet.pth": sha256}}}
-    network = reference.open_networks({"lpips-alex": described["lpips-alex"]}, CPU)["lpips-alex"]
+    network = networks.open_all({"lpips-alex": described["lpips-alex"]}, CPU)["lpips-alex"]
     assert network.provenance == "published"
     assert torch.equal(network.net.slice1[0].weight, state["features.0.weight"])
 
@@ -306,20 +308,20 @@ def test_published_weights_are_used_and_held_to_their_digest(project, copied):
     torch.save(state, content)
     write_weights("alexnet", {"alexnet.pth": content.getvalue()})
     with pytest.raises(UserError, match="changed since the reference"):
-        reference.open_networks({"lpips-alex": described["lpips-alex"]}, CPU)
+        networks.open_all({"lpips-alex": described["lpips-alex"]}, CPU)
 
 
 def test_other_pairs_than_the_listed_ones_are_refused(project, copied):
-    made = reference.read("synthetic")
+    made = protocol.read("synthetic")
     rows = store.read_table(layout.pairs("synthetic")).to_pylist()
     for row in rows:
         row["source_id"] = row["target_id"]
     store.write_table(layout.pairs("synthetic"), rows, schema.PAIRS)
     with pytest.raises(UserError, match="other pairs of test"):
-        reference.load_scored_pairs("synthetic", "test", CPU, made)
+        pairs.load("synthetic", "test", CPU, made)
 
 
 def test_before_the_stage_has_run_the_message_names_it(project, copied):
     shutil.rmtree(layout.reference("synthetic"))
     with pytest.raises(UserError, match="pipeline reference --dataset synthetic"):
-        reference.read("synthetic")
+        protocol.read("synthetic")

@@ -12,6 +12,7 @@ import torch
 import yaml
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from models.detector import JointDetector
 from models.variants import VARIANTS
 from pipeline.core import layout, params, schema, store
 from pipeline.core.errors import UserError
@@ -19,7 +20,11 @@ from pipeline.extraction import repose_parser
 from pipeline.loading import checkpoints, pixels
 from pipeline.loading.arrays import load_pairs
 from pipeline.metrics import METRICS, fid, inception, networks
-from pipeline.scoring import failures
+from pipeline.scoring import checkpoint, failures, judge, protocol
+from pipeline.scoring import networks as scoring_networks
+from pipeline.scoring.detectors import open_detector
+from pipeline.scoring.pairs import open_split
+from pipeline.scoring.protocol import Protocol, Reference
 from pipeline.stages import reference, score
 from tests.stages.test_reference import (
     CPU,
@@ -104,7 +109,7 @@ def test_one_row_a_step_split_and_metric(project):
         assert row["protocol"].startswith(METRICS[row["metric"]].protocol)
         assert row["higher_is_better"] == METRICS[row["metric"]].higher_is_better
         if row["metric"] in ("pckh@0.5", "pose-error-px"):
-            ceiling = reference.read("synthetic").described["ceilings"][row["split"]].get(row["metric"])
+            ceiling = protocol.read("synthetic").described["ceilings"][row["split"]].get(row["metric"])
             assert row["ceiling"] == ceiling
             assert "our detector, synthetic step 20" in row["protocol"]
         else:
@@ -204,7 +209,7 @@ def test_perfect_images_score_perfectly(project, copied):
     assert values["ssim"]["n"] == 8
 
 
-def without_networks(made: reference.Reference) -> reference.Reference:
+def without_networks(made: Reference) -> Reference:
     """The same with only those metrics that need no network: seconds are saved."""
     names = [name for name in made.described["metrics"] if set(METRICS[name].needs) <= {"masks", "joints"}]
     return replace(made, described={**made.described, "metrics": names})
@@ -216,11 +221,11 @@ def test_pckh_judges_generated_images_by_the_targets_joints(project, copied, mon
     blind = min(sources)
     memory = true_joints(sorted(sources - {blind}))
     detector = seeing(memory)("synthetic", CPU)
-    made = without_networks(reference.read("synthetic"))
-    protocol = score.Protocol(made, {}, detector)
-    split = score.open_split("synthetic", "test", CPU, made)
+    made = without_networks(protocol.read("synthetic"))
+    shared = Protocol(made, {}, detector)
+    split = open_split("synthetic", "test", CPU, made)
     generator = VARIANTS["copy_source"].build(HEIGHT, WIDTH, 1.0).eval()
-    values, totals = score.score_images(split, score.generate(generator, data, 3, "here"), protocol, 100, 0)
+    values, totals = judge.score_images(split, checkpoint.generate(generator, 3, "here", False, data), shared, 100, 0)
     assert {"ssim", "psnr", "mask-ssim", "mask-psnr", "pckh@0.5", "pckh@0.5:influence"} < set(values)
 
     right = counted = 0
@@ -236,24 +241,24 @@ def test_pckh_judges_generated_images_by_the_targets_joints(project, copied, mon
 
 
 def test_images_are_matched_by_id_in_any_order(project):
-    made = without_networks(reference.read("synthetic"))
-    protocol = score.Protocol(made, {}, reference.open_detector("synthetic", CPU))
-    split = score.open_split("synthetic", "test", CPU, made)
+    made = without_networks(protocol.read("synthetic"))
+    shared = Protocol(made, {}, open_detector("synthetic", CPU))
+    split = open_split("synthetic", "test", CPU, made)
     generator = VARIANTS["copy_source"].build(HEIGHT, WIDTH, 1.0).eval()
-    batches = list(score.generate(generator, split.data, 2, "here"))
+    batches = list(checkpoint.generate(generator, 2, "here", False, split.data))
     turned = [(ids[::-1], images[::-1]) for ids, images in batches[::-1]]
-    straight, totals = score.score_images(split, batches, protocol, 100, 0)
-    shuffled, totals_shuffled = score.score_images(split, turned, protocol, 100, 0)
+    straight, totals = judge.score_images(split, batches, shared, 100, 0)
+    shuffled, totals_shuffled = judge.score_images(split, turned, shared, 100, 0)
     assert repr(totals) == repr(totals_shuffled)  # by their text: NaN where the detector found nothing
     for name, values in straight.items():
         assert np.array_equal(values, shuffled[name], equal_nan=True)
     assert len(set(straight["ssim"])) > 1
     with pytest.raises(UserError, match="have no generated image"):
-        score.score_images(split, batches[:-1], protocol, 100, 0)
+        judge.score_images(split, batches[:-1], shared, 100, 0)
     with pytest.raises(UserError, match="99 is not a test pair"):
-        score.score_images(split, [([99], batches[0][1][:1])], protocol, 100, 0)
+        judge.score_images(split, [([99], batches[0][1][:1])], shared, 100, 0)
     with pytest.raises(UserError, match="equal size"):
-        score.score_images(split, [(ids, images[:, 1:]) for ids, images in batches], protocol, 100, 0)
+        judge.score_images(split, [(ids, images[:, 1:]) for ids, images in batches], shared, 100, 0)
 
 
 def test_values_do_not_depend_on_the_batch(project, copied):
@@ -351,7 +356,7 @@ def test_metrics_on_request(project, copied, capsys):
     found = {row["metric"]: row for row in rows("market1501") if (row["step"], row["split"]) == (5, "test")}
     assert {*asked, "lpips-squeeze-v0.1"} - set(found) == {"identity-target"}  # no random network can stand for it
     assert found["lpips-alex-v0.1"]["value"] == 0
-    made = reference.read("market1501")
+    made = protocol.read("market1501")
     for name in ("parsing-miou", "parsing-miou-fg"):
         assert found[name]["value"] == found[name]["ceiling"] == made.described["ceilings"]["test"][name]
         assert 0 <= found[name]["value"] < 0.5  # the drawn labels have nothing to do with the pictures
@@ -360,7 +365,7 @@ def test_metrics_on_request(project, copied, capsys):
     # by hand: the parser on the real targets with the detector's joints, and the features of all training images
     ids = [f"test-{view:02d}.jpg" for view in range(8)]
     images = stored_images(ids)
-    joints = reference.open_detector("market1501", CPU).find(images)
+    joints = open_detector("market1501", CPU).find(images)
     parsed = repose_parser.load()(list(images), *joints)
     truth = np.stack([maps[name] for name in ids])
     ious = [
@@ -368,7 +373,7 @@ def test_metrics_on_request(project, copied, capsys):
     ]
     assert found["parsing-miou"]["value"] == pytest.approx(np.mean(ious))
     assert found["parsing-miou-fg"]["value"] == pytest.approx(np.mean(ious[1:]))
-    network = reference.open_networks(made.described["networks"], CPU)["inception-tv"]
+    network = scoring_networks.open_all(made.described["networks"], CPU)["inception-tv"]
     train = inception.inception_features(network, stored_images([f"train-{view:02d}.jpg" for view in range(8)])).numpy()
     test = inception.inception_features(network, images).numpy()
     expected = fid.frechet_distance(fid.statistics_of(test), fid.statistics_of(train))
@@ -390,8 +395,8 @@ def test_a_network_generates_the_same_pictures_in_any_batch(project):
     seen = set()  # eight bits may hide what the number of pairs does to a network's last digits
     generator.register_forward_pre_hook(lambda _, inputs: seen.add(len(inputs[0].source)))
     data = load_pairs("synthetic", "test", CPU, 7)
-    whole = np.concatenate([images for _, images in score.generate(generator, data, 7, "here")])
-    parts = np.concatenate([images for _, images in score.generate(generator, data, 2, "here")])
+    whole = np.concatenate([images for _, images in checkpoint.generate(generator, 7, "here", False, data)])
+    parts = np.concatenate([images for _, images in checkpoint.generate(generator, 2, "here", False, data)])
     assert whole.dtype == np.uint8
     assert np.array_equal(whole, parts)
     assert seen == {networks.BATCH}
@@ -403,7 +408,7 @@ def test_a_stopped_run_goes_on_where_it_was_and_ends_with_the_same_bytes(project
     shutil.rmtree(layout.WORK)
     for path in OUTPUTS:
         path("synthetic", "copy_source").unlink()
-    scored, stop, once = [], [5], score.score_checkpoint
+    scored, stop, once = [], [5], checkpoint.score
 
     def counted(dataset, variant, step, *rest):
         if step in stop:
@@ -411,7 +416,7 @@ def test_a_stopped_run_goes_on_where_it_was_and_ends_with_the_same_bytes(project
         scored.append(step)
         return once(dataset, variant, step, *rest)
 
-    monkeypatch.setattr(score, "score_checkpoint", counted)
+    monkeypatch.setattr(checkpoint, "score", counted)
     with pytest.raises(Stopped):
         score.run("synthetic", "copy_source")
     assert scored == [0]
@@ -429,7 +434,7 @@ def test_what_was_scored_before_serves_only_the_same_question(project, copied, m
         asked.append(step)
         raise Stopped
 
-    monkeypatch.setattr(score, "score_checkpoint", noted)
+    monkeypatch.setattr(checkpoint, "score", noted)
     score.run("synthetic", "copy_source")
     assert asked == []
     folder = layout.checkpoints("synthetic", "copy_source")
@@ -487,9 +492,9 @@ def test_another_detector_than_the_references_is_refused(project, copied):
     folder = layout.checkpoints("synthetic", "detector")
     shutil.rmtree(folder)
     torch.manual_seed(9)
-    write_checkpoints("synthetic", "detector", "component", reference.detector.JointDetector(0.25), [20], [])
+    write_checkpoints("synthetic", "detector", "component", JointDetector(0.25), [20], [])
     with pytest.raises(UserError, match="another joint detector"):
-        score.open_protocol("synthetic", CPU)
+        protocol.open_protocol("synthetic", CPU)
 
 
 def test_outputs_hold_no_path(project):

@@ -1,0 +1,96 @@
+"""Score generated images of one split, wherever they come from; the scores and the pairs' values as rows of tables."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.core import console
+from pipeline.core.errors import UserError
+from pipeline.metrics import METRICS, scored
+from pipeline.metrics.stream import PairScores, Score
+from pipeline.scoring.pairs import Split, images_of, joints_of, table_of
+from pipeline.scoring.protocol import Protocol
+
+
+def score_images(
+    split: Split,
+    generated: Iterable[tuple[Sequence[int], np.ndarray]],
+    protocol: Protocol,
+    bootstrap: int,
+    seed: int,
+) -> tuple[dict[str, np.ndarray], dict[str, Score]]:
+    """Score images: (pair ids, images (n, H, W, 3) uint8 RGB) in any order and grouping, each pair once.
+
+    Returns the values of each pair, in the order of the split, and the scores. Raises UserError for an unknown, missing
+    or repeated pair and for images of another size than the targets.
+    """
+    names, real = scored(protocol.reference.described["metrics"], split.name), protocol.reference.real
+    scores = PairScores(split.pair_ids, names, protocol.networks, real)
+    embeddings = real.get(f"embeddings-{split.name}")
+    position = {pair_id: row for row, pair_id in enumerate(split.pair_ids)}
+    with console.progress(f"score {split.name}", len(split.data)) as advance:
+        for pair_ids, images in generated:
+            unknown = [pair_id for pair_id in pair_ids if pair_id not in position]
+            if unknown:
+                raise UserError(
+                    f"scores: pair {unknown[0]} is not a {split.name} pair; remove its image or fix its name"
+                )
+            images = np.array(images, order="C")  # a copy: torch refuses the negative strides of an image read as BGR
+            sources, targets = split.data.pairs[[position[pair_id] for pair_id in pair_ids]].unbind(1)
+            scores.update(
+                pair_ids,
+                images,
+                images_of(split.data, targets),
+                np.stack([split.masks[row] for row in targets.tolist()]),
+                protocol.detector.find(images),
+                joints_of(split.data, targets),
+                np.stack([split.labels[row] for row in targets.tolist()]) if split.labels else None,
+                None if embeddings is None else (embeddings[sources.cpu().numpy()], embeddings[targets.cpu().numpy()]),
+            )
+            advance(len(pair_ids))
+    values, totals = scores.compute(bootstrap, seed)
+    special = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in scores.counts.items() if count)
+    console.say(f"  {split.name}: {len(split.data)} pairs" + (f"; {special}" if special else ""))
+    return values, totals
+
+
+def score_rows(
+    scores: Mapping[str, Score], protocol: Protocol, split: str, step: int, name: str, marks: Sequence[str]
+) -> list[dict]:
+    """Rows of `schema.SCORES`. `marks`: those of the images; the protocol's and the metric networks' are added here."""
+    described = protocol.reference.described
+    if split == "test" and described["pairs"][split]["limit"] is not None:
+        marks = list(dict.fromkeys([*marks, "pairs"]))
+    return [
+        {
+            "dataset": described["dataset"],
+            "variant": name,
+            "step": step,
+            "split": split,
+            "metric": metric.name,
+            "protocol": metric.protocol + (f" by {protocol.detector.name}" if "joints" in metric.needs else ""),
+            "value": _number(score.value),
+            "low": _number(score.low),
+            "high": _number(score.high),
+            "n": score.n,
+            "excluded": score.excluded,
+            "ceiling": described["ceilings"][split].get(metric.name),
+            "higher_is_better": metric.higher_is_better,
+            "marks": [*marks, *(f"metric-{mark}" for mark in score.marks)],
+        }
+        for metric, score in ((METRICS[name], score) for name, score in scores.items())
+    ]
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def pair_rows(split: Split, values: Mapping[str, np.ndarray], step: int) -> pa.Table:
+    """`schema.PAIR_SCORE_KEYS`, then the columns `values`; a pair without a value (no head box, say) is null."""
+    table = table_of(split.data, split.name)
+    table = table.add_column(0, "step", pa.array([step] * len(table), pa.int64()))
+    for name, column in values.items():
+        table = table.append_column(name, pa.array(column, pa.float64(), from_pandas=True))
+    return table

@@ -1,0 +1,77 @@
+"""The networks that metrics look through: described by digest when the reference is made, opened again for scoring."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.core import console, layout
+from pipeline.core.digests import sha256
+from pipeline.core.errors import UserError
+from pipeline.extraction import repose_parser
+from pipeline.loading import published_weights
+from pipeline.metrics import GIVEN, METRICS
+from pipeline.metrics.identity import ReId
+
+# A network, by the name that metrics give it -> the published weights that it takes.
+WEIGHTS = {
+    "inception": "inception",
+    "inception-tv": "inception_v3",
+    "lpips-alex": "alexnet",
+    "lpips-vgg": "vgg16",
+    "lpips-squeeze": "squeezenet1_1",
+    "reid": "reid",
+}
+
+
+def digests(files: Iterable[Path]) -> dict[str, str]:
+    return {file.name: sha256(file) for file in sorted(files)}
+
+
+def describe(metrics: Sequence[str], missing_weights: str, seed: int) -> tuple[list[str], dict[str, dict]]:
+    """Those of `metrics` that can be scored, and their networks: {"files": {name: sha256}} by the network's name, or
+    {"seed": n} where the weights are missing and random ones may take their place.
+
+    With missing_weights "skip" the metrics of a missing network are left out. Raises UserError with "stop".
+    """
+    described, lacking = {}, set()
+    for name in sorted({need for metric in metrics for need in METRICS[metric].needs} - set(GIVEN)):
+        if name == "parser":
+            described[name] = {"files": digests([repose_parser.WEIGHTS])}
+            continue
+        files = published_weights.require(WEIGHTS[name], missing_weights, "reference")
+        if files is not None:
+            described[name] = {"files": digests(files)}
+        elif missing_weights == "seeded" and name != "reid":
+            described[name] = {"seed": seed}
+            console.say(f"{name}: published weights missing, random ones instead; its numbers will be marked")
+        else:
+            lacking.add(name)
+            console.say(f"{name}: published weights missing; its metrics are left out")
+    return [name for name in metrics if not lacking & set(METRICS[name].needs)], described
+
+
+def open_all(described: Mapping[str, dict], where: torch.device) -> dict[str, Any]:
+    """The networks that `describe` described, by name. Raises UserError if their files have changed since."""
+    return {name: _open(name, entry, where) for name, entry in described.items()}
+
+
+def _open(name: str, entry: dict, where: torch.device) -> Any:
+    from pipeline.metrics.inception import inception_network, torchvision_inception
+    from pipeline.metrics.lpips import lpips_network
+
+    files = None
+    if "files" in entry:
+        files = [repose_parser.WEIGHTS] if name == "parser" else published_weights.files(WEIGHTS[name])
+        if files is None or digests(files) != entry["files"]:
+            source = repose_parser.WEIGHTS if name == "parser" else layout.weights(WEIGHTS[name])
+            raise UserError(f"{source}: changed since the reference; run reference again")
+    if name == "parser":
+        return repose_parser.load(str(where))
+    if name == "reid":
+        return ReId(files)
+    weights, seed = None if files is None else published_weights.state_dict(files), entry.get("seed", 0)
+    if name.startswith("lpips-"):
+        return lpips_network(weights, seed, net=name.removeprefix("lpips-")).to(where)
+    return {"inception": inception_network, "inception-tv": torchvision_inception}[name](weights, seed).to(where)

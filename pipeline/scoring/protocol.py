@@ -1,0 +1,104 @@
+"""What all scores of a data set share: the pairs, the metrics and their networks, and what the real images measured.
+
+The stage `reference` writes it once, to data/D/reference; every score opens it.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from safetensors.numpy import load_file
+from safetensors.numpy import save as to_bytes
+
+from pipeline.core import layout, schema, store
+from pipeline.core.atomic import atomic_directory
+from pipeline.core.digests import sha256
+from pipeline.core.errors import UserError
+from pipeline.metrics.fid import FrechetStatistics
+from pipeline.scoring import networks
+from pipeline.scoring.detectors import Detector, open_detector
+
+SPLITS = ("val", "test")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the stage `reference` wrote. `described`: reference.json; `digest`: SHA-256 over all its files.
+
+    real: "inception" and, if wanted, "inception-tv": FrechetStatistics; "inception-sample": (m, 2048) float32;
+    "embeddings-val", "embeddings-test": (n, 256) float32, in the order of the split's images.
+    """
+
+    described: dict
+    real: Mapping[str, Any]
+    digest: str
+
+
+@dataclass(frozen=True)
+class Protocol:
+    reference: Reference
+    networks: Mapping[str, Any]  # by the names in `Metric.needs`
+    detector: Detector
+
+
+def write(
+    dataset: str,
+    described: Mapping[str, Any],
+    real: Mapping[str, Any],
+    pairs: Sequence[pa.Table],
+    detected: Sequence[Mapping],
+    parsing: pa.Table | None,
+) -> None:
+    """Write a reference. `pairs`: a table for each split; `detected`: rows of `schema.DETECTED`; `parsing`: the
+    targets', where a metric needs it.
+    """
+    with atomic_directory(layout.reference(dataset)) as folder:
+        text = json.dumps(described, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+        (folder / "reference.json").write_text(text, encoding="utf-8")
+        (folder / "real.safetensors").write_bytes(to_bytes(_flat(real)))
+        store.write_table(folder / "pairs.parquet", pa.concat_tables(pairs), schema.PAIRS)
+        store.write_table(folder / "detected.parquet", detected, schema.DETECTED)
+        if parsing is not None:
+            store.write_table(folder / "parsing.parquet", parsing, schema.PARSING)
+
+
+def read(dataset: str) -> Reference:
+    """What `write` wrote. Raises UserError if it is not there."""
+    folder = layout.reference(dataset)
+    try:
+        described = json.loads((folder / "reference.json").read_text(encoding="utf-8"))
+        real = _unflat(load_file(folder / "real.safetensors"))
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename}: not there; run: python -m pipeline reference --dataset {dataset}") from None
+    return Reference(described, real, sha256(folder))
+
+
+def open_protocol(dataset: str, where: torch.device) -> Protocol:
+    """The reference, its networks and its detector. Raises UserError if one of them is missing or has changed."""
+    made, detector = read(dataset), open_detector(dataset, where)
+    if {"name": detector.name, **detector.provenance} != made.described["detector"]:
+        raise UserError(f"{layout.reference(dataset)}: made with another joint detector; run reference again")
+    return Protocol(made, networks.open_all(made.described["networks"], where), detector)
+
+
+def _flat(real: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """FrechetStatistics as three arrays NAME/KEY; arrays as they are."""
+    flat = {}
+    for name, value in real.items():
+        if isinstance(value, FrechetStatistics):
+            flat |= {f"{name}/{key}": array for key, array in value.state().items()}
+        else:
+            flat[name] = np.ascontiguousarray(value)
+    return flat
+
+
+def _unflat(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    real: dict[str, Any] = {name: array for name, array in flat.items() if "/" not in name}
+    for name in {key.split("/")[0] for key in flat if "/" in key}:
+        state = {key.split("/")[1]: array for key, array in flat.items() if key.startswith(f"{name}/")}
+        real[name] = FrechetStatistics.from_state(state)
+    return real
