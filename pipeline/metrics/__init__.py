@@ -4,7 +4,7 @@ To add a metric, write its module beside the others (pure functions on a batch) 
 then computes it in the same pass as the rest. Names, protocols and directions are readable without torch: functions
 that need a network are imported when they are called.
 
-Layer 5; may import: core, anatomy, extraction.
+Layer 5; may import: core, anatomy, loading, extraction.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
