@@ -96,7 +96,7 @@ class Component:
     scale, weights)`.
 
     `into` names the generator's submodule that takes the trained weights, None for a network used by itself.
-    `components`: those that it starts from itself.
+    `components`: those that it starts from itself. `limb_maps`: as for `Variant`.
     """
 
     name: str
@@ -109,6 +109,7 @@ class Component:
     needs_parsing: bool = False
     components: tuple[str, ...] = ()
     data: str = "pairs"
+    limb_maps: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,8 @@ class Variant:
     `objective(generator, height, width, scale, weights)` adds what else training needs, a discriminator for
     one. Both are None, with `phase`, for a floor: it is not trained, but fitted if its generator has
     `fit(image batches)`. `judges`, by name in `objective.networks()`: the component whose weights it holds; it is
-    built at the component's own width and stands still.
+    built at the component's own width and stands still. `limb_maps`: its networks draw SPGNet's distance maps, and
+    `build` takes their `kappa` too, that of the stored maps.
     """
 
     name: str
@@ -136,3 +138,4 @@ class Variant:
     judges: Mapping[str, str] = field(default_factory=dict)
     data: str = "pairs"
     given_target_parsing: bool = False
+    limb_maps: bool = False

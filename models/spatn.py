@@ -6,6 +6,7 @@ it) follows PATN, whose pose-attentional blocks it builds on.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from models.layers.pose_maps import JOINTS, LIMBS, heatmaps, limb_maps, one_hot
 from models.schedule import Adam, Component, Phase
 
 BLOCKS = 6
+KAPPA = -0.1  # the released code's, per pixel
 
 
 class PoseAttentionBlock(nn.Module):
@@ -40,23 +42,26 @@ class PoseAttentionBlock(nn.Module):
 class Spatn(nn.Module):
     """The parsing generator. forward: Batch -> logits (B, 20, H, W) of the target's parsing.
 
-    Height and width are multiples of 4; scale: width multiplier. `distance=False` leaves out the distance maps,
-    the supplement's section C. Reads the batch's poses and `source_labels`; ValueError where these are missing.
+    Height and width are multiples of 4; scale: width multiplier; kappa: how fast the distance maps fall off, None to
+    leave them out (the supplement's section C). Reads the batch's poses and `source_labels`; ValueError where these are
+    missing.
     """
 
-    def __init__(self, scale: float = 1.0, distance: bool = True):
+    def __init__(self, scale: float = 1.0, kappa: float | None = KAPPA):
         super().__init__()
-        self.distance = distance
+        self.kappa = kappa
         base = channels(64, scale)
         self.semantic = encoder(LABELS, base)
-        self.pose = encoder(2 * (JOINTS + len(LIMBS) * distance), base)
+        self.pose = encoder(2 * (JOINTS + len(LIMBS) * (kappa is not None)), base)
         self.blocks = nn.ModuleList(PoseAttentionBlock(4 * base, first=k == 0) for k in range(BLOCKS))
         self.decoder = decoder(base, LABELS)
 
     def pose_maps(self, joints: Tensor, valid: Tensor, height: int, width: int) -> Tensor:
         """(B, 18, H, W), or (B, 30, H, W) with distance maps."""
         maps = heatmaps(joints, valid, height, width)
-        return torch.cat([maps, limb_maps(joints, valid, height, width)], dim=1) if self.distance else maps
+        if self.kappa is None:
+            return maps
+        return torch.cat([maps, limb_maps(joints, valid, height, width, self.kappa)], dim=1)
 
     def forward(self, batch: Batch) -> Tensor:
         if batch.source_labels is None:
@@ -99,16 +104,18 @@ PHASE = Phase(
     steps={"market1501": 87_500, "deepfashion": 400_000},
 )
 
-COMPONENTS = tuple(
-    Component(
-        name=name,
-        paper="SPGNet",
-        build=lambda height, width, scale, distance=distance: Spatn(scale, distance),
-        objective=lambda parsing, height, width, scale, weights: ParsingObjective(parsing, weights),
-        phase=PHASE,
-        needs_features=False,
-        into="parsing",
-        needs_parsing=True,
-    )
-    for name, distance in (("spatn", True), ("spatn_no_distance", False))
+SPATN = Component(
+    name="spatn",
+    paper="SPGNet",
+    build=lambda height, width, scale, kappa=KAPPA: Spatn(scale, kappa),
+    objective=lambda parsing, height, width, scale, weights: ParsingObjective(parsing, weights),
+    phase=PHASE,
+    needs_features=False,
+    into="parsing",
+    needs_parsing=True,
+    limb_maps=True,
+)
+COMPONENTS = (
+    SPATN,
+    replace(SPATN, name="spatn_no_distance", build=lambda height, width, scale: Spatn(scale, None), limb_maps=False),
 )

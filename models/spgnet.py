@@ -24,7 +24,7 @@ from models.layers.parsing import LABELS, cross_entropy
 from models.layers.part_flow import FlowObjective, PartFlow
 from models.layers.pose_maps import JOINTS, disks, heatmaps, one_hot
 from models.schedule import Adam, Component, Jitter, Phase, Variant
-from models.spatn import Spatn
+from models.spatn import KAPPA, Spatn
 
 DISK = 1 / 32  # radius of a joint's disk in image heights: 8 px at 256, 4 px at 128
 WHOLE_BODY = (tuple(range(JOINTS)),)
@@ -209,14 +209,14 @@ class DecoderLevel(nn.Module):
     has no batch norm.
     """
 
-    def __init__(self, inputs: int, outputs: int, blocks: int, scale: float, kernel: int, norm_first: bool):
+    def __init__(self, inputs: int, outputs: int, scale: float, kernel: int, norm_first: bool):
         super().__init__()
         self.norm_first = norm_first
         self.norm = Sean(inputs if norm_first else outputs, scale, kernel)
         self.up = nn.Sequential(nn.ReLU(), nn.Conv2d(inputs, 4 * outputs, 3, padding=1, bias=False), nn.PixelShuffle(2))
         if norm_first:
             self.up.append(nn.BatchNorm2d(outputs))
-        self.blocks = nn.ModuleList(SpgBlock(outputs, scale, kernel) for _ in range(blocks))
+        self.blocks = nn.ModuleList(SpgBlock(outputs, scale, kernel) for _ in range(2))
 
     def forward(self, x: Tensor, skips: list[Tensor], parsing: Tensor, codes: Tensor) -> Tensor:
         """x (B, inputs, h, w), skips of (B, 2 outputs, 2h, 2w), the last first used; parsing (B, 20, 2h, 2w)."""
@@ -224,7 +224,7 @@ class DecoderLevel(nn.Module):
             x = self.up(self.norm(x, parsing[..., ::2, ::2], codes))
         else:
             x = self.norm(self.up(x), parsing, codes)
-        for block, skip in zip(self.blocks, reversed(skips), strict=False):
+        for block, skip in zip(self.blocks, reversed(skips), strict=True):
             x = block(x, skip, parsing, codes)
         return x
 
@@ -296,10 +296,13 @@ class SPGNet(nn.Module):
 
     height, width: multiples of 2^scales; scale: width multiplier. The target's parsing is stage one's prediction,
     `parsing`: its labels, or, with `soft_parsing`, their probabilities, through which gradients pass.
-    flow: "affine" or "learned". spg_blocks: 2 a level as in the code, 1 as in Table B. `test_batch_statistics`
-    evaluates as the released code does, whose eval() does nothing: with each test batch's own statistics, and
-    with noise; the result then depends on the other images of the batch, and is not repeatable.
+    flow: "affine" or "learned". kappa: of stage one's distance maps, None for none.
+
+    Set `test_batch_statistics` before eval() to evaluate as the released code does, whose eval() does nothing: with
+    each test batch's own statistics, and with noise. An image then depends on the others of its batch.
     """
+
+    test_batch_statistics = False
 
     def __init__(
         self,
@@ -307,16 +310,13 @@ class SPGNet(nn.Module):
         width: int,
         scale: float = 1.0,
         flow: str = "affine",
-        distance: bool = True,
+        kappa: float | None = KAPPA,
         soft_parsing: bool = False,
-        spg_blocks: int = 2,
-        test_batch_statistics: bool = False,
     ):
         super().__init__()
-        if flow not in FLOWS or spg_blocks not in (1, 2):
-            raise ValueError(f"flow {flow!r}, spg_blocks {spg_blocks}: choose from {', '.join(FLOWS)}, and 1 or 2")
+        if flow not in FLOWS:
+            raise ValueError(f"flow {flow!r}: choose from {', '.join(FLOWS)}")
         self.soft_parsing = soft_parsing
-        self.test_batch_statistics = test_batch_statistics
         large = min(height, width) >= 256
         levels = scales(height, width)
         self.widths = [channels(min(32 * (level + 1), 128), scale) for level in range(levels + 1)]
@@ -328,14 +328,14 @@ class SPGNet(nn.Module):
         self.style = StyleEncoder(scale)
         self.fuse = conv_norm(2 * self.widths[-1], self.widths[-1], 1)
         self.decoder = nn.ModuleList(
-            DecoderLevel(before, after, spg_blocks, scale, kernel=5 if large else 3, norm_first=large)
+            DecoderLevel(before, after, scale, kernel=5 if large else 3, norm_first=large)
             for after, before in pairwise(self.widths)
         )
         self.image = nn.Sequential(nn.ReflectionPad2d(3), nn.Conv2d(self.widths[0], 3, 7))
         self.apply(initialise)
         with torch.no_grad():
             self.image[-1].weight.mul_(0.1)  # begin inside tanh's linear range
-        self.parsing = Spatn(scale, distance)
+        self.parsing = Spatn(scale, kappa)
         self.flow = FLOWS[flow](height, width, scale)
 
     def train(self, mode: bool = True) -> "SPGNet":
@@ -513,7 +513,7 @@ def variant(
     components: tuple[str, ...] = ("spatn",),
     true_parsing: bool = True,
     schedule: Phase = SECOND_STAGE,
-    **options: bool | str,
+    **options: bool | str | None,
 ) -> Variant:
     return Variant(
         name=name,
@@ -525,6 +525,7 @@ def variant(
         needs_features=True,
         objective=partial(objective, true_parsing=true_parsing),
         phase=schedule,
+        limb_maps="kappa" not in options,
     )
 
 
@@ -538,6 +539,6 @@ VARIANTS = (
         schedule=BOTH_STAGES,
         soft_parsing=True,
     ),
-    variant("spgnet_no_distance", "section C, without distance maps", ("spatn_no_distance",), distance=False),
+    variant("spgnet_no_distance", "section C, without distance maps", ("spatn_no_distance",), kappa=None),
     variant("spgnet_learned_flow", "not in the paper", ("spatn", "spgnet_flow"), flow="learned"),
 )

@@ -9,12 +9,14 @@ import yaml
 
 from models.variants import VARIANTS
 from pipeline.anatomy import pose
+from pipeline.anatomy.distance import limb_distance_maps
 from pipeline.core import layout, schema, store
 
 ROOT = Path(__file__).parent.parent
 HEIGHT, WIDTH = 64, 32
 PEOPLE, VIEWS = 4, 3
 VAL_PERSON = "0003"
+KAPPA = -0.3  # of the distance maps; the published one is -0.1
 
 
 def picture(person: int, view: int) -> np.ndarray:
@@ -49,7 +51,7 @@ def write(folder: Path, dataset: str = "synthetic", parsing_source: str = "none"
     """
     rejected = name(0, VIEWS - 1)
     everyone = [(person, view) for person in range(PEOPLE) for view in range(VIEWS)]
-    images, keypoints, parsing, pairs = [], [], [], []
+    images, keypoints, maps, parsing, pairs = [], [], [], [], []
     for row, (person, view) in enumerate(everyone):
         common = {"image_id": name(person, view), "split": "train", "person_id": f"{person:04d}"}
         encoded = cv2.imencode(".png", picture(person, view)[:, :, ::-1])[1].tobytes()
@@ -62,6 +64,8 @@ def write(folder: Path, dataset: str = "synthetic", parsing_source: str = "none"
         scores = valid.astype(float).tolist()
         stored = {"keypoints": pose.from_array(points, valid), "keypoint_scores": scores, "keypoint_source": "test"}
         keypoints.append({**common, "row": row, **stored})
+        drawn = limb_distance_maps(points[None], valid[None], HEIGHT, WIDTH, KAPPA).tobytes()
+        maps.append({"image_id": name(person, view), "height": HEIGHT, "width": WIDTH, "distance_maps": drawn})
     for person in range(PEOPLE):
         split = "val" if f"{person:04d}" == VAL_PERSON else "train"
         for source in range(VIEWS):
@@ -80,6 +84,7 @@ def write(folder: Path, dataset: str = "synthetic", parsing_source: str = "none"
         for one, other in zip(ids, ids[VIEWS:] + ids[:VIEWS], strict=True)
     ]
     store.write_shards(folder / layout.pseudo_labels(dataset), stand_ins, schema.PSEUDO_LABELS)
+    store.write_shards(folder / layout.distance_maps(dataset), maps, schema.DISTANCE_MAPS, kappa=str(KAPPA))
 
 
 def list_of(paper: str) -> list[str]:

@@ -25,7 +25,6 @@ PARTS = {
 PART_PADDING = {"head": 0.4, "torso": 0.25, "leg": 0.25}  # in torso lengths
 # The twelve limbs of SPGNet's distance maps: neck to shoulders, arms, neck to hips, legs.
 LIMBS = ((1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13))
-KAPPA = -0.1  # per pixel: how fast they fade
 # Products of two factors below this would be denormal floats, on which a CPU computes many times slower.
 NEGLIGIBLE = 1.1e-19
 TORSO_FALLBACK = 0.25  # torso length in image heights, where shoulders and neck, or both hips, are missing
@@ -85,7 +84,7 @@ def disks(joints: Tensor, valid: Tensor, height: int, width: int, radius: float)
     return (x.square().unsqueeze(-2) + y.square().unsqueeze(-1) <= radius**2).float()
 
 
-def limb_maps(joints: Tensor, valid: Tensor, height: int, width: int, kappa: float = KAPPA) -> Tensor:
+def limb_maps(joints: Tensor, valid: Tensor, height: int, width: int, kappa: float) -> Tensor:
     """Distance maps exp(kappa d), d in pixels to the limb's segment: SPGNet's supplement, equations 1 and 2.
 
     joints (B, 18, 2) float, valid (B, 18) bool -> (B, 12, height, width) float32 in [0, 1], in the order of

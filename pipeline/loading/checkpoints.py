@@ -83,7 +83,8 @@ def build(meta: Mapping[str, Any], where: Path) -> nn.Module:
         height, width, scale = meta["height"], meta["width"], meta["settings"].get("width", 1.0)
     except KeyError as error:
         raise UserError(f"{where}: lacks the key {error.args[0]}; delete the folder and train again") from None
-    return builders[meta["name"]].build(height, width, scale)
+    kappa = {"kappa": meta["kappa"]} if "kappa" in meta else {}
+    return builders[meta["name"]].build(height, width, scale, **kappa)
 
 
 def load(folder: Path, step: int) -> tuple[nn.Module, dict[str, Any]]:

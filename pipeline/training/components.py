@@ -27,17 +27,16 @@ def last_checkpoint(dataset: str, component: str) -> int:
 def start_from(part: nn.Module, dataset: str, component: str, like: Mapping[str, Any]) -> tuple[dict, list[str]]:
     """Copy the last checkpoint of a component into `part`; return a record of it, and its marks.
 
-    `like`: what it must have been trained for: height and width of the images, and perhaps the scale of the network.
-    Raises UserError if it was not.
+    `like`: what it must have been trained for, of the keys below. Raises UserError if it was not.
     """
     folder, step = layout.checkpoints(dataset, component), last_checkpoint(dataset, component)
     module, meta = checkpoints.load(folder, step)
-    trained = {"height": meta["height"], "width": meta["width"], "scale": meta["settings"]["width"]}
-    for key, value in like.items():
-        if trained[key] != value:
-            what = "network width" if key == "scale" else f"image {key}"
+    trained = {"image height": meta["height"], "image width": meta["width"]}
+    trained |= {"network width": meta["settings"]["width"], "kappa": meta.get("kappa")}
+    for what, value in like.items():
+        if trained[what] != value:
             raise UserError(
-                f"{folder}: trained for {what} {trained[key]:g}, {value:g} is wanted; pretrain it with the same"
+                f"{folder}: trained for {what} {trained[what]}, {value} is wanted; pretrain it with the same"
             )
     part.load_state_dict(module.state_dict())
     content = digests.sha256(checkpoints.path(folder, step))

@@ -50,23 +50,26 @@ class Built:
 
     network: nn.Module
     objective: Objective
+    kappa: float | None
     started: Mapping[str, tuple[dict, list[str]]]
 
 
 def build(task: Task, phase: Phase, data: ImageData) -> Built:
     """The networks, with the weights of the components that they start from."""
     entry, size, scale = task.entry, (data.height, data.width), task.block.width
+    kappa = {"kappa": training_data.kappa(task.dataset)} if entry.limb_maps else {}
     torch.manual_seed(task.block.seed)
-    network = entry.build(*size, scale)
-    like = {"height": data.height, "width": data.width}
+    network = entry.build(*size, scale, **kappa)
+    like = {"image height": data.height, "image width": data.width}
     started = {}
     for name in entry.components:
-        part = network.get_submodule(COMPONENTS[name].into)
-        started[name] = components.start_from(part, task.dataset, name, {**like, "scale": scale})
+        component = COMPONENTS[name]
+        same = {**like, "network width": scale, **(kappa if component.limb_maps else {})}
+        started[name] = components.start_from(network.get_submodule(component.into), task.dataset, name, same)
     objective = entry.objective(network, *size, scale, phase.weights)
     for judge, name in task.judges.items():
         started[name] = components.start_from(objective.networks()[judge], task.dataset, name, like)
-    return Built(network, objective, started)
+    return Built(network, objective, kappa.get("kappa"), started)
 
 
 def describe(task: Task, built: Built, data: ImageData, source: FeatureSource | None) -> Meta:
@@ -87,6 +90,7 @@ def describe(task: Task, built: Built, data: ImageData, source: FeatureSource | 
         marks=[mark for mark in marks.MARKS if mark in found],
         parameters=sum(parameter.numel() for parameter in built.network.parameters()),
         published=marks.published(phase, dataset),
+        kappa=built.kappa,
     )
 
 

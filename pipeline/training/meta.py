@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-ONLY_WHERE_SET = ("family", "validation")
+ONLY_WHERE_SET = ("family", "kappa", "validation")
 
 
 @dataclass(frozen=True)
 class Meta:
-    """`pipeline.loading.checkpoints` rebuilds the network from kind, name, height, width and settings."""
+    """`pipeline.loading.checkpoints` rebuilds the network from kind, name, height, width, kappa and settings."""
 
     kind: str  # variant | component
     name: str  # its entry in models.variants
@@ -23,6 +23,7 @@ class Meta:
     marks: Sequence[str] = ()  # how it differs from the paper's: of `marks.MARKS`
     parameters: int = 0
     published: Mapping[str, Any] | None = None  # the paper's schedule
+    kappa: float | None = None  # of the distance maps that the network draws
     validation: Mapping[str, Any] | None = None  # of the detector: its error on identities held out
 
     def as_dict(self) -> dict[str, Any]:

@@ -33,6 +33,11 @@ def require_parsing(dataset: str, wanted_by: str) -> None:
         )
 
 
+def kappa(dataset: str) -> float:
+    """How fast the stored distance maps fall off: a network that draws them itself draws the same."""
+    return float(pq.read_schema(store.parts(layout.distance_maps(dataset))[0]).metadata[b"kappa"])
+
+
 def training_images(dataset: str) -> pa.Array:
     """Ids, sorted, of the training images with joints that were not rejected and show nobody of a validation pair."""
     usable = pair_lists.usable_images(dataset)

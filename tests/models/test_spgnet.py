@@ -112,21 +112,9 @@ def test_layer_table(size, widths, warped, kernel, bottleneck):
     assert found["image"] == size
 
 
-def test_one_block_a_level_uses_the_level_s_last_features():
-    one = SPGNet(64, 32, SCALE, spg_blocks=1)
-    assert [len(level.blocks) for level in one.decoder] == [1] * 4
-    level, seen = one.decoder[0], []
-    level.blocks[0].register_forward_hook(lambda _, inputs, out: seen.append(inputs[1]))
-    skips = [torch.randn(1, 16, 8, 8), torch.randn(1, 16, 8, 8)]
-    level(torch.randn(1, 8, 4, 4), skips, torch.rand(1, 20, 8, 8), torch.randn(1, 20, 16))
-    assert seen[0] is skips[1]
-
-
 def test_unknown_options_are_refused():
     with pytest.raises(ValueError, match="affine, learned"):
         SPGNet(64, 32, SCALE, flow="3d")
-    with pytest.raises(ValueError, match="1 or 2"):
-        SPGNet(64, 32, SCALE, spg_blocks=3)
 
 
 # Operators
@@ -355,7 +343,8 @@ def test_test_batch_statistics_are_the_released_code_s_way():
     """With them on, an image depends on the others of its batch and on noise; off, on neither. No statistic moves."""
     batch = figures(3, 64, 32, seed=0)
     plain = SPGNet(64, 32, SCALE)
-    asked = SPGNet(64, 32, SCALE, test_batch_statistics=True)
+    asked = SPGNet(64, 32, SCALE)
+    asked.test_batch_statistics = True
     asked.load_state_dict(plain.state_dict())
     for model, depends in ((plain, False), (asked, True)):
         model.eval()
@@ -405,13 +394,15 @@ def test_variants_differ_as_they_say():
     built = {name: VARIANTS[name].build(64, 32, SCALE) for name in VARIANTS if name.startswith("spgnet")}
     assert set(built) == {"spgnet", "spgnet_sequential", "spgnet_joint", "spgnet_no_distance", "spgnet_learned_flow"}
     for name, model in built.items():
-        assert model.parsing.distance == (name != "spgnet_no_distance")
+        assert model.parsing.kappa == (None if name == "spgnet_no_distance" else -0.1)
+        assert VARIANTS[name].limb_maps == (name != "spgnet_no_distance")
         assert model.soft_parsing == (name == "spgnet_joint")
         assert isinstance(model.flow, spgnet.LearnedFlow if name == "spgnet_learned_flow" else AffineFlow)
         assert VARIANTS[name].phase.frozen == (("flow",) if name == "spgnet_joint" else ("parsing", "flow"))
         assert VARIANTS[name].needs_parsing
     assert COMPONENTS["spatn"].needs_parsing
-    assert COMPONENTS["spatn_no_distance"].build(64, 32, SCALE).distance is False
+    assert COMPONENTS["spatn_no_distance"].build(64, 32, SCALE).kappa is None
+    assert VARIANTS["spgnet"].build(64, 32, SCALE, kappa=-0.3).parsing.kappa == -0.3
 
 
 def test_terms_are_those_of_the_released_code(net):

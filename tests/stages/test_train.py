@@ -21,7 +21,7 @@ from pipeline.core import layout, params, schema, store
 from pipeline.loading import checkpoints
 from pipeline.stages import pretrain, train
 from pipeline.training import components as starting_points
-from pipeline.training import loop
+from pipeline.training import loop, training_data
 from tests import tiny_dataset
 
 PRETRAIN = ["pretrain", "--dataset", "synthetic", "--component", "spig_flow"]
@@ -162,6 +162,7 @@ def test_two_steps_of_every_variant(components, monkeypatch, name):
     assert main(["train", "--dataset", "synthetic", "--variant", name]) == 0
     generator, meta = checkpoints.load(layout.checkpoints("synthetic", name), 2)
     assert set(meta["components"]) == {*VARIANTS[name].components, *VARIANTS[name].judges.values()}
+    assert meta.get("kappa") == (tiny_dataset.KAPPA if VARIANTS[name].limb_maps else None)
     rows = [json.loads(line) for line in layout.metrics_log("train", "synthetic", name).read_text().splitlines()]
     assert set(VARIANTS[name].phase.weights) <= set(rows[-1])
     for component in VARIANTS[name].components:  # what a phase freezes is still the component's
@@ -182,6 +183,30 @@ def test_two_steps_of_every_component(components, component):
     assert meta["features"] == ({"net": "squeezenet1_1", "provenance": "seeded"} if entry.needs_features else None)
     log = (components / layout.metrics_log("pretrain", "synthetic", component)).read_text().splitlines()
     assert set(json.loads(log[0])) - {"discriminator"} == {"step", *entry.phase.weights}
+
+
+def test_a_trained_network_draws_the_stored_distance_maps(components, monkeypatch):
+    """By the kappa in their metadata, which its meta.json keeps, to within their 8 bits."""
+    monkeypatch.chdir(components)
+    network, meta = checkpoints.load(layout.checkpoints("synthetic", "spatn"), 2)
+    assert meta["kappa"] == tiny_dataset.KAPPA
+    rows = store.read_table(layout.distance_maps("synthetic")).to_pylist()
+    assert len(rows) == 12
+    for row in rows:
+        points, valid = tiny_dataset.joints(int(row["image_id"][:4]), int(row["image_id"][5]))
+        size = row["height"], row["width"]
+        drawn = network.pose_maps(torch.tensor(points)[None], torch.tensor(valid)[None], *size)[0, 18:]
+        stored = np.frombuffer(row["distance_maps"], np.uint8).reshape(12, *size)
+        assert stored.any()
+        assert np.abs(255 * drawn.double().numpy() - stored).max() < 0.514
+
+
+def test_a_component_with_other_distance_maps_is_refused(components, monkeypatch, capfd):
+    monkeypatch.chdir(components)
+    params.load.cache_clear()
+    monkeypatch.setattr(training_data, "kappa", lambda dataset: -0.1)
+    line = refused(["train", "--dataset", "synthetic", "--variant", "spgnet"], capfd)
+    assert "spatn/checkpoints: trained for kappa -0.3, -0.1 is wanted" in line
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "train"])
@@ -251,7 +276,7 @@ def test_spig_starts_from_the_last_flow_checkpoint(enter, monkeypatch):
 
 KILL = """
 import os, signal, sys
-from pipeline.training import loop
+from pipeline.training import loop, training_data
 from pipeline.__main__ import main
 step, left = loop.Trainer.step, int(sys.argv.pop(1))
 def count(self, *arguments, **options):
