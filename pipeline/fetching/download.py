@@ -1,11 +1,10 @@
 """Where bytes come from: the user's own path, the folder $REPOSE_MIRROR, or a URL; a digest decides in every case.
 
-Downloads go to `.work/downloads/`. One that was cut continues where it stopped, if the server still has the same
-file (Range with If-Range); if not, it starts over.
+Downloads go to `.work/downloads/`. One that was cut continues where it stopped (Range): the digest tells whether the
+pieces are of one file, and if they are not it starts over. A file without a digest continues within one run only.
 """
 
 import hashlib
-import json
 import os
 import shutil
 import time
@@ -121,6 +120,8 @@ def download(url: str, sha256: str | None = None) -> Path:
     if os.environ.get(OFFLINE):
         raise Unavailable(f"{url}: downloads are switched off by ${OFFLINE}")
     part = done.with_name(done.name + ".part")
+    if sha256 is None:
+        part.unlink(missing_ok=True)
     failures, pause, resumed, connected = 0, PAUSE, part.exists(), False
     while True:
         before = part.stat().st_size if part.exists() else 0
@@ -144,26 +145,17 @@ def download(url: str, sha256: str | None = None) -> Path:
                 continue
             raise Unavailable(f"{url}: not the file that was wanted", f"sha256 {found}, not {sha256}")
         part.replace(done)
-        _validator(part).unlink(missing_ok=True)
         return done
 
 
-def _validator(part: Path) -> Path:
-    return part.with_name(part.name + ".json")
-
-
-def _open(request: Request, part: Path, connected: bool):
-    """The response, or None if `part` is already whole. Raises Unavailable or _Cut."""
+def _open(request: Request, connected: bool):
+    """The response, or None if there is nothing after what we have. Raises Unavailable or _Cut."""
     url = request.full_url
     try:
         return urlopen(request, timeout=TIMEOUT)
     except HTTPError as error:
-        if error.code == 416:  # nothing beyond what we have: whole, or the file has shrunk
-            total = error.headers.get("Content-Range", "").rpartition("/")[2]
-            if total == str(part.stat().st_size):
-                return None
-            part.unlink()
-            raise _Cut("the file changed on the server") from None
+        if error.code == 416:
+            return None
         if error.code in (408, 429) or error.code >= 500:
             raise _Cut(f"HTTP {error.code} {error.reason}") from None
         raise Unavailable(f"{url}: HTTP {error.code} {error.reason}") from None
@@ -181,27 +173,14 @@ def _transfer(url: str, part: Path, connected: bool) -> None:
     request = Request(url, headers={"User-Agent": "repose", "Accept-Encoding": "identity"})
     if have:
         request.add_header("Range", f"bytes={have}-")
-        if _validator(part).exists():
-            request.add_header("If-Range", json.loads(_validator(part).read_text()))
-    response = _open(request, part, connected)
+    response = _open(request, connected)
     if response is None:
         return
     with response:
-        total = int(length) if (length := response.headers.get("Content-Length")) is not None else None
-        if response.status == 206:
-            content_range = response.headers.get("Content-Range", "")
-            start, size = content_range.removeprefix("bytes ").partition("-")[0], content_range.rpartition("/")[2]
-            if start != str(have):
-                part.unlink()
-                raise _Cut(f"the server answered with another range ({content_range})")
-            total = int(size) if size.isdigit() else None
-        else:  # the server ignores ranges, or the file changed: from the start
+        if response.status != 206:  # the server ignores ranges: from the start
             have = 0
-        tag = response.headers.get("ETag", "")
-        validator = tag if tag.startswith('"') else response.headers.get("Last-Modified")  # weak tags do not do here
-        _validator(part).unlink(missing_ok=True)
-        if validator:
-            _validator(part).write_text(json.dumps(validator))
+        length = response.headers.get("Content-Length")
+        total = None if length is None else have + int(length)
         mebi = None if total is None else -(-total // _BLOCK)
         with part.open("ab" if have else "wb") as handle, console.progress(f"{part.stem} (MiB)", mebi) as advance:
             advance(have // _BLOCK)
