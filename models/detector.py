@@ -1,9 +1,8 @@
-"""A small heatmap joint detector, to re-detect joints on generated images where no published detector fits
-the data.
+"""A small joint detector: it finds the joints of generated images where no published detector fits the data.
 
-Trained on a data set's own training images. Its PCKh on real test images is its ceiling and belongs beside
-every number made with it. An image goes in at full size, 18 maps come out at 1/4; a map's peak is 1 at a
-joint and 0 where it is missing.
+It is trained on a data set's own training images. Its PCKh on real test images is the highest that a score measured
+with it can reach, and should be quoted beside every such score. It takes an image at full size and returns 18 heatmaps
+at a quarter of it, which peak at 1 on a joint and stay at 0 where the joint is missing.
 """
 
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from models.schedule import Adam, Component, Phase
 
 STRIDE = 4
 SIGMA = 1.5  # in cells: 6 px in the image, the field's heatmap
-# A peak below this is no joint: halfway between an absent one (0) and a blurred but present one (0.6).
+# A lower peak is no joint: halfway between a missing joint (0) and one that is there but blurred (0.6).
 THRESHOLD = 0.3
 PEAK_WEIGHT = 10.0
 
@@ -32,7 +31,7 @@ def conv_block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
 
 
 class JointDetector(nn.Module):
-    """Encoder to 1/16 and back to 1/4 with additive skips.
+    """An encoder down to 1/16 of the size, and a decoder back up to 1/4 with additive skips.
 
     forward: image (B, 3, H, W) in [-1, 1], sizes multiples of 16 -> maps (B, 18, H/4, W/4).
     """
@@ -57,7 +56,7 @@ class JointDetector(nn.Module):
 
 
 def target_maps(joints: Tensor, valid: Tensor, height: int, width: int) -> Tensor:
-    """What the maps should be: joints (B, 18, 2) in image pixels -> (B, 18, height/4, width/4)."""
+    """The maps to learn: joints (B, 18, 2) in image pixels -> (B, 18, height/4, width/4)."""
     cells = (joints + 0.5) / STRIDE - 0.5
     return heatmaps(cells, valid, height // STRIDE, width // STRIDE, SIGMA)
 
@@ -65,9 +64,9 @@ def target_maps(joints: Tensor, valid: Tensor, height: int, width: int) -> Tenso
 def decode(maps: Tensor) -> tuple[Tensor, Tensor]:
     """Maps (B, 18, h, w) -> joints (B, 18, 2) in image pixels and peak scores (B, 18).
 
-    A score below THRESHOLD means missing; the caller drops the joint. The position is the largest cell,
-    refined in each direction by the parabola through the logarithms of it and its two neighbours, which is
-    exact for a Gaussian. Cells at the border stay unrefined across it.
+    A score below THRESHOLD means that the joint is missing; dropping it is the caller's job. The position is that of
+    the largest cell, refined in each direction by the parabola through the logarithms of this cell and its two
+    neighbours, which is exact for a Gaussian. A cell at the border is not refined across it.
     """
     maps = maps.float()
     height, width = maps.shape[-2:]
@@ -91,9 +90,10 @@ def decode(maps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def heatmap_loss(maps: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error with weight 1 + PEAK_WEIGHT * target: maps cover 512 cells of which a joint fills a dozen.
+    """Mean squared error with weight 1 + PEAK_WEIGHT * target.
 
-    Unweighted, the net spends its first hundreds of steps predicting zero everywhere.
+    A joint fills about a dozen of a map's 512 cells: unweighted, the network predicts zero everywhere for hundreds of
+    steps.
     """
     return ((maps.float() - target).square() * (1 + PEAK_WEIGHT * target)).mean()
 

@@ -1,6 +1,4 @@
-"""The rows any method must beat: copying the source image, and the mean training image. Neither has a
-gradient.
-"""
+"""Two results that every method must beat: a copy of the source image, and the mean training image."""
 
 from collections.abc import Iterable
 
@@ -12,14 +10,14 @@ from models.schedule import Variant
 
 
 class CopySource(nn.Module):
-    """Returns the source image, whatever pose is asked for."""
+    """Returns the source image whatever the target's pose."""
 
     def forward(self, batch: Batch) -> Output:
         return Output(batch.source)
 
 
 class MeanImage(nn.Module):
-    """Returns the mean of the training images (H, W fixed at construction), whatever is asked for."""
+    """Returns the mean of the training images whatever the input."""
 
     def __init__(self, height: int, width: int):
         super().__init__()
@@ -27,9 +25,7 @@ class MeanImage(nn.Module):
 
     @torch.no_grad()
     def fit(self, batches: Iterable[Tensor]) -> None:
-        """Set `mean` in one pass over image batches (B, 3, H, W) in [-1, 1]; the sum is float64. ValueError
-        if there is none.
-        """
+        """Set `mean` in one pass over image batches (B, 3, H, W) in [-1, 1]. Raises ValueError if there is none."""
         total, count = torch.zeros_like(self.mean, dtype=torch.float64), 0
         for images in batches:
             total += images.double().sum(0)

@@ -1,8 +1,9 @@
 """GFLA: Deep Image Spatial Transformation for Person Image Generation (Ren et al., CVPR 2020), a global flow and local
-attention; the row "DIST" of SPIG's Table 1.
+attention; "DIST" in SPIG's Table 1.
 
-What the authors' code fixes and what is chosen here: docs/papers.md. Blocks are those that SPIG shares with it. Strides
-are relative to the image: attention at 1/8 and 1/4 for images of 256 pixels, at 1/4 alone below.
+docs/papers.md lists what the authors' code fixes and what is chosen here. SPIG builds on this network, and the two
+share their blocks. Strides are relative to the image: attention is at strides 8 and 4 for images of 256 pixels, and at
+stride 4 alone for smaller ones.
 """
 
 from collections.abc import Mapping
@@ -34,7 +35,9 @@ from models.schedule import Adam, Component, Phase, Variant
 
 
 def kernel_sizes(height: int) -> dict[int, int]:
-    """Stride of an attention -> side of its local patches: DeepFashion's from 256 pixels on, Market-1501's below."""
+    """By stride of an attention, the side of its local patches: as for DeepFashion from 256 pixels on, else as for
+    Market-1501.
+    """
     return {8: 3, 4: 5} if height >= 256 else {4: 3}
 
 
@@ -52,7 +55,7 @@ class FlowEstimator(nn.Module):
             {str(stride): nn.Conv2d(self.trunk.widths[stride], 3, 3, padding=1) for stride in kernel_sizes(height)}
         )
         self.apply(initialise)
-        for head in self.heads.values():  # start near "sample where you stand", half visible
+        for head in self.heads.values():  # start near zero flow and half visible
             nn.init.normal_(head.weight, std=0.001)
 
     def forward(self, image: Tensor, source: Tensor, target: Tensor) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
@@ -65,14 +68,15 @@ class FlowEstimator(nn.Module):
 
 
 def attend(source: Tensor, kernel: Tensor, flow: Tensor) -> Tensor:
-    """Weighted sum of the patch around each flowed position: out[l] = sum over offsets k of kernel[k, l] source[l +
-    flow[l] + k], bilinear, the nearest border value outside (the paper's content-aware sampling).
+    """The paper's content-aware sampling, a weighted sum over the patch that the flow points to: out[l] = sum over
+    offsets k of kernel[k, l] source[l + flow[l] + k], bilinear; outside the grid, the nearest border value.
 
     source (B, C, H, W), kernel (B, n^2, H, W) with the offsets row by row, n odd, flow (B, 2, H, W) as (dx, dy) in
-    cells -> (B, C, H, W) of the flow's type. Where the flow is no finite number, neither is the result.
+    cells -> (B, C, H, W) of the flow's type, NaN where the flow is NaN or infinite.
 
-    All samples of a patch lie at the same fraction of a cell: with the bilinear weights the kernel is one of (n + 1)^2
-    on whole cells. No patch is held: memory beside the operands is (n + 1)^2 weights and cell numbers a position.
+    All samples of a patch lie at the same fraction of a cell, so that kernel and bilinear weights make one kernel of
+    (n + 1)^2 weights on whole cells. No patch is stored: beside its operands, a position needs memory for (n + 1)^2
+    weights and cell numbers.
     """
     size = int(kernel.shape[1] ** 0.5)
     batch, features, height, width = source.shape
@@ -109,9 +113,10 @@ class LocalAttention(nn.Module):
 
     forward: source, target (B, C, H, W), flow (B, 2, H, W) in cells -> (B, C, H, W).
 
-    The predictor's first layer is fully connected on both n x n patches. On the target's that is a convolution.
-    Bilinear sampling commutes with a convolution, so on the flowed source's it is the flow applied to a convolution:
-    no patch is extracted for it. Its result still changes up to n // 2 cells outside the grid, so these are kept.
+    The predictor's first layer is fully connected on both n x n patches. For the target's patch that is a convolution.
+    For the source's it is a convolution to which the flow is applied, since bilinear sampling commutes with
+    convolution: no patch needs to be extracted. Its result still changes up to n // 2 cells outside the grid, so these
+    cells are kept.
     """
 
     def __init__(self, features: int, hidden: int, size: int):
@@ -135,7 +140,7 @@ class LocalAttention(nn.Module):
 
 
 class DecoderBlock(nn.Module):
-    """Double the resolution. As blocks.UpBlock, but the channels change in the transposed convolution."""
+    """Doubles the resolution; as blocks.UpBlock, but the transposed convolution changes the channels."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
@@ -190,7 +195,7 @@ class GFLA(nn.Module):
         with torch.no_grad():
             self.image[-1].weight.mul_(0.1)  # begin inside tanh's linear range
             for attention in self.attention.values():
-                attention.predict[-1].weight.mul_(0.1)  # and with nearly even kernels
+                attention.predict[-1].weight.mul_(0.1)  # and with nearly uniform kernels
         self.flow = FlowEstimator(height, width, scale)
 
     def forward(self, batch: Batch) -> Output:
@@ -215,10 +220,10 @@ class GFLA(nn.Module):
 
 
 def affine_residual(flow: Tensor, size: int) -> Tensor:
-    """Affine regularisation: how far the flow is from affine in each size x size patch, the squared residual of its
-    least-squares affine fit, summed over the patch and averaged over patches and images. flow (B, 2, H, W) in cells.
+    """Affine regularisation: the squared residual of the least-squares affine fit to the flow in each size x size
+    patch, summed over the patch and averaged over patches and images. flow (B, 2, H, W) in cells.
 
-    Positions are the flow plus an affine map, so the flow's own residual is theirs.
+    The paper fits the positions, which are the flow plus an affine map: the residual is the same.
     """
     with full_precision(flow):
         flow = widen(flow)
@@ -300,7 +305,7 @@ class GflaObjective:
         return {"discriminator": 0.5 * (real + fake)}
 
 
-# The released code's, but for the number of steps: it runs until it is stopped. Those are SPIG's here.
+# As in the released code, but for the number of steps: that code runs until it is stopped. SPIG's are taken here.
 ADAM = Adam(lr=1e-4, betas=(0.0, 0.999))
 BATCH = {"market1501": 8, "deepfashion": 8}
 

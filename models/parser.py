@@ -1,9 +1,9 @@
-"""A small human parser: image and joints in, LIP-20 label scores out.
+"""A small human parser: from an image and its joints to scores of the LIP-20 labels.
 
-An FPN-like decoder on SqueezeNet 1.1 (torchvision's `squeezenet1_1().features`, ImageNet start). The joints are known
-where a parser runs in this project, and they say what the pixels alone cannot: which arm is the left one, and which of
-two people is meant. They enter the decoder as maps at strides 16, 8 and 4, made on the device from coordinates.
-1.8 M parameters; a 256 x 128 image takes about 0.75 GMAC.
+An FPN-like decoder on SqueezeNet 1.1 (torchvision's `squeezenet1_1().features`, trained on ImageNet). Wherever this
+project parses an image, its joints are known, and they tell what pixels alone do not: which arm is the left one, and
+which of two people is meant. They enter the decoder as maps at strides 16, 8 and 4, made on the device from
+coordinates. 1.8 M parameters; a 256 x 128 image takes about 0.75 GMAC.
 """
 
 import torch
@@ -26,8 +26,8 @@ def pose_maps(joints: Tensor, valid: Tensor, height: int, width: int, stride: in
     """Gaussians on 18 joints and along 8 limbs: joints (B, 18, 2) in image pixels (centres at integers), valid (B, 18)
     bool -> (B, 26, height / stride, width / stride) float32 in [0, 1].
 
-    The standard deviation is one cell, 1.5 cells at stride 4. A missing joint's map is zero, and so is a limb's with an
-    end missing.
+    The standard deviation is one cell, at stride 4 it is 1.5 cells. The maps of a missing joint and of its limbs are
+    zero.
     """
     rows, columns, sigma = height // stride, width // stride, 1.5 if stride == 4 else 1.0
     cells = (torch.where(valid.unsqueeze(-1), joints.float(), 0.0) + 0.5) / stride - 0.5
@@ -87,7 +87,7 @@ class Parser(nn.Module):
 
     def forward(self, images: Tensor, joints: Tensor, valid: Tensor) -> Tensor:
         height, width = images.shape[2:]
-        x = F.pad((images - self.mean) / self.std, (1, 1, 1, 1), mode="replicate")  # the first convolution has none
+        x = F.pad((images - self.mean) / self.std, (1, 1, 1, 1), mode="replicate")  # the first convolution does not pad
         taps = {}
         for name, layer in self.features.named_children():
             x = layer(x)

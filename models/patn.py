@@ -1,7 +1,7 @@
 """PATN: Progressive Pose Attention Transfer for Person Image Generation (Zhu et al., CVPR 2019).
 
-The authors trained with other settings on each of two data sets. Here the images' height tells which: from 256 pixels
-on DeepFashion's, below Market-1501's. What their code fixes and what is chosen here: docs/papers.md.
+The authors trained with different settings on their two data sets. Here the images' height decides: DeepFashion's
+settings from 256 pixels on, Market-1501's below. docs/papers.md lists what their code fixes and what is chosen here.
 """
 
 from collections.abc import Mapping
@@ -16,11 +16,11 @@ from models.layers.pose_maps import JOINTS, batch_heatmaps
 from models.schedule import Adam, Phase, Variant
 
 BLOCKS = 9
-LAYER = {"vgg19": "3", "squeezenet1_1": "1"}  # the perceptual term's: relu1_2; its nearest neighbour
+LAYER = {"vgg19": "3", "squeezenet1_1": "1"}  # of the perceptual term: relu1_2, and the closest to it
 
 
 def is_large(height: int) -> bool:
-    """DeepFashion's settings, not Market-1501's."""
+    """Whether DeepFashion's settings apply rather than Market-1501's."""
     return height >= 256
 
 
@@ -29,7 +29,7 @@ def norm(features: int, large: bool) -> nn.Module:
 
 
 def encoder(inputs: int, base: int, large: bool) -> nn.Sequential:
-    """7x7 and two 3x3 of stride 2: (B, inputs, H, W) -> (B, 4 base, H/4, W/4). A norm follows, so there is no bias."""
+    """7x7 and two 3x3 of stride 2: (B, inputs, H, W) -> (B, 4 base, H/4, W/4). No bias, which the norm would cancel."""
     return nn.Sequential(
         *(nn.ReflectionPad2d(3), nn.Conv2d(inputs, base, 7, bias=False), norm(base, large), nn.ReLU()),
         *(nn.Conv2d(base, 2 * base, 3, 2, 1, bias=False), norm(2 * base, large), nn.ReLU()),
@@ -46,7 +46,7 @@ def two_convs(inputs: int, outputs: int, large: bool) -> nn.Sequential:
 
 
 class PoseAttentionBlock(nn.Module):
-    """Pose-attentional transfer block: image + sigmoid(pose path) * image path; the new image joins the pose.
+    """Pose-attentional transfer block: image + sigmoid(pose path) * image path; the result is appended to the pose.
 
     forward: image (B, C, h, w), pose (B, C or 2C, h, w) -> image (B, C, h, w), pose (B, 2C, h, w).
     """
@@ -65,8 +65,8 @@ class PoseAttentionBlock(nn.Module):
 class PATN(nn.Module):
     """The generator. forward: Batch -> Output.
 
-    height, width: multiples of 4; scale: width multiplier. Batch norm below 256 pixels, instance norm without weights
-    from there on. Dropout acts in train mode only.
+    height, width: multiples of 4; scale: width multiplier. Batch norm below 256 pixels, else instance norm without
+    weights.
     """
 
     def __init__(self, height: int, width: int, scale: float = 1.0):
@@ -103,8 +103,9 @@ class DiscriminatorBlock(nn.Module):
 
 
 class Discriminator(nn.Sequential):
-    """Two images, or an image and a pose, (B, inputs, H, W) -> logits (B, 4 * 64, H/4, W/4): the code judges every
-    channel of the last features, there is no convolution to a single one.
+    """Two images, or an image and a pose, (B, inputs, H, W) -> logits (B, 4 * 64, H/4, W/4).
+
+    As in the code, every channel of the last features is a logit: no convolution reduces them to one.
     """
 
     def __init__(self, inputs: int, height: int, scale: float):
@@ -113,11 +114,11 @@ class Discriminator(nn.Sequential):
 
 
 class PatnObjective:
-    """networks: generator, appearance (judges an image beside the source's), shape (beside the target's joints). Terms:
+    """networks: generator, appearance (judges an image beside the source), shape (beside the target's joints). Terms:
     l1, perceptual, adversarial.
 
-    Below 256 pixels as on Market-1501: log loss, and the first two terms count ten times. From there on as on
-    DeepFashion: least squares.
+    Below 256 pixels, as on Market-1501: log loss, and the first two terms count ten times. Else, as on DeepFashion:
+    least squares.
     """
 
     def __init__(self, generator: PATN, height: int, scale: float, weights: Mapping[str, float]):

@@ -1,10 +1,10 @@
-"""What a training engine must know of a network: what it is trained with, on what, and for how long.
+"""How a network is trained: its objective, its data, its schedule.
 
-An engine's step, for one phase:
+One step of a phase:
 
     losses, output = objective.generator_losses(batch, features)   # phase.discriminators frozen meanwhile
     sum(losses.values()).backward(); step the optimiser of every network in phase.generators
-    losses = objective.discriminator_losses(batch, output)         # {} where there is no adversary: skip
+    losses = objective.discriminator_losses(batch, output)         # {} without an adversary: skip
     sum(losses.values()).backward(); step the optimiser of every network in phase.discriminators
 """
 
@@ -19,25 +19,25 @@ from models.layers.features import Features
 
 
 class Objective(Protocol):
-    """How a phase's networks are judged on a batch. Every loss term is a scalar, weighted, and named.
+    """The losses of a phase's networks on a batch: scalars by name, each multiplied by its weight.
 
-    `weights`: by term. A term whose weight is 0 may be left out. An objective that has an attribute `progress:
-    float` finds in it, before every step, the share of the run's steps that are done, in [0, 1).
+    `weights`: by term; a term of weight 0 may be left out. An attribute `progress: float`, where an objective has one,
+    is set before every step to the share of the run's steps that are done, in [0, 1).
     """
 
     weights: Mapping[str, float]
 
     def networks(self) -> dict[str, nn.Module]:
-        """Everything that a checkpoint must hold, by the names that Phase uses."""
+        """All networks whose state a run must keep, by the names that Phase uses."""
 
     def generator_losses(self, batch: Batch, features: Features | None) -> tuple[dict[str, Tensor], Any]:
-        """Terms to minimise over Phase.generators, and what `discriminator_losses` needs. No network is
-        changed, except that spectral and batch norms update their buffers in train mode.
+        """Terms to minimise over Phase.generators, and what `discriminator_losses` needs. Changes no network but for
+        the buffers that spectral and batch norms update in train mode.
         """
 
     def discriminator_losses(self, batch: Batch, output: Any) -> dict[str, Tensor]:
-        """Terms to minimise over Phase.discriminators; no gradient reaches the generators. {} without an
-        adversary, or while its weight is 0.
+        """Terms to minimise over Phase.discriminators; {} without an adversary, or while its weight is 0. No gradient
+        reaches the generators.
         """
 
 
@@ -50,8 +50,8 @@ class Adam:
 
 @dataclass(frozen=True)
 class Jitter:
-    """Augmentation: every image by itself scaled about its centre by scale^u and shifted by shift * (u, u) pixels, u
-    uniform in [-1, 1].
+    """Augmentation: each image is scaled about its centre by scale^u and shifted by shift * u pixels along x and along
+    y, every u drawn by itself, uniform in [-1, 1].
     """
 
     scale: float
@@ -60,13 +60,12 @@ class Jitter:
 
 @dataclass(frozen=True)
 class Phase:
-    """One optimisation phase. `weights` are handed to the objective; `batch` and `steps` are keyed by data
-    set.
+    """One optimisation phase. `weights` go to the objective; `batch` and `steps` are by data set.
 
-    `frozen` names submodules of the first generator that stand still, in eval mode. `thaw`, by a name in `frozen`
-    and data set: the share of the run's steps after which it trains too. `delays`, by loss term and data set: the
-    share of the run's steps for which the term is left out. `augment`, by data set: none but those that are named.
-    `decay_from`: the share of the steps after which every learning rate falls linearly, to 0 at the end.
+    `frozen`: submodules of the first generator that are not trained and stay in eval mode. `thaw`, by a name in
+    `frozen` and data set: the share of the run's steps after which it is trained too. `delays`, by loss term and data
+    set: the share of the run's steps during which the term is left out. `augment`, by data set; others are not
+    augmented. `decay_from`: the share of the steps after which all learning rates fall linearly, to 0 at the end.
     """
 
     generators: tuple[str, ...]
@@ -82,21 +81,21 @@ class Phase:
     decay_from: float = 1.0
 
 
-# What an entry is trained on: `data` of Component and Variant. Only what the validation pairs leave over.
+# What an entry is trained on: `data` of Component and Variant. Nobody in a validation pair is in any of them.
 #   pairs         training pairs
-#   unpaired      training pairs whose target image is never read: `target` is None, the target's pose and labels stay
-#   images        training images one by one: the first half of a batch as sources, the rest as targets
-#   pseudo_pairs  training images with their stand-in: its pose and labels as the target's; `target` is None
+#   unpaired      training pairs without the target's image: `target` is None, the target's pose and labels are there
+#   images        single training images: the first half of a batch as sources, the rest as targets
+#   pseudo_pairs  training images with their stand-ins, whose pose and labels are the target's; `target` is None
 DATA = ("pairs", "unpaired", "images", "pseudo_pairs")
 
 
 @dataclass(frozen=True)
 class Component:
-    """A network trained once and shared. `build(height, width, scale)`; `objective(network, height, width,
-    scale, weights)`.
+    """A network trained once and shared. `build(height, width, scale)`; `objective(network, height, width, scale,
+    weights)`.
 
-    `into` names the generator's submodule that takes the trained weights, None for a network used by itself.
-    `components`: those that it starts from itself. `limb_maps`: as for `Variant`.
+    `into`: the generator's submodule that takes the trained weights; None for a network used by itself. `components`:
+    those that it starts from itself. `limb_maps`: as for `Variant`.
     """
 
     name: str
@@ -114,16 +113,16 @@ class Component:
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of the tables. `build(height, width, scale)` gives the generator, whose forward is Batch -> Output.
-    It looks at neither `target` nor `target_labels`: scoring calls it with `batch.without_target()`. With
-    `given_target_parsing` it is given the true target's parsing as well, in training and in scoring:
+    """One row of the tables. `build(height, width, scale)` makes the generator, whose forward is Batch -> Output. It
+    reads neither `target` nor `target_labels`: scoring calls it with `batch.without_target()`. With
+    `given_target_parsing` it is given the true target's parsing, in training and in scoring:
     `batch.without_target(parsing=True)`.
 
-    `objective(generator, height, width, scale, weights)` adds what else training needs, a discriminator for
-    one. Both are None, with `phase`, for a floor: it is not trained, but fitted if its generator has
-    `fit(image batches)`. `judges`, by name in `objective.networks()`: the component whose weights it holds; it is
-    built at the component's own width and stands still. `limb_maps`: its networks draw SPGNet's distance maps, and
-    `build` takes their `kappa` too, that of the stored maps.
+    `objective(generator, height, width, scale, weights)` adds what else training needs, such as a discriminator. A
+    floor has neither objective nor phase: it is not trained, but fitted if its generator has `fit(image batches)`.
+    `judges`, by name in `objective.networks()`: the component whose weights the network takes; it is built at the
+    component's own width and not trained. `limb_maps`: its networks draw SPGNet's distance maps, and `build` also takes
+    their `kappa`, that of the stored maps.
     """
 
     name: str

@@ -1,8 +1,8 @@
 """SPATN, stage one of SPGNet: Learning Semantic Person Image Generation by Region-Adaptive Normalization (Lv et
 al., CVPR 2021): the target's parsing from the source's parsing and both poses.
 
-The authors' code of this stage was not released; what their figure and supplement leave open (docs/papers.md lists
-it) follows PATN, whose pose-attentional blocks it builds on.
+The authors did not release the code of this stage. What their figure and supplement leave open, listed in
+docs/papers.md, is as in PATN, on whose pose-attentional blocks it builds.
 """
 
 from collections.abc import Mapping

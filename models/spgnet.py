@@ -1,8 +1,8 @@
 """SPGNet, stage two: Learning Semantic Person Image Generation by Region-Adaptive Normalization (Lv et al., CVPR
 2021): the image from the source image, both parsings and the target pose. Stage one is in models/spatn.py.
 
-Tables are those of the supplement; where they contradict each other or are silent, the authors' code decides, and
-docs/papers.md says so. Parsing is (B, 20, h, w), one-hot or probabilities: one channel a LIP-20 label.
+Tables are the supplement's; where they contradict each other or say nothing, the authors' code decides (docs/papers.md
+lists where). Parsing is (B, 20, h, w), one-hot or probabilities, a channel for each LIP-20 label.
 """
 
 import math
@@ -84,14 +84,14 @@ def pool_flow(flow: Tensor, level: int) -> Tensor:
 
 
 def pool_visibility(visibility: Tensor, level: int) -> Tensor:
-    """Classes (B, 1, H, W) -> those of cells of 2^level pixels: a cell takes the first class it holds, in the order
-    visible (0), invisible (1), background (2).
+    """Classes (B, 1, H, W) -> classes of cells of 2^level pixels: the first of visible (0), invisible (1), background
+    (2) that occurs in the cell.
     """
     return -F.max_pool2d(-visibility, 2**level)
 
 
 class FeatureDeformation(nn.Module):
-    """Table D: warp, lay visible and invisible features apart, join them in a residual block.
+    """Table D: warp, separate visible from invisible features, join them in a residual block.
 
     forward: features (B, C, h, w), flow (B, 2, h, w) in cells, visibility (B, 1, h, w) of 0, 1, 2 -> (B, C, h, w).
     """
@@ -112,7 +112,7 @@ class FeatureDeformation(nn.Module):
 def region_average_pooling(features: Tensor, parsing: Tensor) -> Tensor:
     """The mean feature of each label's region: features (B, C, h, w), parsing (B, L, h, w) -> (B, L, C) float.
 
-    With probabilities, the mean they weigh. Zero for a label without a pixel.
+    Probabilities weigh the mean. Zero for a label without pixels.
     """
     with full_precision(features):
         features, parsing = losses.widen(features).flatten(2), losses.widen(parsing).flatten(2)
@@ -145,8 +145,8 @@ class StyleEncoder(nn.Module):
 
 
 class Sean(nn.Module):
-    """Region-adaptive normalisation (SEAN): batch norm without weights, then scale and shift a pixel, from the style
-    code of the pixel's label and from the parsing around it, blended by learned shares.
+    """Region-adaptive normalisation (SEAN): batch norm without weights, then a scale and shift for each pixel, from the
+    style code of its label and from the parsing around it, blended by learned shares.
 
     forward: x (B, C, h, w), parsing (B, 20, h, w), codes (B, 20, S) -> (B, C, h, w). In train mode, noise of a
     learned size (zero at first) is added to x.
@@ -167,7 +167,7 @@ class Sean(nn.Module):
         self.blend = nn.Parameter(torch.zeros(2))  # scale, shift: the style's share before the sigmoid
 
     def modulation(self, parsing: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """Scale and shift (B, C, h, w) a pixel."""
+        """Scale and shift, each (B, C, h, w)."""
         styles = F.relu(torch.einsum("bls,lst->blt", codes, self.label_weight) + self.label_bias)
         painted = torch.einsum("blhw,blt->bthw", parsing, styles)
         by_style = self.style(painted).chunk(2, dim=1)
@@ -205,8 +205,8 @@ class SpgBlock(nn.Module):
 class DecoderLevel(nn.Module):
     """Double the resolution (ReLU, 3x3, pixel shuffle), normalise by region, then the level's SPG blocks.
 
-    At 256 pixels the code normalises before the upsampling, with a plain batch norm after it; below, after it, and
-    has no batch norm.
+    At 256 pixels the code normalises before the upsampling and has a plain batch norm after it; for smaller images it
+    normalises after the upsampling and has no batch norm.
     """
 
     def __init__(self, inputs: int, outputs: int, scale: float, kernel: int, norm_first: bool):
@@ -219,7 +219,7 @@ class DecoderLevel(nn.Module):
         self.blocks = nn.ModuleList(SpgBlock(outputs, scale, kernel) for _ in range(2))
 
     def forward(self, x: Tensor, skips: list[Tensor], parsing: Tensor, codes: Tensor) -> Tensor:
-        """x (B, inputs, h, w), skips of (B, 2 outputs, 2h, 2w), the last first used; parsing (B, 20, 2h, 2w)."""
+        """x (B, inputs, h, w), skips of (B, 2 outputs, 2h, 2w), the last used first; parsing (B, 20, 2h, 2w)."""
         if self.norm_first:
             x = self.up(self.norm(x, parsing[..., ::2, ::2], codes))
         else:
@@ -236,8 +236,8 @@ class LearnedFlow(nn.Module):
     """Flow from an unsupervised network (`net`: SPIG's, for the whole body at once); arguments and results are
     AffineFlow's.
 
-    A pixel is visible where the flow there and back again ends near its start (Meister et al., 2018: within
-    sqrt(0.01 (|there|^2 + |back|^2) + 0.5) pixels); background is what lies in none of the target's part rectangles.
+    A pixel is visible if the flow there and back ends near its start (Meister et al., 2018: within
+    sqrt(0.01 (|there|^2 + |back|^2) + 0.5) pixels), and background if it lies in none of the target's part rectangles.
     """
 
     def __init__(self, height: int, width: int, scale: float):
@@ -279,12 +279,12 @@ FLOWS: dict[str, Callable[[int, int, float], nn.Module]] = {
 
 
 def scales(height: int, width: int) -> int:
-    """How often the encoders halve: 7 times at 256x256, 5 times at 128x64, until the smaller side is two cells."""
+    """How often the encoders halve the size, until the smaller side is two cells: 7 times at 256x256, 5 at 128x64."""
     return min(7, min(height, width).bit_length() - 2)
 
 
 def initialise(module: nn.Module) -> None:
-    """He et al.'s normal weights, zero biases; what is spectrally normed keeps its own, whose size does not matter."""
+    """He et al.'s normal weights, zero biases. Under spectral norm torch's weights stay: their size does not matter."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and not parametrize.is_parametrized(module):
         nn.init.kaiming_normal_(module.weight)
         if module.bias is not None:
@@ -294,8 +294,8 @@ def initialise(module: nn.Module) -> None:
 class SPGNet(nn.Module):
     """Both stages. forward: Batch -> Output with flow and visibility (1: visible) at stride 1, and stage one's logits.
 
-    height, width: multiples of 2^scales; scale: width multiplier. The target's parsing is stage one's prediction,
-    `parsing`: its labels, or, with `soft_parsing`, their probabilities, through which gradients pass.
+    height, width: multiples of 2^scales; scale: width multiplier. The target's parsing is stage one's prediction
+    (`parsing`): the labels, or with `soft_parsing` their probabilities, which let gradients through.
     flow: "affine" or "learned". kappa: of stage one's distance maps, None for none.
 
     Set `test_batch_statistics` before eval() to evaluate as the released code does, whose eval() does nothing: with
@@ -385,8 +385,8 @@ def joint_maps(batch: Batch) -> Tensor:
 
 
 class ConditionalDiscriminator(nn.Sequential):
-    """PatchGAN with batch norm on source image, target or generated image and target joints: (B, 24, H, W) -> one
-    logit a patch.
+    """PatchGAN with batch norm, on source image, target or generated image, and target joints: (B, 24, H, W) -> a logit
+    for each patch.
     """
 
     def __init__(self, scale: float = 1.0):
@@ -410,7 +410,7 @@ class SpgnetObjective:
     """Stage two. networks: generator, discriminator. Terms: l1, perceptual, adversarial; with both stages trained
     together also parsing, stage one's cross-entropy.
 
-    true_parsing: the generator is given the parser's map of the target photograph, not stage one's prediction.
+    true_parsing: the generator is given the parsing of the target photograph, not stage one's prediction.
     """
 
     def __init__(
@@ -457,8 +457,8 @@ class SpgnetObjective:
         return {"discriminator": 0.5 * weight * losses.adversarial_discriminator(real, fake)}
 
 
-# The released code's. 10 epochs of 263,632 pairs on Market-1501, 45 of 101,966 on DeepFashion; in both, the adversary
-# comes in with the sixth epoch.
+# As in the released code: 10 epochs of 263,632 pairs on Market-1501, 45 of 101,966 on DeepFashion; on both, the
+# adversary joins in the sixth epoch.
 WEIGHTS = {"l1": 1.0, "perceptual": 0.125, "adversarial": 0.01}
 ADAM = Adam(lr=2e-4, betas=(0.5, 0.999))
 

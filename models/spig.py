@@ -1,9 +1,9 @@
 """SPIG: Structure-aware Person Image Generation with Pose Decomposition and Semantic Correlation (Tang et
 al., AAAI 2021).
 
-Numbers in brackets are the paper's equations. What the paper leaves open (docs/papers.md lists it) follows
-GFLA, the code it builds on. Strides are relative to the image: flows at 1/8 and 1/4, warping, fusion and the
-non-local block at 1/4.
+Numbers in brackets are the paper's equations. What the paper leaves open, listed in docs/papers.md, is as in GFLA, on
+which it builds. Strides are relative to the image: flows are at strides 8 and 4; warping, fusion and the non-local
+block at 4.
 """
 
 from collections.abc import Mapping
@@ -37,8 +37,8 @@ from models.schedule import Adam, Component, Phase, Variant
 
 
 class LocalWarp(nn.Module):
-    """The local warping module of one part [2, 3, 5]: encode, warp, blend with target-pose features,
-    correlate neighbours.
+    """The local warping module of one part [2, 3, 5]: encode, warp, blend with features of the target's pose, correlate
+    neighbours.
     """
 
     def __init__(self, joints: int, scale: float, hdcb: bool):
@@ -64,10 +64,9 @@ class SPIG(nn.Module):
     """The generator. forward -> Output with flows and visibilities at strides 8 and 4, relation maps of sizes
     4 and 6.
 
-    height, width: multiples of 32, 64 or more for the full depth; scale: width multiplier, 1 is GFLA's
-    widths. `part=False`, `hdcb=False`, `pnb=False` are the ablations of the paper's Table 3: one flow net for
-    all 18 joints and the whole source image; blended features straight to fusion; fused features straight to
-    the decoder.
+    height, width: multiples of 32, at least 64 for the full depth; scale: width multiplier (1: GFLA's widths).
+    `part=False`, `hdcb=False`, `pnb=False` are the ablations of the paper's Table 3: one flow network for all 18 joints
+    and the whole source image; blended features go straight to fusion; fused features go straight to the decoder.
     """
 
     def __init__(
@@ -105,7 +104,7 @@ class SPIG(nn.Module):
         self.flow = PartFlow(height, width, scale, self.groups)
 
     def part_images(self, source: Tensor, joints: Tensor, valid: Tensor) -> list[Tensor]:
-        """The source image (B, 3, H, W) once a part, mid-grey (0) outside the part's box: flows stay in image
+        """The source image (B, 3, H, W) for each part, mid-grey (0) outside the part's box: flows stay in image
         coordinates.
         """
         if not self.part:
@@ -164,8 +163,8 @@ class SpigObjective:
         return {"discriminator": losses.adversarial_discriminator(real, fake)}
 
 
-# Published: Adam (0, 0.99), 0.001 constant, batch 8 (Market-1501) and 6 (DeepFashion), two stages. Ours: the number of
-# steps, which the paper does not give, and the discriminator's tenth of the generator's rate, which is GFLA's.
+# Published: Adam (0, 0.99) at a constant 0.001, batch 8 (Market-1501) and 6 (DeepFashion), two stages. The number of
+# steps is ours; the discriminator's rate, a tenth of the generator's, is GFLA's.
 ADAM = Adam(lr=0.001, betas=(0.0, 0.99))
 BATCH = {"market1501": 8, "deepfashion": 6}
 
@@ -213,7 +212,7 @@ def variant(name: str, row: str, components: tuple[str, ...] = ("spig_flow",), *
 
 VARIANTS = (
     variant("spig", "Table 3, Full"),
-    variant("spig_no_part", "Table 3, w/o Part", components=(), part=False),  # its one flow net starts untrained
+    variant("spig_no_part", "Table 3, w/o Part", components=(), part=False),  # its one flow network starts untrained
     variant("spig_no_hdcb", "Table 3, w/o HDCB", hdcb=False),
     variant("spig_no_pnb", "Table 3, w/o PNB", pnb=False),
 )

@@ -1,6 +1,6 @@
-"""The one list of what can be trained and scored: an engine needs nothing else from `models`.
+"""The one list of what can be trained and scored.
 
-Each family defines its own entries, with their schedules and loss weights, at the end of its file; a new one is a new
+Each family defines its entries, with their schedules and loss weights, at the end of its file. A new family is a new
 file and its name here. The list decides no result: an entry is its family's, whatever else is listed, and a name that
 two families use is an error.
 """

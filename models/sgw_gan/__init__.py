@@ -1,8 +1,8 @@
 """Soft-Gated Warping-GAN for Pose-Guided Person Image Synthesis (Dong et al., NeurIPS 2018).
 
 Three networks, trained one after the other: the parser predicts the target's parsing, the geometric matcher
-(geometric_matcher.py) finds how the source's parsing is warped onto it, and the renderer warps its features by as much
-as a soft gate lets through. What the paper leaves open is listed in docs/papers.md.
+(geometric_matcher.py) finds how the source's parsing is warped onto it, and the renderer warps its features as far as
+a soft gate lets it. docs/papers.md lists what the paper leaves open.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,8 +21,8 @@ from models.sgw_gan.geometric_matcher import GeometricMatcher, MatcherObjective,
 
 RADIUS = 4.0  # of a joint's disk, pixels at any image size
 BLOCKS = 9
-# The renderer's. Instance norm takes each channel's mean and contrast, and with them the picture's colours: overfitting
-# eight pairs for 60 steps, L1 came to 0.39 with it, to 0.21 with batch norm.
+# The renderer's. Instance norm would remove each channel's mean and contrast, and with them the picture's colours: when
+# eight pairs were overfitted for 60 steps, L1 fell to 0.39 with it and to 0.21 with batch norm.
 NORM = nn.BatchNorm2d
 
 
@@ -136,7 +136,7 @@ class ParserObjective:
 
 
 class SoftGatedWarping(nn.Module):
-    """F + A_att * warp(R(F)): features that are told to move are added at their new place.
+    """F + A_att * warp(R(F)): warped features are added where they belong in the target.
 
     forward: features (B, C, h, w), flow (B, 2, h, w) in cells -> the same shape, and the gate A_att (B, C, h, w) in
     [0, 1], which sees F and warp(R(F)). `gate=False`: A_att is 1.
@@ -160,10 +160,10 @@ class SoftGatedWarping(nn.Module):
 
 class SoftGatedWarpingGAN(nn.Module):
     """The generator. forward: Batch -> Output with the parser's logits, and at stride 4 the matcher's flow and, as
-    visibility, the gate's mean over features. The target's parsing is the parser's labels, in training, too.
+    visibility, the gate's mean over features. The target's parsing is the parser's labels, in training too.
 
-    height, width: multiples of 32; scale: width multiplier. `parsing=False` reads no parsing and has no parser: the
-    matcher sees joint disks. `warping=False` has no warping block and no matcher. `gate=False` warps in full.
+    height, width: multiples of 32; scale: width multiplier. `parsing=False`: no parsing and no parser, the matcher sees
+    joint disks. `warping=False`: no warping block and no matcher. `gate=False`: the gate is fully open.
     """
 
     def __init__(
@@ -220,7 +220,7 @@ def hierarchy(generated: list[Tensor], real: list[Tensor]) -> Tensor:
 class SgwObjective:
     """networks: generator, discriminator. Terms: adversarial, perceptual, hierarchy (where it has a weight).
 
-    The discriminator sees an image and what it was made from: target joints, the parsing foreseen, the source image.
+    The discriminator sees an image and what it was made from: target joints, predicted parsing, source image.
     """
 
     def __init__(
@@ -261,9 +261,9 @@ class SgwObjective:
         return {"discriminator": losses.adversarial_discriminator(real, fake)}
 
 
-# Neither optimisers, nor weights, nor lengths were at hand. Ours: pix2pix's Adam and pix2pixHD's weights for the same
-# three terms; 10 epochs of 263,632 pairs (Market-1501), 15 of 101,966 (DeepFashion). The matcher's: Rocco et al.'s, 20
-# epochs of 12,936 and 48,674 images.
+# The paper's optimisers, weights and lengths are not known. Chosen here: pix2pix's Adam, pix2pixHD's weights for the
+# same three terms, 10 epochs of 263,632 pairs (Market-1501) and 15 of 101,966 (DeepFashion). For the matcher, as Rocco
+# et al.: 20 epochs of 12,936 and 48,674 images.
 ADAM = Adam(lr=2e-4, betas=(0.5, 0.999))
 BATCH = {"market1501": 32, "deepfashion": 8}
 STEPS = {"market1501": 82_385, "deepfashion": 191_186}

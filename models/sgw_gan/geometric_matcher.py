@@ -1,8 +1,8 @@
-"""The geometric matcher of Soft-Gated Warping-GAN: which affine map and thin-plate spline take one map of a person onto
-another. After Rocco et al., Convolutional neural network architecture for geometric matching (CVPR 2017).
+"""The geometric matcher of Soft-Gated Warping-GAN: it finds the affine map and thin-plate spline between two maps of a
+person. After Rocco et al., Convolutional neural network architecture for geometric matching (CVPR 2017).
 
-Points are (x, y) in half image heights from the image's centre: a length means the same in both directions and at every
-resolution. A transformation says where a target's point comes from in the source.
+Points are (x, y) from the image's centre in half image heights, so that a length means the same in both directions and
+at every resolution. A transformation takes a point of the target to where it comes from in the source.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,10 +15,10 @@ from models.layers.blocks import Batch, channels, full_precision, warp
 from models.layers.features import Features
 from models.layers.losses import widen
 
-HEIGHT = 64  # of the maps that are matched; features have a quarter of it, 16 rows
+HEIGHT = 64  # of the maps that are matched; their features have a quarter of it, 16 rows
 POINTS = 20  # the loss compares two transformations on 20 x 20 points
 
-# Synthetic warps, drawn evenly: their ranges, either way. Persons stand upright before and after.
+# Synthetic warps are drawn uniformly from plus or minus these. People stand upright before and after.
 ROTATION = torch.pi / 12
 LOG_SCALE = 0.3  # of height and width, each by itself
 SHEAR = 0.2
@@ -56,7 +56,7 @@ def radial(points: Tensor, control: Tensor) -> Tensor:
 def spline(moved: Tensor, points: Tensor, control: Tensor) -> Tensor:
     """The thin-plate spline that takes control points (K, 2) to `moved` (B, K, 2), at points (N, 2) -> (B, N, 2).
 
-    Of all smooth functions through these values, the one bent least: a sum of r^2 log r and an affine map.
+    Of all smooth functions through these values it is the least bent: a sum of r^2 log r and an affine map.
     """
     count = len(control)
     control, at = control.double(), points.double()
@@ -74,7 +74,7 @@ def spline(moved: Tensor, points: Tensor, control: Tensor) -> Tensor:
 class Regressor(nn.Sequential):
     """Correlation (B, rows * columns, rows, columns) -> parameters (B, outputs), all zero at first.
 
-    Rocco et al. shrink 15 x 15 cells to 5 x 5 by leaving out the padding; here strides do it, on 16 rows of any width.
+    Rocco et al. shrink 15 x 15 cells to 5 x 5 by leaving out the padding; strides do it here, on 16 rows of any width.
     """
 
     def __init__(self, rows: int, columns: int, outputs: int, scale: float):
@@ -91,7 +91,8 @@ class Regressor(nn.Sequential):
 def correlate(source: Tensor, target: Tensor) -> Tensor:
     """How well each target cell matches every source cell: features (B, C, h, w) -> (B, h * w, h, w), channel = source.
 
-    Cosines, negative ones cut off, then of unit length over the source's cells: one match of many counts less.
+    Cosines, the negative ones set to zero, normalised to unit length over the source's cells: where many match, each
+    counts less.
     """
     source, target = F.normalize(source, dim=1), F.normalize(target, dim=1)
     cosines = torch.einsum("bchw,bcij->bhwij", source, target).flatten(1, 2)
@@ -101,9 +102,9 @@ def correlate(source: Tensor, target: Tensor) -> Tensor:
 class GeometricMatcher(nn.Module):
     """forward: source and target maps (B, inputs, H, W) -> affine maps (B, 2, 3) and moved control points (B, 9, 2).
 
-    The affine map is found first; the spline, from the target and the source that it has warped, so that the whole
-    transformation of a point is affine(spline(point)). Both are the identity at first. Maps are one-hot labels or
-    joint disks, brought to 64 rows by averaging. Runs in float32, whatever autocast says.
+    The affine map is found first, and then the spline, from the target and the source warped by it: the whole
+    transformation of a point is affine(spline(point)). Both start as the identity. Maps are one-hot labels or joint
+    disks, averaged down to 64 rows. Runs in float32 whatever autocast says.
     """
 
     def __init__(self, height: int, width: int, inputs: int, scale: float = 1.0):
@@ -151,7 +152,7 @@ def flow(maps: Tensor, moved: Tensor | None, control: Tensor, height: int, width
 def random_warps(count: int, control: Tensor) -> tuple[Tensor, Tensor]:
     """Affine maps (count, 2, 3) and moved control points (count, 9, 2), from torch's generator of control's device."""
 
-    def draw(*shape: int) -> Tensor:  # evenly in [-1, 1]
+    def draw(*shape: int) -> Tensor:  # uniform in [-1, 1]
         return 2 * torch.rand(count, *shape, device=control.device, dtype=control.dtype) - 1
 
     corner = control.amax(0)  # half width, half height
@@ -165,7 +166,7 @@ def random_warps(count: int, control: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def sample(maps: Tensor, flow: Tensor) -> Tensor:
-    """`blocks.warp` with the nearest cell instead of a mean: one-hot maps stay one-hot. (B, C, H, W), (B, 2, H, W)."""
+    """`blocks.warp` with the nearest cell, so that one-hot maps stay one-hot. (B, C, H, W), (B, 2, H, W)."""
     height, width = maps.shape[-2:]
     x = flow[:, 0] + torch.arange(width, device=flow.device)
     y = flow[:, 1] + torch.arange(height, device=flow.device).unsqueeze(-1)
@@ -176,9 +177,9 @@ def sample(maps: Tensor, flow: Tensor) -> Tensor:
 class MatcherObjective:
     """Synthetic warps of both images' maps, drawn anew each time. networks: matcher. Terms: affine, spline.
 
-    `maps` takes a batch to what is matched, (2B, inputs, H, W). A term is the mean squared distance, in half image
-    heights, between where the prediction and the truth take 20 x 20 points: of the affine map alone, which does what it
-    can of the whole warp, and of both.
+    `maps` makes of a batch what is matched, (2B, inputs, H, W). A term is the mean squared distance, in half image
+    heights, between where the prediction and the truth take 20 x 20 points: predicted by the affine map alone, and by
+    both.
     """
 
     def __init__(self, matcher: GeometricMatcher, weights: Mapping[str, float], maps: Callable[[Batch], Tensor]):

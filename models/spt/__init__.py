@@ -1,9 +1,8 @@
 """SPT: Unsupervised Person Image Generation with Semantic Parsing Transformation (Song et al., CVPR 2019).
 
-H_S (models/spt/semantic.py) gives the target's parsing, H_A (models/spt/appearance.py) the image. No target image is
-ever seen: the generated image is turned back to the source's pose and compared with the source, and what lies between
-is judged by its pose, its regions' style, and adversaries. What neither the paper nor its released code says is listed
-in docs/papers.md.
+H_S (semantic.py) predicts the target's parsing, H_A (appearance.py) draws the image. Training sees no target image:
+the generated image is turned back to the source's pose and compared with the source, and is itself judged by its pose,
+the style of its regions, and adversaries. docs/papers.md lists what neither the paper nor its released code says.
 """
 
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ from models.layers.features import Features
 from models.layers.losses import least_squares
 from models.layers.pose_maps import JOINTS, box_masks, part_boxes
 from models.schedule import Adam, Component, Phase, Variant
-from models.spt.appearance import LABELS, AppearanceGenerator, large
+from models.spt.appearance import LABELS, AppearanceGenerator, Pose, large
 from models.spt.losses import (
     FaceDiscriminator,
     PatchDiscriminator,
@@ -40,11 +39,16 @@ PATCH = 0.125  # half the side of a patch around a joint, in torso lengths
 FADE = (0.4, 0.6)
 
 
+def poses(batch: Batch) -> tuple[Pose, Pose]:
+    """The source's and the target's."""
+    return (batch.source_joints, batch.source_valid), (batch.target_joints, batch.target_valid)
+
+
 class SPT(nn.Module):
     """Both generators. forward: Batch -> Output.
 
-    height, width: multiples of 32, of 64 from 256 pixels on; scale: width multiplier. parsing: where the target's comes
-    from: "predicted" by H_S, "given" in `target_labels`, or "none", with which the source's is not used either.
+    height, width: multiples of 32, of 64 from 256 pixels on; scale: width multiplier. parsing: the target's is
+    "predicted" by H_S, "given" in `target_labels`, or "none"; with "none" the source's is not used either.
     """
 
     def __init__(self, height: int, width: int, scale: float = 1.0, parsing: str = PREDICTED):
@@ -57,7 +61,7 @@ class SPT(nn.Module):
             self.parsing = SemanticGenerator(height, width, scale)
 
     def source_parsing(self, batch: Batch) -> Tensor | None:
-        """(B, 10, H, W), one-hot. ValueError where it is wanted and not there."""
+        """(B, 10, H, W), one-hot. ValueError if it is needed and missing."""
         if self.source == NONE:
             return None
         if batch.source_labels is None:
@@ -65,47 +69,37 @@ class SPT(nn.Module):
         return spt10(batch.source_labels, batch.source_joints, batch.source_valid)
 
     def target_parsing(self, batch: Batch, source: Tensor | None) -> Tensor | None:
-        """(B, 10, H, W): H_S's probabilities, or the given labels, one-hot. ValueError where they are not given."""
+        """(B, 10, H, W): H_S's probabilities, or the given labels, one-hot. ValueError if these are missing."""
         if self.source == NONE:
             return None
         if self.source == PREDICTED:
-            poses = batch.source_joints, batch.source_valid, batch.target_joints, batch.target_valid
-            return self.parsing(source, *poses)
+            source_pose, target_pose = poses(batch)
+            return self.parsing(source, *source_pose, *target_pose)
         if batch.target_labels is None:
             raise ValueError("this SPT is given the target's parsing: target_labels is None")
         return spt10(batch.target_labels, batch.target_joints, batch.target_valid)
 
-    def appearance(
-        self,
-        source: Tensor,
-        source_labels: Tensor,
-        source_joints: Tensor,
-        source_valid: Tensor,
-        target_labels: Tensor,
-        target_joints: Tensor,
-        target_valid: Tensor,
-    ) -> Tensor:
-        """The source person painted into any parsing: image (B, 3, H, W), labels (B, H, W) uint8 of LIP-20 ids, joints
-        (B, 18, 2), valid (B, 18) -> image (B, 3, H, W) in [-1, 1]. ValueError for a generator without parsing.
+    def appearance(self, batch: Batch) -> Tensor:
+        """The source person painted into `target_labels`, whatever these are: image (B, 3, H, W) in [-1, 1].
+
+        ValueError for a generator without parsing.
         """
         if self.source == NONE:
             raise ValueError("this SPT knows no parsing: take a variant other than the baseline")
-        source_parsing = spt10(source_labels, source_joints, source_valid)
-        target_parsing = spt10(target_labels, target_joints, target_valid)
-        return self.image(
-            source, source_parsing, source_joints, source_valid, target_parsing, target_joints, target_valid
-        )
+        source, target = poses(batch)
+        source_parsing, target_parsing = spt10(batch.source_labels, *source), spt10(batch.target_labels, *target)
+        return self.image(batch.source, source_parsing, source, target_parsing, target)
 
     def forward(self, batch: Batch) -> Output:
+        source_pose, target_pose = poses(batch)
         source = self.source_parsing(batch)
         target = self.target_parsing(batch, source)
-        given = batch.source, source, batch.source_joints, batch.source_valid
-        image = self.image(*given, target, batch.target_joints, batch.target_valid)
+        image = self.image(batch.source, source, source_pose, target, target_pose)
         return Output(image, parsing=target.clamp_min(1e-6).log() if self.source == PREDICTED else None)
 
 
 class Discriminators(nn.Module):
-    """D_A on image and parsing, and D_F on faces, None where there is none; trained by one optimiser."""
+    """D_A on image and parsing, and perhaps D_F on faces; one optimiser trains both."""
 
     def __init__(self, parsing: bool, face: bool, scale: float = 1.0):
         super().__init__()
@@ -114,12 +108,12 @@ class Discriminators(nn.Module):
 
 
 def semantic_regions(parsing: Tensor, joints: Tensor, valid: Tensor) -> Tensor:
-    """Hair, clothes, arms, legs (B, 8, H, W): background and face, which has its own discriminator, left out."""
+    """Hair, clothes, arms, legs (B, 8, H, W); the background is left out, and the face, which has a discriminator."""
     return parsing[:, 2:]
 
 
 def mask_regions(image: Tensor, joints: Tensor, valid: Tensor) -> Tensor:
-    """The ten body parts as the pose has them (B, 10, H, W), for mask-style."""
+    """The ten body parts by the pose (B, 10, H, W), for mask-style."""
     return place(joints.float(), valid, *image.shape[-2:])[1].float()
 
 
@@ -134,10 +128,10 @@ REGIONS = {"semantic": semantic_regions, "mask": mask_regions, "patch": patch_re
 
 
 def conv2_1(images: Tensor, features: Features) -> Tensor:
-    """What content and style compare: images (B, 3, H, W) -> (B, C, h, w).
+    """The features that content and style compare: images (B, 3, H, W) -> (B, C, h, w).
 
-    The released code scales images in [-1, 1] as if they were in [0, 1], and takes the features as large as they come:
-    its weights count on both.
+    The released code scales images in [-1, 1] as if they were in [0, 1], and does not normalise the features; its
+    weights rely on both.
     """
     layer = features.content[1]
     return features(2 * images - 1, (layer,))[layer] * features.rms.get(layer, 1.0)
@@ -146,8 +140,8 @@ def conv2_1(images: Tensor, features: Features) -> Tensor:
 class SptObjective:
     """L_A. networks: generator, discriminator, detector. Terms: adversarial (D_A's and D_F's), pose, content, style.
 
-    `regions`: of the style term, a name of REGIONS. Reads no target image, and of the target's parsing only what the
-    generator reads. `progress` sets the generator's `fade`.
+    `regions`: the style term's, a key of REGIONS. Reads no target image, and the target's parsing only where the
+    generator does. `progress` sets the generator's `fade`.
     """
 
     def __init__(
@@ -173,7 +167,7 @@ class SptObjective:
         return self.discriminator.image(images if parsing is None else torch.cat([images, parsing[:, 1:]], dim=1))
 
     def face_loss(self, images: Tensor, joints: Tensor, valid: Tensor, wanted: float) -> Tensor:
-        """D_F's squared distance from `wanted`, a mean over images in which one without a head counts 0."""
+        """D_F's squared distance from `wanted`, averaged over images; one without a head counts 0."""
         crops, present = face_crops(images, joints, valid)
         return (present * least_squares(self.discriminator.face(crops, self.generator.image.fade), wanted)).mean()
 
@@ -184,12 +178,11 @@ class SptObjective:
         if net.image.local is not None:
             first, last = FADE
             net.image.fade.fill_(min(1.0, max(0.0, (self.progress - first) / (last - first))))
-        source = batch.source_joints, batch.source_valid
-        target = batch.target_joints, batch.target_valid
+        source, target = poses(batch)
         source_parsing = net.source_parsing(batch)
         target_parsing = net.target_parsing(batch, source_parsing)
-        there = net.image(batch.source, source_parsing, *source, target_parsing, *target)
-        back = net.image(there, target_parsing, *target, source_parsing, *source)
+        there = net.image(batch.source, source_parsing, source, target_parsing, target)
+        back = net.image(there, target_parsing, target, source_parsing, source)
 
         adversarial = self.adversarial(there, target_parsing, *target) + self.adversarial(back, source_parsing, *source)
         size = batch.source.shape[-2:]
@@ -224,12 +217,11 @@ class SptObjective:
         return total
 
     def discriminator_losses(self, batch: Batch, output: tuple[Tensor | None, ...]) -> dict[str, Tensor]:
-        """Real is always the source, with its parsing; half of each of the two kinds of fakes."""
+        """The source with its parsing is real; each of the two kinds of fakes counts half."""
         if not self.weights["adversarial"]:
             return {}
         source_parsing, target_parsing, there, back = output
-        source = batch.source_joints, batch.source_valid
-        target = batch.target_joints, batch.target_valid
+        source, target = poses(batch)
         real = least_squares(self.judge(batch.source, source_parsing), 1.0).mean()
         fakes = [
             least_squares(self.judge(image, parsing), 0.0).mean()
@@ -248,25 +240,11 @@ def semantic_objective(
     return SemanticObjective(parsing, PatchDiscriminator(LABELS + JOINTS, scale), weights)
 
 
-def objective(
-    generator: SPT,
-    height: int,
-    width: int,
-    scale: float,
-    weights: Mapping[str, float],
-    regions: str,
-    face: bool,
-) -> SptObjective:
-    """No face loss below 256 pixels, so not on Market-1501."""
-    discriminators = Discriminators(generator.source != NONE, face and large(height, width), scale)
-    return SptObjective(generator, discriminators, JointDetector(), weights, regions)
-
-
-# Published: the weights of L_A, in the released code, and the batch. The optimiser is that of the code base it is
-# written on, whose options were not released; steps and L_S's weights are ours.
+# Published: the weights of L_A (in the released code) and the batch. The optimiser is that of the code which it builds
+# on, since its options were not released; steps and L_S's weights are ours.
 ADAM = Adam(lr=2e-4, betas=(0.5, 0.999))
 BATCH = {"market1501": 16, "deepfashion": 4}
-# The same for all, so that training jointly is not training longer; the joint part is the last fifth.
+# The same for all variants, so that joint training is not longer training; its joint part is the last fifth.
 STEPS, ALONE = 250_000, 0.8
 
 COMPONENTS = (
@@ -288,8 +266,8 @@ COMPONENTS = (
         needs_parsing=True,
         data="pseudo_pairs",
     ),
-    # The pose loss has a detector of its own: one that a method was trained on must not measure its PCKh. Always at its
-    # full width: `objective` would not know another.
+    # The pose loss has a detector of its own: what a method was trained on must not measure its PCKh. It always has its
+    # full width: `objective` knows no other.
     replace(
         detector.COMPONENTS[0],
         name="spt_detector",
@@ -308,7 +286,14 @@ def variant(
     face: bool = True,
     joint: bool = False,
 ) -> Variant:
-    """joint: H_S, too, is trained on L_A in the last part of the run."""
+    """face: with a face loss from 256 pixels on, so not on Market-1501. joint: the last part of the run trains H_S on
+    L_A, too.
+    """
+
+    def objective(generator: SPT, height: int, width: int, scale: float, weights: Mapping[str, float]) -> SptObjective:
+        discriminators = Discriminators(parsing != NONE, face and large(height, width), scale)
+        return SptObjective(generator, discriminators, JointDetector(), weights, regions)
+
     return Variant(
         name=name,
         paper="SPT",
@@ -317,7 +302,7 @@ def variant(
         components=("spt_parsing",) if parsing == PREDICTED else (),
         needs_parsing=parsing != NONE,
         needs_features=True,
-        objective=partial(objective, regions=regions, face=face),
+        objective=objective,
         phase=Phase(
             generators=("generator",),
             discriminators=("discriminator",),

@@ -1,9 +1,9 @@
-"""H_A, the appearance generator of SPT (Song et al., CVPR 2019), as the authors' released code has it.
+"""H_A, the appearance generator of SPT (Song et al., CVPR 2019), as in the authors' released code.
 
 Two encoders, one for the source (image, parsing, pose) and one for the target (parsing, pose), and a decoder with
 skips from both. At the four finest scales the source's features are moved to the target's pose, part by part: the
 deformable skips of Siarohin et al. (CVPR 2018). At 256 pixels this network works at half the size, and a local
-enhancer beside it adds the full size. Parsing is (B, 10, H, W), one-hot or probabilities; pose is joints (B, 18, 2) in
+enhancer adds detail at full size. Parsing is (B, 10, H, W), one-hot or probabilities; pose is joints (B, 18, 2) in
 pixels and valid (B, 18) bool.
 """
 
@@ -15,6 +15,8 @@ from models.layers import affine_flow
 from models.layers.blocks import channels, full_precision
 from models.layers.losses import widen
 from models.layers.pose_maps import JOINTS, heatmaps
+
+Pose = tuple[Tensor, Tensor]  # joints (B, 18, 2), valid (B, 18)
 
 LABELS = 10  # SPT's, background first
 ENCODER = (64, 128, 256, 512, 512, 512)
@@ -35,7 +37,7 @@ def large(height: int, width: int) -> bool:
 class LayerNorm(nn.Module):
     """(B, C, H, W) to mean 0 and deviation 1 over all of an image's features at once, then one learned scale and shift.
 
-    The released code has it as a 3D instance norm with the features as the only channel.
+    In the released code it is a 3D instance norm with the features as the only channel.
     """
 
     def __init__(self):
@@ -61,7 +63,7 @@ def up(inputs: int, outputs: int, dropout: bool = False) -> nn.Sequential:
 
 
 def initialise(module: nn.Module) -> None:
-    """Normal weights of deviation 0.02, zero biases, as the released code."""
+    """Normal weights of deviation 0.02, zero biases, as in the released code."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(module.weight, std=0.02)
         if module.bias is not None:
@@ -71,7 +73,7 @@ def initialise(module: nn.Module) -> None:
 class Encoder(nn.Module):
     """(B, inputs, H, W) -> six features, (B, ENCODER[k], H/2^k, W/2^k).
 
-    `finer` (B, 64, H, W), the local enhancer's, takes the place of the first by the share `fade`.
+    `finer` (B, 64, H, W), from the local enhancer, replaces the share `fade` of the first.
     """
 
     def __init__(self, inputs: int, scale: float):
@@ -91,8 +93,8 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Skips, finest first, each (B, 2 * ENCODER[k], H/2^k, W/2^k) -> (B, 128, H, W). `dropout`: of half the channels
-    after each of the first three blocks.
+    """Skips, finest first, each (B, 2 * ENCODER[k], H/2^k, W/2^k) -> (B, 128, H, W). dropout: each of the first three
+    blocks drops half of its channels.
     """
 
     def __init__(self, scale: float, dropout: bool):
@@ -112,11 +114,11 @@ class Decoder(nn.Module):
 
 
 class PartWarp:
-    """Moves a source's features to a target's pose: every one of the ten parts by its affine map, times the part's
-    mask in the target; the largest over parts. What it gives is zero or more wherever some part's mask is zero.
+    """Moves a source's features to a target's pose: each of the ten parts by its affine map, multiplied by the part's
+    mask in the target, then the maximum over parts. Wherever some part's mask is zero, the result is not negative.
 
-    The torso's mask is the whole image, as in the released code. A part without a map gives zeros; so does a pose
-    without a shoulder or a hip, everywhere. Made for images of height x width.
+    The torso's mask is the whole image, as in the released code. A part without a map gives zeros, and so do all parts
+    of a pose that lacks a shoulder or a hip. Made for images of height x width.
     """
 
     def __init__(
@@ -154,13 +156,13 @@ class PartWarp:
 
 
 def join(appearance: list[Tensor], pose: list[Tensor], warp: PartWarp) -> list[Tensor]:
-    """The decoder's skips: both encoders' features side by side, the appearance's moved where they are finest."""
+    """The decoder's skips: both encoders' features side by side, the appearance's moved at the finest scales."""
     moved = [warp(x) if level < WARPED else x for level, x in enumerate(appearance)]
     return [torch.cat(pair, dim=1) for pair in zip(moved, pose, strict=True)]
 
 
 class LocalEnhancer(nn.Module):
-    """What the full size adds at 256 pixels: half as wide, one scale deep."""
+    """Adds detail at full size for images of 256 pixels: half as wide, one scale deep."""
 
     def __init__(self, appearance: int, pose: int, scale: float):
         super().__init__()
@@ -172,10 +174,10 @@ class LocalEnhancer(nn.Module):
 
 
 class AppearanceGenerator(nn.Module):
-    """forward -> image (B, 3, H, W) in [-1, 1]. Both parsings are None for a generator without (`parsing=False`).
+    """forward -> image (B, 3, H, W) in [-1, 1]. With `parsing=False` both parsings are None.
 
-    height, width: multiples of 32, of 64 from 256 pixels on; scale: width multiplier. `fade`, only at 256 pixels and
-    more and saved with the weights: the local enhancer's share of the image, 0 to 1.
+    height, width: multiples of 32, of 64 from 256 pixels on; scale: width multiplier. `fade`, from 256 pixels on and
+    saved with the weights: the local enhancer's share of the image, 0 to 1.
     """
 
     def __init__(self, height: int, width: int, scale: float = 1.0, parsing: bool = True):
@@ -196,17 +198,15 @@ class AppearanceGenerator(nn.Module):
         self,
         source: Tensor,
         source_parsing: Tensor | None,
-        source_joints: Tensor,
-        source_valid: Tensor,
+        source_pose: Pose,
         target_parsing: Tensor | None,
-        target_joints: Tensor,
-        target_valid: Tensor,
+        target_pose: Pose,
     ) -> Tensor:
         height, width = source.shape[-2:]
-        warp = PartWarp(source_joints, source_valid, target_joints, target_valid, height, width)
+        warp = PartWarp(*source_pose, *target_pose, height, width)
 
         def inputs(stride: int) -> tuple[Tensor, Tensor]:
-            """What the two encoders see at a stride; the Gaussians are as wide in cells at any."""
+            """The two encoders' inputs at a stride; the Gaussians have the same width in cells at every stride."""
 
             def pose(joints: Tensor, valid: Tensor) -> Tensor:
                 return heatmaps((joints + 0.5) / stride - 0.5, valid, height // stride, width // stride)
@@ -215,8 +215,8 @@ class AppearanceGenerator(nn.Module):
                 return [] if x is None else [F.avg_pool2d(widen(x), stride) if stride > 1 else x]
 
             foreground = [None if x is None else x[:, 1:] for x in (source_parsing, target_parsing)]
-            appearance = [*shrunk(source), *shrunk(foreground[0]), pose(source_joints, source_valid)]
-            target = [pose(target_joints, target_valid), *shrunk(foreground[1])]
+            appearance = [*shrunk(source), *shrunk(foreground[0]), pose(*source_pose)]
+            target = [pose(*target_pose), *shrunk(foreground[1])]
             return torch.cat(appearance, dim=1), torch.cat(target, dim=1)
 
         if self.local is None:

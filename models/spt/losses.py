@@ -1,6 +1,7 @@
-"""What judges SPT's images (Song et al., CVPR 2019): discriminators, face crops, region styles.
+"""The losses of SPT (Song et al., CVPR 2019): discriminators, face crops, styles of regions.
 
-As in the authors' released code: least-squares adversaries, squared errors, means over elements.
+As in the authors' released code, adversaries have least-squares losses, and errors are squared and averaged over
+elements.
 """
 
 import torch
@@ -16,7 +17,7 @@ HEAD = 1  # its index among the body parts
 
 
 class PatchDiscriminator(nn.Module):
-    """pix2pix's 70x70 PatchGAN, instance norm without weights: (B, inputs, H, W) -> one score a patch, (B, 1, h, w)."""
+    """pix2pix's 70x70 PatchGAN, instance norm without weights: (B, inputs, H, W) -> patches' scores (B, 1, h, w)."""
 
     def __init__(self, inputs: int, scale: float = 1.0):
         super().__init__()
@@ -35,7 +36,7 @@ class PatchDiscriminator(nn.Module):
 
 
 class FaceDiscriminator(PatchDiscriminator):
-    """D_F: a PatchGAN whose first layer blends one at half the size with one at the full size by `fade`, 0 to 1."""
+    """D_F: a PatchGAN whose first layer is a blend, by `fade` in [0, 1], of one at half size and one at full size."""
 
     def __init__(self, scale: float = 1.0):
         super().__init__(3, scale)
@@ -53,8 +54,8 @@ def squared_error(first: Tensor, second: Tensor) -> Tensor:
 
 
 def face_crops(images: Tensor, joints: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """The head's square, 0.4 torso lengths to every side of the mean of nose, eyes and ears, as large as the image:
-    (B, 3, H, W) -> crops (B, 3, H, W), zero beyond the image, and whether there is a head, (B,) bool.
+    """The square around the head, 0.4 torso lengths to each side of the mean of nose, eyes and ears, enlarged to the
+    image's size: (B, 3, H, W) -> crops (B, 3, H, W), zero beyond the image, and whether there is a head, (B,) bool.
 
     Bilinear; gradients reach the images.
     """
@@ -85,12 +86,12 @@ def shrink(masks: Tensor, features: Tensor) -> Tensor:
 
 
 def common(first: Tensor, second: Tensor) -> Tensor:
-    """Whether a region is in both, (B, R, h, w) twice -> (B, R, 1, 1): the product of the two masks' peaks, a number
-    without a gradient: a map must not lower its style loss by hiding a region.
+    """Whether a region is in both, (B, R, h, w) twice -> (B, R, 1, 1): the product of the two masks' peaks. It has no
+    gradient: hiding a region must not lower the style loss.
     """
     return (first.amax((2, 3), keepdim=True) * second.amax((2, 3), keepdim=True)).detach()
 
 
 def style(first: Tensor, second: Tensor, gate: Tensor) -> Tensor:
-    """Mean squared difference of region Grams (B, R, C, C), of the regions that `gate` (B, R, 1, 1) lets through."""
+    """Mean squared difference of the regions' Gram matrices (B, R, C, C), weighed by `gate` (B, R, 1, 1)."""
     return (gate * (first - second)).square().mean()

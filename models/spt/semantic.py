@@ -1,6 +1,6 @@
 """H_S, the semantic generator of SPT (Song et al., CVPR 2019): the target's parsing from the source's and both poses.
 
-It is trained on pseudo pairs: a training image's parsing, and that of another one which stands in for the same person
+It is trained on pseudo pairs: the parsing of a training image, and of another image that stands in for the same person
 in another pose. The authors did not release this part; docs/papers.md lists what is open.
 """
 
@@ -17,13 +17,13 @@ from models.spt.appearance import DECODER, ENCODER, LABELS, Decoder, Encoder, in
 from models.spt.losses import PatchDiscriminator
 
 # LIP-20 id -> SPT's: background, face, hair, upper clothes, trousers, skirt, left and right arm, left and right leg.
-# Gloves and socks have no side in LIP-20: `spt10` finds it.
+# LIP-20 does not tell left gloves and socks from right ones: `spt10` does.
 FROM_LIP20 = (0, 2, 2, 0, 1, 3, 3, 3, 0, 4, 3, 3, 5, 1, 6, 7, 8, 9, 8, 9)
-# LIP-20 id, SPT ids of the left and the right limb, joints at their ends.
+# LIP-20 id, SPT ids of the left and the right limb, joints at the ends of these limbs.
 NO_SIDE = ((3, (6, 7), (7, 4)), (8, (8, 9), (13, 10)))
 
 RADIUS = 4  # pixels of the pose mask, at every size
-# Pairs of joints that the pose mask connects, in the order of PG2's code and of all that took it over.
+# Pairs of joints that the pose mask connects, in the order of PG2's code.
 MASK_LIMBS = (
     (1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13),
     (1, 0), (0, 14), (14, 16), (0, 15), (15, 17), (1, 16), (1, 17), (8, 11), (11, 5), (8, 2), (16, 17),
@@ -50,23 +50,23 @@ def spt10(labels: Tensor, joints: Tensor, valid: Tensor) -> Tensor:
 def pose_mask(joints: Tensor, valid: Tensor, height: int, width: int) -> Tensor:
     """PG2's mask of a pose, M: joints (B, 18, 2), valid (B, 18) -> (B, 1, height, width) float, 0 or 1.
 
-    Disks of radius 4 at both ends of every limb that has both, and between them, int(length / 4) steps apart, their
-    centres cut to whole pixels; the union dilated, then eroded, by a 5x5 square (beyond the border counts as neither).
+    Every limb with both ends is drawn as disks of radius 4, int(length / 4) steps from end to end, their centres cut to
+    whole pixels; the union is dilated, then eroded, by a 5x5 square (pixels beyond the border count in neither).
     """
     ends = torch.tensor(MASK_LIMBS, device=joints.device)
     points = torch.where(valid.unsqueeze(-1), widen(joints), 0.0)
     start, end = points[:, ends[:, 0]].unsqueeze(2), points[:, ends[:, 1]].unsqueeze(2)  # (B, limbs, 1, 2)
     steps = ((end - start).norm(dim=-1) / RADIUS).floor()  # (B, limbs, 1)
-    # Enough for limbs twice as long as the image's diagonal; longer ones, far outside, get steps further apart.
+    # Enough for limbs twice as long as the image's diagonal; longer ones, far outside, get larger steps.
     most = 2 * int((height**2 + width**2) ** 0.5 / RADIUS)
     steps = steps.clamp(1, most)
     index = torch.arange(most + 1, device=joints.device).clamp(max=steps)  # (B, limbs, most + 1)
     centres = start + (end - start) * (index / steps).unsqueeze(-1)
-    centres = centres.trunc().long() + RADIUS  # on a canvas that shows disks whose centre is outside
+    centres = centres.trunc().long() + RADIUS  # on a canvas with room for disks centred outside the image
     tall, wide = height + 2 * RADIUS, width + 2 * RADIUS
     x, y = centres.unbind(-1)
     drawn = (x >= 0) & (x < wide) & (y >= 0) & (y < tall) & valid[:, ends].all(-1, keepdim=True)
-    place = torch.where(drawn, y * wide + x, tall * wide).flatten(1)  # the last place is thrown away
+    place = torch.where(drawn, y * wide + x, tall * wide).flatten(1)  # the last place is dropped
     canvas = points.new_zeros(len(points), tall * wide + 1).scatter_(1, place, 1.0)
     canvas = canvas[:, :-1].view(-1, 1, tall, wide)
     reach = torch.arange(-RADIUS, RADIUS + 1, device=joints.device)
@@ -80,14 +80,14 @@ def pose_mask(joints: Tensor, valid: Tensor, height: int, width: int) -> Tensor:
 class SemanticGenerator(nn.Module):
     """E_S, E_P and G_S. forward: source parsing (B, 10, H, W), both poses -> the target's, probabilities (B, 10, H, W).
 
-    height, width: multiples of 32, of 64 from 256 pixels on, where it works at half the size; scale: width multiplier.
+    height, width: multiples of 32, of 64 from 256 pixels on, when it works at half the size; scale: width multiplier.
     """
 
     def __init__(self, height: int, width: int, scale: float = 1.0):
         super().__init__()
         self.stride = 2 if large(height, width) else 1
         self.semantic, self.pose = Encoder(LABELS + JOINTS + 1, scale), Encoder(JOINTS + 1, scale)
-        # No dropout: trained with the rest, it would give another map than in its own training.
+        # No dropout: in joint training its maps would differ from those of its own training.
         self.decoder = Decoder(scale, dropout=False)
         inputs = channels(DECODER[-1], scale) + 2 * channels(ENCODER[0], scale)
         self.classify = nn.Sequential(nn.ReLU(), nn.Conv2d(inputs, LABELS, 3, padding=1))

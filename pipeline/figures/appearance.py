@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import torch
 
-from models.variants import Output
+from models.variants import Batch, Output
 from pipeline.anatomy import drawing, labels
 from pipeline.core.errors import UserError
 from pipeline.figures import subject
@@ -43,13 +43,9 @@ def require(trained: Trained) -> None:
 @torch.inference_mode()
 def render(trained: Trained, source: Person, target_labels: np.ndarray, target: subject.Pose) -> np.ndarray:
     """The source's appearance in another parsing and pose, as a picture."""
-    image = trained.generator.appearance(
-        subject.as_input(trained, source),
-        subject.labelled(trained, source.labels),
-        *subject.posed(trained, source),
-        subject.labelled(trained, target_labels),
-        *subject.posed(trained, target),
-    )
+    labels = (subject.labelled(trained, one) for one in (source.labels, target_labels))
+    poses = *subject.posed(trained, source), *subject.posed(trained, target)
+    image = trained.generator.appearance(Batch(subject.as_input(trained, source), None, *poses, *labels))
     return subject.as_picture(subject.refuse_nan(trained, Output(image)).image)
 
 

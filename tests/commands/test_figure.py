@@ -59,20 +59,11 @@ class Painter(nn.Module):
         self.weight = nn.Parameter(torch.zeros(1))
         self.poses: list[tuple[Tensor, ...]] = []
 
-    def appearance(
-        self,
-        source: Tensor,
-        source_labels: Tensor,
-        source_joints: Tensor,
-        source_valid: Tensor,
-        target_labels: Tensor,
-        target_joints: Tensor,
-        target_valid: Tensor,
-    ) -> Tensor:
-        self.poses.append((source_joints, source_valid, target_joints, target_valid))
-        own = one_hot(source_labels, 20).flatten(2)
-        colours = own @ source.flatten(2).transpose(1, 2) / own.sum(-1, keepdim=True).clamp(min=1)
-        return torch.einsum("blhw,blc->bchw", one_hot(target_labels, 20), colours)
+    def appearance(self, batch: Batch) -> Tensor:
+        self.poses.append((batch.source_joints, batch.source_valid, batch.target_joints, batch.target_valid))
+        own = one_hot(batch.source_labels, 20).flatten(2)
+        colours = own @ batch.source.flatten(2).transpose(1, 2) / own.sum(-1, keepdim=True).clamp(min=1)
+        return torch.einsum("blhw,blc->bchw", one_hot(batch.target_labels, 20), colours)
 
     def forward(self, batch: Batch) -> Output:
         return Output(batch.source, parsing=one_hot(batch.source_labels, 20))

@@ -242,7 +242,7 @@ def test_local_enhancer_fades_in():
     generator = AppearanceGenerator(256, 256, SCALE).eval()
     batch = figures(1, 256, 256, seed=0)
     parsing = spt_semantic.spt10(batch.source_labels, batch.source_joints, batch.source_valid)
-    given = batch.source, parsing, *poses(batch)[:2], parsing, *poses(batch)[2:]
+    given = batch.source, parsing, poses(batch)[:2], parsing, poses(batch)[2:]
 
     @torch.no_grad()
     def image(fade: float, changed: nn.Module | None = None) -> Tensor:
@@ -302,9 +302,8 @@ def test_bad_input_is_said():
         SPT(64, 32, SCALE, parsing="given")(batch.without_target())
     with pytest.raises(ValueError, match="source_labels is None"):
         SPT(64, 32, SCALE)(replace(batch, source_labels=None))
-    given = batch.source, batch.source_labels, *poses(batch)[:2], batch.target_labels, *poses(batch)[2:]
     with pytest.raises(ValueError, match="knows no parsing"):
-        SPT(64, 32, SCALE, parsing="none").appearance(*given)
+        SPT(64, 32, SCALE, parsing="none").appearance(batch)
 
 
 def test_any_parsing_can_be_painted():
@@ -312,15 +311,13 @@ def test_any_parsing_can_be_painted():
     generator, _, _ = build("spt_ts_gt")
     generator.eval()
     batch = figures(2, 64, 32, seed=0)
-    given = batch.source, batch.source_labels, *poses(batch)[:2]
-    target = poses(batch)[2:]
     with torch.no_grad():
-        image = generator.appearance(*given, batch.target_labels, *target)
+        image = generator.appearance(batch)
         assert torch.equal(image, generator(batch.without_target(parsing=True)).image)
         skirt = torch.where(batch.target_labels == 9, 12, batch.target_labels)
-        assert not torch.equal(image, generator.appearance(*given, skirt, *target))
+        assert not torch.equal(image, generator.appearance(replace(batch, target_labels=skirt)))
         skirt = torch.where(batch.target_labels == 5, 7, batch.target_labels)  # both are upper clothes
-        assert torch.equal(image, generator.appearance(*given, skirt, *target))
+        assert torch.equal(image, generator.appearance(replace(batch, target_labels=skirt)))
 
 
 # Losses
