@@ -1,4 +1,4 @@
-"""Flow and visibility between two poses from affine maps, one a body part: nothing to train.
+"""Flow and visibility between two poses from affine maps, one per body part: nothing to train.
 
 The ten parts and their maps are those of Deformable GANs (Siarohin et al., CVPR 2018), as SPT uses them: a part is
 a rectangle, and the map takes the target's rectangle onto the source's. Lengths are in torso lengths st, the root

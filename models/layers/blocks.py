@@ -53,7 +53,7 @@ class Output:
 
 
 def channels(base: int, scale: float) -> int:
-    """`base` channels at scale 1, a multiple of 8 and at least 8 at any other."""
+    """`base` channels at scale 1; at any other scale a multiple of 8, at least 8."""
     return max(8, round(base * scale / 8) * 8)
 
 
@@ -79,7 +79,7 @@ def warp(features: Tensor, flow: Tensor) -> Tensor:
 
     features (B, C, H, W), flow (B, 2, H, W) as (dx, dy) in cells of this grid, given at target positions.
     Positions outside the grid take the nearest border value: a person cut by the frame goes on rather than
-    turning to zero. Where the flow is no finite number, neither is the result.
+    turning to zero. Where the flow is not finite, neither is the result.
     """
     height, width = features.shape[-2:]
     with full_precision(features):
@@ -277,7 +277,7 @@ class DiscriminatorBlock(nn.Module):
 
 
 class PatchDiscriminator(nn.Module):
-    """Residual patch discriminator: image (B, 3, H, W) -> one logit a patch (B, 1, H/2^levels, W/2^levels).
+    """Residual patch discriminator: image (B, 3, H, W) -> one logit per patch (B, 1, H/2^levels, W/2^levels).
 
     GFLA's: 32 to 128 channels, 4 levels for images of 256 pixels, 3 below. Unconditional, as in SPIG's
     equation 12.

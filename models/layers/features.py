@@ -1,7 +1,7 @@
 """The frozen ImageNet feature extractor behind sampling correctness, perceptual and style losses.
 
 `build("vgg19", weights)` is what the papers use. `squeezenet1_1` is a small stand-in, and without weights
-either net is seeded: random, fixed, and worth less. `provenance` says which it is, so that results made with
+either net is seeded: random, fixed, and less useful. `provenance` says which it is, so that results made with
 it can be marked.
 """
 
@@ -52,7 +52,7 @@ def squeezenet1_1_layers() -> list[nn.Module]:
 
 # Layers are named by their index in `.features`. `correctness` maps a flow's stride to the layer on exactly
 # that grid. vgg19 is GFLA's choice: correctness relu3_1, relu4_1; content relu1_1 ... relu5_1; style
-# relu2_2, 3_4, 4_4, 5_2. squeezenet1_1: the same depths as nearly as it has them. Its convolution without
+# relu2_2, 3_4, 4_4, 5_2. squeezenet1_1: the nearest depths that it has. Its convolution without
 # padding would shrink every grid, so the image is padded by one replicated pixel, which makes an image of
 # 128 give 32, 16 and 8 cells. Its pretrained features grow with depth, up to an RMS of 34 on photographs of
 # people (`rms`, measured), where a Gram matrix would drown every other term; they are divided by it.

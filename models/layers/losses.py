@@ -47,11 +47,11 @@ def sampling_correctness(
     """Sampling correctness (Ren et al. 2019, 2020; one part's term of [9]): exp(-cos / max cos) - exp(-1),
     averaged over each image, then over images.
 
-    source, target: fixed features (B, C, H, W); flow (B, 2, H, W) in cells of that grid; cos compares the
-    warped source with the target, max cos is `best_cosine(source, target)`, passed in as `best` when several
-    flows share it. With `mask` (B, H, W), an image's mean is over its own weight; without any, it is 0 and
-    counts as an image all the same: so a batch's loss is the mean of its parts', each by its share of the
-    images. Zero where the flow finds the best match.
+    source, target: fixed features (B, C, H, W); flow (B, 2, H, W) in cells of that grid; cos compares the warped source
+    with the target, max cos is `best_cosine(source, target)`, passed in as `best` when several flows share it. With
+    `mask` (B, H, W), an image's mean is over its own weight; an image without any weight counts with 0, so that a
+    batch's loss is the mean of its parts', each weighted by its share of the images. Zero where the flow finds the best
+    match.
     """
     if best is None:
         best = best_cosine(source, target)

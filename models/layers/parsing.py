@@ -1,4 +1,4 @@
-"""What the generators of a parsing share: LIP-20 labels, PATN's encoder and decoder, and the cross-entropy."""
+"""What networks that generate a parsing share: LIP-20 labels, PATN's encoder and decoder, and the cross-entropy."""
 
 from collections.abc import Callable
 

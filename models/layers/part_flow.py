@@ -43,7 +43,7 @@ class FlowNet(nn.Module):
 
 
 class PartFlow(nn.Module):
-    """The part-based flow generation module: one FlowNet a joint group, from sub-poses only [1].
+    """The part-based flow generation module: one FlowNet per joint group, from sub-poses only [1].
 
     forward: source and target heatmaps (B, 18, H, W) -> flows, visibilities as in `Output`: {stride: (B, P, 2
     or 1, h, w)}.
@@ -78,9 +78,7 @@ def sampling_loss(
     features: Features,
     groups: tuple[tuple[int, ...], ...],
 ) -> Tensor:
-    """L_sam [9]: summed over parts and strides; each flow answers for its part's box in the target image
-    only.
-    """
+    """L_sam [9]: summed over parts and strides; each flow is judged only within its part's box in the target image."""
     height = batch.target.shape[-2]
     padding = PADDING if len(groups) == len(PADDING) else (max(PADDING),) * len(groups)
     boxes = part_boxes(batch.target_joints, batch.target_valid, groups, padding, height)

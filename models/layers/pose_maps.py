@@ -129,8 +129,8 @@ def torso_length(joints: Tensor, valid: Tensor, height: int) -> Tensor:
 def part_boxes(
     joints: Tensor, valid: Tensor, groups: list[tuple[int, ...]], padding: list[float], height: int
 ) -> Tensor:
-    """One box a joint group: the tightest box around its valid joints, padded by `padding` torso lengths on
-    every side.
+    """One box per joint group: the tightest one around its valid joints, padded by `padding` torso lengths on every
+    side.
 
     joints (B, 18, 2), valid (B, 18) -> (B, len(groups), 4) float (x0, y0, x1, y1) in pixels, both ends
     inclusive, not clipped to the image. A group with no valid joint gives an empty box: x0 = y0 = +inf, x1 =

@@ -1,6 +1,6 @@
 """Limb distance maps of SPGNet (Lv et al., CVPR 2021): M = exp(kappa d), d the distance in pixels to a limb's segment.
 
-The same function fills the store and serves the loader.
+These fill the store; `models.layers.pose_maps.limb_maps` draws the same maps on the device, in batch.
 """
 
 import numpy as np

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from pipeline.anatomy import labels, pose
 
-# One colour a limb of `pose.SKELETON`, by its hue: the report's drawings use the same.
+# One colour per limb of `pose.SKELETON`; the report's drawings use the same.
 LIMB_COLOURS = [
     tuple(round(255 * part) for part in colorsys.hls_to_rgb(index / len(pose.SKELETON), 0.5, 0.9))
     for index in range(len(pose.SKELETON))

@@ -23,7 +23,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-RANK = int(os.environ.get("RANK", "0"))  # of several processes of one stage (torchrun) the first speaks
+RANK = int(os.environ.get("RANK", "0"))  # of torchrun's processes only the first, 0, writes to the terminal
 terminal = Console(stderr=True, highlight=False)
 _log: Console | None = None
 
@@ -37,7 +37,7 @@ def say(message: str) -> None:
 
 
 def _peak_memory() -> float:
-    """MiB. Linux's high-water mark starts anew with a program; `ru_maxrss` may be that of its parent."""
+    """In MiB. Linux resets VmHWM when a program starts; `ru_maxrss` may still be the parent's."""
     try:
         fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
         return int(fields["VmHWM"].split()[0]) / 1024
@@ -46,7 +46,7 @@ def _peak_memory() -> float:
 
 
 def is_written(path: Path) -> bool:
-    """Whether a stage that runs now writes the log `path`: it holds a lock, which ends with the process, however."""
+    """Whether a running stage is writing the log `path`: it holds a lock, which goes when its process ends."""
     try:
         with path.open("r+", encoding="utf-8") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -59,21 +59,21 @@ def is_written(path: Path) -> bool:
 
 def _hold(handle: IO) -> None:
     with suppress(OSError):  # a file system without locks
-        fcntl.flock(handle, fcntl.LOCK_SH)  # shared: waits for nobody but `is_written`
+        fcntl.flock(handle, fcntl.LOCK_SH)  # shared: only `is_written` is kept waiting
 
 
 @contextmanager
 def logging_to(path: Path) -> Iterator[None]:
     """Send `say` to `path` as well; the last line states wall time and peak memory of the stage.
 
-    Of several processes each has a log of its own: NAME.rank-N.log but for the first.
+    Each of several processes has its own log: the first NAME.log, the others NAME.rank-N.log.
     """
     global _log
     if RANK:
         path = path.with_suffix(f".rank-{RANK}.log")
     path.parent.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
-    with path.open("w+", encoding="utf-8") as handle:  # NFS locks only what can be read, too
+    with path.open("w+", encoding="utf-8") as handle:  # readable, too, or NFS does not lock it
         _hold(handle)
         _log = Console(file=handle, width=200, highlight=False)
         try:
@@ -88,7 +88,7 @@ def logging_to(path: Path) -> Iterator[None]:
 
 @contextmanager
 def progress(description: str, total: int | None) -> Iterator:
-    """A progress bar on long work; yields a function `advance(n=1, note="")`. Silent when stderr is no terminal."""
+    """A progress bar for long work; yields a function `advance(n=1, note="")`. Silent when stderr is no terminal."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -1,6 +1,6 @@
 """Every path of the project, each spelled once. All are relative to the project root, the working directory.
 
-The same strings stand literally in Snakefile and dvc.yaml; `tests/core/test_graph.py` keeps the three in step.
+dvc.yaml spells the same paths; `tests/core/test_graph.py` keeps the two in step.
 """
 
 from pathlib import Path
@@ -9,14 +9,14 @@ PARAMS = Path("params.yaml")
 PARAMS_SCHEMA = Path("params.schema.yaml")
 PUBLISHED = Path("reports/published.csv")
 TABLES = Path("reports/tables")
-OUTSIDE = Path("reports/outside")  # images of other programs, scored by hand: no rule's output, an input of the tables
+OUTSIDE = Path("reports/outside")  # scores of images that other programs made: no stage's output, read by the tables
 REPORT_TEMPLATE = Path("reports/template.html.j2")
 REPORT_PARTS = "template"  # the folder beside it that holds its parts
 REPORT = Path("reports/html/index.html")
-REPORT_PICTURES = Path("reports/html/pictures")  # those that the page links
-REPORT_TIMES = Path("reports/html/times.html")  # from logs/: undeclared, no two runs have the same
+REPORT_PICTURES = Path("reports/html/pictures")  # the pictures that the page links to
+REPORT_TIMES = Path("reports/html/times.html")  # made from logs/: no declared output, since no two runs agree
 PROTOCOLS = Path("docs/protocols.md")
-WORK = Path(".work")  # state to resume from: undeclared, safe to delete
+WORK = Path(".work")  # state to resume from: no declared output, safe to delete
 
 
 def raw(dataset: str) -> Path:
@@ -87,14 +87,14 @@ def network(dataset: str, variant: str) -> Path:
 
 
 def drawn(dataset: str) -> Path:
-    """Where the command `figure` writes: nothing reads it."""
+    """Where the command `figure` writes; nothing reads it."""
     return Path("reports/figures") / dataset
 
 
 def outside(dataset: str, slug: str) -> Path:
-    """Of one outside method: the files of `scores`, `pair_scores` and `samples`, files.csv and method.json.
+    """The folder of one outside method: scores, pairs and samples as of a variant, files.csv and method.json.
 
-    Straight below OUTSIDE, so that the folder's own time changes with each of them: Snakemake looks at no other.
+    It lies directly in OUTSIDE, whose own time therefore changes with every method: Snakemake looks at no other time.
     """
     return OUTSIDE / f"{dataset}--{slug}"
 
@@ -104,7 +104,7 @@ def log(stage: str, *axes: str) -> Path:
 
 
 def metrics_log(stage: str, *axes: str) -> Path:
-    """Per-step losses of a training run, one JSON object a line."""
+    """Losses of a training run, one JSON object per step and line."""
     return log(stage, *axes).with_suffix(".jsonl")
 
 

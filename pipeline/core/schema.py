@@ -99,16 +99,13 @@ SCORES = pa.schema(
         ("metric", pa.string()),  # a name of docs/protocols.md
         ("protocol", pa.string()),
         ("value", pa.float64()),
-        (
-            "low",
-            pa.float64(),
-        ),  # bootstrap 95 % interval over pairs; null where a metric has no per-pair value
+        ("low", pa.float64()),  # bootstrap 95 % interval over pairs; null where a metric has no per-pair value
         ("high", pa.float64()),
         ("n", pa.int64()),  # pairs that entered the value
         ("excluded", pa.int64()),  # pairs that could not (no head box, ...)
         ("ceiling", pa.float64()),  # the value that the real target images reach, where that is not trivial
         ("higher_is_better", pa.bool_()),
-        ("marks", pa.list_(pa.string())),  # how this differs from the paper's set-up: names of paper_tables.MARKS
+        ("marks", pa.list_(pa.string())),  # how this differs from the paper's set-up: names of tables.papers.MARKS
     ]
 )
 
@@ -119,7 +116,7 @@ PAIR_SCORE_KEYS = [
     ("pair_index", pa.int32()),
     ("source_id", pa.string()),
     ("target_id", pa.string()),
-]  # followed by one float64 column a per-pair metric
+]  # followed by one float64 column for each metric of pairs
 
 SAMPLES = pa.schema(
     [

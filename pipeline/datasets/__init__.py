@@ -1,18 +1,18 @@
 """The data sets, a folder each. To add one, write a module with what is listed here and name it in `_MODULES`.
 
-A data set's module offers
+A data set's module has
 
 `Fetch`             frozen dataclass: the keys of its block `fetch.<name>` in params.yaml
 `fetch(block, raw)` fill the empty folder `raw` (below) and return a dict for `source.json`, with `images` ({split:
                     {count, ...}}), `terms`, and `height` and `width` in pixels (both null if its images differ in
                     size). Raises UserError.
 `person_id(name)`   the identity in an image's file name
-`JUNK`              prefixes of the names of images that show nobody in particular: no pairs are made of them
+`JUNK`              name prefixes of images that show nobody in particular: they enter no pair
 
 `raw` holds the same files for every data set:
 
-`images.zip`              members `train/NAME` and `test/NAME` (pipeline/formats/archive.py writes it): the bytes as published,
-                          or PNGs where the data set's protocol crops or resizes
+`images.zip`              members `train/NAME` and `test/NAME` (pipeline/formats/archive.py writes it): the bytes as
+                          published, or PNGs where the data set's protocol crops or resizes
 `annotation-SPLIT.csv`    the field's keypoint lists (annotations.py) of the splits that have one; without it, joints
                           come from a detector (keypoints.source)
 `openpose-SPLIT`          or `openpose-SPLIT.zip`, in place of such a list: OpenPose's own files, NAME_keypoints.json
@@ -49,5 +49,5 @@ def get(name: str) -> ModuleType:
 
 
 def title(name: str) -> str:
-    """What a reader is shown for the name of a data set."""
+    """The data set's name in tables and pages."""
     return _MODULES[name][1] if name in _MODULES else name

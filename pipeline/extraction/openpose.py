@@ -1,14 +1,15 @@
-"""Lightweight OpenPose: where are the 18 joints of the person in an image that nobody annotated?
+"""Lightweight OpenPose: finds the 18 joints of the person in an image that comes without annotations.
 
 The network is Open Model Zoo's human-pose-estimation-0001 (MobileNet v1, INT8), run by openvino on the CPU. It gives 18
-heatmaps, one a joint in the order of `pipeline.anatomy.pose`, and 19 part-affinity fields (Cao et al., "Realtime multi-person
-2D pose estimation using part affinity fields", 2017): vectors along the limbs, which tell whose joint a peak is.
+heatmaps, one per joint in the order of `pipeline.anatomy.pose`, and 19 part-affinity fields (Cao et al., "Realtime
+multi-person 2D pose estimation using part affinity fields", 2017): vectors along the limbs, which tell whose joint a
+peak is.
 
-`OpenPose` reads it in two ways:
-- calling it takes the highest point of each joint's heatmap. Nothing keeps two people apart. PCKh re-detects joints so
-  (docs/protocols.md).
+`OpenPose` reads these in two ways:
+- calling it takes the highest point of each joint's heatmap, which does not keep two people apart. PCKh re-detects
+  joints this way (docs/protocols.md).
 - `central_people` groups the peaks into people along the fields and returns the joints of the one in the middle. A
-  joint that only somebody else has is missing. The stage `keypoints` takes this.
+  joint that only another person shows is missing. The stage `keypoints` uses this.
 """
 
 import os
@@ -28,17 +29,17 @@ from pipeline.core.schema import JOINTS
 if TYPE_CHECKING:
     import openvino
 
-STRIDE = 8  # image pixels a heatmap cell
+STRIDE = 8  # image pixels per heatmap cell
 HEIGHT = 256  # crops are resized to it; at 384 the network finds fewer joints of Market-1501 crops (90 % against 97 %)
-THRESHOLD = 0.1  # a lower highest peak is no detection (OpenPose's own value)
+THRESHOLD = 0.1  # a highest peak below this is no detection (OpenPose's own value)
 
 # For grouping, the maps are the mean over both heights and over the image and its mirror image. Chosen on 1,000
 # training crops of Market-1501 and on 188 photographs of DeepFashion (benchmarks/keypoints.md).
 HEIGHTS = (256, 192)
 MAX_WIDTH = 1024  # at the larger height; a wider image is scaled to it
 MULTIPLE = 32  # images are padded to a multiple, so that the cells of both heights cover the same pixels
-PEAK = 0.15  # a lower peak is no joint
-PEAKS = 6  # candidates a joint: the highest ones
+PEAK = 0.15  # a peak below this is no joint
+PEAKS = 6  # candidates per joint: the highest ones
 SAMPLES = 10  # points along a limb at which its field is read
 ALIGNMENT = 0.05  # a sample supports the limb if the field along it is larger
 SUPPORT = 0.8  # share of the samples that must
@@ -69,7 +70,7 @@ class Network:
     """An openvino model that is run on one image at a time, on as many images at once as there are threads.
 
     Same image, same bytes out: no image shares an inference with another, each inference has one thread, and the
-    arithmetic is float32 even where the CPU would rather take bfloat16.
+    arithmetic is float32 even where the CPU would choose bfloat16.
     """
 
     def __init__(self, model: "openvino.Model"):
@@ -181,7 +182,7 @@ def links(fields: np.ndarray, places: np.ndarray, heights: np.ndarray) -> tuple[
 
 
 def people(ends: np.ndarray, scores: np.ndarray, heights: np.ndarray) -> list[list[int]]:
-    """Peaks grouped into people: for each the numbers of their peaks, at most one a joint.
+    """Peaks grouped into people: the numbers of each one's peaks, at most one per joint.
 
     At first every peak is by itself. Links are taken from the strongest to the weakest; each joins the two groups of
     its ends, unless both have the same joint already: then its ends belong to two people.
@@ -263,8 +264,8 @@ class OpenPose:
         return central(*everybody(heatmaps, fields, image.shape[:2], pixels_per_cell), image.shape[1])
 
     def mean_maps(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Image (H, W, 3) uint8 RGB -> heatmaps (18, h, w), fields (19, 2, h, w) and the image's pixels a cell (2,): x,
-        y.
+        """Image (H, W, 3) uint8 RGB -> heatmaps (18, h, w), fields (19, 2, h, w) and the image's pixels per cell,
+        (2,) as x, y.
 
         The mean over HEIGHTS and over the image and its mirror image, at the resolution of the first height.
         """
@@ -302,7 +303,7 @@ def everybody(
     heatmaps: np.ndarray, fields: np.ndarray, size: tuple[int, int], pixels_per_cell: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Heatmaps (18, h, w), fields (19, 2, h, w) of an image of `size` (H, W) -> its P people: joints (P, 18, 2) as (x,
-    y) in pixels of it, scores (P, 18). A joint that a person lacks has score 0 and lies at (0, 0). A single peak is a
+    y) in its pixels, scores (P, 18). A joint that a person lacks has score 0 and lies at (0, 0). A single peak is a
     person.
     """
     places, heights = peaks(heatmaps)

@@ -1,6 +1,6 @@
 """SCHP (Self-Correction for Human Parsing, Li et al. 2019), trained on LIP, as an ONNX file run by openvino.
 
-The released extractor's way, step by step: the image's longer side spans the network's 473 pixels, centred, black
+As the released extractor does it: the image's longer side spans the network's 473 pixels, centred, black
 around; BGR, ImageNet's means and deviations in that order; the fused 20-channel output (119 x 119) is enlarged to
 473 x 473 with the corners kept, sampled back at the image's pixels, and the highest channel is the label.
 """
@@ -62,7 +62,7 @@ def _back(height: int, width: int, cells: int) -> tuple[np.ndarray, np.ndarray]:
 
 def labels_of(logits: np.ndarray, height: int, width: int) -> np.ndarray:
     """Logits (20, n, n), n = 119 or 473 -> the highest label at every pixel of the image, (H, W) uint8."""
-    # Both enlargements are linear, so each axis is one matrix. In float64: a label must not hang on a rounding error.
+    # Both enlargements are linear, so each axis is one matrix. In float64: a label must not depend on a rounding error.
     down, across = _back(height, width, logits.shape[-1])
     return (down @ logits.astype(np.float64) @ across.T).argmax(axis=0).astype(np.uint8)
 

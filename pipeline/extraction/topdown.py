@@ -22,7 +22,7 @@ from pipeline.extraction import openpose
 
 COCO_JOINTS = 17
 PADDING = 1.25  # of the box
-THRESHOLD = 0.3  # a lower score is no detection (MMPose's own value)
+THRESHOLD = 0.3  # a score below this is no detection (MMPose's own value)
 SIZE = (256, 192)  # of the input, where the file leaves it open
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 

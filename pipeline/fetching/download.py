@@ -20,7 +20,7 @@ from pipeline.core.errors import UserError
 
 MIRROR = "REPOSE_MIRROR"
 OFFLINE = "REPOSE_OFFLINE"  # set: no URL is asked
-TIMEOUT = 10.0  # seconds to connect, and without a byte until a connection counts as cut
+TIMEOUT = 10.0  # seconds to connect; also seconds without a byte after which a connection counts as cut
 TRIES = 3  # attempts in a row that bring no new byte
 PAUSE = 1.0  # seconds before the second attempt; doubles
 DOWNLOADS = layout.WORK / "downloads"
@@ -28,7 +28,7 @@ _BLOCK = 1 << 20
 
 
 class Unavailable(Exception):
-    """The bytes cannot be had: no path, not in the mirror, and no URL or one that does not answer.
+    """The bytes cannot be had: no path, not in the mirror, and no URL, or one that does not answer.
 
     `clause` is the reason without what changes from one attempt or machine to the next; str() has that as well.
     """
@@ -54,9 +54,9 @@ def mirror() -> Path | None:
 
 
 def obtain(source: Mapping, key: str) -> Path:
-    """The file that `source` ({path, file, url} and sha256, unless its content is checked by the caller) stands for.
+    """The file that `source` ({path, file, url} and sha256, unless its content is checked by the caller) names.
 
-    `key` is where it stands in params.yaml, for messages. Raises UserError for a wrong digest or a `path` that is not
+    `key` is its place in params.yaml, for messages. Raises UserError for a wrong digest or a `path` that is not
     there, Unavailable if there is no source at all.
     """
     wanted = source.get("sha256")
@@ -159,7 +159,7 @@ def _open(request: Request, connected: bool):
         if error.code in (408, 429) or error.code >= 500:
             raise _Cut(f"HTTP {error.code} {error.reason}") from None
         raise Unavailable(f"{url}: HTTP {error.code} {error.reason}") from None
-    except URLError as error:  # no connection at all: no use to insist, unless there was one a moment ago
+    except URLError as error:  # no connection at all: trying again is no use, unless there was one a moment ago
         if connected:
             raise _Cut(f"cannot connect ({error.reason})") from None
         raise Unavailable(f"{url}: cannot connect", str(error.reason)) from None
@@ -200,7 +200,7 @@ def _transfer(url: str, part: Path, connected: bool) -> None:
 
 
 def _write(handle, block: bytes, path: Path) -> None:
-    """Write and flush; a full disk is named by its file."""
+    """Write and flush; if the disk is full, the error names the file."""
     try:
         handle.write(block)
         handle.flush()

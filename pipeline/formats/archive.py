@@ -1,10 +1,9 @@
-"""Zip archives from strangers, read with care; archives of our own, written byte for byte the same every time.
+"""Zip archives: other people's are read with care, our own are the same bytes whenever they are written.
 
 A password opens what zip's traditional encryption closed. AES, which Python cannot read, is named as such.
 
-What a stranger's archive may not do: name a member outside its own folder, hold a link, be cut short, or grow far
-beyond what its size on disk can honestly hold. Each gives one line (UserError); nothing is ever unpacked to a path
-that an archive chose.
+An archive may not name a member outside its own folder, hold a link, be cut short, or unpack to far more than a file
+of its size can honestly hold: each is one line (UserError). Nothing is ever unpacked to a path that an archive chose.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Label maps that somebody else made: a folder or zip of PNGs, one an image, in any set of `pipeline.anatomy.labels`."""
+"""Label maps that others made: a folder or zip with one PNG per image, in any set of `pipeline.anatomy.labels`."""
 
 import io
 from collections import defaultdict
@@ -12,12 +12,12 @@ from pipeline.core.errors import UserError
 
 SETS = (*labels.NAMES, *labels.COLOUR_CODED)
 
-_DEPTH_AND_COLOUR = slice(24, 26)  # of a PNG: bits a sample, colour type
+_DEPTH_AND_COLOUR = slice(24, 26)  # of a PNG: bits per sample, colour type
 _GREY, _PALETTE = 0, 3
 
 
 def find(names: Iterable[str], images: Sequence[Mapping], where: str) -> tuple[dict[str, str], int]:
-    """Which file of `names` (`/`-separated paths) holds the label map of which image; how many PNGs are left over.
+    """The file of `names` (`/`-separated paths) that holds each image's label map; the number of PNGs left over.
 
     images: mappings with image_id and split. `NAME.png` belongs to NAME.jpg (or whatever its suffix), in a folder
     train/ or test/, wherever that lies, if the image's split has such a file, else in any folder.

@@ -1,10 +1,10 @@
-"""OpenPose's own files: one `NAME_keypoints.json` an image, NAME the image's file name without its last extension.
+"""OpenPose's own files: `NAME_keypoints.json` for each image, NAME being its file name without the last extension.
 
   {"version": 1.3, "people": [{"pose_keypoints_2d": [x, y, confidence, ...], ...}, ...]}
 
-Read: the COCO layout (18 joints, in the order of `pipeline.anatomy.pose`) and BODY_25, from a folder or a zip archive, in
-sub-folders too. Coordinates are pixels of the image (OpenPose's default, `--keypoint_scale 0`); confidence 0 = missing.
-Written: the COCO layout.
+Read are the COCO layout (18 joints, in the order of `pipeline.anatomy.pose`) and BODY_25, from a folder or a zip
+archive, sub-folders included; the COCO layout is written. Coordinates are pixels of the image (OpenPose's default,
+`--keypoint_scale 0`); confidence 0 means missing.
 """
 
 import json
@@ -18,8 +18,8 @@ from pipeline.core.schema import JOINTS
 from pipeline.formats import archive
 
 SUFFIX = "_keypoints.json"
-# Joints of a layout, in the order of `pipeline.anatomy.pose`, by the length of its list. BODY_25 has the middle of the hips as
-# joint 8, and feet from 19 on.
+# Joints of a layout, in the order of `pipeline.anatomy.pose`, by the length of its list. In BODY_25 joint 8 is the
+# middle of the hips, and feet start at 19.
 _LAYOUTS = {
     3 * JOINTS: np.arange(JOINTS),
     3 * 25: np.array((0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18)),

@@ -38,7 +38,7 @@ def decode_stored(data: bytes, image_id: str) -> np.ndarray:
 def decode_labels(
     data: bytes, what: str, size: tuple[int, int] | None = None, remedy: str = "run parsing again"
 ) -> np.ndarray:
-    """(H, W) uint8 LIP-20 ids. Raises UserError, naming `what`, if `data` is no such label map, or not of `size` (H, W)."""
+    """(H, W) uint8 LIP-20 ids. Raises UserError, naming `what`, if `data` holds anything else, or not `size`."""
     found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
     if found is None or found.dtype != np.uint8 or found.ndim != 2 or (size is not None and found.shape != size):
         wanted = f" of {size[0]} x {size[1]}" if size else ""
@@ -92,7 +92,7 @@ def encoded(folder: Path, wanted: pa.Array, column: str = "image") -> Iterator[t
 
 
 def read(images: Path, wanted: list[str]) -> list[np.ndarray]:
-    """The images `wanted` (ids, sorted) as `decode_stored` gives them, in that order. Raises UserError if one is missing."""
+    """The images `wanted` (ids, sorted), decoded, in that order. Raises UserError if one is missing."""
     found = {}
     for names, data in encoded(images, pa.array(wanted, pa.string())):
         found |= {name: decode_stored(one, name) for name, one in zip(names, data, strict=True)}

@@ -26,11 +26,11 @@ from pipeline.loading.shard_loader import ShardPictures
 class ImageData:
     """N images with their joints.
 
-    images: uint8 (N, 3, H, W), RGB, on the device or in main memory; of the first ids only where the last ones'
-    pictures are not wanted.  joints: float32 (N, 18, 2), (x, y) in pixels,
-    zeros where missing.  valid: bool (N, 18).  ids: in the order of the rows.
+    images: uint8 (N, 3, H, W), RGB, on the device or in main memory; only of the
+    first ids where the last ones' pictures are not wanted.  joints: float32 (N, 18, 2), (x, y) in pixels, zeros where
+    missing.  valid: bool (N, 18).  ids: in the order of the rows.
     labels: uint8 (N, H, W), LIP-20 ids, beside the images; None unless parsing was asked for.
-    Where they are too many for main memory, both are still in their shards and read batch by batch.
+    Where main memory is too small for them, both stay in their shards and are read batch by batch.
     """
 
     unit: ClassVar[str] = "images"
@@ -127,7 +127,7 @@ def load_images(
 ) -> ImageData:
     """The stored images in `wanted` with their joints; all must have a row in `keypoints.parquet`.
 
-    parsing: with their label ids, too. unseen: more ids, of which joints and labels are wanted but no picture.
+    parsing: their label ids, too. unseen: more ids, of which joints and labels are wanted but no picture.
     resident: decode all now; else each batch decodes its own. Raises UserError if one is missing.
     """
     ids, images = (stored_images.decoded if resident else stored_images.in_shards)(dataset, wanted)
@@ -149,7 +149,7 @@ def load_pairs(
 ) -> PairData:
     """The images of `pair_lists.read(dataset, split, limit)` and the pairs over them. Split: train | val | test.
 
-    parsing: the images' label ids, too (`PairData.parsing`).
+    parsing: also the images' label ids (`PairData.parsing`).
     """
     pairs = pair_lists.read(dataset, split, limit)
     return pair_up(PairData, load_images(dataset, pair_lists.image_ids(pairs), where, parsing), pairs)

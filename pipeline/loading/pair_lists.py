@@ -19,8 +19,8 @@ def usable_images(dataset: str) -> pa.Table:
 def chosen(pairs: pa.Table, limit: int | None) -> pa.Table:
     """The first `limit` pairs of a fixed shuffle, put back into list order; all of them for None.
 
-    Pair lists run identity by identity, so their head would be a few people only. The shuffle sorts the pairs by the
-    SHA-256 of "pair_index source_id target_id": it depends on the list alone, so every variant, device and library
+    Pair lists run identity by identity, so the head of a list shows only a few people. The shuffle sorts the pairs by
+    the SHA-256 of "pair_index source_id target_id": it depends on the list alone, so every variant, device and library
     version gets the same pairs.
     """
     if limit is None or limit >= len(pairs):

@@ -24,12 +24,12 @@ def rank() -> int:
 
 
 def local_rank() -> int:
-    """Its number among those on this machine."""
+    """This process's number among those on this machine."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def local_processes() -> int:
-    """How many processes of the run share this machine."""
+    """The number of the run's processes on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
@@ -37,7 +37,7 @@ def local_processes() -> int:
 class Group:
     """Process `rank` of `size`. Every process must make the same calls in the same order.
 
-    Raises UserError where another process is gone: what stopped that one says so itself.
+    Raises UserError where another process is gone; that process's own message says why.
     """
 
     rank: int
@@ -83,7 +83,7 @@ class Group:
         )
 
     def average_statistics(self, networks: Iterable[nn.Module]) -> None:
-        """Running statistics of batch norms, which each process takes of its own part of the batch: their mean."""
+        """Replace batch norms' running statistics, which each process takes from its part of the batch, by the mean."""
         norms = (module for net in networks for module in net.modules() if isinstance(module, nn.BatchNorm2d))
         own = [value for norm in norms for value in (norm.running_mean, norm.running_var) if value is not None]
         if self.size == 1 or not own:
@@ -105,7 +105,7 @@ def alone(device: torch.device) -> Group:
 def joined(device: torch.device) -> Iterator[Group]:
     """The group of this process: of all that torchrun started, else of itself alone.
 
-    One that fails leaves without waiting for the rest, which then lose it.
+    A process that fails leaves without waiting for the others, which then stop with an error.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:

@@ -34,8 +34,8 @@ def files(net: str) -> list[Path] | None:
 def require(net: str, missing_weights: str, wanted_by: str) -> list[Path] | None:
     """The files, or None where they are missing and `missing_weights` is "seeded".
 
-    Raises UserError, saying how to get them, where they are missing and `missing_weights` is "stop". `wanted_by` names
-    who asks, for the message.
+    Raises UserError, saying how to get them, where they are missing and `missing_weights` is "stop". `wanted_by` says
+    for the message what needs them.
     """
     found = files(net)
     if found is None and missing_weights == "stop":
@@ -48,7 +48,7 @@ def require(net: str, missing_weights: str, wanted_by: str) -> list[Path] | None
 
 
 def state_dict(paths: list[Path]) -> "dict[str, Tensor]":
-    """All tensors of the files (.pth, .pt: never unpickled beyond tensors; .safetensors), on the CPU.
+    """All tensors of the files (.pth and .pt, of which only tensors are unpickled; .safetensors), on the CPU.
 
     Raises UserError for a file that holds anything but a flat dict of tensors.
     """

@@ -1,7 +1,7 @@
 """Pictures of a data set that does not fit into memory: decoded from the shards when a batch asks for them.
 
-`ShardPictures` stands where a resident data set has its uint8 tensor, so that batches are the same; `ahead` makes the
-next ones in the background.
+`ShardPictures` takes the place of a resident data set's uint8 tensor, so that batches are the same; `ahead` makes the
+next batches in the background.
 """
 
 import os
@@ -17,7 +17,7 @@ import torch
 
 from pipeline.core import store
 
-AHEAD = 4  # batches that may wait: memory holds these and no more
+AHEAD = 4  # batches made in advance: memory holds no more than these
 SHARE = 0.5  # of main memory, above which pictures stay in their shards
 
 Item = TypeVar("Item")

@@ -1,20 +1,20 @@
-"""Gather a data set's published files, verify them and put them into one form: data/D/raw/.
+"""Gather a data set's published files, verify them and bring them into one form: data/D/raw/.
 
 market1501: images, keypoint lists and the test pairs, each looked for in this order:
   1. `path` in the block fetch.market1501 of params.yaml: your own file (for the images the official zip, any other
      packaging of the same images, or the unpacked folder)
   2. the folder $REPOSE_MIRROR, under the name `file` of that block
   3. `url`, with resume: a download that was cut continues where it stopped (.work/downloads/)
-Whatever the way, the digests in params.yaml decide. Where nothing is found the message says where to request it.
+In every case the digests in params.yaml decide. Where nothing is found, the message says where to request it.
 
 deepfashion: the same for img.zip (256x256) or img_highres.zip, PATN's image lists, keypoints and pairs. The images are
 gated: request them, and put the password of an encrypted archive into the environment variable that `password_env`
 names; it is never stored. `protocol`: canvas256 (img.zip as it is), crop176 (its middle 176 columns) or squash256
 (img_highres.zip squeezed to 256x256). Train keypoints and pairs may be missing: use keypoints.source openpose.
-`allow_partial` takes what images there are; deepfashion_sample is a block of its own for such a part.
+`allow_partial` takes whatever images there are; deepfashion_sample is a block of its own for such a part.
 
-folder: your own images. `path`: the folder; `identity`: subfolder (a sub-folder a person) or csv (`csv`: a file with
-the header name,identity or name,identity,split). They are fitted to `height` x `width`: `fit` pad or squash.
+folder: your own images. `path`: the folder; `identity`: subfolder (one sub-folder per person) or csv (`csv`: a file
+with the header name,identity or name,identity,split). They are fitted to `height` x `width`: `fit` pad or squash.
 
 synthetic: nothing to fetch; the images are rendered here.
 

@@ -1,10 +1,9 @@
-"""Turn the raw images into shards: data/D/images/part-*.parquet, one row an image, sorted by image_id.
+"""Turn the raw images into shards: data/D/images/part-*.parquet, one row per image, sorted by image_id.
 
-The bytes go in as published, never re-encoded. An image that cannot be used is left out and listed with its reason in
-data/D/rejects.parquet: it does not decode, has another size than the data set's (source.json), has no row in the
-keypoint list of its split (if there is one), or its name occurs twice. A keypoint row without an image is listed there
-too. More than
-`index.D.max_rejects` of them stop the stage: then something bigger is wrong.
+The bytes go in as published, never re-encoded. An image that cannot be used is left out and listed, with its reason, in
+data/D/rejects.parquet: it does not decode, its size is not the data set's (source.json), it has no row in the keypoint
+list of its split (if there is one), or its name occurs twice. A keypoint row without an image is listed there, too.
+More than `index.D.max_rejects` of them stop the stage, since something bigger must be wrong.
 """
 
 import json

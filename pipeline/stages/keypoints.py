@@ -4,16 +4,16 @@
   annotations   lists in data/D/raw/: the field's CSV (annotation-SPLIT.csv; -1 there is null here), or, for a split
                 without one, OpenPose's own files (a folder or zip openpose-SPLIT of NAME_keypoints.json, COCO or
                 BODY_25)
-  openpose      found in data/D/images by Lightweight OpenPose (data/weights/openpose), peaks grouped into people
-  topdown       found there by a top-down ONNX network of yours with the 17 COCO joints, such as RTMPose or ViTPose: set
+  openpose      found in data/D/images by Lightweight OpenPose (data/weights/openpose), which groups peaks into people
+  topdown       found there by your own top-down ONNX network with the 17 COCO joints, such as RTMPose or ViTPose: set
                 weights.topdown.files path in params.yaml
   oracle        the renderer's own joints (synthetic only)
-Where there are several people in an image, the one in the middle is taken, whole: never a mixture.
+Of several people in an image the one in the middle is taken, never joints of two.
 
-Every row of the CSV lists is kept, in `row` its position there, even if its image was rejected: so that
-`python -m pipeline export --what keypoints` gives the published lists back byte for byte. A detector gives every image
-of data/D/images a row; `row` is its position in the split's CSV list if there is one, else by image_id.
-`keypoint_scores` are the detector's own. Detection goes on where a killed run left off.
+Every row of the CSV lists is kept, even if its image was rejected, with its position in `row`: so
+`python -m pipeline export --what keypoints` gives the published lists back byte for byte. A detector makes a row for
+every image of data/D/images; `row` is its position in the split's CSV list if there is one, else by image_id.
+`keypoint_scores` are the detector's own. Detection goes on from where a killed run stopped.
 """
 
 from collections.abc import Callable, Sequence

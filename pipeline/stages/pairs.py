@@ -3,7 +3,8 @@
 Training pairs follow the field's rule, applied to the train keypoint list in file order: leave out images that show
 nobody in particular (names starting `-1` or `0000` in Market-1501) and images without both shoulders and both hips,
 group the rest by identity in order of first appearance, and take all ordered pairs within an identity. For Market-1501
-that is the published list of 263,632 pairs, line for line. Where data/D/raw/pairs-train.csv exists, that list is taken.
+that is the published list of 263,632 pairs, line for line. Where data/D/raw/pairs-train.csv exists, that list is used
+instead.
 
 `val` is cut from it: identities are ranked by the SHA-256 of their id, and the first `val_fraction` of them (at least
 one) are kept out of training. `pair_index` is the position in the whole published list.

@@ -1,15 +1,16 @@
 """Put every image's human parsing into shards: data/D/parsing/part-*.parquet, 8-bit PNG of LIP-20 ids.
 
 `parsing.D.source` says where it comes from:
-  repose   our own small parser, which is part of the repository; it looks at the keypoints, too
+  repose   our own small parser, part of the repository; it also looks at the keypoints
   schp     SCHP trained on LIP: the ONNX file of data/weights/schp/ (stage weights; weights.schp path for your own)
-  files    label maps that you have: `path` is a folder or zip with one PNG an image, named as the image (NAME.png for
-           NAME.jpg), in train/ and test/ or in one folder; `labels` is the set that they are in: lip-20, cihp-20,
+  files    label maps of yours: `path` is a folder or zip with one PNG per image, named as the image (NAME.png for
+           NAME.jpg), in train/ and test/ or in one folder; `labels` is the set that they use: lip-20, cihp-20,
            atr-18, pascal-7, adgan-8, spt-10, lip-20-colours, cihp-20-colours or lip-20-voc-colours (docs/labels.md).
-           8-bit grey or palette PNGs. After a change of the files themselves run this stage again by hand
+           8-bit grey or palette PNGs. If the files themselves change, run this stage again by hand
   oracle   the label maps that came with the images (data/D/raw/parsing.zip; synthetic), bytes as they are
-  none     there is none: one empty shard that says so; variants that need parsing then say so and stop
-`path` is null and `labels` is lip-20 wherever they are not used. Interrupted, the stage goes on where it was.
+  none     there is none: one empty shard says so, and variants that need parsing stop with a message
+`path` is null and `labels` is lip-20 wherever they are not used. If interrupted, the stage goes on from where it
+stopped.
 """
 
 import zipfile
@@ -32,7 +33,7 @@ from pipeline.core.errors import UserError
 from pipeline.formats import archive, label_files, pictures
 from pipeline.loading import published_weights
 
-CHUNK = 64  # images that a kill can cost
+CHUNK = 64  # images: at most this many are lost to a kill
 _ROWS = schema.PARSING.append(pa.field("pixels", pa.list_(pa.int64(), len(labels.LIP20))))  # of each label, to count
 
 Parse = Callable[[Sequence[Mapping]], Iterable[np.ndarray | bytes]]
@@ -181,7 +182,7 @@ def rows(images: Sequence[Mapping], parse: Parse, label_source: str) -> Iterator
 
 
 def report(dataset: str, pixels: np.ndarray, empty: Sequence[str]) -> None:
-    """Say which labels there are, and that images have no person at all."""
+    """Log which labels occur, and how many images show no person at all."""
     order = [label for label in np.argsort(-pixels, kind="stable") if pixels[label]]
     shares = ", ".join(f"{labels.LIP20[label]} {pixels[label] / pixels.sum():.1%}" for label in order[:8])
     console.say(f"parsing {dataset}: {len(order)} labels occur, by pixels: {shares}")

@@ -1,9 +1,9 @@
 """Find a stand-in target parsing for every training image (SPT's pseudo labels): data/D/pseudo_labels/part-*.parquet.
 
-Training on single images has no parsing of the person in another pose. SPT takes another training image's: the one
-whose parsing is most like the source's after each of ten body parts is moved onto it (pipeline/stand_ins/part_search.py has the
-equation). Reads keypoints.parquet and parsing/, so set `parsing.D.source` to anything but none. One row a training
-image:
+When SPT trains on single images, there is no parsing of the person in another pose. It takes another training image's:
+the one whose parsing is most like the source's once each of ten body parts is moved onto it (the equation is in
+pipeline/stand_ins/part_search.py). Reads keypoints.parquet and parsing/, so set `parsing.D.source` to anything but
+none. One row per training image:
 
   image_id       the source
   pseudo_id      whose parsing stands in; null where the source lacks a shoulder or a hip, or no candidate is left
@@ -13,11 +13,11 @@ image:
 Candidates are training images with shoulders and hips, without those that show nobody in particular. `pseudo_labels.D`:
 
   rule               equation: the lowest cost, as published; it favours small people who show few parts.
-                     balanced: the lowest cost a pixel of the candidate's parts, if it shows all parts that the source
-                     shows
+                     balanced: the lowest cost per pixel of the candidate's parts, of candidates that show every part
+                     that the source shows
   exclude_below      poses nearer than this are left out (torso lengths; not published)
   min_shared_joints  candidates with fewer joints in common are left out
-  rerank             how many of the approximate ranking are compared exactly
+  rerank             how many of the best by the approximate ranking are compared exactly
   frame              cells along each side of a part in the approximate ranking
   device             auto, cpu, cuda or cuda:N for the ranking: the same output from all of them
 """

@@ -1,12 +1,12 @@
 """Gather and verify the published weights of one network: data/weights/NET/.
 
 Each file is looked for in this order: `path` in the block weights.NET of params.yaml (your own copy), the folder
-$REPOSE_MIRROR, `url` (with resume, .work/downloads/). Its digest in params.yaml decides. Of the files under `either`
-one is enough, those under `files` are all needed.
+$REPOSE_MIRROR, `url` (with resume, .work/downloads/). Its digest in params.yaml decides. Of the files under `either`,
+one is enough; those under `files` are all needed.
 
-Weights that cannot be had do not stop the pipeline: source.json says "missing" and why, and each user of the network
-decides what then (`missing_weights` in its block: stop, or seeded random features that mark every number made with
-them). To add them later: set `path` and run this stage again. A file with a wrong digest is never used.
+Weights that cannot be had do not stop the pipeline: source.json says "missing" and why, and each stage that uses the
+network decides what to do (`missing_weights` in its block: stop, or seeded random features that mark every number made
+with them). To add them later: set `path` and run this stage again. A file with a wrong digest is never used.
 """
 
 import json

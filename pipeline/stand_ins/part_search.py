@@ -8,8 +8,8 @@ has any, else 0; pixels outside the candidate's image do not exist, source pixel
 f_j takes the nearest pixel. A limb taken from the other side has its label mirrored, left arm to right arm.
 
 f_j depends on both poses, but it nearly factors through a canonical frame of the part: source part -> frame ->
-candidate part (exactly, for limbs). So with A the labels resampled in a frame of F x F cells and a_cj the pixels a cell
-of c covers,
+candidate part (exactly, for limbs). So with A the labels resampled in a frame of F x F cells and a_cj the pixels that
+a cell of c covers,
 
   cost(s, c) ~ sum_j a_cj sum_cells ||A_cj - A_sj||^2 = const(c) + sum_j sum_cells A_sj . a_cj (1 - 2 A_cj),
 
@@ -17,8 +17,8 @@ one inner product: `rank` has all candidates by matrix products and keeps the be
 for these. With a in steps of a power of two, the products are exact in float32: the ranking is the same on any device,
 with any block size and number of threads.
 
-Taken as it stands, the sum is smallest for small people who show few parts: there are fewer pixels to differ in. Hence
-two rules. `equation` takes the candidate of lowest cost. `balanced` divides the cost by the pixels in the candidate's
+As it stands, the sum is smallest for small people who show few parts, because fewer pixels can differ. Hence two
+rules. `equation` takes the candidate of lowest cost. `balanced` divides the cost by the pixels in the candidate's
 ten masks, and admits only candidates that show every part which the source shows.
 """
 
@@ -99,7 +99,7 @@ def cells(people: People, some: np.ndarray, frame: int) -> tuple[np.ndarray, np.
     """Parts of images `some` (int64 (n,)) resampled in their canonical frames of `frame` x `frame` cells.
 
     Returns labels uint8 (n, 10, cells) of a source (missing limbs from the other side; NOTHING outside mask or image),
-    the same of a candidate (no mirroring; _BEYOND outside the image), and float64 (n, 10) pixels a cell covers
+    the same of a candidate (no mirroring; _BEYOND outside the image), and float64 (n, 10) pixels per cell
     (candidate; 0 where the part is missing).
     """
     joints, valid = people.joints[some], people.valid[some]
@@ -153,10 +153,10 @@ def _sample_cells(people: People, some: np.ndarray, patches: np.ndarray, frame: 
 
 @dataclass(frozen=True)
 class Index:
-    """What `rank` needs of all candidates, on the device: about 1.3 kB an image at frame 8.
+    """What `rank` needs of all candidates, on the device: about 1.3 kB per image at frame 8.
 
     candidate: int64 (M,) rows of `People`.  source_cells (of every person), candidate_cells: uint8 (., 10, cells).
-    weights: float32 (M, 10), pixels a cell covers, in whole steps.  step: pixels.
+    weights: float32 (M, 10), pixels per cell, in whole steps.  step: pixels.
     present: float32 (of every person, 10), 1 where the part is shown.
     """
 
@@ -336,13 +336,13 @@ def _differences(people, source, candidate, maps, rows, part: int, taken: int, t
         size[source[0]] if len(np.unique(size[source])) == 1 else np.repeat(size[source][entry], count)
         for size in (people.width, people.height, people.offset)
     )
-    outside = (from_x < 0) | (from_y < 0) | (from_x >= width) | (from_y >= height)
+    off_image = (from_x < 0) | (from_y < 0) | (from_x >= width) | (from_y >= height)
     from_y *= width
     from_y += from_x
     from_y += offset
-    from_y[outside] = 0
+    from_y[off_image] = 0
     there = _label(people.codes[from_y.astype(np.int64)], taken)
-    there[outside] = NOTHING
+    there[off_image] = NOTHING
     paid = np.append(0, np.cumsum(table[_label(here, part), there], dtype=np.int64))
     return np.bincount(entry, weights=paid[ends] - paid[start], minlength=len(source)).astype(np.int64)
 

@@ -4,9 +4,9 @@ PATN's lists decide which image is in which split (48,674 train, 4,038 test), na
 (`published_name`), and give 8,570 test pairs. Three forms of the images are in use, and results differ between them:
 
 canvas256   `img.zip` as it is: 256 x 256, the photograph in the middle, bands at its sides (Def-GAN, SPT, SPGNet)
-crop176     its columns 40 to 215: 256 x 176 (PATN and who follows). Cropped without loss, where PATN saved JPEGs anew
+crop176     its columns 40 to 215: 256 x 176 (PATN and who follows). Cropped without loss; PATN saved JPEGs again
 squash256   `img_highres.zip` (750 x 1101) squeezed to 256 x 256 (GFLA, SPIG): Pillow's bicubic filter, which GFLA's
-            author names for the images it is scored against; stored without loss
+            author names as the one behind the images it is scored against; stored without loss
 
 A joint at x on the canvas is at x - 40 on the crop, which may be outside (-31 to 205 in the test list), and squashed at
 (x - 40) 256 / 176, as GFLA has it, though the photograph is 174.4 pixels wide on the canvas, not 176.
@@ -35,7 +35,7 @@ from pipeline.datasets import SPLITS
 from pipeline.fetching import download
 from pipeline.formats import annotations, archive
 
-JUNK = ()  # photographs of clothes alone have no joints, which keeps them out of the pairs
+JUNK = ()  # photographs of clothes alone have no joints, and so enter no pair
 TERMS = "for non-commercial research only, not to be redistributed"
 IMAGES_FROM = "https://mmlab.ie.cuhk.edu.hk/projects/DeepFashion/InShopRetrieval.html"
 DRIVE = "https://drive.google.com/drive/folders/0B7EVK8r0v71pYkd5TzBiclMzR00"

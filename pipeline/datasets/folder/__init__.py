@@ -1,12 +1,12 @@
-"""Your own images: a folder with a sub-folder a person, or any folder with a CSV that says who is on which image.
+"""Your own images: a folder with one sub-folder per person, or any folder with a CSV that says who is on which image.
 
 An image's id is `PERSON__REST`: its path below the folder with `/` written `__`, with the CSV's identity in front where
-a CSV names people. So ids say who is who, and no other file has to.
+a CSV names people. The id alone thus says who an image shows.
 
 An 8-bit JPEG, PNG, WebP or BMP of the wanted size goes in as it is. Any other image is decoded, turned as its EXIF tag
 says, put on white where it is transparent, and fitted: `pad` scales it to fit and repeats its border pixels over the
 rest, `squash` scales each side on its own (Pillow's bicubic filter); it is stored as PNG, without loss. What cannot be
-used is left out and listed with its reason in data/folder/raw/source.json.
+used is left out and listed, with its reason, in data/folder/raw/source.json.
 
 People are put in the test split by the SHA-256 of their names: the first `test_share` of those with two images or more
 (at least one of them, not all), unless the CSV has a column `split`. There are no joints: set keypoints.folder.source
@@ -29,7 +29,7 @@ from pipeline.core.errors import UserError
 from pipeline.datasets import SPLITS
 from pipeline.formats import archive
 
-JUNK = ()  # whoever is in the folder is meant
+JUNK = ()  # every image is wanted
 READABLE = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 UNREADABLE = (".heic", ".heif", ".avif", ".gif", ".svg", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".raw")
 KEPT = ("JPEG", "PNG", "WEBP", "BMP")  # formats whose bytes may stay as they are
@@ -97,7 +97,7 @@ def fetch(block: Fetch, raw: Path) -> dict:
 
 
 def _pictures(names: list[str], left_out: dict[str, str]) -> list[str]:
-    """The image files, sorted; hidden ones and files that are no images are none of our business."""
+    """The image files, sorted. Hidden files and files that are no images are ignored."""
     pictures = []
     for name in sorted(names):
         suffix = Path(name).suffix.lower()
@@ -195,7 +195,7 @@ def _splits(images: Counter, given: Mapping[str, str], share: float) -> dict[str
 
 
 def _repack(content, files: dict[str, str], splits: Mapping[str, str], block: Fetch, target: Path, left_out: dict):
-    """Write the images in sorted order to the zip `target`; return {split: images a person}."""
+    """Write the images in sorted order to the zip `target`; return {split: {person: images}}."""
     splits = {image_id: splits[person_id(image_id)] for image_id in files}
     ordered = sorted(files, key=lambda image_id: f"{splits[image_id]}/{image_id}".encode())
     counts: dict[str, Counter] = {split: Counter() for split in SPLITS}

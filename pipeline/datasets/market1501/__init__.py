@@ -1,7 +1,7 @@
 """Market-1501 (Zheng et al., ICCV 2015): 32,668 crops of 1,501 people seen by six cameras, 128 x 64 pixels.
 
-Keypoints and test pairs are those of PATN (Zhu et al., CVPR 2019), which every later paper uses. Images count as the
-published ones by their content: any archive or folder that holds the same `bounding_box_train` and `bounding_box_test`
+Keypoints and test pairs are those of PATN (Zhu et al., CVPR 2019), which every later paper uses. The images
+are known by their content: any archive or folder that holds the published `bounding_box_train` and `bounding_box_test`
 will do. A folder's digest is the SHA-256 of the lines "<sha256 of a file>  <its name>\\n", names sorted bytewise.
 """
 

@@ -72,7 +72,7 @@ class Rendering:
 
     image: np.ndarray  # (H, W, 3) uint8 RGB
     parsing: np.ndarray  # (H, W) uint8 LIP-20
-    joints: np.ndarray  # (18, 2) float32 (x, y) in pixels, NaN where outside the image
+    joints: np.ndarray  # (18, 2) float32 (x, y) in pixels, NaN where not in the image
     occluded: np.ndarray  # (18,) bool: hidden by the person's own body or clothes; False outside the image
     part: np.ndarray  # (H, W) int8 rigid bone, -1 on the background
     surface: np.ndarray  # (H, W, 3) float32 point of the surface in the frame of its bone, in statures
@@ -472,7 +472,7 @@ def _shading(light: Light, shape: body.Body, parts, k, points) -> np.ndarray:
     return lit * (0.78 - 0.22 * normal[:, 2])
 
 
-# How far in front of a joint's centre its own body and clothes reach, in statures; farther means hidden.
+# How far in front of a joint's centre its own body and clothes reach, in statures: what lies farther in front hides it.
 REACH = np.array([0.02, 0.10, *(0.075, 0.05, 0.045) * 2, *(0.125, 0.07, 0.06) * 2, 0.035, 0.035, 0.025, 0.025])
 
 
@@ -497,7 +497,7 @@ def _joints(who: Identity, bones, part, depth) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _backdrop(scene: Scene, bones, height: int, width: int) -> np.ndarray:
-    """Background (height, width, 3) float32, with a stool behind who sits and a soft shadow under the feet."""
+    """Background (height, width, 3) float32, with a stool behind people who sit and a soft shadow under the feet."""
     ground = scene.background
     rng = _random(ground.noise)
     y = ((np.arange(height, dtype=np.float32) + 0.5) / height)[:, None]

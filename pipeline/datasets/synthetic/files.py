@@ -12,7 +12,7 @@ from pipeline.core import console, schema, store
 from pipeline.datasets import SPLITS, synthetic
 from pipeline.formats import annotations, archive, pictures
 
-JUNK = ()  # everybody is somebody
+JUNK = ()  # every image shows a person of the data set
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def fetch(block: Fetch, raw: Path) -> dict:
         for split in SPLITS
         for scene in synthetic.scenes(block.seed, split, identities[split], block.views)
     }
-    joints = {}  # (18, 2) float32, NaN outside, in the order of the scenes
+    joints = {}  # (18, 2) float32, NaN where not in the image
     occluded = {}
     parsing = {}
 

@@ -1,7 +1,7 @@
 """The parser in the box: a small LIP-20 human parser of our own, its weights, and how it was trained.
 
-`load()` gives a function from images and joints to LIP-20 maps. What it can and cannot do: MODEL_CARD.md. How it was
-made: `python -m pipeline.extraction.repose_parser.train --help`.
+`load()` gives a function from images and joints to LIP-20 maps. MODEL_CARD.md says what it can and cannot do;
+`python -m pipeline.extraction.repose_parser.train --help` how it was made.
 """
 
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ class Parser:
 
     def __call__(self, images: Sequence[np.ndarray], joints: np.ndarray, valid: np.ndarray) -> np.ndarray:
         """Images, N of (H, W, 3) uint8 RGB and one size; joints (N, 18, 2) in pixels, OpenPose-18; valid (N, 18) bool
-        -> (N, H, W) uint8 LIP-20. Joints that are not valid are not looked at; without any the maps are worse.
+        -> (N, H, W) uint8 LIP-20. Joints that are not valid are ignored; without any, the maps are worse.
 
         Raises UserError if sizes differ or counts do not agree.
         """

@@ -1,12 +1,13 @@
 """Train the parser in the box.
 
-    python -m pipeline.extraction.repose_parser.train --photos clothing-co-parsing-384.zip --encoder squeezenet1_1.features.pth \\
-        --openpose human-pose-estimation-0001.xml human-pose-estimation-0001.bin --out runs/parser
+    python -m pipeline.extraction.repose_parser.train --photos clothing-co-parsing-384.zip \\
+        --encoder squeezenet1_1.features.pth --out runs/parser \\
+        --openpose human-pose-estimation-0001.xml human-pose-estimation-0001.bin
 
 Learns from Clothing Co-Parsing (hold-out excluded, see prepare.py) and from renderings of the built-in synthetic people
 (train persons only). Joints are an input that training often disturbs or takes away. On a CPU with AMX, one core makes
-about 35 images a second (bfloat16); a run can be stopped and started again, and goes on from its last checkpoint.
-Batch k is a function of the seed and k alone. Writes OUT/weights.safetensors (fp16, exponential moving average),
+about 35 images a second (bfloat16); a run that was stopped goes on from its last checkpoint.
+Batch k depends on the seed and k alone. Writes OUT/weights.safetensors (fp16, exponential moving average),
 OUT/state.pt (to go on from) and OUT/prepared.pickle (photographs and renderings, decoded once).
 """
 
@@ -33,11 +34,11 @@ from pipeline.extraction.repose_parser import HEIGHT, prepare
 SYNTHETIC = {"seed": 0, "split": "train", "identities": 400, "views": 4}  # renderings of 256 x 128
 SYNTHETIC_SHARE = 0.25  # of a batch
 WIDTHS, WIDTH_SHARES = (128, 192, 256), (0.78, 0.15, 0.07)  # of a batch's images; all are 256 high
-RARE = 0.15  # photographs with a label that fewer than this share of them have are drawn more often
+RARE = 0.15  # a photograph with a label that a smaller share than this has is drawn more often
 LIMB_GROUPS = ((2, 3, 4), (5, 6, 7), (8, 9, 10), (11, 12, 13), (0, 14, 15, 16, 17), (8, 9, 10, 11, 12, 13))
 EMA = 0.998
 CHECKPOINT = 500  # steps
-HEAD_RATE = 3.0  # the decoder's learning rate in those of the pretrained encoder
+HEAD_RATE = 3.0  # the decoder's learning rate, in multiples of the pretrained encoder's
 
 
 def render() -> list[dict]:
@@ -228,7 +229,7 @@ def loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
 
 
 def compact(model: torch.nn.Module) -> dict[str, Tensor]:
-    """The weights to ship: convolutions in float16; what is one number a channel stays float32.
+    """The weights to ship: convolutions in float16; what is one number per channel stays float32.
 
     A batch norm's variance does not fit into float16: SqueezeNet's deepest features have one near 10^6.
     """
