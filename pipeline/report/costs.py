@@ -1,26 +1,8 @@
-"""What each method costs and how its training differed from the paper's, from the network.json that `score` writes."""
+"""What each method costs and how its training differed from the paper's, from the network.json that `score` wrote."""
 
-import json
-from typing import Any
-
-from pipeline.core import layout
-from pipeline.core.errors import UserError
 from pipeline.datasets import title as dataset_title
 
 FEATURES = "vgg19"  # the papers' training losses look at
-
-
-def read(dataset: str, variant: str) -> dict[str, Any]:
-    """Raises UserError if the file is missing or damaged."""
-    path = layout.network(dataset, variant)
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        assert {"parameters", "macs", "checkpoint_bytes", "trained"} <= found.keys()
-    except FileNotFoundError:
-        raise UserError(f"{path}: not there; run the stage that writes it (snakemake --cores all)") from None
-    except (ValueError, AttributeError, AssertionError):
-        raise UserError(f"{path}: damaged; run score again") from None
-    return found
 
 
 def short(count: float, unit: str = "") -> str:

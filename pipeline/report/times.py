@@ -1,8 +1,4 @@
-"""How long a run took, from its logs: for a page of its own, or a section of the report if one asks for it.
-
-Durations differ from run to run, so the report leaves them out by default: it must come out byte for byte the same
-from the same inputs, whichever engine wrote it. Logs are nobody's output, and no stage runs again because of one.
-"""
+"""How long each stage took, from its log: the page beside the report."""
 
 import re
 from pathlib import Path

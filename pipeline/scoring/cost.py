@@ -43,7 +43,7 @@ def macs(generator: nn.Module, batch: Batch) -> int:
 
 def described(folder: Path, variant: str, device: torch.device) -> dict[str, Any]:
     """What `score` writes as network.json: the cost of the last checkpoint's generator at its data set's image size,
-    and under `trained` the meta.json of the checkpoints.
+    whether it is given the parsing of the true target, and under `trained` the meta.json of the checkpoints.
     """
     step = checkpoints.steps(folder)[-1]
     generator, meta = checkpoints.load(folder, step)
@@ -53,5 +53,6 @@ def described(folder: Path, variant: str, device: torch.device) -> dict[str, Any
         "parameters": sum(parameter.numel() for parameter in generator.parameters()),
         "macs": macs(generator.to(device), batch),
         "checkpoint_bytes": checkpoints.path(folder, step).stat().st_size,
+        "given_target_parsing": entry.given_target_parsing,
         "trained": meta,
     }

@@ -4,16 +4,14 @@ reads   reports/tables/*.csv, reports/scores/D/V/{scores,pairs,samples,figures}.
         reports/published.csv, docs/protocols.md, params.yaml, data/D/ and data/weights/ (what `inspect` counts, two
         examples, digests), reports/template.html.j2 and reports/template/
 writes  reports/html/index.html, and reports/html/pictures/: pictures that the page links
-        reports/html/times.html, undeclared: how long each stage took
+        reports/html/times.html, which no stage declares: how long each stage took
 
 Open the file in a browser, mail it, or print it: charts, tables and drawn pictures are inside, and every table can be
 sorted and saved as csv. Equal inputs and library versions, at one revision, give equal bytes.
 
-Durations are no function of the inputs, so they stay out of the page: two engines, or two runs, must write the same
-bytes. By default they go to a page of their own beside it, made from logs/ when the report is written; no stage reads
-or declares it. `report.times: embed` puts them into the page for somebody who would rather have one file than a
-reproducible one; `none` leaves them out. The report's own input for them, logs/, is never declared: a stage whose
-logs change has run, and its outputs tell whether the report must.
+Durations differ from run to run, so they go to a page of their own: index.html must come out the same, byte for byte,
+whichever engine writes it. They are read from logs/, which is no declared input: a new log alone does not run the
+report again.
 
 Photographs of real data sets, and what was generated from them, are for research: `report.photographs` in params.yaml
 says whether they stand in the page (embed), in the folder pictures/ beside it (link: pass the page on without the
@@ -35,8 +33,8 @@ from pipeline.datasets import title as dataset_title
 from pipeline.report import charts, costs, datasets, definitions, gallery, provenance, summary, tables, times
 from pipeline.report import prepared as facts
 from pipeline.report.album import Album, download
+from pipeline.tables import networks as network_files
 from pipeline.tables import papers
-from pipeline.tables.cells import told_the_target
 
 DRAWN = {"synthetic"}  # data sets without a photograph
 SIZE = "\0"  # stands on the page for its own size until that is known; no text holds it
@@ -47,7 +45,6 @@ class Params:
     title: str
     grid_rows: int
     photographs: str  # embed | link | none
-    times: str  # embed | link | none
 
 
 def environment() -> Environment:
@@ -112,7 +109,7 @@ def page(block: Params) -> tuple[str, Album]:
     shown = [part for name, title in named.items() for part in tables.shown(name, title, legend, run)]
     cells_of = {name: tables.read_csv(f"{name}.csv") for name in named}
     differences = tables.read_csv("differences.csv")
-    networks = {dataset: {one: costs.read(dataset, one) for one in variants} for dataset in run}
+    networks = {dataset: {one: network_files.read(dataset, one) for one in variants} for dataset in run}
     defined = definitions.read(layout.PROTOCOLS)
 
     album, parts, prepared, answers = Album(), [], [], []
@@ -120,7 +117,7 @@ def page(block: Params) -> tuple[str, Album]:
         own = [row for row in scores if row["dataset"] == dataset]
         apart = [line for line in differences if line["dataset"] == dataset]
         counts = facts.images(dataset).splits if layout.images(dataset).exists() else {}
-        told = told_the_target(variants)
+        told = [one for one in variants if networks[dataset][one].get("given_target_parsing", False)]
         answers.append(summary.answers(dataset, cells_of, own, apart, networks[dataset], told, counts))
         parts.append(_part(dataset, own, trained, floors, legend, answers[-1]["matches"], block, album))
         prepared.append(datasets.section(dataset, dataset_title(dataset), album, parts[-1]["photographs"]))
@@ -154,8 +151,7 @@ def page(block: Params) -> tuple[str, Album]:
         prepared=prepared,
         costs=[row for dataset in run for row in costs.rows(dataset, networks[dataset])],
         outside=sorted({row["variant"] for row in scores} - set(variants)),
-        times=times.rows(run) if block.times == "embed" else [],
-        times_page=layout.REPORT_TIMES.name if block.times == "link" else "",
+        times_page=layout.REPORT_TIMES.name,
         grids=tables.score_grids(scores, legend),
         defined={name: about for name, about in defined.items() if name in used},
         downloads=[download(path) for path in [*sorted(layout.TABLES.glob("*.csv")), layout.PUBLISHED]],
@@ -169,9 +165,6 @@ def page(block: Params) -> tuple[str, Album]:
 
 
 def _write_times(block: Params) -> None:
-    if block.times != "link":
-        layout.REPORT_TIMES.unlink(missing_ok=True)
-        return
     rows = times.rows(params.datasets())
     text = environment().get_template(f"{layout.REPORT_PARTS}/times.html.j2").render(title=block.title, times=rows)
     with atomic_file(layout.REPORT_TIMES) as partial:

@@ -1,8 +1,9 @@
 """Write the papers' tables: published numbers, and this run's beside them.
 
-reads   reports/scores/D/V/{scores,pairs}.parquet of every data set and variant in params.yaml, reports/outside/
-        (methods from elsewhere), reports/published.csv
-writes  reports/tables/: each as .csv (one value a row), .md and .tex, and notes.csv and legend.csv
+reads   reports/scores/D/V/{scores,pairs}.parquet and network.json of every data set and variant in params.yaml,
+        reports/outside/ (methods from elsewhere), reports/published.csv
+writes  reports/tables/: each as .csv (one value a row) and .md, those of methods in rows as .tex, and notes.csv and
+        legend.csv
           the papers' tables   as `pipeline.tables.papers` defines them, in the papers' order of rows and columns:
                                spig_table1, _table2, _table3; spgnet_table_a, _table1, _parsing; spt_table1,
                                _training, _losses; sgw_gan_table1, _ablation, _amt
@@ -38,7 +39,7 @@ from pipeline.core.atomic import atomic_directory
 from pipeline.core.console import say
 from pipeline.core.errors import UserError
 from pipeline.datasets import title as dataset_title
-from pipeline.tables import papers
+from pipeline.tables import networks, papers
 from pipeline.tables.cells import (
     OVER_SEEDS,
     Cell,
@@ -55,13 +56,12 @@ from pipeline.tables.cells import (
     notes,
     paper_table,
     spread,
-    told_the_target,
     with_places,
 )
 from pipeline.tables.over_seeds import difference
 from pipeline.tables.paired import Difference, Scored, differences
 from pipeline.tables.papers import ALTERS_MEASURE, COLUMNS, MARKS
-from pipeline.tables.text import grid, symbols, titled, write_csv, write_long, write_parts
+from pipeline.tables.text import grid, markdown_page, symbols, titled, write_csv, write_parts
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,9 @@ def read_runs(choose_by: dict[str, str]) -> Runs:
             family, seed = params.family(variant), params.seed_of(variant)
             kind = "floor" if family == "floors" else "trained"
             seed = params.load()["train"][dataset][family]["seed"] if seed is None else seed
-            choice = replace(choice, kind=kind, seed=seed, pairs=layout.pair_scores(dataset, variant))
+            given = networks.read(dataset, variant).get("given_target_parsing", False)
+            pairs = layout.pair_scores(dataset, variant)
+            choice = replace(choice, kind=kind, seed=seed, pairs=pairs, given_target_parsing=given)
             runs[dataset, variant] = (scores, choice)
     return runs | _outside()
 
@@ -312,11 +314,11 @@ def _write_all_scores(folder: Path, rows: list[tuple], columns: tuple[str, ...])
         )
     marks = [mark for mark in MARKS if mark in used]
     header = [column for column in columns if column != "marks"]
-    write_long(folder, "all_scores", "All scores", header, text, lines, marks)
+    (folder / "all_scores.md").write_text(markdown_page("All scores", header, text, lines, marks), encoding="utf-8")
 
 
 def _write_differences(folder: Path, found: list[Difference]) -> None:
-    """All of them as csv; those of the papers' columns as md and tex."""
+    """All of them as csv; those of the papers' columns as md."""
     several = any(d.seeds for d in found)
     names = [f.name for f in fields(Difference) if several or not f.name.startswith("seeds")]
     write_csv(folder / "differences.csv", names, ([getattr(d, name) for name in names] for d in found))
@@ -342,7 +344,8 @@ def _write_differences(folder: Path, found: list[Difference]) -> None:
             "tell it from the other; one of a single seed is taken to vary as much as the other."
         )
     header.append("verdict")
-    write_long(folder, "differences", "Differences between methods of this run", header, text, lines, [])
+    page = markdown_page("Differences between methods of this run", header, text, lines, [])
+    (folder / "differences.md").write_text(page, encoding="utf-8")
 
 
 def _write_table(
@@ -367,7 +370,8 @@ def run() -> None:
     found = compared(runs, block)
     tables: dict[str, tuple[list[Cell], dict[str, list[str]]]] = {}
     for dataset in params.datasets():
-        cells = with_places(leaderboard(dataset, runs), found, told_the_target(params.variants()))
+        unranked = [name for (where, name), run in runs.items() if where == dataset and run[1].given_target_parsing]
+        cells = with_places(leaderboard(dataset, runs), found, unranked)
         tables[f"leaderboard_{dataset}"] = cells, leaderboard_notes(cells, runs)
     for table in papers.TABLES:
         cells = with_places(paper_table(table, published, runs), found)

@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from models.variants import VARIANTS
 from pipeline.datasets import title as dataset_title
 from pipeline.tables.over_seeds import OverSeeds, over_seeds
 from pipeline.tables.paired import Difference
@@ -74,6 +73,7 @@ class Choice:
     kind: str = "trained"  # floor | trained | outside
     pairs: Path | None = None  # its values for each pair
     seed: int | None = None  # of training
+    given_target_parsing: bool = False  # sees the parsing of the true target when it is scored: shown, not ranked
     others: tuple["Run", ...] = ()  # the same variant from its further seeds, each with a checkpoint chosen for itself
 
 
@@ -211,11 +211,6 @@ def leaderboard(dataset: str, runs: Runs) -> list[Cell]:
     rows.sort(key=lambda row: sign * row[0].ranked_by if row[0].value else float("inf"))
     filled = {cell.column for row in rows for cell in row if cell.value}
     return [cell for row in rows for cell in row if cell.column in filled]
-
-
-def told_the_target(variants: Iterable[str]) -> list[str]:
-    """Those that are given the parsing of the true target when they are scored."""
-    return [name for name in variants if name in VARIANTS and VARIANTS[name].given_target_parsing]
 
 
 def with_places(cells: list[Cell], found: list[Difference], unranked: Collection[str] = ()) -> list[Cell]:
@@ -360,7 +355,8 @@ def leaderboard_notes(cells: list[Cell], runs: Runs) -> dict[str, list[str]]:
             f"Every method of this run under one protocol, sorted by {LEADERBOARD[0]}. Best and 2nd compare rows with "
             "one metric, network and set of pairs."
         ]
-        if told := told_the_target(dict.fromkeys(cell.variant for cell in own)):
+        shown = dict.fromkeys(cell.variant for cell in own)
+        if told := [name for name in shown if runs[dataset, name][1].given_target_parsing]:
             lines.append(f"Given the parsing of the true target when scored, and so not ranked: {', '.join(told)}.")
         result[dataset] = lines + _about_ours([cell for cell in own if cell.value], runs)
     return result

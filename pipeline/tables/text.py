@@ -98,15 +98,23 @@ def tabular(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     )
 
 
+def markdown_page(
+    title: str, header: Sequence[str], rows: list[Sequence[str]], lines: Sequence[str], marks: Iterable[str]
+) -> str:
+    """One table with its notes and the legend of its marks."""
+    listed = [*lines, *(f"{MARKS[mark].symbol} {MARKS[mark].text}" for mark in marks)]
+    text = "".join(f"- {line}\n".replace("<", "&lt;") for line in listed)
+    return f"## {title}\n\n{markdown(header, rows)}\n\n{text}"
+
+
 def titled(
     title: str, header: Sequence[str], rows: list[Sequence[str]], lines: Sequence[str], marks: Iterable[str]
 ) -> dict[str, str]:
     """One table with its notes and the legend of its marks, as md and tex."""
     listed = [*lines, *(f"{MARKS[mark].symbol} {MARKS[mark].text}" for mark in marks)]
-    text = "".join(f"- {line}\n".replace("<", "&lt;") for line in listed)
     small = "".join(f"\\par {tex_escape(line)}\n" for line in listed)
     return {
-        "md": f"## {title}\n\n{markdown(header, rows)}\n\n{text}",
+        "md": markdown_page(title, header, rows, lines, marks),
         "tex": f"\\begin{{table}}\n\\caption{{{tex_escape(title)}}}\n"
         f"{{\\scriptsize\\setlength{{\\tabcolsep}}{{3pt}}\n{tabular(header, rows)}\\par}}\n"
         f"{{\\footnotesize\n{small}}}\n\\end{{table}}\n",
@@ -124,19 +132,3 @@ def write_parts(folder: Path, name: str, parts: list[dict[str, str]]) -> None:
     """The parts that `titled` made, one below the other, as name.md and name.tex."""
     for kind in ("md", "tex"):
         (folder / f"{name}.{kind}").write_text("\n".join(part[kind] for part in parts), encoding="utf-8")
-
-
-TEX_ROWS = 40  # a LaTeX table does not break across pages
-
-
-def write_long(
-    folder: Path, name: str, title: str, header: Sequence[str], rows: list, lines: list[str], marks: list[str]
-) -> None:
-    """A table of any length: one in Markdown, as many as it takes in LaTeX."""
-    pages = [rows[start : start + TEX_ROWS] for start in range(0, len(rows), TEX_ROWS)] or [[]]
-    parts = [
-        titled(f"{title}, {number} of {len(pages)}", header, page, lines, marks)["tex"]
-        for number, page in enumerate(pages, start=1)
-    ]
-    (folder / f"{name}.md").write_text(titled(title, header, rows, lines, marks)["md"], encoding="utf-8")
-    (folder / f"{name}.tex").write_text("\n".join(parts), encoding="utf-8")

@@ -19,8 +19,8 @@ from pipeline.scoring import failures
 from pipeline.stages import report, tables
 from tests import tiny_dataset
 from tests.conftest import ROOT
-from tests.stages.test_report import person, png, write_network, write_pairs
-from tests.stages.test_tables import training_run, write_scores
+from tests.stages.test_report import person, png, write_pairs
+from tests.stages.test_tables import training_run, write_network, write_scores
 
 READ = ("params.yaml", "params.schema.yaml", "reports/published.csv", "reports/template.html.j2", "docs/protocols.md")
 FLOORS = ("copy_source", "mean_image")

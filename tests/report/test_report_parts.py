@@ -274,9 +274,6 @@ def test_times_lie_beside_the_page_and_never_in_it():
     found = [(row["stage"], row["axis"], row["text"], row["memory"], row["rate"]) for row in times.rows(["synthetic"])]
     assert found == [("train", "spig", "1 min 14 s", 1280, 8.5), ("score", "spig", "1 min 4 s", 9, 2.0)]
     assert "1 min 14 s" in Page(layout.REPORT_TIMES.read_text()).text
-    replace_in_params("  times: link ", "  times: embed ")
-    assert "1 min 14 s" in written()
-    assert not layout.REPORT_TIMES.exists()
     assert times.spoken(3 * 3600 + 125) == "3 h 2 min"
 
 

@@ -1,7 +1,6 @@
 """The report: one file that asks nothing of the network, escapes what it shows, and renders in a browser."""
 
 import hashlib
-import json
 import math
 import re
 from html.parser import HTMLParser
@@ -21,7 +20,7 @@ from pipeline.report import tables as shown_tables
 from pipeline.scoring import failures
 from pipeline.stages import report, tables
 from pipeline.tables import papers
-from tests.stages.test_tables import RANGE, replace_in_params, set_datasets, write_scores
+from tests.stages.test_tables import RANGE, replace_in_params, set_datasets, write_network, write_scores
 
 PER_PAIR = [metric for metric in RANGE if metric != "fid"]
 
@@ -77,26 +76,6 @@ def write_pictures(dataset: str, variant: str, step: int, count: int = 8, failin
             }
         )
     store.write_table(layout.samples(dataset, variant), rows, schema.SAMPLES)
-
-
-def write_network(dataset: str, variant: str, steps: list[int], **differing) -> None:
-    """network.json of a narrow network trained for few steps; of a reference without a schedule."""
-    reference = variant in ("copy_source", "mean_image")
-    settings = {"steps": steps[-1], "batch": 4, "learning_rate": 0.001, "width": 0.25}
-    published = {"steps": 200000, "batch": 8, "learning_rate": 0.001, "width": 1.0}
-    trained = {
-        "name": variant,
-        "height": 128,
-        "width": 64,
-        "components": {} if reference else {"spig_flow": {}},
-        "features": None if reference else {"net": "squeezenet1_1", "provenance": "seeded"},
-        "settings": {"seed": 0} if reference else settings | differing,
-        "published": None if reference else published,
-    }
-    cost = {"parameters": 0, "macs": 0} if reference else {"parameters": 2389021, "macs": 390_000_000}
-    path = layout.network(dataset, variant)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({**cost, "checkpoint_bytes": 9_590_000, "trained": trained}))
 
 
 def write_figures(dataset: str, variant: str, step: int, kinds: tuple[str, ...] = ("relation-maps", "flow")) -> None:

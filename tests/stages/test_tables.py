@@ -84,7 +84,30 @@ def training_run(dataset: str, variant: str, steps: list[int]) -> list[dict]:
 
 
 def write_scores(dataset: str, variant: str, rows: list[dict]) -> None:
+    """scores.parquet, and a network.json beside it."""
     store.write_table(layout.scores(dataset, variant), rows, schema.SCORES)
+    write_network(dataset, variant, sorted({row["step"] for row in rows}) or [0])
+
+
+def write_network(dataset: str, variant: str, steps: list[int], **differing) -> None:
+    """network.json of a narrow network trained for few steps; of a floor without a schedule."""
+    floor = variant in ("copy_source", "mean_image")
+    settings = {"steps": steps[-1], "batch": 4, "learning_rate": 0.001, "width": 0.25}
+    published = {"steps": 200000, "batch": 8, "learning_rate": 0.001, "width": 1.0}
+    trained = {
+        "name": variant,
+        "height": 128,
+        "width": 64,
+        "components": {} if floor else {"spig_flow": {}},
+        "features": None if floor else {"net": "squeezenet1_1", "provenance": "seeded"},
+        "settings": {"seed": 0} if floor else settings | differing,
+        "published": None if floor else published,
+    }
+    about = {"parameters": 0, "macs": 0} if floor else {"parameters": 2389021, "macs": 390_000_000}
+    about |= {"checkpoint_bytes": 9_590_000, "given_target_parsing": variant == "spt_ts_gt", "trained": trained}
+    path = layout.network(dataset, variant)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(about))
 
 
 def pair_table(columns: dict[str, np.ndarray], step: int = 0, first: int = 0) -> pa.Table:
@@ -135,7 +158,7 @@ def project(tmp_path: Path, monkeypatch) -> Path:
     shutil.copy(ROOT / "docs/protocols.md", tmp_path / "docs")
     monkeypatch.chdir(tmp_path)
     set_datasets("[synthetic]")
-    set_variants(reference="copy_source, mean_image", spig="spig")
+    set_variants(floors="copy_source, mean_image", spig="spig")
     for variant, steps in (("copy_source", [0]), ("mean_image", [0]), ("spig", [30, 60, 90])):
         write_scores("synthetic", variant, training_run("synthetic", variant, steps))
     yield tmp_path
@@ -323,8 +346,10 @@ def test_a_mark_reaches_all_three_formats_with_its_legend(project, mark):
             assert in_csv
             assert set(in_csv) == {mark if expected else ""}
             assert (f"0.4321{symbol}" in text(f"{name}.md")) == expected
-            assert (f"0.4321{tex}" in text(f"{name}.tex")) == expected
             assert (f"{symbol} {MARKS[mark].text}" in text(f"{name}.md")) == expected
+            if name == "all_scores":  # is too long for a page
+                continue
+            assert (f"0.4321{tex}" in text(f"{name}.tex")) == expected
             assert (f"{tex} {tex_escape(MARKS[mark].text)}" in text(f"{name}.tex")) == expected
         assert (mark in {row["mark"] for row in read("legend.csv")}) == expected
 
@@ -506,7 +531,7 @@ def test_two_outside_methods_of_one_name_are_refused(project):
 
 
 def test_who_is_told_the_targets_parsing_is_not_ranked(project):
-    set_variants(reference="copy_source", spig="spig", spt="spt, spt_ts_gt")
+    set_variants(floors="copy_source", spig="spig", spt="spt, spt_ts_gt")
     for variant, ssim in (("copy_source", 0.2), ("spig", 0.3), ("spt", 0.4), ("spt_ts_gt", 0.5)):
         write_method(variant, {"ssim": np.full(9, ssim), "lpips-alex-v0.1": np.full(9, 1 - ssim)}, {})
     tables.run()
@@ -525,7 +550,7 @@ def test_ours_stand_below_the_published_row_of_the_same_method(project):
     set_datasets("[deepfashion]")
     for variant in ("copy_source", "mean_image", "spig", "patn", "spig_no_pnb"):
         write_scores("deepfashion", variant, training_run("deepfashion", variant, [5]))
-    set_variants(reference="copy_source, mean_image", spig="spig, spig_no_pnb", patn="patn")
+    set_variants(floors="copy_source, mean_image", spig="spig, spig_no_pnb", patn="patn")
     tables.run()
     first = [r for r in read("spig_table1.csv") if r["dataset"] == "deepfashion" and r["column"] == "FID"]
     assert [(r["row"], r["kind"], r["variant"]) for r in first] == [
@@ -826,7 +851,7 @@ def test_tex_and_md_keep_their_grid_with_hostile_names(project):
 
 def test_tex_is_plain_and_balanced(project):
     tables.run()
-    for name in (*papers.titles(["synthetic"]), "all_scores", "differences"):
+    for name in papers.titles(["synthetic"]):
         body = text(f"{name}.tex")
         assert body.isascii()
         assert body.count("{") - body.count(r"\{") == body.count("}") - body.count(r"\}")
@@ -841,6 +866,7 @@ def test_tables_are_reproducible_and_replaced_as_one(project):
             f"{name}.{kind}"
             for name in (*papers.titles(["synthetic"]), "all_scores", "differences")
             for kind in ("csv", "md", "tex")
+            if kind != "tex" or name not in ("all_scores", "differences")
         ),
         "notes.csv",
         "legend.csv",
