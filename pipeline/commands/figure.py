@@ -25,7 +25,7 @@ from pipeline.core.errors import UserError
 from pipeline.figures import appearance, flow, grid, parsing, poses, relation_maps, subject
 from pipeline.formats import pictures
 from pipeline.loading import checkpoints, devices
-from pipeline.stages import tables
+from pipeline.tables.inputs import choose, read_scores
 
 Drawn = tuple[np.ndarray, str]  # the picture and the stem of its default name, under reports/figures/DATASET/
 
@@ -170,9 +170,11 @@ def chosen_step(dataset: str, variant: str) -> int:
     """The checkpoint that stands for the variant in the tables; before it was scored, the last one."""
     steps = checkpoints.steps(layout.checkpoints(dataset, variant))
     if layout.scores(dataset, variant).exists():
-        choice = tables.choose(tables.read_scores(dataset, variant), **params.load()["tables"]["choose_by"])
-        if choice is not None and choice.row["step"] in steps:
-            return choice.row["step"]
+        choose_by = params.load()["tables"]["choose_by"]
+        scores = read_scores(layout.scores(dataset, variant))
+        chosen = choose(scores, choose_by["metric"].upper(), choose_by["split"])
+        if chosen is not None and chosen["step"] in steps:
+            return int(chosen["step"])
     if not steps:
         command = f"python -m pipeline train --dataset {dataset} --variant {variant}"
         raise UserError(f"{layout.checkpoints(dataset, variant)}: no checkpoint; run: {command}")

@@ -33,7 +33,8 @@ from rich.text import Text
 from pipeline.commands import records
 from pipeline.core import console, layout, params
 from pipeline.core.graph import Job, Writers, jobs
-from pipeline.tables import papers
+from pipeline.tables.inputs import choose
+from pipeline.tables.papers import COLUMNS
 
 STYLES = {
     "done": "green",
@@ -125,19 +126,19 @@ def last_scores(dataset: str, variant: str, choose_by: dict[str, str]) -> str:
     if not path.exists():
         return ""
     try:
-        rows = pq.ParquetFile(path).read(["step", "split", "metric", "value", "higher_is_better"]).to_pylist()
+        scores = pq.ParquetFile(path).read(["step", "split", "metric", "value", "higher_is_better"]).to_pandas()
     except (pa.ArrowException, OSError):
         return f"{path} cannot be read"
     column = choose_by["metric"].upper()
-    chosen = papers.best(rows, column, choose_by["split"])
+    chosen = choose(scores, column, choose_by["split"])
     if chosen is None:
         return ""
-    own = [row for row in rows if row["step"] == chosen["step"]]
+    own = scores[scores["step"] == chosen["step"]]
     shown = []
     for name in dict.fromkeys([column, *SCORES]):
-        row = papers.best(own, name, "test")
+        row = choose(own, name, "test")
         if row is not None:
-            shown.append(f"{name} {row['value']:.{papers.COLUMNS[name].decimals}f}")
+            shown.append(f"{name} {row['value']:.{COLUMNS[name].decimals}f}")
     return f"step {chosen['step']}: {', '.join(shown)}" if shown else ""
 
 

@@ -33,8 +33,8 @@ from pipeline.datasets import title as dataset_title
 from pipeline.report import charts, costs, datasets, definitions, gallery, provenance, summary, tables, times
 from pipeline.report import prepared as facts
 from pipeline.report.album import Album, download
-from pipeline.tables import networks as network_files
 from pipeline.tables import papers
+from pipeline.tables.inputs import read_network
 
 DRAWN = {"synthetic"}  # data sets without a photograph
 SIZE = "\0"  # stands on the page for its own size until that is known; no text holds it
@@ -109,7 +109,7 @@ def page(block: Params) -> tuple[str, Album]:
     shown = [part for name, title in named.items() for part in tables.shown(name, title, legend, run)]
     cells_of = {name: tables.read_csv(f"{name}.csv") for name in named}
     differences = tables.read_csv("differences.csv")
-    networks = {dataset: {one: network_files.read(dataset, one) for one in variants} for dataset in run}
+    networks = {dataset: {one: read_network(dataset, one) for one in variants} for dataset in run}
     defined = definitions.read(layout.PROTOCOLS)
 
     album, parts, prepared, answers = Album(), [], [], []
@@ -117,7 +117,7 @@ def page(block: Params) -> tuple[str, Album]:
         own = [row for row in scores if row["dataset"] == dataset]
         apart = [line for line in differences if line["dataset"] == dataset]
         counts = facts.images(dataset).splits if layout.images(dataset).exists() else {}
-        told = [one for one in variants if networks[dataset][one].get("given_target_parsing", False)]
+        told = [one for one in variants if networks[dataset][one]["given_target_parsing"]]
         answers.append(summary.answers(dataset, cells_of, own, apart, networks[dataset], told, counts))
         parts.append(_part(dataset, own, trained, floors, legend, answers[-1]["matches"], block, album))
         prepared.append(datasets.section(dataset, dataset_title(dataset), album, parts[-1]["photographs"]))

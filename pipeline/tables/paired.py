@@ -1,25 +1,19 @@
-"""Every two methods on the same test pairs: which differences the pairs can tell from zero."""
+"""Every two methods on the same test pairs: which differences are larger than chance, over pairs and over seeds."""
 
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
+import pandas as pd
 
+from pipeline.core import schema, store
+from pipeline.core.console import say
 from pipeline.metrics.bootstrap import percentiles, resampled_sums
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A method's test pairs and, by metric, its score (a row of scores.parquet) and the values (N,) whose mean it is:
-    those of the pairs, or for the metrics in `pooled` the score plus each pair's influence.
-    """
-
-    pairs: list[tuple]
-    rows: dict[str, dict]
-    values: dict[str, np.ndarray]
-    pooled: set[str]
+from pipeline.tables.inputs import Run, Runs, altered
+from pipeline.tables.over_seeds import difference
+from pipeline.tables.papers import COLUMNS
 
 
 @dataclass(frozen=True)
@@ -42,41 +36,108 @@ class Difference:
     seeds_high: float | str = ""
 
 
-def differences(
-    methods: Mapping[tuple[str, str], Scored], resamples: int, seed: int, alters_measure: set[str]
-) -> list[Difference]:
-    """Every two methods of a data set ((data set, name) -> scores), metric by metric, in the order of `methods`.
+def pair_values(run: Run) -> pd.DataFrame:
+    """A row for each test pair, a column for each metric of which the run's score is a mean over the pairs: of its
+    values or, if the score is no plain mean, of the score plus each pair's influence on it (listed in `attrs`).
+    """
+    filters = [("step", "=", run.chosen["step"]), ("split", "=", "test")]
+    table = store.read_table(run.pairs, filters=filters).to_pandas()
+    values = {}
+    for metric, row in run.test.items():
+        if metric + schema.INFLUENCE in table:
+            values[metric] = row["value"] + table[metric + schema.INFLUENCE]
+        elif metric in table:
+            values[metric] = table[metric]
+    keys = pd.MultiIndex.from_frame(table[["pair_index", "source_id", "target_id"]])
+    found = pd.DataFrame(values).set_index(keys)
+    found.attrs["pooled"] = {metric for metric in values if metric + schema.INFLUENCE in table}
+    return found
+
+
+def _apart(one: Run, other: Run, mine: pd.DataFrame, theirs: pd.DataFrame) -> Iterable[tuple[str, np.ndarray]]:
+    """Metric -> the difference on each pair that both have, NaN where either lacks a value; the comparable metrics."""
+    left, right = mine.align(theirs, join="inner")
+    same = len(left) == len(mine) == len(theirs)
+    for metric in left.columns:
+        a, b = one.test[metric], other.test[metric]
+        alike = a["protocol"] == b["protocol"] and altered(a["marks"]) == altered(b["marks"])
+        if alike and (same or metric not in mine.attrs["pooled"]):
+            yield metric, (left[metric] - right[metric]).to_numpy()
+
+
+def differences(runs: Runs, resamples: int, seed: int) -> list[Difference]:
+    """Every two methods of a data set, metric by metric, from their test pairs.
 
     Paired bootstrap: the pairs are resampled, and both methods with them. Only scores of one protocol are compared, and
-    of networks that differ by no mark of `alters_measure`. Methods with other pairs are compared on those that both
-    have, and by metrics that are plain means over pairs. A tie is a 95 % interval that holds zero.
+    only if the same kind of network measured both. Methods with different pairs are compared on those that both have,
+    and by metrics that are plain means over pairs. A tie is a 95 % interval that contains zero.
     """
-    groups: dict[tuple, list[tuple[dict, bool, np.ndarray]]] = defaultdict(list)  # by the pairs that enter
-    for (dataset, one), (where, other) in combinations(methods, 2):
-        if dataset != where:
+    known = {}
+    for run in runs.values():
+        if run.pairs.exists():
+            known[run] = pair_values(run)
+        else:
+            say(f"{run.dataset}/{run.name}: no values for each pair; not compared with other methods")
+    groups: dict[tuple, list[tuple[Run, Run, str, np.ndarray]]] = defaultdict(list)  # by the pairs that enter
+    for one, other in combinations(known, 2):
+        if one.dataset != other.dataset:
             continue
-        a, b = methods[dataset, one], methods[dataset, other]
-        place = {pair: number for number, pair in enumerate(b.pairs)}
-        mine = [number for number, pair in enumerate(a.pairs) if pair in place]
-        theirs = [place[a.pairs[number]] for number in mine]
-        same = len(mine) == len(a.pairs) == len(b.pairs)
-        for name in [name for name in a.values if name in b.values]:
-            row, other_row = a.rows[name], b.rows[name]
-            altered = alters_measure & (set(row["marks"]) ^ set(other_row["marks"]))
-            if row["protocol"] != other_row["protocol"] or altered or not (same or name not in a.pooled):
-                continue
-            apart = a.values[name][mine] - b.values[name][theirs]
+        for metric, apart in _apart(one, other, known[one], known[other]):
             kept = np.isfinite(apart)
             if kept.sum() > 1:
-                about = {"dataset": dataset, "metric": name, "protocol": row["protocol"], "one": one, "other": other}
-                groups[len(kept), kept.tobytes()].append((about, row["higher_is_better"], apart[kept]))
-    result = []
+                groups[len(kept), kept.tobytes()].append((one, other, metric, apart[kept]))
+    found = []
     for group in groups.values():
-        columns = np.stack([apart for _, _, apart in group], axis=1)
-        n = len(columns)
-        lows, highs = percentiles(resampled_sums(columns, resamples, seed) / n)
-        for (about, higher, apart), low, high in zip(group, lows.tolist(), highs.tolist(), strict=True):
-            better = about["one"] if (low > 0) == higher else about["other"]
-            numbers = {"difference": float(apart.mean()), "low": low, "high": high, "n": n}
-            result.append(Difference(**about, **numbers, verdict="tie" if low <= 0 <= high else better))
-    return result
+        columns = np.stack([apart for *_, apart in group], axis=1)
+        lows, highs = percentiles(resampled_sums(columns, resamples, seed) / len(columns))
+        for (one, other, metric, apart), low, high in zip(group, lows.tolist(), highs.tolist(), strict=True):
+            better = one if (low > 0) == one.test[metric]["higher_is_better"] else other
+            about = (one.dataset, metric, one.test[metric]["protocol"], one.name, other.name)
+            verdict = "tie" if low <= 0 <= high else better.name
+            found.append(Difference(*about, float(apart.mean()), low, high, len(columns), verdict))
+    return found
+
+
+def over_seeds(found: Difference, runs: Runs) -> Difference:
+    """Add what several seeds say. It is then a tie unless both intervals, over pairs and over seeds, say the same.
+
+    Methods that were scored on different pairs are not compared over seeds.
+    """
+    sides = [runs[found.dataset, name] for name in (found.one, found.other)]
+    several = [run.over_seeds.get(("test", found.metric)) for run in sides]
+    rows = [run.test[found.metric] for run in sides]
+    if several == [None, None] or len({row["n"] + row["excluded"] for row in rows}) > 1:
+        return found
+    values = [known or row["value"] for known, row in zip(several, rows, strict=True)]
+    chance = tuple(run.kind != "floor" for run in sides)
+    apart, low, high = difference(*values, chance=chance)
+    better = found.one if (apart > 0) == rows[0]["higher_is_better"] else found.other
+    return replace(
+        found,
+        verdict="tie" if low <= 0 <= high or better != found.verdict else better,
+        seeds=" ".join(str(known.seeds if known else 1) for known in several),
+        seeds_difference=apart,
+        seeds_low=low,
+        seeds_high=high,
+    )
+
+
+def in_column_order(metrics: Iterable[str]) -> list[str]:
+    """Each metric once: those of COLUMNS first, then the others by name."""
+    metrics = set(metrics)
+    order = [metric for column in COLUMNS.values() for metric in column.metrics if metric in metrics]
+    return [*order, *sorted(metrics - set(order))]
+
+
+def compared(runs: Runs, resamples: int, seed: int) -> list[Difference]:
+    """Every two methods: the first seed of each on the test pairs and, where one has several, their means over seeds.
+
+    In the order of `runs` and of the papers' columns.
+    """
+    found = differences(runs, resamples, seed)
+    order, metrics = list(runs), in_column_order(one.metric for one in found)
+
+    def place(one: Difference) -> tuple[int, ...]:
+        return *(order.index((one.dataset, name)) for name in (one.one, one.other)), metrics.index(one.metric)
+
+    return sorted((over_seeds(one, runs) for one in found), key=place)

@@ -4,7 +4,7 @@ To add a table, add an entry to TABLES and its published numbers to reports/publ
 COLUMNS which of our metrics (`pipeline.metrics.METRICS`) may fill it. Nothing else needs to know.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 
@@ -38,6 +38,12 @@ MARKS = {
     "unverified": Mark("?", "?", "published number not checked against the paper"),
 }
 
+
+def symbols(marks: str) -> str:
+    """Of the names of marks, separated by spaces."""
+    return "".join(MARKS[mark].symbol for mark in marks.split())
+
+
 # A metric with these marks measures something else than its protocol says.
 ALTERS_MEASURE = {"metric-weights", "data"}
 
@@ -70,18 +76,6 @@ COLUMNS = {
     "Prefer (%)": Column((), 2),
     "Preferred over (%)": Column((), 1),
 }
-
-
-def best(scores: Iterable[Mapping], column: str, split: str) -> Mapping | None:
-    """The best row of schema.SCORES on `split` by the first metric of a column of COLUMNS that has any; the earliest
-    step wins a tie. None if there is no such score.
-    """
-    for name in COLUMNS[column].metrics:
-        rows = [r for r in scores if r["metric"] == name and r["split"] == split and r["value"] is not None]
-        if rows:
-            return min(rows, key=lambda r: (-r["value"] if r["higher_is_better"] else r["value"], r["step"]))
-    return None
-
 
 LEADERBOARD = (
     "LPIPS", "FID", "SSIM", "PSNR", "Mask-SSIM", "PCKh", "Identity (target)", "Identity (source)", "Parsing mIoU"

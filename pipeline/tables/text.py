@@ -1,63 +1,61 @@
-"""Tables as text: Markdown, LaTeX without packages, csv."""
+"""Tables as text: Markdown, and LaTeX that needs no package."""
 
-import csv
 import re
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
-from pathlib import Path
+
+import pandas as pd
 
 from pipeline.tables.cells import Cell
-from pipeline.tables.papers import COLUMNS, MARKS
+from pipeline.tables.papers import COLUMNS, MARKS, symbols
 
 
-def symbols(marks: str | Iterable[str]) -> str:
-    names = marks.split() if isinstance(marks, str) else marks
-    return "".join(MARKS[mark].symbol for mark in names)
-
-
-def cell_text(cell: Cell | None) -> str:
+def cell_text(cell: Cell) -> str:
     """The value with its marks, bold if best, italic if second; interval, seeds, difference on lines of their own."""
-    if cell is None or not cell.value:
+    if not cell.value:
         return "–"
     text = cell.printed + symbols(cell.marks) + ("≈" if "tied" in cell.place else "")
     if cell.place.startswith("best"):
         text = f"**{text}** best"
     elif cell.place.startswith("second"):
         text = f"*{text}* 2nd"
+    decimals = COLUMNS[cell.column].decimals
     if cell.low and cell.high:
-        decimals = COLUMNS[cell.column].decimals
         text += f"\n[{float(cell.low):.{decimals}f}, {float(cell.high):.{decimals}f}]"
     if cell.seeds:
-        decimals = COLUMNS[cell.column].decimals
         text += f"\n{cell.seeds} seeds: {float(cell.mean):.{decimals}f} ± {float(cell.deviation):.{decimals}f}"
     return text + (f"\n(Δ {cell.difference})" if cell.difference else "")
 
 
-def pairs_text(cells: Iterable[Cell]) -> str:
+def _pairs_text(counts: Iterable[int | str]) -> str:
     """The number of pairs behind a row: "96", or "90–96" where metrics left some out; a dash if unknown."""
-    counts = sorted({int(cell.n) for cell in cells if cell.n != ""})
-    return "–" if not counts else str(counts[0]) if len(counts) == 1 else f"{counts[0]}–{counts[-1]}"
+    known = sorted({int(count) for count in counts if count != ""})
+    return "–".join(str(count) for count in dict.fromkeys([known[0], known[-1]])) if known else "–"
 
 
-def grid(cells: list[Cell]) -> tuple[list[str], list[list[str]]]:
-    """The cells of one data set as header and rows of text."""
+def grid(cells: list[Cell]) -> pd.DataFrame:
+    """The cells of one data set as text, laid out as in the paper: a row for each method, a column for each metric."""
+    if not cells:
+        return pd.DataFrame(columns=["Method", "Pairs"])
     columns = list(dict.fromkeys(cell.column for cell in cells))
-    rows: dict[str, dict[str, Cell]] = {}
-    for cell in cells:
-        rows.setdefault(cell.row, {})[cell.column] = cell
-    header = ["Method", *(f"{name} {'↑' if COLUMNS[name].higher_is_better else '↓'}" for name in columns), "Pairs"]
-    return header, [
-        [row, *(cell_text(values.get(column)) for column in columns), pairs_text(values.values())]
-        for row, values in rows.items()
-    ]
+    table = pd.DataFrame(
+        {"row": [c.row for c in cells], "column": [c.column for c in cells], "n": [c.n for c in cells]}
+    )
+    table["text"] = [cell_text(cell) for cell in cells]
+    rows = table.groupby("row", sort=False)
+    laid_out = table.pivot_table("text", "row", "column", aggfunc="last").reindex(index=rows.groups, columns=columns)
+    laid_out = laid_out.fillna("–").assign(Pairs=rows["n"].agg(_pairs_text)).rename_axis("Method").reset_index()
+    arrows = {name: f"{name} {'↑' if COLUMNS[name].higher_is_better else '↓'}" for name in columns}
+    return laid_out.rename(columns=arrows)
 
 
-def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def markdown(table: pd.DataFrame) -> str:
     def line(texts: Iterable[str]) -> str:
         clean = (str(text).replace("|", r"\|").replace("<", "&lt;").replace("\n", " ") for text in texts)
         return "| " + " | ".join(clean) + " |"
 
-    return "\n".join([line(header), line(["---", *["---:"] * (len(header) - 1)]), *map(line, rows)])
+    rows = table.itertuples(index=False, name=None)
+    return "\n".join([line(table.columns), line(["---", *["---:"] * (table.shape[1] - 1)]), *map(line, rows)])
 
 
 _TEX = {
@@ -69,9 +67,9 @@ _TEX = {
 
 
 def tex_escape(text: str) -> str:
-    """Text that LaTeX sets as it stands, with no package; a character it may not know becomes its code point.
+    """Text as LaTeX sets it without any package; a character that it may not know becomes its code point.
 
-    Brackets are braced: after a line break LaTeX would take them for an argument.
+    Brackets are put in braces: after a line break LaTeX would take them for an argument.
     """
     return "".join(_TEX.get(c, c if " " <= c <= "~" else f"U+{ord(c):04X}") for c in text)
 
@@ -87,48 +85,32 @@ def _tex_cell(text: str) -> str:
     return tex_escape(text)
 
 
-def tabular(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def tabular(table: pd.DataFrame) -> str:
     lines = []
-    for row in [header, *rows]:
-        stacked = zip_longest(*(str(text).split("\n") for text in row), fillvalue="")  # a text's lines become rows
+    for row in [tuple(table.columns), *table.itertuples(index=False, name=None)]:
+        stacked = zip_longest(*(text.split("\n") for text in row), fillvalue="")  # each line of a cell becomes a row
         lines.append("\n".join(" & ".join(map(_tex_cell, line)) + r" \\" for line in stacked))
-    columns = "l" + "r" * (len(header) - 1)
+    columns = "l" + "r" * (table.shape[1] - 1)
     return "\n".join(
         [rf"\begin{{tabular}}{{{columns}}}", r"\hline", lines[0], r"\hline", *lines[1:], r"\hline", r"\end{tabular}"]
     )
 
 
-def markdown_page(
-    title: str, header: Sequence[str], rows: list[Sequence[str]], lines: Sequence[str], marks: Iterable[str]
-) -> str:
-    """One table with its notes and the legend of its marks."""
-    listed = [*lines, *(f"{MARKS[mark].symbol} {MARKS[mark].text}" for mark in marks)]
-    text = "".join(f"- {line}\n".replace("<", "&lt;") for line in listed)
-    return f"## {title}\n\n{markdown(header, rows)}\n\n{text}"
+def _listed(notes: Sequence[str], marks: Iterable[str]) -> list[str]:
+    return [*notes, *(f"{MARKS[mark].symbol} {MARKS[mark].text}" for mark in marks)]
 
 
-def titled(
-    title: str, header: Sequence[str], rows: list[Sequence[str]], lines: Sequence[str], marks: Iterable[str]
-) -> dict[str, str]:
-    """One table with its notes and the legend of its marks, as md and tex."""
-    listed = [*lines, *(f"{MARKS[mark].symbol} {MARKS[mark].text}" for mark in marks)]
-    small = "".join(f"\\par {tex_escape(line)}\n" for line in listed)
-    return {
-        "md": markdown_page(title, header, rows, lines, marks),
-        "tex": f"\\begin{{table}}\n\\caption{{{tex_escape(title)}}}\n"
-        f"{{\\scriptsize\\setlength{{\\tabcolsep}}{{3pt}}\n{tabular(header, rows)}\\par}}\n"
-        f"{{\\footnotesize\n{small}}}\n\\end{{table}}\n",
-    }
+def markdown_page(title: str, table: pd.DataFrame, notes: Sequence[str], marks: Iterable[str]) -> str:
+    """A table with its notes and the legend of its marks."""
+    text = "".join(f"- {line}\n".replace("<", "&lt;") for line in _listed(notes, marks))
+    return f"## {title}\n\n{markdown(table)}\n\n{text}"
 
 
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as handle:
-        writer = csv.writer(handle, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
-
-
-def write_parts(folder: Path, name: str, parts: list[dict[str, str]]) -> None:
-    """The parts that `titled` made, one below the other, as name.md and name.tex."""
-    for kind in ("md", "tex"):
-        (folder / f"{name}.{kind}").write_text("\n".join(part[kind] for part in parts), encoding="utf-8")
+def tex_page(title: str, table: pd.DataFrame, notes: Sequence[str], marks: Iterable[str]) -> str:
+    """The same in LaTeX."""
+    small = "".join(f"\\par {tex_escape(line)}\n" for line in _listed(notes, marks))
+    return (
+        f"\\begin{{table}}\n\\caption{{{tex_escape(title)}}}\n"
+        f"{{\\scriptsize\\setlength{{\\tabcolsep}}{{3pt}}\n{tabular(table)}\\par}}\n"
+        f"{{\\footnotesize\n{small}}}\n\\end{{table}}\n"
+    )

@@ -1,0 +1,214 @@
+"""What the tables are made from: published numbers, and the scores of each method with the checkpoint chosen for it."""
+
+import csv
+import json
+import math
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.core import layout, params, schema, store
+from pipeline.core.errors import UserError
+from pipeline.tables.over_seeds import OverSeeds
+from pipeline.tables.papers import ALTERS_MEASURE, COLUMNS, MARKS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PUBLISHED_COLUMNS = (
+    "paper", "table", "dataset", "method", "variant", "metric", "value", "higher_is_better", "source", "verified"
+)  # fmt: skip
+
+
+def read_published(path: Path = layout.PUBLISHED) -> list[dict[str, str]]:
+    """Rows of published.csv. Raises UserError if it is missing or a row is malformed."""
+    if not path.exists():
+        raise UserError(f"{path}: not there; restore it (git checkout {path})")
+    with path.open(newline="", encoding="utf-8") as handle:
+        reader = csv.DictReader(handle)
+        if tuple(reader.fieldnames or ()) != PUBLISHED_COLUMNS:
+            raise UserError(f"{path}: its columns must be {', '.join(PUBLISHED_COLUMNS)}")
+        rows = list(reader)
+    for row in rows:
+        try:
+            assert None not in row  # surplus cells
+            assert None not in row.values()  # missing cells
+            assert row["verified"] in ("yes", "no")
+            assert row["higher_is_better"] in ("yes", "no")
+            assert row["value"] == "" or math.isfinite(float(row["value"]))
+        except (AssertionError, ValueError):
+            name = ", ".join(str(row[key]) for key in ("paper", "table", "dataset", "method", "metric"))
+            raise UserError(
+                f"{path}: malformed row ({name}): it needs {len(PUBLISHED_COLUMNS)} cells, a number or nothing as "
+                "value, yes or no as higher_is_better and verified"
+            ) from None
+    return rows
+
+
+def read_network(dataset: str, variant: str) -> dict[str, Any]:
+    """network.json of a variant: cost, training, and whether it sees the parsing of the true target.
+
+    Raises UserError if it is missing or damaged.
+    """
+    path = layout.network(dataset, variant)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        assert {"parameters", "macs", "checkpoint_bytes", "trained"} <= found.keys()
+    except FileNotFoundError:
+        raise UserError(f"{path}: not there; run the stage that writes it (snakemake --cores all)") from None
+    except (ValueError, AttributeError, AssertionError):
+        raise UserError(f"{path}: damaged; run score again") from None
+    return {"given_target_parsing": False} | found
+
+
+def read_scores(path: Path) -> "pd.DataFrame":
+    """One scores.parquet (schema.SCORES); `marks` as text, separated by spaces, in the order of MARKS.
+
+    Raises UserError if it is missing, empty, or has other columns or marks.
+    """
+    table = store.read_table(path)
+    wrong = sorted(set(table.column_names) ^ set(schema.SCORES.names))
+    if wrong:
+        raise UserError(f"{path}: unexpected or missing columns {', '.join(wrong)}; run score again")
+    if table.num_rows == 0:
+        raise UserError(f"{path}: holds no scores; check that the variant has checkpoints, then run score again")
+    marks = [set(names or ()) for names in table["marks"].to_pylist()]
+    if unknown := sorted(set().union(*marks) - set(MARKS)):
+        raise UserError(f"{path}: unknown mark {unknown[0]}; known: {', '.join(MARKS)}")
+    return table.to_pandas().assign(marks=[" ".join(mark for mark in MARKS if mark in names) for names in marks])
+
+
+def choose(scores: "pd.DataFrame", column: str, split: str) -> "pd.Series | None":
+    """The best row on `split` by a column of COLUMNS, of its first metric that was scored; the earliest of equals.
+
+    None if there is no such score. Rows of other splits cannot influence the choice.
+    """
+    scores = scores[(scores["split"] == split) & scores["value"].notna()].sort_values("step")
+    for metric in COLUMNS[column].metrics:
+        rows = scores[scores["metric"] == metric]
+        if len(rows):
+            values = rows["value"] if rows["higher_is_better"].iloc[0] else -rows["value"]
+            return rows.loc[values.idxmax()]
+    return None
+
+
+def altered(marks: str) -> frozenset[str]:
+    """Those of the marks that make a metric measure something else than its protocol says."""
+    return frozenset(marks.split()) & ALTERS_MEASURE
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A variant trained from one seed, a floor, or a method from elsewhere of which only images were scored
+    ("outside"), and the checkpoint that stands for it.
+    """
+
+    dataset: str
+    name: str
+    kind: str  # floor | trained | outside
+    scores: "pd.DataFrame"  # as `read_scores`
+    chosen: "pd.Series"  # the score by which the checkpoint was chosen; of an outside method, its first score
+    pairs: Path  # pairs.parquet
+    seed: int | None = None  # of training
+    given_target_parsing: bool = False  # sees the parsing of the true target when it is scored: shown, not ranked
+    others: tuple["Run", ...] = ()  # the same variant from further seeds
+
+    @cached_property
+    def checkpoints(self) -> int:
+        """How many the choice was made from."""
+        rows = self.scores[(self.scores["split"] == self.chosen["split"]) & self.scores["value"].notna()]
+        return rows[rows["metric"] == self.chosen["metric"]]["step"].nunique()
+
+    @cached_property
+    def at_checkpoint(self) -> "pd.DataFrame":
+        """The scores of the chosen checkpoint."""
+        return self.scores[(self.scores["step"] == self.chosen["step"]) & self.scores["value"].notna()]
+
+    @cached_property
+    def test(self) -> dict[str, dict[str, Any]]:
+        """Metric -> the chosen checkpoint's row on test."""
+        rows = self.at_checkpoint
+        return rows[rows["split"] == "test"].set_index("metric", drop=False).to_dict("index")
+
+    @cached_property
+    def over_seeds(self) -> dict[tuple[str, str], OverSeeds]:
+        """(Split, metric) -> the score over all seeds, each at its own chosen checkpoint.
+
+        Empty for one seed; without the scores that a seed lacks, or has by another protocol or network.
+        """
+        if not self.others:
+            return {}
+        import pandas as pd
+
+        each = [run.at_checkpoint for run in (self, *self.others)]
+        rows = pd.concat(each)
+        rows["measured"] = rows["protocol"] + rows["marks"].map(lambda marks: str(sorted(altered(marks))))
+        groups = rows.groupby(["split", "metric"])
+        pooled = groups["value"].agg(["count", "mean", "std"])
+        pooled = pooled[(pooled["count"] == len(each)) & (groups["measured"].nunique() == 1)]
+        return {key: OverSeeds(int(count), mean, std) for key, count, mean, std in pooled.itertuples(name=None)}
+
+
+Runs = dict[tuple[str, str], Run]  # by data set and name
+
+
+def _run_of(dataset: str, variant: str, choose_by: dict[str, str]) -> Run:
+    path = layout.scores(dataset, variant)
+    scores = read_scores(path)
+    chosen = choose(scores, choose_by["metric"].upper(), choose_by["split"])
+    if chosen is None:
+        raise UserError(
+            f"{path}: no {choose_by['metric']} on {choose_by['split']} to choose a checkpoint by; score that split or "
+            "change tables.choose_by in params.yaml"
+        )
+    family, seed = params.family(variant), params.seed_of(variant)
+    return Run(
+        dataset,
+        variant,
+        "floor" if family == "floors" else "trained",
+        scores,
+        chosen,
+        layout.pair_scores(dataset, variant),
+        params.load()["train"][dataset][family]["seed"] if seed is None else seed,
+        read_network(dataset, variant)["given_target_parsing"],
+    )
+
+
+def _outside(known: Runs) -> Runs:
+    """Methods whose images `python -m pipeline score --images` scored, on our data sets."""
+    runs: Runs = {}
+    for path in sorted(layout.OUTSIDE.glob("*/method.json")):
+        try:
+            method = json.loads(path.read_text(encoding="utf-8"))
+            key = dataset, name = method["dataset"], method["name"]
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"{path}: damaged; score the images again or remove the folder") from None
+        if dataset not in params.datasets():
+            continue
+        scores = read_scores(path.with_name("scores.parquet"))
+        if key in runs or key in known:
+            raise UserError(f"{path}: {name} names two methods of {dataset}; remove one folder of {layout.OUTSIDE}")
+        runs[key] = Run(dataset, name, "outside", scores, scores.iloc[0], path.with_name("pairs.parquet"))
+    return runs
+
+
+def read_runs(choose_by: dict[str, str]) -> Runs:
+    """Every scored method. Raises UserError if a file of a variant in params.yaml is missing."""
+    pairs = [(dataset, variant) for dataset in params.datasets() for variant in params.variants()]
+    runs = {key: _run_of(*key, choose_by) for key in pairs}
+    return runs | _outside(runs)
+
+
+def by_variant(runs: Runs) -> Runs:
+    """One run of each variant, the first seed's, with those from further seeds as its `others`."""
+    further: dict[tuple[str, str], list[Run]] = defaultdict(list)
+    for run in runs.values():
+        if run.kind == "trained" and params.seed_of(run.name) is not None:
+            further[run.dataset, params.variant_of(run.name)].append(run)
+    return {
+        key: replace(run, others=tuple(further[key]))
+        for key, run in runs.items()
+        if run.kind != "trained" or params.seed_of(run.name) is None
+    }

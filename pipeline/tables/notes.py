@@ -1,0 +1,120 @@
+"""What must be said below a table: where its numbers come from, and what they may be compared with."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from pipeline.tables.cells import Cell
+from pipeline.tables.inputs import Run, Runs
+from pipeline.tables.papers import LEADERBOARD, MARKS, PROTOCOL, PaperTable, symbols
+
+
+def marks_in(cells: Iterable[Cell], runs: Runs) -> list[str]:
+    """Names of the marks on values, and on the scores that checkpoints were chosen by, in the order of MARKS."""
+    used = set()
+    for cell in cells:
+        if cell.value:
+            used |= set(cell.marks.split())
+        if cell.value and cell.kind == "trained":
+            used |= set(runs[cell.dataset, cell.variant].chosen["marks"].split())
+    return [name for name in MARKS if name in used]
+
+
+def _about_training(run: Run) -> list[str]:
+    """Which checkpoint stands for the run and, of several seeds, which runs these are."""
+    chosen, best = run.chosen, "highest" if run.chosen["higher_is_better"] else "lowest"
+    lines = [
+        f"{run.name}: step {chosen['step']}, of {run.checkpoints} checkpoints the one with the {best} "
+        f"{chosen['metric']} on {chosen['split']} ({chosen['value']:.4f}{symbols(chosen['marks'])}); test had no say."
+    ]
+    if run.others:
+        every = [run, *run.others]
+        seeds = ", ".join(str(each.seed) for each in every)
+        steps = ", ".join(str(each.chosen["step"]) for each in every)
+        lines.append(
+            f"{run.name}: trained from {len(every)} seeds ({seeds}); each run's checkpoint was chosen for itself "
+            f"(steps {steps}). The number and its interval over pairs are those of seed {run.seed}."
+        )
+    return lines
+
+
+def _about_ours(ours: list[Cell], runs: Runs) -> list[str]:
+    """Checkpoints, protocols, intervals, ties, and methods from elsewhere of which only some images were given."""
+    lines = []
+    for key in dict.fromkeys((cell.dataset, cell.variant) for cell in ours if cell.kind == "trained"):
+        lines += _about_training(runs[key])
+    protocols = dict.fromkeys((cell.column, cell.metric, cell.protocol) for cell in ours)
+    listed = "; ".join(f"{column} = {metric} ({protocol})" for column, metric, protocol in sorted(protocols))
+    if protocols:
+        lines.append(f"Protocols of this run, defined in docs/protocols.md: {listed}.")
+    if any(cell.low for cell in ours):
+        lines.append(
+            "Intervals: 95 %, bootstrap over the test pairs; those of FID and IS by the first-order influence of each "
+            "pair, so they say nothing about the bias that these have on few images."
+        )
+    if any("tied" in cell.place for cell in ours):
+        lines.append(
+            "≈: the best of this run's rows and those that a paired bootstrap over the test pairs does not "
+            "tell from it at 95 %, one comparison at a time."
+        )
+    if any(cell.seeds for cell in ours):
+        lines.append(
+            "seeds: mean ± sample standard deviation over runs from different seeds of training. These rank by their "
+            "mean, and ≈ also says that Welch's 95 % interval over seeds does not tell two methods apart."
+        )
+    partial = {(cell.row, cell.n) for cell in ours if cell.kind == "outside" and "pairs" in cell.marks.split()}
+    for row, n in sorted({(row, max(m for r, m in partial if r == row)) for row, _ in partial}):
+        lines.append(f"{row}: images for only {n} test pairs were given; its row is about those, no other row is.")
+    return lines
+
+
+def _by_dataset(cells: list[Cell]) -> dict[str, list[Cell]]:
+    parts = defaultdict(list)
+    for cell in cells:
+        parts[cell.dataset].append(cell)
+    return parts
+
+
+def notes(table: PaperTable, cells: list[Cell], runs: Runs) -> dict[str, list[str]]:
+    """Data set -> what must be said under its part of a paper's table, except the marks; "" if it has no part."""
+    if not cells:
+        return {"": [*table.notes, f"Not in this run: {', '.join(row.ours for row in table.rows if row.ours)}."]}
+    result = {}
+    for dataset, own in _by_dataset(cells).items():
+        ours = [cell for cell in own if cell.kind != "published" and cell.value]
+        theirs = [cell for cell in own if cell.kind == "published"]
+        measured = any(table.metrics_of(column) for column in table.columns_of(dataset))
+        scored = {variant for where, variant in runs if where == dataset}
+        lacking = [row.ours for row in table.rows if row.ours and row.ours not in scored]
+        lines = []
+        if theirs:
+            lines.append(f"Published rows: {'; '.join(dict.fromkeys(c.source for c in theirs if c.value))}.")
+        if any(not cell.value for cell in theirs):
+            lines.append("A dash in a published row: the paper gives no number, or it is not known here.")
+        if measured and not scored:
+            lines.append("This run did not score this data set.")
+        elif lacking:
+            lines.append(f"Not in this run: {', '.join(lacking)} (variants in params.yaml).")
+        lines += [*table.notes, *table.notes_of.get(dataset, ())]
+        lines += _about_ours(ours, runs)
+        if theirs and ours and not all(cell.difference for cell in ours if cell.kind == "trained"):
+            lines.append(
+                f"A difference to the paper is printed only between equal protocols. {PROTOCOL[table.paper]}: where no "
+                "difference stands, the two numbers do not measure the same thing."
+            )
+        result[dataset] = lines
+    return result
+
+
+def leaderboard_notes(cells: list[Cell], runs: Runs) -> dict[str, list[str]]:
+    """Data set -> what must be said under its leaderboard, except the marks."""
+    result = {}
+    for dataset, own in _by_dataset(cells).items():
+        lines = [
+            f"Every method of this run under one protocol, sorted by {LEADERBOARD[0]}. Best and 2nd compare rows with "
+            "one metric, network and set of pairs."
+        ]
+        shown = dict.fromkeys(cell.variant for cell in own)
+        if told := [name for name in shown if runs[dataset, name].given_target_parsing]:
+            lines.append(f"Given the parsing of the true target when scored, and so not ranked: {', '.join(told)}.")
+        result[dataset] = lines + _about_ours([cell for cell in own if cell.value], runs)
+    return result
