@@ -99,7 +99,7 @@ def all_scores(runs: Runs) -> pd.DataFrame:
             scores[list(OverSeeds._fields)] = pd.DataFrame([one or (None,) * 3 for one in over], index=scores.index)
         frames.append(scores[[*SCORE_COLUMNS, *(OverSeeds._fields if several else ())]])
     scores = pd.concat(frames, ignore_index=True)
-    return scores.astype({"seeds": "Int64"}) if several else scores
+    return scores.astype({"seeds": "Int64", "mean": float, "deviation": float}) if several else scores
 
 
 def _write_all_scores(folder: Path, scores: pd.DataFrame) -> None:

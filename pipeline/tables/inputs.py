@@ -176,7 +176,7 @@ def _run_of(dataset: str, variant: str, choose_by: dict[str, str]) -> Run:
     )
 
 
-def _outside(known: Runs) -> Runs:
+def read_outside(known: Runs) -> Runs:
     """Methods whose images `python -m pipeline score --images` scored, on our data sets."""
     runs: Runs = {}
     for path in sorted(layout.OUTSIDE.glob("*/method.json")):
@@ -198,7 +198,7 @@ def read_runs(choose_by: dict[str, str]) -> Runs:
     """Every scored method. Raises UserError if a file of a variant in params.yaml is missing."""
     pairs = [(dataset, variant) for dataset in params.datasets() for variant in params.variants()]
     runs = {key: _run_of(*key, choose_by) for key in pairs}
-    return runs | _outside(runs)
+    return runs | read_outside(runs)
 
 
 def by_variant(runs: Runs) -> Runs:

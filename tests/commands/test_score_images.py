@@ -16,7 +16,8 @@ from pipeline.core import layout, params, store
 from pipeline.core.errors import UserError
 from pipeline.loading.arrays import load_pairs
 from pipeline.scoring import image_folder
-from pipeline.stages import reference, score, tables
+from pipeline.stages import reference, score
+from pipeline.tables.inputs import read_outside
 from tests.stages.test_reference import CPU, HEIGHT, WIDTH, build_project, stored_images
 
 pytestmark = pytest.mark.usefixtures("small_batches_on_one_thread")
@@ -155,7 +156,7 @@ def test_a_copy_of_the_sources_scores_as_copy_source_does(project, copied):
     picture = cv2.imdecode(np.frombuffer(samples[0]["generated"]["bytes"], np.uint8), cv2.IMREAD_COLOR)
     assert np.array_equal(picture[..., ::-1], stored_images([samples[0]["source_id"]])[0])
 
-    runs = tables._outside()
+    runs = read_outside({})
     assert list(runs) == [("synthetic", "My method")]
 
 

@@ -20,7 +20,7 @@ from pipeline.report import tables as shown_tables
 from pipeline.scoring import failures
 from pipeline.stages import report, tables
 from pipeline.tables import papers
-from tests.stages.test_tables import RANGE, replace_in_params, set_datasets, write_network, write_scores
+from tests.stages.test_tables import RANGE, replace_in_params, scores_of, set_datasets, write_network, write_scores
 
 PER_PAIR = [metric for metric in RANGE if metric != "fid"]
 
@@ -238,7 +238,7 @@ def test_page_says_what_kind_of_numbers_these_are(made):
     for reason in shown_tables.DEMONSTRATION.values():
         assert reason in text
     for variant in ("copy_source", "mean_image", "spig"):
-        rows = tables.read_scores("synthetic", variant)
+        rows = scores_of(layout.scores("synthetic", variant))
         write_scores("synthetic", variant, [row | {"marks": ["data"]} for row in rows])
     tables.run()
     assert "A demonstration" not in written()
@@ -268,7 +268,7 @@ def test_tables_on_the_page_are_of_the_data_sets_of_the_run(made):
     assert own == ["leaderboard_synthetic-synthetic", "spig_table1-synthetic", "spig_table3-synthetic"]
     assert "Published numbers on Market-1501 and DeepFashion: spig_table1.csv, under Downloads." in text
     for variant in ("copy_source", "mean_image", "spig"):
-        rows = [row | {"dataset": "market1501"} for row in tables.read_scores("synthetic", variant)]
+        rows = [row | {"dataset": "market1501"} for row in scores_of(layout.scores("synthetic", variant))]
         write_scores("market1501", variant, rows)
     set_datasets("[market1501]")
     tables.run()

@@ -4,9 +4,11 @@ import csv
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 
@@ -15,7 +17,8 @@ from pipeline.core.errors import UserError
 from pipeline.stages import tables
 from pipeline.tables import papers
 from pipeline.tables.cells import Cell, with_places
-from pipeline.tables.paired import Difference
+from pipeline.tables.inputs import PUBLISHED_COLUMNS, Run, choose, read_published
+from pipeline.tables.paired import Difference, over_seeds
 from pipeline.tables.papers import MARKS
 from pipeline.tables.text import tex_escape
 
@@ -66,6 +69,10 @@ def score(dataset: str, variant: str, step: int, split: str, metric: str, value:
         "marks": list(marks),
     }
     return row | given
+
+
+def scores_of(path: Path) -> list[dict]:
+    return store.read_table(path).to_pylist()
 
 
 def training_run(dataset: str, variant: str, steps: list[int]) -> list[dict]:
@@ -207,7 +214,7 @@ def text(name: str) -> str:
 def test_published_numbers_are_those_of_the_papers():
     rows = {
         (r["paper"], r["table"], r["dataset"], r["method"], r["variant"], r["metric"]): r
-        for r in tables.read_published(ROOT / layout.PUBLISHED)
+        for r in read_published(ROOT / layout.PUBLISHED)
     }
     # SPIG, arXiv 2102.02972, Tables 1 and 3; SPGNet, arXiv 2104.06650, supplement, Table A.
     market = [24.254, 0.2796, 0.1464, 0.290, 0.802, 14.526, 20.726]
@@ -223,8 +230,8 @@ def test_published_numbers_are_those_of_the_papers():
 
 
 def test_published_file_is_sound():
-    rows = tables.read_published(ROOT / layout.PUBLISHED)
-    keys = [tuple(row[key] for key in tables.PUBLISHED_COLUMNS[:6]) for row in rows]
+    rows = read_published(ROOT / layout.PUBLISHED)
+    keys = [tuple(row[key] for key in PUBLISHED_COLUMNS[:6]) for row in rows]
     assert len(set(keys)) == len(keys)
     for row in rows:
         assert row["source"].strip()
@@ -310,9 +317,10 @@ def test_the_checkpoint_is_chosen_on_val_never_on_test(project):
 
 def test_choice_follows_the_metrics_direction_and_breaks_ties_early():
     rows = [score("d", "v", step, "val", "ssim", value) for step, value in ((10, 0.4), (20, 0.6), (30, 0.6), (40, 0.1))]
-    assert tables.choose(rows, "ssim", "val").row["step"] == 20
+    assert choose(pd.DataFrame(rows), "SSIM", "val")["step"] == 20
     rows = [r | {"metric": "lpips-squeeze-v0.1", "higher_is_better": False} for r in rows]
-    assert tables.choose(rows, "lpips", "val").row["step"] == 40
+    assert choose(pd.DataFrame(rows), "LPIPS", "val")["step"] == 40
+    assert choose(pd.DataFrame(rows), "LPIPS", "test") is None
 
 
 def test_no_val_score_is_the_users_error(project):
@@ -472,7 +480,7 @@ def test_only_like_is_compared_with_like(project):
     values = three_methods()
     for variant, lpips in values.items():
         write_method(variant, {"lpips-alex-v0.1": lpips, "psnr": 30 * lpips}, {})
-    rows = tables.read_scores("synthetic", "spig")
+    rows = scores_of(layout.scores("synthetic", "spig"))
     for row in rows:
         row["marks"] = ["metric-weights"] if "lpips" in row["metric"] else []
         row["protocol"] += " of another kind" if row["metric"] == "psnr" else ""
@@ -490,7 +498,7 @@ def test_an_outside_method_has_its_own_row(project):
     folder.mkdir(parents=True)
     mine = {"lpips-alex-v0.1": values["spig"][20:] - 0.05, "fid:influence": np.zeros(76)}
     write_method("My method", mine, {"fid": 1.0}, folder, first=20)
-    scores = tables.read_score_file(folder / "scores.parquet")
+    scores = scores_of(folder / "scores.parquet")
     for row in scores:
         row["marks"] = ["pairs", "jpeg"]
     store.write_table(folder / "scores.parquet", scores, schema.SCORES)
@@ -712,7 +720,7 @@ def test_each_seeds_checkpoint_is_chosen_for_itself(project):
 
 def test_a_score_that_a_seed_lacks_or_has_by_another_network_has_no_mean(project):
     two_seeds(project, {"lpips-alex-v0.1": 0.30, "ssim": 0.40}, {"lpips-alex-v0.1": 0.36})
-    rows = tables.read_scores("synthetic", "spig-seed3")
+    rows = scores_of(layout.scores("synthetic", "spig-seed3"))
     write_scores("synthetic", "spig-seed3", [row | {"marks": ["metric-weights"]} for row in rows])
     tables.run()
     for column in ("LPIPS", "SSIM"):
@@ -738,20 +746,19 @@ def test_methods_rank_by_their_mean_over_seeds(project):
     assert [row["place"] for row in rows] == ["best tied", "tied"]
 
 
-def seeded(dataset: str, values: list[float], kind: str = "trained", higher: bool = True) -> tuple:
-    """A run of one metric and its further seeds, as `tables.by_variant` gives it."""
+def seeded(name: str, values: list[float], kind: str = "trained", higher: bool = True) -> Run:
+    """A run with one metric and its further seeds."""
     runs = []
     for value in values:
-        row = score(dataset, "v", 0, "test", "ssim", value, higher_is_better=higher)
-        runs.append(([row], tables.Choice(row, 1, kind)))
-    scores, choice = runs[0]
-    return scores, tables.replace(choice, others=tuple(runs[1:]))
+        row = score("d", name, 0, "test", "ssim", value, higher_is_better=higher) | {"marks": ""}
+        runs.append(Run("d", name, kind, pd.DataFrame([row]), pd.Series(row), Path("none")))
+    return replace(runs[0], others=tuple(runs[1:]))
 
 
 def verdict(one: list[float], other: list[float], pairs: str, kind: str = "trained", **more) -> Difference:
     found = Difference("d", "ssim", "p", "one", "other", one[0] - other[0], 0.0, 0.0, 96, pairs)
-    runs = {("d", "one"): seeded("d", one, **more), ("d", "other"): seeded("d", other, kind, **more)}
-    return tables.over_seeds(found, runs)
+    runs = {("d", "one"): seeded("one", one, **more), ("d", "other"): seeded("other", other, kind, **more)}
+    return over_seeds(found, runs)
 
 
 def test_a_difference_inside_the_spread_over_seeds_is_a_tie():

@@ -6,9 +6,9 @@ from models.variants import VARIANTS
 from pipeline.core import layout
 from pipeline.datasets import title
 from pipeline.metrics import METRICS
-from pipeline.stages.tables import read_published
 from pipeline.tables import papers
 from pipeline.tables.cells import paper_table
+from pipeline.tables.inputs import read_published
 from pipeline.tables.papers import COLUMNS, MARKS, PROTOCOL, TABLES
 from tests.stages.test_tables import ROOT
 
