@@ -14,8 +14,8 @@ from pipeline.report import costs, definitions, gallery, summary, tables, times
 from pipeline.report.album import Album
 from pipeline.stages import report
 from tests import tiny_dataset
-from tests.stages.test_report import Page, written
-from tests.stages.test_tables import replace_in_params
+from tests.stages.test_report import Page, made, written  # noqa: F401  (made is a fixture)
+from tests.stages.test_tables import replace_in_params, scored  # noqa: F401  (scored is a fixture)
 
 # ---- the summary
 

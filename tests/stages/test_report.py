@@ -20,7 +20,15 @@ from pipeline.report import tables as shown_tables
 from pipeline.scoring import failures
 from pipeline.stages import report, tables
 from pipeline.tables import papers
-from tests.stages.test_tables import RANGE, replace_in_params, scores_of, set_datasets, write_network, write_scores
+from tests.stages.test_tables import (
+    RANGE,
+    replace_in_params,
+    scored,  # noqa: F401  (a fixture)
+    scores_of,
+    set_datasets,
+    write_network,
+    write_scores,
+)
 
 PER_PAIR = [metric for metric in RANGE if metric != "fid"]
 
@@ -110,7 +118,7 @@ def write_pairs(dataset: str, variant: str, steps: list[int], count: int = 96, *
 
 
 @pytest.fixture
-def made(project):
+def made(scored):  # noqa: F811
     """The project with pictures, pairs and tables: all inputs of the report."""
     for variant, steps in (("copy_source", [0]), ("mean_image", [0]), ("spig", [30, 60, 90])):
         failing = (3, 40) if variant == "spig" else ()
@@ -118,7 +126,7 @@ def made(project):
         write_pairs("synthetic", variant, steps)
         write_figures("synthetic", variant, steps[-1], ("relation-maps", "flow") if variant == "spig" else ())
     tables.run()
-    return project
+    return scored
 
 
 class Page(HTMLParser):

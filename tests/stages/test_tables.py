@@ -154,7 +154,7 @@ def write_method(variant: str, columns: dict[str, np.ndarray], offsets: dict[str
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch) -> Path:
+def scored(tmp_path: Path, monkeypatch) -> Path:
     """A project folder with params.yaml, published.csv, the template, and scores of the two floors and of spig."""
     for name in ("params.yaml", "params.schema.yaml", "reports/published.csv", "reports/template.html.j2"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -244,7 +244,7 @@ def test_published_file_is_sound():
         assert not (unread and row["verified"] == "yes")
 
 
-def test_tables_print_the_published_values_as_they_stand(project):
+def test_tables_print_the_published_values_as_they_stand(scored):
     tables.run()
     patn = cell("spig_table1.csv", dataset="deepfashion", row="Def-GAN", column="LPIPS")
     assert (patn["value"], patn["printed"], patn["marks"]) == ("0.2330", "0.2330", "")
@@ -260,7 +260,7 @@ def test_tables_print_the_published_values_as_they_stand(project):
     ]
 
 
-def test_unverified_published_numbers_are_marked(project):
+def test_unverified_published_numbers_are_marked(scored):
     old = 'SPIG,Table 1,Market-1501,PATN,,SSIM,0.282,yes,"SPIG (arXiv 2102.02972), Table 1",yes'
     published = layout.PUBLISHED.read_text()
     assert old in published
@@ -290,7 +290,7 @@ def test_unverified_published_numbers_are_marked(project):
         ("paper,table", "paper,tab"),
     ],
 )
-def test_a_malformed_published_file_is_refused(project, old, new):
+def test_a_malformed_published_file_is_refused(scored, old, new):
     layout.PUBLISHED.write_text(layout.PUBLISHED.read_text().replace(old, new, 1))
     with pytest.raises(UserError, match=r"published\.csv") as caught:
         tables.run()
@@ -300,7 +300,7 @@ def test_a_malformed_published_file_is_refused(project, old, new):
 # ---- the checkpoint
 
 
-def test_the_checkpoint_is_chosen_on_val_never_on_test(project):
+def test_the_checkpoint_is_chosen_on_val_never_on_test(scored):
     rows = []
     for step, val, test in ((30, 0.40, 0.30), (60, 0.20, 0.50), (90, 0.30, 0.10)):  # test alone would choose 90
         rows.append(score("synthetic", "spig", step, "val", "lpips-alex-v0.1", val))
@@ -323,7 +323,7 @@ def test_choice_follows_the_metrics_direction_and_breaks_ties_early():
     assert choose(pd.DataFrame(rows), "LPIPS", "test") is None
 
 
-def test_no_val_score_is_the_users_error(project):
+def test_no_val_score_is_the_users_error(scored):
     rows = [score("synthetic", "spig", 30, "test", "lpips-alex-v0.1", 0.4)]
     write_scores("synthetic", "spig", rows)
     with pytest.raises(UserError, match="no lpips on val"):
@@ -338,7 +338,7 @@ def test_no_val_score_is_the_users_error(project):
 
 
 @pytest.mark.parametrize("mark", [name for name in MARKS if name != "unverified"])
-def test_a_mark_reaches_all_three_formats_with_its_legend(project, mark):
+def test_a_mark_reaches_all_three_formats_with_its_legend(scored, mark):
     symbol, tex = MARKS[mark].symbol, MARKS[mark].tex + "{}"
     for marks, expected in (([], False), ([mark], True)):
         for variant in ("copy_source", "mean_image", "spig"):
@@ -362,7 +362,7 @@ def test_a_mark_reaches_all_three_formats_with_its_legend(project, mark):
         assert (mark in {row["mark"] for row in read("legend.csv")}) == expected
 
 
-def test_an_unknown_mark_is_refused(project):
+def test_an_unknown_mark_is_refused(scored):
     write_scores("synthetic", "spig", [score("synthetic", "spig", 1, "val", "ssim", 0.5, ["sloppy"])])
     with pytest.raises(UserError, match="unknown mark sloppy"):
         tables.run()
@@ -371,7 +371,7 @@ def test_an_unknown_mark_is_refused(project):
 # ---- differences
 
 
-def test_a_difference_needs_equal_protocols(project, monkeypatch):
+def test_a_difference_needs_equal_protocols(scored, monkeypatch):
     set_datasets("[market1501]")
     for variant in ("copy_source", "mean_image", "spig"):
         rows = [score("market1501", variant, 5, s, m, RANGE[m][1]) for s in ("val", "test") for m in RANGE]
@@ -403,7 +403,7 @@ def test_a_difference_needs_equal_protocols(project, monkeypatch):
 
 
 @pytest.mark.parametrize("mark", ["metric-weights", "data"])
-def test_a_mark_that_alters_the_measure_forbids_a_difference(project, monkeypatch, mark):
+def test_a_mark_that_alters_the_measure_forbids_a_difference(scored, monkeypatch, mark):
     set_datasets("[market1501]")
     monkeypatch.setitem(papers.EQUAL_PROTOCOLS, "psnr", {("SPIG", "PSNR")})
     for variant in ("copy_source", "mean_image", "spig"):
@@ -427,7 +427,7 @@ def three_methods() -> dict[str, np.ndarray]:
     }
 
 
-def test_a_paired_bootstrap_tells_methods_apart_that_their_intervals_do_not(project):
+def test_a_paired_bootstrap_tells_methods_apart_that_their_intervals_do_not(scored):
     values = three_methods()
     for variant, lpips in values.items():
         write_method(variant, {"lpips-alex-v0.1": lpips}, {})
@@ -459,7 +459,7 @@ def test_a_paired_bootstrap_tells_methods_apart_that_their_intervals_do_not(proj
     assert "| tie |" in text("differences.md")
 
 
-def test_a_score_that_is_no_mean_is_compared_by_influences(project):
+def test_a_score_that_is_no_mean_is_compared_by_influences(scored):
     random = np.random.default_rng(1)
     shared = random.normal(0, 300, 96)
     shared -= shared.mean()
@@ -476,7 +476,7 @@ def test_a_score_that_is_no_mean_is_compared_by_influences(project):
     assert found["copy_source", "mean_image"]["verdict"] == "mean_image"
 
 
-def test_only_like_is_compared_with_like(project):
+def test_only_like_is_compared_with_like(scored):
     values = three_methods()
     for variant, lpips in values.items():
         write_method(variant, {"lpips-alex-v0.1": lpips, "psnr": 30 * lpips}, {})
@@ -490,7 +490,7 @@ def test_only_like_is_compared_with_like(project):
     assert cell("leaderboard_synthetic.csv", variant="spig", column="LPIPS")["place"] == ""
 
 
-def test_an_outside_method_has_its_own_row(project):
+def test_an_outside_method_has_its_own_row(scored):
     values = three_methods()
     for variant, lpips in values.items():
         write_method(variant, {"lpips-alex-v0.1": lpips, "fid:influence": lpips - lpips.mean()}, {"fid": 50.0})
@@ -526,7 +526,7 @@ def test_an_outside_method_has_its_own_row(project):
     assert "My method" not in text("all_scores.md")  # of a data set that is not scored now
 
 
-def test_two_outside_methods_of_one_name_are_refused(project):
+def test_two_outside_methods_of_one_name_are_refused(scored):
     for slug in ("one", "two"):
         folder = layout.outside("synthetic", slug)
         folder.mkdir(parents=True)
@@ -538,7 +538,7 @@ def test_two_outside_methods_of_one_name_are_refused(project):
         tables.run()
 
 
-def test_who_is_told_the_targets_parsing_is_not_ranked(project):
+def test_who_is_told_the_targets_parsing_is_not_ranked(scored):
     set_variants(floors="copy_source", spig="spig", spt="spt, spt_ts_gt")
     for variant, ssim in (("copy_source", 0.2), ("spig", 0.3), ("spt", 0.4), ("spt_ts_gt", 0.5)):
         write_method(variant, {"ssim": np.full(9, ssim), "lpips-alex-v0.1": np.full(9, 1 - ssim)}, {})
@@ -554,7 +554,7 @@ def test_who_is_told_the_targets_parsing_is_not_ranked(project):
 # ---- where rows stand
 
 
-def test_ours_stand_below_the_published_row_of_the_same_method(project):
+def test_ours_stand_below_the_published_row_of_the_same_method(scored):
     set_datasets("[deepfashion]")
     for variant in ("copy_source", "mean_image", "spig", "patn", "spig_no_pnb"):
         write_scores("deepfashion", variant, training_run("deepfashion", variant, [5]))
@@ -576,7 +576,7 @@ def test_ours_stand_below_the_published_row_of_the_same_method(project):
     assert "Not in this run: gfla (variants in params.yaml)." in text("spig_table1.md")
 
 
-def test_on_another_data_set_ours_stand_alone_in_the_papers_layout(project):
+def test_on_another_data_set_ours_stand_alone_in_the_papers_layout(scored):
     tables.run()
     own = [r for r in read("spig_table1.csv") if r["dataset"] == "synthetic"]
     assert [(r["row"], r["kind"], r["column"]) for r in own] == [("SPIG, this run", "trained", c) for c in SPIG_COLUMNS]
@@ -586,7 +586,7 @@ def test_on_another_data_set_ours_stand_alone_in_the_papers_layout(project):
     assert "This run did not score this data set." in text("spt_table1.md")
 
 
-def test_a_table_without_any_number_says_so(project):
+def test_a_table_without_any_number_says_so(scored):
     tables.run()
     assert read("spt_losses.csv") == []
     assert "spt_ts_gt, spt_mask_style, spt_patch_style, spt_no_face" in text("spt_losses.md")
@@ -596,7 +596,7 @@ def test_a_table_without_any_number_says_so(project):
     )
 
 
-def test_an_outside_method_stands_below_the_row_of_its_name(project):
+def test_an_outside_method_stands_below_the_row_of_its_name(scored):
     write_method("spig", {"lpips-alex-v0.1": np.full(9, 0.5)}, {})
     folder = layout.outside("synthetic", "vunet")
     folder.mkdir(parents=True)
@@ -607,7 +607,7 @@ def test_an_outside_method_stands_below_the_row_of_its_name(project):
     assert "vunet" not in text("spgnet_table1.md")  # not among its rows
 
 
-def test_somebodys_own_published_numbers_are_added(project):
+def test_somebodys_own_published_numbers_are_added(scored):
     with layout.PUBLISHED.open("a") as handle:
         handle.write("SPT,Table 1,Market-1501,Mine,v2,SSIM,0.345,yes,my paper,yes\n")
     tables.run()
@@ -652,7 +652,7 @@ def test_ties_are_with_the_best_by_paired_differences():
     assert places([{"value": "0.5", "n": 8}, {"value": "0.4"}], [told("0", "1", "0")]) == ["best", ""]
 
 
-def test_the_leaderboard_marks_best_and_second_by_word_and_weight(project):
+def test_the_leaderboard_marks_best_and_second_by_word_and_weight(scored):
     for variant, ssim in (("copy_source", 0.2), ("mean_image", 0.3), ("spig", 0.4)):
         random = np.random.default_rng(2)
         columns = {"ssim": ssim + random.normal(0, 0.01, 96), "lpips-alex-v0.1": 1 - ssim + np.zeros(96)}
@@ -673,15 +673,15 @@ def test_the_leaderboard_marks_best_and_second_by_word_and_weight(project):
 # ---- several seeds of one variant
 
 
-def two_seeds(project, first: dict[str, float], second: dict[str, float], **more: str) -> None:
+def two_seeds(scored, first: dict[str, float], second: dict[str, float], **more: str) -> None:
     """spig from seeds 0 and 3, one checkpoint each; every pair scores what the run does."""
     set_variants(**({"spig": "spig, spig-seed3"} | more))
     for name, values in (("spig", first), ("spig-seed3", second)):
         write_method(name, {metric: np.full(96, value) for metric, value in values.items()}, {})
 
 
-def test_tables_show_mean_and_deviation_over_seeds(project):
-    two_seeds(project, {"lpips-alex-v0.1": 0.30, "ssim": 0.40}, {"lpips-alex-v0.1": 0.36, "ssim": 0.50})
+def test_tables_show_mean_and_deviation_over_seeds(scored):
+    two_seeds(scored, {"lpips-alex-v0.1": 0.30, "ssim": 0.40}, {"lpips-alex-v0.1": 0.36, "ssim": 0.50})
     tables.run()
     # mean of 0.30 and 0.36, and sqrt((0.03^2 + 0.03^2) / (2 - 1))
     for name, row in (("leaderboard_synthetic", "spig"), ("spig_table1", "SPIG, this run")):
@@ -703,7 +703,7 @@ def test_tables_show_mean_and_deviation_over_seeds(project):
     assert "| 0.4500 | 0.0707 |" in text("all_scores.md")
 
 
-def test_each_seeds_checkpoint_is_chosen_for_itself(project):
+def test_each_seeds_checkpoint_is_chosen_for_itself(scored):
     set_variants(spig="spig, spig-seed3")
     for name, best, test in (("spig", 60, 0.30), ("spig-seed3", 90, 0.34)):
         rows = []
@@ -718,8 +718,8 @@ def test_each_seeds_checkpoint_is_chosen_for_itself(project):
     assert "(steps 60, 90)" in text("leaderboard_synthetic.md")
 
 
-def test_a_score_that_a_seed_lacks_or_has_by_another_network_has_no_mean(project):
-    two_seeds(project, {"lpips-alex-v0.1": 0.30, "ssim": 0.40}, {"lpips-alex-v0.1": 0.36})
+def test_a_score_that_a_seed_lacks_or_has_by_another_network_has_no_mean(scored):
+    two_seeds(scored, {"lpips-alex-v0.1": 0.30, "ssim": 0.40}, {"lpips-alex-v0.1": 0.36})
     rows = scores_of(layout.scores("synthetic", "spig-seed3"))
     write_scores("synthetic", "spig-seed3", [row | {"marks": ["metric-weights"]} for row in rows])
     tables.run()
@@ -729,7 +729,7 @@ def test_a_score_that_a_seed_lacks_or_has_by_another_network_has_no_mean(project
     assert "seeds:" not in text("spig_table1.md")
 
 
-def test_one_seed_leaves_no_trace_of_seeds(project):
+def test_one_seed_leaves_no_trace_of_seeds(scored):
     write_method("spig", {"lpips-alex-v0.1": np.full(96, 0.3)}, {})
     write_method("copy_source", {"lpips-alex-v0.1": np.full(96, 0.4)}, {})
     tables.run()
@@ -737,8 +737,8 @@ def test_one_seed_leaves_no_trace_of_seeds(project):
         assert "seed" not in path.read_text().replace("from a fixed seed", "").replace("(another net, or seeded)", "")
 
 
-def test_methods_rank_by_their_mean_over_seeds(project):
-    two_seeds(project, {"lpips-alex-v0.1": 0.30}, {"lpips-alex-v0.1": 0.60}, patn="patn")
+def test_methods_rank_by_their_mean_over_seeds(scored):
+    two_seeds(scored, {"lpips-alex-v0.1": 0.30}, {"lpips-alex-v0.1": 0.60}, patn="patn")
     write_method("patn", {"lpips-alex-v0.1": np.full(96, 0.35)}, {})
     tables.run()
     rows = read("leaderboard_synthetic.csv")
@@ -790,8 +790,8 @@ def test_a_single_run_is_taken_to_vary_as_the_other_does_and_a_floor_not_at_all(
     assert verdict([0.5, 0.5], [0.4], "one").verdict == "one"  # no spread at all
 
 
-def test_differences_say_what_the_pairs_and_what_the_seeds_tell(project):
-    two_seeds(project, {"lpips-alex-v0.1": 0.30}, {"lpips-alex-v0.1": 0.60}, patn="patn")
+def test_differences_say_what_the_pairs_and_what_the_seeds_tell(scored):
+    two_seeds(scored, {"lpips-alex-v0.1": 0.30}, {"lpips-alex-v0.1": 0.60}, patn="patn")
     write_method("patn", {"lpips-alex-v0.1": np.full(96, 0.35)}, {})
     tables.run()
     (found,) = read("differences.csv")  # seeds of one variant are no methods to compare
@@ -804,7 +804,7 @@ def test_differences_say_what_the_pairs_and_what_the_seeds_tell(project):
 # ---- the rest
 
 
-def test_all_scores_holds_every_row_exactly(project):
+def test_all_scores_holds_every_row_exactly(scored):
     tables.run()
     written = {(r["variant"], r["step"], r["split"], r["metric"]): r for r in read("all_scores.csv")}
     expected = [
@@ -819,7 +819,7 @@ def test_all_scores_holds_every_row_exactly(project):
         assert found["protocol"] == row["protocol"]
 
 
-def test_excluded_pairs_show_in_the_number_of_pairs(project):
+def test_excluded_pairs_show_in_the_number_of_pairs(scored):
     rows = training_run("synthetic", "spig", [30])
     for row in rows:
         if row["metric"] == "mask-ssim":
@@ -841,7 +841,7 @@ def test_tex_is_escaped():
     assert tex_escape("人") == "U+4EBA"
 
 
-def test_tex_and_md_keep_their_grid_with_hostile_names(project):
+def test_tex_and_md_keep_their_grid_with_hostile_names(scored):
     hostile = 'P|A&T_N% <i>"x"'
     source = layout.PUBLISHED.read_text()
     doubled = hostile.replace('"', '""')
@@ -856,7 +856,7 @@ def test_tex_and_md_keep_their_grid_with_hostile_names(project):
     assert line.replace(r"\&", "").count("&") == len(SPIG_COLUMNS) + 1
 
 
-def test_tex_is_plain_and_balanced(project):
+def test_tex_is_plain_and_balanced(scored):
     tables.run()
     for name in papers.titles(["synthetic"]):
         body = text(f"{name}.tex")
@@ -865,7 +865,7 @@ def test_tex_is_plain_and_balanced(project):
         assert body.count(r"\begin{table}") == body.count(r"\end{tabular}") == body.count(r"\end{table}") > 0
 
 
-def test_tables_are_reproducible_and_replaced_as_one(project):
+def test_tables_are_reproducible_and_replaced_as_one(scored):
     tables.run()
     first = {path.name: path.read_bytes() for path in layout.TABLES.iterdir()}
     assert set(first) == {
@@ -884,7 +884,7 @@ def test_tables_are_reproducible_and_replaced_as_one(project):
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "columns"])
-def test_missing_or_empty_scores_are_the_users_error(project, damage):
+def test_missing_or_empty_scores_are_the_users_error(scored, damage):
     path = layout.scores("synthetic", "spig")
     if damage == "missing":
         path.unlink()
