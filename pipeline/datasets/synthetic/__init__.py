@@ -6,7 +6,6 @@ pixel centres (integer coordinates), not from the antialiased image. Bodies are 
 
 import colorsys
 import math
-import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -96,23 +95,9 @@ def scenes(seed: int, split: str, identities: int, views: int) -> list[Scene]:
 
 def name(scene: Scene) -> str:
     """File name in Market-1501's pattern, unique over the set: person, camera, sequence, frame."""
-    return _name(scene.person, scene.view)
-
-
-def _name(person: int, view: int) -> str:
-    camera, sequence = view % CAMERAS + 1, view // CAMERAS % SEQUENCES + 1
-    frame = FRAMES * view + 7 * person % FRAMES
-    return f"{person:04d}_c{camera}s{sequence}_{frame:06d}_00.png"
-
-
-def scene_from_name(seed: int, name: str) -> Scene:
-    """The scene of which `name` is the name; raises UserError where there is none."""
-    match = re.fullmatch(r"(\d{4})_c\ds\d_(\d{6})_00\.png", name)
-    if match:
-        person, view = int(match[1]), int(match[2]) // FRAMES
-        if person not in (0, 5000) and _name(person, view) == name:
-            return _scene(seed, person, view)
-    raise UserError(f"synthetic: '{name}' is no name of this data set; they look like 0001_c1s1_000007_00.png")
+    camera, sequence = scene.view % CAMERAS + 1, scene.view // CAMERAS % SEQUENCES + 1
+    frame = FRAMES * scene.view + 7 * scene.person % FRAMES
+    return f"{scene.person:04d}_c{camera}s{sequence}_{frame:06d}_00.png"
 
 
 def _random(*key: int) -> np.random.Generator:
