@@ -86,3 +86,15 @@ def test_label_maps_round_trip_and_anything_else_is_one_line():
     ):
         with pytest.raises(UserError, match=message):
             pictures.decode_labels(wrong, "x", size, "run it")
+
+
+def test_an_exif_turn_turns_nothing():
+    """Joints belong to the stored pixels."""
+    pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3) * 10
+    encoded, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6  # shown turned by a quarter
+    Image.fromarray(pixels).save(encoded, "PNG", exif=exif)
+    np.testing.assert_array_equal(pictures.decode(encoded.getvalue()), pixels)
+    encoded = io.BytesIO()
+    Image.fromarray(pixels).save(encoded, "JPEG", exif=exif)
+    assert pictures.decode(encoded.getvalue()).shape == (2, 4, 3)

@@ -4,7 +4,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from pipeline.core import layout, schema, store
+from pipeline.core import layout, params, schema, store
 from pipeline.core.errors import UserError
 from pipeline.stages import keypoints, pairs
 from tests.small_project import annotation, contents, enter, joints, jpeg, write_raw
@@ -228,3 +228,10 @@ def test_same_keypoints_same_bytes(settle):
     first = contents(layout.pairs("market1501").parent)
     pairs.run("market1501")
     assert contents(layout.pairs("market1501").parent) == first
+
+
+@pytest.mark.parametrize(("dataset", "number"), [("market1501", 12_000), ("deepfashion", 8_570)])
+def test_params_yaml_asks_for_the_whole_official_list(dataset, number):
+    params.load.cache_clear()
+    block = params.load()["pairs"][dataset]
+    assert (block["test_list"], block["test_pairs"]) == ("official", number)

@@ -71,6 +71,7 @@ def test_other_images_or_joints_than_the_papers_are_marked(tmp_path, monkeypatch
 @pytest.mark.parametrize("name", [n for n, e in (VARIANTS | COMPONENTS).items() if e.phase and n != "detector"])
 def test_params_yaml_trains_as_the_papers_do(name, dataset):
     """In full on both of the papers' data sets, and so without a mark but for SPIG's learning rate: docs/papers.md."""
+    params.load.cache_clear()
     entry = (VARIANTS | COMPONENTS)[name]
     family = entry.paper.lower().replace("-", "_")
     keys = ("pretrain", dataset, name) if name in COMPONENTS else ("train", dataset, family)
