@@ -12,8 +12,11 @@ ROOT = Path(__file__).parent.parent
 PROJECT_FILES = ["Snakefile", "dvc.yaml", "params.yaml", "params.schema.yaml", ".dvcignore", ".gitignore"]
 
 
-def copy_project(folder: Path) -> Path:
-    """A working copy of the project's tracked parts in `folder`, as a git repository of its own, without outputs."""
+def copy_project(folder: Path, python: str | Path = sys.executable) -> Path:
+    """A working copy of the project's tracked parts in `folder`, as a git repository of its own, without outputs.
+
+    python: what its commands run by; `tests.warm_python` has one that starts quickly.
+    """
     for name in PROJECT_FILES:
         shutil.copy(ROOT / name, folder / name)
     compiled = shutil.ignore_patterns("__pycache__")
@@ -27,11 +30,11 @@ def copy_project(folder: Path) -> Path:
     (folder / ".dvc").mkdir()
     for name in ["config", ".gitignore"]:
         shutil.copy(ROOT / ".dvc" / name, folder / ".dvc" / name)
-    # The commands look for python in .venv/bin first: give them the one that runs the tests.
+    # The commands look for python in .venv/bin first: give them this one.
     (folder / ".venv/bin").mkdir(parents=True)
-    python = folder / ".venv/bin/python"
-    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-    python.chmod(0o755)
+    own = folder / ".venv/bin/python"
+    own.write_text(f'#!/bin/sh\nexec "{python}" "$@"\n')
+    own.chmod(0o755)
     subprocess.run(["git", "init", "-q", "."], cwd=folder, check=True)
     return folder
 
