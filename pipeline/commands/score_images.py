@@ -34,6 +34,7 @@ import numpy as np
 from models.variants import VARIANTS
 from pipeline.core import console, layout, params
 from pipeline.core.atomic import atomic_directory
+from pipeline.core.digests import sha256
 from pipeline.core.errors import UserError
 from pipeline.loading.arrays import PairData
 from pipeline.loading.devices import device
@@ -104,7 +105,7 @@ def run(dataset: str, images: Path, name: str, pattern: str | None = None) -> No
         "jpeg": sum(one.jpeg for one in found.values()),
         "pattern": pattern,
         "images_sha256": image_folder.digest(found),
-        "reference_sha256": protocol.reference.digest,
+        "reference_sha256": sha256(layout.reference(dataset)),
     }
     with atomic_directory(folder) as partial:
         scored.write(partial)

@@ -17,6 +17,12 @@ POSES = 6
 # What an edit makes of clothes, the first that the person wears; LIP-20 names.
 EDITS = (("pants", "skirt"), ("skirt", "pants"), ("dress", "upper-clothes"), ("upper-clothes", "dress"))
 WORN = 0.02  # least share of the pixels
+# A kind of figure of one pair -> the field of `Output` that it shows, where a generator gives it, and how it is drawn.
+OF_PAIR = {
+    "relation-maps": ("relation_maps", relation_maps.draw),
+    "flow": ("flows", flow.draw),
+    "parsing": ("parsing", parsing.draw),
+}
 
 
 def rows(dataset: str, variant: str, step: int, device: torch.device) -> list[dict]:
@@ -61,12 +67,10 @@ Drawn = tuple[str, str, np.ndarray]  # kind, caption, picture
 
 def _of_pair(trained: Trained, source: Person, target: Person, which: str) -> Iterator[Drawn]:
     output = subject.look(trained, source, target)
-    if output.relation_maps:
-        yield "relation-maps", which, relation_maps.draw(trained, source, target)
-    if output.flows:
-        yield "flow", which, flow.draw(trained, source, target)
-    if output.parsing is not None:
-        yield "parsing", which, parsing.draw(trained, source, target)
+    for kind, (field, draw) in OF_PAIR.items():
+        shown = getattr(output, field)
+        if shown is not None and len(shown):
+            yield kind, which, draw(trained, source, target)
 
 
 def _applications(trained: Trained, people: list[Person]) -> Iterator[Drawn]:

@@ -41,11 +41,10 @@ def macs(generator: nn.Module, batch: Batch) -> int:
     return counter.get_total_flops() // 2
 
 
-def described(folder: Path, variant: str, device: torch.device) -> dict[str, Any]:
-    """What `score` writes as network.json: the cost of the last checkpoint's generator at its data set's image size,
-    whether it is given the parsing of the true target, and under `trained` the meta.json of the checkpoints.
+def described(folder: Path, step: int, variant: str, device: torch.device) -> dict[str, Any]:
+    """What `score` writes as network.json: the cost of a checkpoint's generator at its data set's image size, whether
+    it is given the parsing of the true target, and under `trained` the meta.json of the checkpoints.
     """
-    step = checkpoints.steps(folder)[-1]
     generator, meta = checkpoints.load(folder, step)
     entry = VARIANTS[params.variant_of(variant)]
     batch = blank(meta["height"], meta["width"], entry.needs_parsing, entry.given_target_parsing, device)

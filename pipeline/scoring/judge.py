@@ -9,7 +9,7 @@ from pipeline.core import console
 from pipeline.core.errors import UserError
 from pipeline.metrics import METRICS, scored
 from pipeline.metrics.stream import PairScores, Score
-from pipeline.scoring.pairs import Split, images_of, joints_of, table_of
+from pipeline.scoring.pairs import Split, images_of, joints_of
 from pipeline.scoring.protocol import Protocol
 
 
@@ -89,8 +89,7 @@ def _number(value: float) -> float | None:
 
 def pair_rows(split: Split, values: Mapping[str, np.ndarray], step: int) -> pa.Table:
     """`schema.PAIR_SCORE_KEYS`, then the columns `values`; a pair without a value (no head box, say) is null."""
-    table = table_of(split.data, split.name)
-    table = table.add_column(0, "step", pa.array([step] * len(table), pa.int64()))
+    table = split.pairs.add_column(0, "step", pa.array([step] * len(split.pairs), pa.int64()))
     for name, column in values.items():
         table = table.append_column(name, pa.array(column, pa.float64(), from_pandas=True))
     return table

@@ -10,7 +10,8 @@ import torch
 from pipeline.core import layout, schema, store
 from pipeline.core.errors import UserError
 from pipeline.formats import pictures
-from pipeline.loading.arrays import PairData, load_pairs
+from pipeline.loading import pair_lists
+from pipeline.loading.arrays import PairData, load_images, pair_up
 from pipeline.metrics.pckh import Joints
 from pipeline.metrics.pose_mask import pose_masks
 from pipeline.scoring.protocol import Reference
@@ -19,7 +20,8 @@ from pipeline.scoring.protocol import Reference
 @dataclass(frozen=True)
 class Split:
     name: str
-    data: PairData
+    pairs: pa.Table  # of schema.PAIRS
+    data: PairData  # the same pairs, with their images
     masks: Mapping[int, np.ndarray]  # pose masks of the targets by row of `data.images`: (H, W) uint8 {0, 1}
     labels: Mapping[int, np.ndarray]  # their parsing by row: (H, W) uint8 LIP-20 ids; empty if no metric needs it
 
@@ -29,8 +31,9 @@ class Split:
 
     def subset(self, positions: Sequence[int]) -> "Split":
         """The pairs at some positions, over the same images."""
-        pairs, index = self.data.pairs[list(positions)], self.data.pair_index[list(positions)]
-        return replace(self, data=replace(self.data, pairs=pairs, pair_index=index))
+        rows = list(positions)
+        data = replace(self.data, pairs=self.data.pairs[rows], pair_index=self.data.pair_index[rows])
+        return replace(self, pairs=self.pairs.take(rows), data=data)
 
 
 def images_of(data: PairData, rows: torch.Tensor) -> np.ndarray:
@@ -42,20 +45,19 @@ def joints_of(data: PairData, rows: torch.Tensor) -> Joints:
     return Joints(data.joints[rows].cpu().numpy(), data.valid[rows].cpu().numpy())
 
 
-def table_of(data: PairData, split: str) -> pa.Table:
-    """The pairs of `data` in order, as `schema.PAIRS`."""
-    pairs = data.pairs.cpu().numpy()
-    columns = [
-        pa.array([split] * len(data)),
-        pa.array(data.pair_index.cpu().numpy(), pa.int32()),
-        *(pa.array([data.ids[row] for row in pairs[:, side]]) for side in (0, 1)),
-    ]
-    return pa.Table.from_arrays(columns, schema=schema.PAIRS)
+def listed(dataset: str, split: str, limit: int | None) -> pa.Table:
+    """The pairs of a split that are scored, in order, as `schema.PAIRS`."""
+    return pair_lists.read(dataset, split, limit).replace_schema_metadata().cast(schema.PAIRS)
 
 
-def target_parsing(dataset: str, data: PairData) -> pa.Table:
+def load(dataset: str, pairs: pa.Table, where: torch.device, parsing: bool = False) -> PairData:
+    """The images of these pairs, and the pairs over them. parsing: with the label maps that a generator needs."""
+    return pair_up(PairData, load_images(dataset, pair_lists.image_ids(pairs), where, parsing), pairs)
+
+
+def target_parsing(dataset: str, pairs: pa.Table) -> pa.Table:
     """The stored parsing of the targets, as `schema.PARSING`. Raises UserError if one has none."""
-    ids = sorted({data.ids[row] for row in data.pairs[:, 1].tolist()})
+    ids = sorted(set(pairs["target_id"].to_pylist()))
     table = store.read_table(layout.parsing(dataset), filters=[("image_id", "in", ids)]).sort_by("image_id")
     lacking = sorted(set(ids) - set(table["image_id"].to_pylist()))
     if lacking:
@@ -71,24 +73,23 @@ def labels_of(parsing: pa.Table, data: PairData) -> dict[int, np.ndarray]:
     row = {name: number for number, name in enumerate(data.ids)}
     stored = {entry["image_id"]: entry["parsing"]["bytes"] for entry in parsing.to_pylist()}
     return {
-        row[name]: pictures.decode_labels(data, f"parsing of {name}") for name, data in stored.items() if name in row
+        row[name]: pictures.decode_labels(encoded, f"parsing of {name}")
+        for name, encoded in stored.items()
+        if name in row
     }
 
 
-def load(dataset: str, split: str, where: torch.device, reference: Reference, parsing: bool = False) -> PairData:
-    """The pairs that the reference lists for `split`. Raises UserError if the data set no longer gives them."""
-    data = load_pairs(dataset, split, where, reference.described["pairs"][split]["limit"], parsing)
-    listed = store.read_table(layout.reference(dataset) / "pairs.parquet", filters=[("split", "=", split)])
-    if not table_of(data, split).equals(listed):
-        raise UserError(f"{layout.reference(dataset)}: made for other pairs of {split}; run reference again")
-    return data
-
-
 def open_split(dataset: str, name: str, where: torch.device, reference: Reference, parsing: bool = False) -> Split:
-    """As `load`, with what metrics need of the targets. parsing: with the label maps that a generator needs."""
-    data = load(dataset, name, where, reference, parsing)
+    """The pairs that the reference lists for a split, and what metrics need of their targets. parsing: as in `load`.
+
+    Raises UserError if the data set no longer gives these pairs.
+    """
+    pairs, folder = listed(dataset, name, reference.described["pairs"][name]["limit"]), layout.reference(dataset)
+    if not pairs.equals(store.read_table(folder / "pairs.parquet", filters=[("split", "=", name)])):
+        raise UserError(f"{folder}: made for other pairs of {name}; run reference again")
+    stored = folder / "parsing.parquet"
+    labelled = store.read_table(stored) if name == "test" and stored.exists() else schema.PARSING.empty_table()
+    data = load(dataset, pairs, where, parsing)
     targets = data.pairs[:, 1].unique()
     masks = pose_masks(*joints_of(data, targets), data.height, data.width)  # once, not again for every checkpoint
-    stored = layout.reference(dataset) / "parsing.parquet"
-    labels = labels_of(store.read_table(stored), data) if name == "test" and stored.exists() else {}
-    return Split(name, data, dict(zip(targets.tolist(), masks, strict=True)), labels)
+    return Split(name, pairs, data, dict(zip(targets.tolist(), masks, strict=True)), labels_of(labelled, data))

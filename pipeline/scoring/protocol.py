@@ -16,7 +16,6 @@ from safetensors.numpy import save as to_bytes
 
 from pipeline.core import layout, schema, store
 from pipeline.core.atomic import atomic_directory
-from pipeline.core.digests import sha256
 from pipeline.core.errors import UserError
 from pipeline.metrics.fid import FrechetStatistics
 from pipeline.scoring import networks
@@ -27,7 +26,7 @@ SPLITS = ("val", "test")
 
 @dataclass(frozen=True)
 class Reference:
-    """What the stage `reference` wrote. `described`: reference.json; `digest`: SHA-256 over all its files.
+    """What the stage `reference` wrote. `described`: reference.json.
 
     real: "inception" and, if wanted, "inception-tv": FrechetStatistics; "inception-sample": (m, 2048) float32;
     "embeddings-val", "embeddings-test": (n, 256) float32, in the order of the split's images.
@@ -35,7 +34,6 @@ class Reference:
 
     described: dict
     real: Mapping[str, Any]
-    digest: str
 
 
 @dataclass(frozen=True)
@@ -74,15 +72,17 @@ def read(dataset: str) -> Reference:
         real = _unflat(load_file(folder / "real.safetensors"))
     except FileNotFoundError as error:
         raise UserError(f"{error.filename}: not there; run: python -m pipeline reference --dataset {dataset}") from None
-    return Reference(described, real, sha256(folder))
+    return Reference(described, real)
 
 
 def open_protocol(dataset: str, where: torch.device) -> Protocol:
     """The reference, its networks and its detector. Raises UserError if one of them is missing or has changed."""
-    made, detector = read(dataset), open_detector(dataset, where)
+    made = read(dataset)
+    opened = networks.open_all(made.described["networks"], where)
+    detector = open_detector(dataset, where)
     if {"name": detector.name, **detector.provenance} != made.described["detector"]:
         raise UserError(f"{layout.reference(dataset)}: made with another joint detector; run reference again")
-    return Protocol(made, networks.open_all(made.described["networks"], where), detector)
+    return Protocol(made, opened, detector)
 
 
 def _flat(real: Mapping[str, Any]) -> dict[str, np.ndarray]:

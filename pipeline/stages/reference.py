@@ -28,7 +28,6 @@ from typing import Any
 from pipeline.anatomy import pose
 from pipeline.core import console, layout, params
 from pipeline.core.errors import UserError
-from pipeline.loading.arrays import load_pairs
 from pipeline.loading.devices import device
 from pipeline.metrics import standard
 from pipeline.scoring import networks, pairs, protocol, real
@@ -51,7 +50,8 @@ def run(dataset: str) -> None:
     block = params.block(Params, "reference", dataset)
     where = device(block.device)
     limits = {"val": block.val_pairs, "test": block.test_pairs}
-    data = {split: load_pairs(dataset, split, where, limits[split]) for split in protocol.SPLITS}
+    listed = {split: pairs.listed(dataset, split, limits[split]) for split in protocol.SPLITS}
+    data = {split: pairs.load(dataset, table, where) for split, table in listed.items()}
     height, width = data["test"].height, data["test"].width
     wanted = standard(block.lpips, block.metrics, height, width)
     undefined = sorted(set(block.metrics) - set(wanted))
@@ -63,7 +63,7 @@ def run(dataset: str) -> None:
     metrics, described_networks = networks.describe(wanted, block.missing_weights, block.seed)
     opened = networks.open_all(described_networks, where)
     detector = open_detector(dataset, where)
-    parsing = pairs.target_parsing(dataset, data["test"]) if "parser" in opened else None
+    parsing = pairs.target_parsing(dataset, listed["test"]) if "parser" in opened else None
 
     described: dict[str, Any] = {
         "dataset": dataset,
@@ -75,7 +75,7 @@ def run(dataset: str) -> None:
         "pairs": {},
         "ceilings": {},
     }
-    statistics, listed, detected = {}, [], []
+    statistics, detected = {}, []
     for split, these in data.items():
         labels = pairs.labels_of(parsing, these) if parsing is not None and split == "test" else {}
         found = real.measure(these, split, metrics, opened, detector.find, labels, block.batch)
@@ -83,7 +83,6 @@ def run(dataset: str) -> None:
         count, targets = len(these), len(found.targets)
         described["pairs"][split] = {"limit": limits[split], "count": count, "targets": targets}
         described["ceilings"][split] = found.ceilings
-        listed.append(pairs.table_of(these, split))
         for row, xy, valid in zip(found.targets.tolist(), *found.detected, strict=True):
             detected.append({"image_id": these.ids[row], "split": split, "keypoints": pose.from_array(xy, valid)})
         ceiling = found.ceilings.get("pckh@0.5")
@@ -91,4 +90,4 @@ def run(dataset: str) -> None:
         console.say(f"{dataset} {split}: {count} pairs, {targets} targets, {reached} ({detector.name})")
     if "inception-tv" in opened:
         statistics["inception-tv"] = real.training_statistics(dataset, opened["inception-tv"])
-    protocol.write(dataset, described, statistics, listed, detected, parsing)
+    protocol.write(dataset, described, statistics, list(listed.values()), detected, parsing)

@@ -38,7 +38,7 @@ import torch
 from models.variants import VARIANTS
 from pipeline.core import console, layout, params, resume, schema, store
 from pipeline.core.atomic import atomic_directory, atomic_file
-from pipeline.core.digests import code_of
+from pipeline.core.digests import code_of, sha256
 from pipeline.core.errors import UserError
 from pipeline.figures import for_report
 from pipeline.loading import checkpoints
@@ -60,47 +60,50 @@ class Params:
 def run(dataset: str, variant: str) -> None:
     block = params.block(Params, "score", dataset)
     folder, work = layout.checkpoints(dataset, variant), layout.work("score", dataset, variant)
-    steps = checkpoints.steps(folder)
+    meta, steps = checkpoints.meta(folder), checkpoints.steps(folder)
     if not steps:
         raise UserError(
             f"{folder}: no checkpoint; run: python -m pipeline train --dataset {dataset} --variant {variant}"
         )
     where = device(block.device)
-    protocol = open_protocol(dataset, where)
     parsing = VARIANTS[params.variant_of(variant)].needs_parsing
+    code = code_of("score", dataset, variant)
     made_from = [
         {**asdict(block), "batch": None, "device": str(where), "torch": torch.__version__},
-        checkpoints.meta(folder),
-        protocol.reference.digest,
+        meta,
+        sha256(layout.reference(dataset)),
         *(store.parts(layout.parsing(dataset)) if parsing else []),
     ]
-    code = code_of("score", dataset, variant)
-    splits = []  # loaded when the first checkpoint needs them
-    finished = []
-    for step in steps:
-        first = None if not block.samples else block.samples if step == steps[-1] else 0
-        state = work / f"{step:07d}-{resume.stamp(code, *made_from, first, checkpoints.path(folder, step))[:32]}"
-        finished.append(state)
-        if state.is_dir():
-            console.say(f"{variant} step {step}: scored before")
-            continue
+    # Pictures are kept of the last checkpoint's first pairs, and of those that any checkpoint fails on.
+    first = {step: block.samples * (step == steps[-1]) if block.samples else None for step in steps}
+    finished = {
+        step: work / f"{step:07d}-{resume.stamp(code, *made_from, first[step], checkpoints.path(folder, step))[:32]}"
+        for step in steps
+    }
+    missing = [step for step, rows in finished.items() if not rows.is_dir()]
+    if len(missing) < len(steps):
+        console.say(f"{variant}: {len(steps) - len(missing)} of {len(steps)} checkpoints scored before")
+    if missing:
+        protocol = open_protocol(dataset, where)
+        splits = [open_split(dataset, name, where, protocol.reference, parsing) for name in SPLITS]
+    for step in missing:
         console.say(f"{variant} step {step}")
-        splits = splits or [open_split(dataset, name, where, protocol.reference, parsing) for name in SPLITS]
         scored = checkpoint.score(
-            dataset, variant, step, splits, protocol, block.batch, block.bootstrap, block.seed, first
+            dataset, variant, step, splits, protocol, block.batch, block.bootstrap, block.seed, first[step]
         )
-        with atomic_directory(state) as partial:
+        with atomic_directory(finished[step]) as partial:
             scored.write(partial)
 
     outputs = (("scores", layout.scores), ("pairs", layout.pair_scores), ("samples", layout.samples))
     for name, path in outputs:
-        table = pa.concat_tables([store.read_table(state / f"{name}.parquet") for state in finished])
+        table = pa.concat_tables([store.read_table(state / f"{name}.parquet") for state in finished.values()])
         store.write_table(path(dataset, variant), table.combine_chunks(), table.schema.remove_metadata())
     # Always drawn anew: it is quick.
     figures = for_report.rows(dataset, variant, steps[-1], where) if block.samples else []
     store.write_table(layout.figures(dataset, variant), figures, schema.FIGURES)
-    network = json.dumps(cost.described(folder, variant, where), indent=1, sort_keys=True, ensure_ascii=False)
+    network = cost.described(folder, steps[-1], variant, where)
     with atomic_file(layout.network(dataset, variant)) as partial:
-        partial.write_text(network + "\n", encoding="utf-8")
-    for old in set(work.iterdir()) - set(finished):
+        text = json.dumps(network, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+        partial.write_text(text, encoding="utf-8")
+    for old in set(work.iterdir()) - set(finished.values()):
         shutil.rmtree(old)

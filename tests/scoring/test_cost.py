@@ -29,15 +29,15 @@ def test_every_generator_can_be_counted_at_a_small_size(one_thread):
         assert (cost.macs(generator, batch) > 0) == (entry.phase is not None), name
 
 
-def test_described_is_of_the_last_checkpoint(tmp_path):
+def test_described_is_of_the_checkpoint_asked_for(tmp_path):
     folder = tmp_path / "checkpoints"
     entry = VARIANTS["mean_image"]
     meta = {"kind": "variant", "name": "mean_image", "height": 16, "width": 8, "settings": {}}
     for step in (0, 3):
         checkpoints.save(folder, step, entry.build(16, 8, 1.0))
-    checkpoints.path(folder, 0).write_bytes(b"of an earlier step: not to be opened")
+    checkpoints.path(folder, 0).write_bytes(b"of another step: not to be opened")
     checkpoints.write_meta(folder, meta)
-    found = cost.described(folder, "mean_image", torch.device("cpu"))
+    found = cost.described(folder, 3, "mean_image", torch.device("cpu"))
     assert found["trained"] == meta
     assert (found["parameters"], found["macs"]) == (0, 0)
     assert found["checkpoint_bytes"] == checkpoints.path(folder, 3).stat().st_size

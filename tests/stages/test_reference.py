@@ -189,7 +189,7 @@ def test_listed_pairs_are_those_that_are_loaded(project):
     listed = store.read_table(layout.reference("synthetic") / "pairs.parquet")
     assert [len(listed.filter(np.array(listed["split"]) == split)) for split in ("val", "test")] == [3, 7]
     for split, count in (("val", 3), ("test", 7)):
-        data = pairs.load("synthetic", split, CPU, made)
+        data = pairs.open_split("synthetic", split, CPU, made).data
         assert len(data) == count == made.described["pairs"][split]["count"]
     everything = {tuple(row.values()) for row in store.read_table(layout.pairs("synthetic")).to_pylist()}
     assert {tuple(row.values()) for row in listed.to_pylist()} < everything
@@ -318,7 +318,7 @@ def test_other_pairs_than_the_listed_ones_are_refused(project, copied):
         row["source_id"] = row["target_id"]
     store.write_table(layout.pairs("synthetic"), rows, schema.PAIRS)
     with pytest.raises(UserError, match="other pairs of test"):
-        pairs.load("synthetic", "test", CPU, made)
+        pairs.open_split("synthetic", "test", CPU, made)
 
 
 def test_before_the_stage_has_run_the_message_names_it(project, copied):
