@@ -10,8 +10,8 @@
                      train-without-val  only the pairs that Repose trains on
                      val                the pairs kept out of training, to choose checkpoints on
                      test               the test list
-Lists go to stdout, or to --output FILE. What is written appears whole or not at all, in place of what was there. How
-many rows of what goes to stderr.
+Lists go to stdout, or to --output FILE. A file or folder is replaced as a whole or, if something fails, not at all. The
+number of rows goes to stderr.
 
   python -m pipeline export --dataset synthetic --what keypoints --split test
   python -m pipeline export --dataset market1501 --what pairs --split train --output market-pairs-train.csv
@@ -56,7 +56,7 @@ def _keypoints(dataset: str, split: str) -> pa.Table:
 
 
 def keypoints(dataset: str, split: str) -> tuple[str, Iterable[str]]:
-    """What it is, and the lines of the keypoint list of one split."""
+    """What it is, in words, and the lines of the keypoint list of one split."""
     table = _keypoints(dataset, split)
     joints, valid = pose.batch_arrays(table.column("keypoints"))
     lines = annotations.keypoint_lines(table.column("image_id").to_pylist(), joints, valid)
@@ -64,9 +64,10 @@ def keypoints(dataset: str, split: str) -> tuple[str, Iterable[str]]:
 
 
 def openpose_files(dataset: str, split: str, output: Path | None) -> str:
-    """Write OpenPose's files to the zip archive or folder `output`; return what they are.
+    """Write OpenPose's files to the zip archive or folder `output`; return what they are, in words.
 
-    Raises UserError: no output, a folder of something else, images that differ in their extension only.
+    Raises UserError without an output, for a folder that holds other things, and for images that differ only in their
+    extension.
     """
     if output is None:
         raise UserError("export: openpose-json is many files: say where with --output FOLDER or --output FILE.zip")
@@ -95,7 +96,7 @@ def openpose_files(dataset: str, split: str, output: Path | None) -> str:
 
 
 def pairs(dataset: str, split: str) -> tuple[str, Iterable[str]]:
-    """What it is, and the lines of a pair list, in published order."""
+    """What it is, in words, and the lines of a pair list, in published order."""
     table = _in_split(store.read_table(layout.pairs(dataset)), _PAIR_SPLITS[split]).sort_by("pair_index")
     counts = {row["values"]: row["counts"] for row in pc.value_counts(table.column("split")).to_pylist()}
     parts = " + ".join(f"{counts.get(part, 0)} {part}" for part in _PAIR_SPLITS[split])
@@ -105,7 +106,7 @@ def pairs(dataset: str, split: str) -> tuple[str, Iterable[str]]:
 
 
 def run(dataset: str, what: str, split: str, output: Path | None) -> None:
-    """Write one list, or a file an image. Raises UserError if the stage that prepares it has not run."""
+    """Write one list, or a file for each image. Raises UserError if the stage that prepares it has not run."""
     datasets.get(dataset)
     if what == "openpose-json":
         print(f"export {dataset}: {openpose_files(dataset, split, output)} to {output}", file=sys.stderr)

@@ -3,12 +3,12 @@
   python -m pipeline figure grid --dataset synthetic
   python -m pipeline figure relation-maps --dataset synthetic --variant spig
 
-Each kind explains itself: python -m pipeline figure KIND --help. Pairs are test pairs, by their pair_index. Generators
-see the target's joints only; panels of a target's image or parsing are there to compare with, and say so.
+More on each kind: python -m pipeline figure KIND --help. Pairs are test pairs, given by their pair_index. Generators
+see only the target's joints; panels of a target's image or parsing are there to compare with, and say so.
 
 The checkpoint is the one that stands for the variant in the tables (before scoring: the last); --step takes another.
 The picture goes to reports/figures/DATASET/, or to --output. It shows the data set's photographs: those of Market-1501
-and DeepFashion are for research, so keep their figures to yourself, as you do the images.
+and DeepFashion are for research only, so do not publish their figures where you would not publish the images.
 """
 
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
@@ -35,8 +35,8 @@ def _relation_maps(
 ) -> Drawn:
     """Where the pyramid non-local block looks from a target patch (SPIG's Figure 7).
 
-    For each target patch, a heat map of the patches it gathers from, over the generated image, for each size of the
-    pyramid (6 x 6 and 4 x 4); the red frame is the target patch. Default patches: torso, legs and background.
+    For each target patch and each size of the pyramid (6 x 6 and 4 x 4), a heat map of the patches it gathers from,
+    over the generated image; the red frame is the target patch. Default patches: torso, legs and background.
 
       python -m pipeline figure relation-maps --dataset synthetic --variant spig
       python -m pipeline figure relation-maps --dataset synthetic --variant spig --pair 3 --patch 1 2 --patch 4 2
@@ -51,8 +51,8 @@ def _poses(
 ) -> Drawn:
     """One person in poses drawn at random from the data set (SPIG's Figure 8).
 
-    Only joints of the other images are read; with --reference, those images are shown below, too. `inspect` shows
-    names of images.
+    Only the joints of the other images are read; with --reference, those images are shown below as well. `inspect`
+    lists names of images.
 
       python -m pipeline figure poses --dataset synthetic --variant spig --image ID --count 8 --seed 1
     """
@@ -65,10 +65,10 @@ def _poses(
 
 
 def _flow(dataset: str, variant: str, step: int | None, pair: int | None) -> Drawn:
-    """The flow that a variant warps its source by, and what of it is visible.
+    """The flow by which a variant warps its source, and what it takes for visible.
 
-    One row a body part (SPIG) or one for the whole body (SPGNet): the flow as a colour wheel, visibility (white:
-    visible), the source warped by the flow, and the same with the invisible faded.
+    A row for each body part (SPIG), or one for the whole body (SPGNet): the flow in the colours of the wheel,
+    visibility (white: visible), the source warped by the flow, and the same with what is invisible faded.
 
       python -m pipeline figure flow --dataset synthetic --variant spig
     """
@@ -80,7 +80,7 @@ def _flow(dataset: str, variant: str, step: int | None, pair: int | None) -> Dra
 def _parsing(dataset: str, variant: str, step: int | None, pair: int | None) -> Drawn:
     """Parsing of the source, of the target as predicted from the pose, and of the target (SPGNet, SPT).
 
-    The prediction sees the source's parsing and the pose; the target's own is there to compare with.
+    The prediction is made from the source's parsing and the pose; the target's own parsing is there to compare with.
 
       python -m pipeline figure parsing --dataset synthetic --variant spgnet
     """
@@ -92,7 +92,7 @@ def _parsing(dataset: str, variant: str, step: int | None, pair: int | None) -> 
 def _texture_transfer(dataset: str, variant: str, step: int | None, first: str, second: str) -> Drawn:
     """Exchange the clothes' texture of two people (SPT's first application).
 
-    A's appearance in B's parsing and pose, and B's in A's. `inspect` shows names of images.
+    A's appearance in B's parsing and pose, and B's in A's. `inspect` lists names of images.
 
       python -m pipeline figure texture-transfer A B --dataset synthetic --variant spt
     """
@@ -113,9 +113,9 @@ def _edit(
 ) -> Drawn:
     """Change a person's clothes by editing their parsing (SPT's second application).
 
-    Either give every region of a label another (several at once: repeat --relabel), or draw: --save-parsing writes the
-    image's parsing as a PNG in the legend's colours, --parsing reads it back, edited (no smoothing; or a grey PNG of
-    LIP-20 ids). The person keeps pose and appearance.
+    Either replace labels by others (repeat --relabel for several), or paint: --save-parsing writes the image's parsing
+    as a PNG in the legend's colours, --parsing reads it back after editing (without smoothing; a grey PNG of LIP-20 ids
+    will do too). The person keeps pose and appearance.
 
       python -m pipeline figure edit --dataset synthetic --variant spt --image ID --relabel pants=skirt
       python -m pipeline figure edit --dataset synthetic --variant spt --image ID --save-parsing mine.png
@@ -139,7 +139,7 @@ def _edit(
 def _grid(dataset: str, variants: Sequence[str] | None, pairs: int) -> Drawn:
     """Source, target pose, target, and every variant's image of the same pairs: the papers' comparison figure.
 
-    Default variants: those of params.yaml that are trained. The pairs are a fixed draw from the test list.
+    Default variants: all of params.yaml that are trained. The pairs are a fixed draw from the test list.
 
       python -m pipeline figure grid --dataset synthetic
       python -m pipeline figure grid --dataset synthetic --variants spig copy_source --pairs 6
@@ -239,9 +239,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     one = parsers["poses"]
     one.add_argument("--image", required=True, metavar="ID", help="image of the person")
     one.add_argument("--count", type=_positive, default=8, metavar="N", help="how many poses (default: 8)")
-    one.add_argument("--seed", type=int, default=0, metavar="N", help="which (default: 0)")
-    one.add_argument("--split", choices=("test", "train"), default="test", help="of whose images (default: test)")
-    one.add_argument("--reference", action="store_true", help="show the images that the poses are of")
+    one.add_argument("--seed", type=int, default=0, metavar="N", help="another draw (default: 0)")
+    one.add_argument(
+        "--split", choices=("test", "train"), default="test", help="the images to draw from (default: test)"
+    )
+    one.add_argument("--reference", action="store_true", help="show the images that the poses come from")
     one = parsers["edit"]
     one.add_argument("--image", required=True, metavar="ID", help="image of the person")
     one.add_argument("--parsing", type=Path, metavar="FILE", help="the edited parsing, a PNG")

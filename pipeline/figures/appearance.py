@@ -1,4 +1,4 @@
-"""SPT's two applications: exchange two people's clothes, and edit the parsing of one.
+"""SPT's two applications: exchange two people's clothes, and change a person's clothes by editing their parsing.
 
 Both need a generator with
 
@@ -30,7 +30,9 @@ NAMES = dict(zip(labels.NAMES["spt-10"], labels.TO_LIP20["spt-10"].tolist(), str
 
 
 def paints(trained: Trained) -> bool:
-    """Has the generator the method? (SPGNet's has a submodule of that name.) Without parsing it is of no use."""
+    """Whether the generator can draw a given parsing: it reads parsing and has the method above (SPGNet's `appearance`
+    is a submodule).
+    """
     return trained.reads_parsing and hasattr(type(trained.generator), "appearance")
 
 
@@ -50,7 +52,7 @@ def render(trained: Trained, source: Person, target_labels: np.ndarray, target: 
 
 
 def transfer(trained: Trained, first: Person, second: Person) -> np.ndarray:
-    """Each person's texture in the other's shape and pose: a row a direction."""
+    """Each person's texture in the other's shape and pose, a row for each direction."""
     require(trained)
     rows = []
     for (texture, name), (shape, other) in (((first, "A"), (second, "B")), ((second, "B"), (first, "A"))):
@@ -73,7 +75,7 @@ def transfer(trained: Trained, first: Person, second: Person) -> np.ndarray:
 
 
 def edit(trained: Trained, person: Person, edited: np.ndarray) -> np.ndarray:
-    """The person in their own pose with another parsing, beside the same with their own."""
+    """The person in their own pose, drawn from their own parsing and from the edited one."""
     require(trained)
     changed = (edited != person.labels).mean()
     rows = [
@@ -130,7 +132,9 @@ def write_parsing(label_map: np.ndarray) -> bytes:
 
 
 def relabel(label_map: np.ndarray, changes: Sequence[str], image_id: str) -> np.ndarray:
-    """The map (H, W) with every change "FROM=TO" (names) made at once. Raises UserError: no such label, none there."""
+    """The map (H, W) with all changes "FROM=TO" (names) made at once. Raises UserError for a label that does not exist
+    or that the map does not show.
+    """
     table = np.arange(len(labels.LIP20), dtype=np.uint8)
     for change in changes:
         ends = [name.strip() for name in change.split("=")]

@@ -1,14 +1,14 @@
-"""The flow field and the visibility that a variant warps its source by, each part by itself.
+"""The flow and the visibility by which a variant warps its source, part by part.
 
 Colours are those of optical flow (Baker et al., 2011): hue is the direction in which a target pixel's source lies,
-saturation how far, white at rest. The last panels warp the source picture itself; the networks warp its features.
+saturation its distance; white does not move. The last panels warp the source picture itself, whereas the networks warp
+its features.
 """
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.utils import flow_to_image
 
 from models.layers.blocks import Output, warp
 from models.layers.pose_maps import PARTS
@@ -40,6 +40,8 @@ def clipped(flows: Tensor) -> tuple[Tensor, float]:
 
 def coloured(flows: Tensor) -> np.ndarray:
     """Flows (P, 2, H, W) -> (P, H, W, 3) uint8; the longest of them all has full colour."""
+    from torchvision.utils import flow_to_image
+
     return flow_to_image(flows.float()).permute(0, 2, 3, 1).numpy()
 
 
@@ -55,10 +57,10 @@ def part_names(count: int) -> list[str]:
 
 
 def draw(trained: Trained, source: Person, target: Person) -> np.ndarray:
-    """The figure, a row a part. Raises UserError if the variant has no flow."""
+    """The figure, a row for each part. Raises UserError if the variant has no flow."""
     output = subject.look(trained, source, target)
     if not output.flows:
-        raise UserError(f"{trained.variant} has no flow: it warps nothing; spig and spgnet do")
+        raise UserError(f"{trained.variant} has no flow, it warps nothing; spig and spgnet do")
     flows, visibilities = full_size(output, trained.height, trained.width)
     picture = torch.tensor(source.picture).permute(2, 0, 1)[None].float()
     warped = warp(picture.expand(len(flows), -1, -1, -1), flows)

@@ -1,4 +1,4 @@
-"""The figures that the report shows of a variant: drawn when it is scored, at its last checkpoint."""
+"""The figures of a variant in the report, drawn at its last checkpoint when it is scored."""
 
 from collections.abc import Iterator
 
@@ -12,11 +12,11 @@ from pipeline.figures import appearance, flow, parsing, poses, relation_maps, su
 from pipeline.figures.subject import Person, Trained
 from pipeline.formats import pictures
 
-PAIRS = 2  # that each kind is drawn for
+PAIRS = 2  # of each kind of figure
 POSES = 6
-# What an edit makes of clothes, the first that the person wears; LIP-20 names.
+# The first of these clothes that a person wears is edited into the other; LIP-20 names.
 EDITS = (("pants", "skirt"), ("skirt", "pants"), ("dress", "upper-clothes"), ("upper-clothes", "dress"))
-WORN = 0.02  # least share of the pixels
+WORN = 0.02  # least share of the pixels of clothes that are worn
 # A kind of figure of one pair -> the field of `Output` that it shows, where a generator gives it, and how it is drawn.
 OF_PAIR = {
     "relation-maps": ("relation_maps", relation_maps.draw),
@@ -26,9 +26,8 @@ OF_PAIR = {
 
 
 def rows(dataset: str, variant: str, step: int, device: torch.device) -> list[dict]:
-    """Rows of `schema.FIGURES`: what the variant's generator has to show. None for a reference, which looks at nothing.
-
-    Pairs are the first of the fixed shuffle of test pairs; their photographs are all that is read of the data.
+    """Rows of `schema.FIGURES`: every figure that the variant's generator has something to show in. None for a floor,
+    which looks at nothing. The pairs are the first of the fixed shuffle of test pairs.
     """
     entry = VARIANTS[variant_of(variant)]
     if entry.phase is None:

@@ -10,7 +10,7 @@ from pipeline.figures.subject import Person, Trained
 
 
 def draw(variants: Sequence[Trained], pairs: Sequence[tuple[Person, Person]]) -> np.ndarray:
-    """One row a pair, one column a variant after source, target pose and target."""
+    """A row for each pair: source, target pose, target, and what each variant generated."""
     rows = []
     for number, (source, target) in enumerate(pairs):
         height, width = source.picture.shape[:2]

@@ -20,7 +20,7 @@ def panel(label_map: np.ndarray, *lines: str) -> np.ndarray:
 
 
 def legend(*label_maps: np.ndarray) -> np.ndarray:
-    """The labels of the maps, with a line of room above as the titled panels beside it have."""
+    """The labels of the maps, under a title as the panels beside it have."""
     present = np.unique(np.concatenate([one.reshape(-1) for one in label_maps])).tolist()
     return drawing.titled(drawing.legend(present), "labels")
 

@@ -23,7 +23,7 @@ Spot = tuple[str, float, float]  # name, row and column as shares of the height 
 
 
 def default_spots(at: Pose, height: int, width: int, size: int) -> list[Spot]:
-    """Torso and legs by the joints, and the patch of a size x size grid whose centre is farthest from all of them."""
+    """Torso and legs, where the joints place them, and the patch of a size x size grid farthest from all joints."""
     share = (at.joints[:, ::-1] + 0.5) / (height, width)
     spots = []
     for name, joints in (("torso", pose.SHOULDERS_AND_HIPS), ("legs", LEGS)):
@@ -38,7 +38,7 @@ def default_spots(at: Pose, height: int, width: int, size: int) -> list[Spot]:
 
 
 def asked_spots(patches: Sequence[Sequence[int]], size: int) -> list[Spot]:
-    """Patches (row, column) of the size x size grid, from 0. Raises UserError for one outside it."""
+    """Patches (row, column) of the size x size grid, counted from 0. Raises UserError for one outside it."""
     for row, column in patches:
         if not (0 <= row < size and 0 <= column < size):
             raise UserError(f"--patch {row} {column}: the map is {size} x {size}; rows and columns are 0 to {size - 1}")
@@ -52,7 +52,7 @@ def heat(values: np.ndarray) -> np.ndarray:
 
 
 def overlay(picture: np.ndarray, weights: np.ndarray, largest: float, cell: tuple[int, int]) -> np.ndarray:
-    """A panel: the picture in grey under the weights (s, s), shares of `largest`; the target patch `cell` framed."""
+    """A panel: the weights (s, s), as shares of `largest`, over the picture in grey, the target patch `cell` framed."""
     panel = subject.enlarged(picture)
     height, width = panel.shape[:2]
     size = len(weights)
@@ -89,7 +89,7 @@ def draw(
     patches: Sequence[Sequence[int]] = (),
     over: str = "generated",
 ) -> np.ndarray:
-    """The figure. patches: of the largest map; by default torso, legs and background. over: generated | target.
+    """The figure. patches: of the largest map; torso, legs and background if none are given. over: generated | target.
 
     Raises UserError if the variant has no such block, or a patch lies outside.
     """
@@ -121,7 +121,7 @@ def draw(
 
 
 def _maps(relation: Tensor, size: int, spots: Sequence[Spot], under: np.ndarray) -> np.ndarray:
-    """One row of the figure: relation (size^2, size^2), a panel a spot, one colour scale for all."""
+    """One row of the figure: relation (size^2, size^2), a panel for each spot, one colour scale for all."""
     weights = relation.float().cpu().numpy().reshape(size, size, size, size)  # target row, column, source row, column
     cells = [(int(row * size), int(column * size)) for _, row, column in spots]
     largest = max(weights[cell].max() for cell in cells)

@@ -56,7 +56,7 @@ class Trained:
 
     @property
     def reads_target_parsing(self) -> bool:
-        """Is it one that is given the true target's parsing, as some rows of SPT are?"""
+        """Whether it is given the true target's parsing, as some rows of SPT are."""
         return VARIANTS[variant_of(self.variant)].given_target_parsing
 
 
@@ -64,7 +64,7 @@ class Trained:
 
 
 def open_variant(dataset: str, variant: str, step: int, device: torch.device) -> Trained:
-    """The variant at a step. Raises UserError: unknown, not trained, no such step."""
+    """The variant at a step. Raises UserError if it is unknown, not trained or has no such step."""
     if variant_of(variant) not in VARIANTS:
         raise UserError(f"unknown variant {variant}; known: {', '.join(VARIANTS)}")
     generator, meta = checkpoints.load(layout.checkpoints(dataset, variant), step)
@@ -72,9 +72,8 @@ def open_variant(dataset: str, variant: str, step: int, device: torch.device) ->
 
 
 def pairs(dataset: str, wanted: int | None = None, count: int = 1) -> list[dict]:
-    """Test pair `wanted` (its pair_index) alone; else the first `count` of the fixed shuffle that scoring draws from.
-
-    Each as a row of `schema.PAIRS`. Raises UserError if there is no such pair.
+    """Rows of `schema.PAIRS`: test pair `wanted` (its pair_index) alone, or the first `count` of the fixed shuffle that
+    scoring draws from. Raises UserError if there is no such pair.
     """
     if wanted is None:
         return pair_lists.read(dataset, "test", count).to_pylist()
@@ -87,7 +86,7 @@ def pairs(dataset: str, wanted: int | None = None, count: int = 1) -> list[dict]
 
 
 def people(dataset: str, ids: Sequence[str], parsing: bool = False) -> dict[str, Person]:
-    """Images by id, with their joints and, if asked for, their parsing. Raises UserError if one is not there."""
+    """Images by id, with their joints and, if asked for, their parsing. Raises UserError if one is missing."""
     known = pair_lists.usable_images(dataset)["image_id"].to_pylist()
     for name in set(ids) - set(known):
         near = ", ".join(difflib.get_close_matches(name, known, n=3, cutoff=0)) or "nothing; run index"
@@ -137,8 +136,8 @@ def labelled(trained: Trained, labels: np.ndarray) -> Tensor:
 def look(trained: Trained, source: Person, target: Pose) -> Output:
     """The source in the target's pose, and what the generator looked at: a batch of one.
 
-    It sees the target's joints, and its parsing if the variant is one that is given it. Raises UserError if a pose
-    alone has none, or if the image is not finite.
+    The generator sees the target's joints, and its parsing if the variant is given that. Raises UserError if it is and
+    the target is a pose alone, or if the image is not finite.
     """
     joints, valid = posed(trained, source)
     given = trained.reads_target_parsing

@@ -30,7 +30,7 @@ def draws(count: int, resamples: int, seed: int) -> np.ndarray:
 def resampled_sums(columns: np.ndarray, resamples: int, seed: int) -> np.ndarray:
     """(N, K) float64 -> (resamples, K): the sums over N pairs drawn with replacement.
 
-    The draws depend on N and `seed` alone, so columns that are resampled apart are still resampled together.
+    The draws depend on N and `seed` alone, so columns that are passed in separate calls are still resampled together.
     """
     times = draws(len(columns), resamples, seed)
     return np.concatenate([times[start : start + 64].astype(np.float64) @ columns for start in range(0, resamples, 64)])
@@ -53,9 +53,9 @@ def bootstrap_interval(
     """(N,) float values, one a pair -> mean and percentile interval over resampled pairs.
 
     NaN values are left out and counted. With `weights` (N,) >= 0 the mean is sum(w v) / sum(w), numerator and
-    denominator resampled together (PCKh pools joints, and pairs differ in how many they have). Equal `seed`
-    and number of pairs draw equal resamples, so two methods scored on the same pairs are resampled together:
-    the interval of a difference is that of the pairs' differences.
+    denominator resampled together (PCKh pools joints, of which pairs have different numbers). The same `seed` and
+    number of pairs draw the same resamples, so two methods scored on the same pairs are resampled together: the
+    interval of a difference is that of the pairs' differences.
     """
     values = np.asarray(values, dtype=np.float64)
     weights = np.ones_like(values) if weights is None else np.asarray(weights, dtype=np.float64)

@@ -10,7 +10,7 @@ import torch
 from pipeline.loading.pixels import as_floats
 from pipeline.metrics.networks import BATCH, in_batches, load_weights, seed_weights
 
-PIXELS = 16 * 128 * 64  # of a batch on a CPU: the layers of more leave its caches (benchmarks/scoring.md)
+PIXELS = 16 * 128 * 64  # of a batch on a CPU: layers of more outgrow its caches (benchmarks/scoring.md)
 
 
 def lpips_network(state_dict: Mapping[str, torch.Tensor] | None, seed: int = 0, net: str = "alex") -> package.LPIPS:
@@ -20,8 +20,7 @@ def lpips_network(state_dict: Mapping[str, torch.Tensor] | None, seed: int = 0, 
     only their `features` part, or None for seeded ones. The heads, which weigh the layers' channels, come with the
     package and are always the published ones. Raises UserError if the tensors do not fit.
     """
-    # The package's constructor draws a throw-away trunk: keep that off the caller's random state, and its
-    # notice silent.
+    # The package's constructor draws a trunk to throw away, not from the caller's random state, and prints a warning.
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         network = package.LPIPS(net=net, version="0.1", pnet_rand=True, verbose=False)
@@ -58,7 +57,7 @@ def masked_lpips(network: package.LPIPS, generated: np.ndarray, target: np.ndarr
 def _by_size(
     network: package.LPIPS, distance: Callable[..., torch.Tensor], images: np.ndarray, *arrays: np.ndarray
 ) -> torch.Tensor:
-    """`in_batches` where the network is, of as many images as are fast there: a matter of their size alone."""
+    """`in_batches` on the network's device, of as many images as are fast there, which depends on their size alone."""
     device = next(network.parameters()).device
     most = max(1, PIXELS // (images.shape[1] * images.shape[2])) if device.type == "cpu" else BATCH
     return in_batches(distance, device, images, *arrays, most=most)

@@ -13,7 +13,7 @@ BATCH = 16  # the fastest on a CPU (50 is slower), and part of every network's v
 
 
 def seed_weights(network: nn.Module, seed: int) -> None:
-    """Fill every convolution from a CPU generator: the same weights on every machine and device.
+    """Fill every convolution from a generator on the CPU: the same weights on every machine and device.
 
     Scaled weight standardisation (Brock et al. 2021): each filter has zero mean, which keeps the images'
     features from collapsing onto one direction with depth, and the gain that keeps a unit variance through
@@ -37,7 +37,7 @@ def seed_weights(network: nn.Module, seed: int) -> None:
 
 
 def load_weights(network: nn.Module, state: Mapping[str, torch.Tensor], what: str) -> None:
-    """`load_state_dict` that names the first misfit in one line. Raises UserError."""
+    """`load_state_dict` that names the first tensor that does not fit, in one line. Raises UserError."""
     own = {key: value for key, value in network.state_dict().items() if not key.endswith("num_batches_tracked")}
     given = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
     for key in sorted(own.keys() ^ given.keys()):

@@ -6,8 +6,8 @@ LABELS = 20
 
 
 def label_counts(parsed: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """LIP-20 maps (N, H, W) uint8 twice -> (N, 3 * 20) float32: of each label the pixels in both, in `parsed`, in
-    `target`.
+    """LIP-20 maps (N, H, W) uint8 twice -> (N, 3 * 20) float32: each label's number of pixels in both, in `parsed` and
+    in `target`.
     """
     rows = [
         np.concatenate([np.bincount(m.reshape(-1), minlength=LABELS) for m in (mine[mine == theirs], mine, theirs)])

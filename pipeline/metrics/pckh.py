@@ -1,7 +1,7 @@
 """PCKh: the share of the target's joints that a pose detector finds again in the generated image.
 
-The rule is that of PATN's script (reused by XingGAN, SPGNet and others), not MPII's: the head box comes from
-the target's own head joints, and its width and height bound x and y separately.
+The rule is that of PATN's script (reused by XingGAN, SPGNet and others), not MPII's: the head box spans the target's
+own head joints, and its width and height bound x and y separately.
 """
 
 from typing import NamedTuple

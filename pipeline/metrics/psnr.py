@@ -9,7 +9,7 @@ def squared_error(generated: np.ndarray, target: np.ndarray, masks: np.ndarray |
 
     masks: (N, H, W) uint8, where to look; None: everywhere.
     """
-    # OpenCV sums in integers, but hands the sum over by way of its root
+    # OpenCV sums in integers, but then takes the root and squares it again: hence `round`
     rows = zip(generated, target, [None] * len(target) if masks is None else masks, strict=True)
     return np.array([round(cv2.norm(x, y, cv2.NORM_L2SQR, mask)) for x, y, mask in rows], dtype=np.int64)
 
@@ -17,9 +17,8 @@ def squared_error(generated: np.ndarray, target: np.ndarray, masks: np.ndarray |
 def psnr(generated: np.ndarray, target: np.ndarray) -> np.ndarray:
     """(N, H, W, 3) uint8 RGB twice -> (N,) float64 dB: 10 log10(255^2 / MSE) over pixels and channels.
 
-    An identical pair, whose ratio is infinite, scores what a pair with a single difference of one grey level
-    scores (92.04 dB at 128x64): the best finite value, so that one lucky pair neither makes the mean infinite
-    nor drops out.
+    An identical pair, whose ratio is infinite, scores as much as a pair with a single difference of one grey level
+    (92.04 dB at 128x64): the best finite value, so that one such pair neither makes the mean infinite nor drops out.
     """
     size = generated[0].size if len(generated) else 1
     return _decibels(squared_error(generated, target), np.array(size))

@@ -1,7 +1,7 @@
 """Structural similarity (Wang et al. 2004) in the four definitions that the field's code bases print.
 
-All of them: uint8 RGB, data range 255, K1 = 0.01, K2 = 0.03, each of R, G, B by itself, mean over the channels and over
-the pixels whose window lies inside the image. They differ in the window:
+All take uint8 RGB with data range 255, K1 = 0.01 and K2 = 0.03, treat R, G and B separately, and average over the
+channels and over the pixels whose window lies inside the image. They differ in the window:
 
 - `ssim`: Gaussian, sigma 1.5, 11 pixels wide, population covariance (Def-GAN, PATN and successors);
 - `ssim_uniform`: equal weights over a square, sample covariance, which is scikit-image's default. 7 pixels: PG2,
@@ -26,7 +26,7 @@ WHITE_COLUMNS = 40
 
 _GAUSSIAN = cv2.getGaussianKernel(2 * RADIUS + 1, SIGMA, cv2.CV_64F)
 
-Mean = Callable[[np.ndarray, np.ndarray], None]  # writes a plane's mean in the window around every pixel, float64
+Mean = Callable[[np.ndarray, np.ndarray], None]  # writes a plane's mean over the window around every pixel, float64
 
 
 def ssim(generated: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -41,7 +41,7 @@ def ssim(generated: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def ssim_maps(generated: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """What `ssim` is the mean of: (N, H - 10, W - 10) float64, a value for each window, mean over R, G, B."""
+    """The map that `ssim` averages: (N, H - 10, W - 10) float64, a value for each window, mean over R, G, B."""
     _check(generated, 2 * RADIUS + 1)
     return _maps(generated, target, _gaussian_mean, RADIUS, 1.0)
 
@@ -91,7 +91,7 @@ def _maps(generated: np.ndarray, target: np.ndarray, mean: Mean, margin: int, co
         x, y = x[rows, columns], y[rows, columns]
         if not x.size:
             continue
-        # Channel by channel, in the same few arrays: what stays in cache and is not allocated again costs half.
+        # Channel by channel in the same few arrays, which stay in cache and are not allocated again: half the time.
         work = space[: 5 * x[..., 0].size].reshape(5, *x.shape[:2])
         part = one[rows.start : rows.stop - 2 * margin, columns.start : columns.stop - 2 * margin]
         part[:] = 0
@@ -102,7 +102,7 @@ def _maps(generated: np.ndarray, target: np.ndarray, mean: Mean, margin: int, co
 
 
 def _part_that_differs(x: np.ndarray, y: np.ndarray, around: int) -> tuple[slice, slice]:
-    """Rows and columns of the least rectangle that holds every pixel where two images differ, and `around` pixels more.
+    """Rows and columns of the smallest rectangle with every pixel where two images differ, and `around` pixels more.
 
     Two equal windows have SSIM 1: under a mask most of them are.
     """
@@ -117,8 +117,8 @@ def _part_that_differs(x: np.ndarray, y: np.ndarray, around: int) -> tuple[slice
 def _map(x: np.ndarray, y: np.ndarray, mean: Mean, correction: float, work: np.ndarray) -> np.ndarray:
     """(H, W) uint8 twice -> (H, W) float64, a view of `work` (5, H, W); wrong where the window reaches outside.
 
-    With d = x - y, the sum of the two variances is that of d plus twice the covariance: so only integers of 8 and 16
-    bits are blurred, which is quicker than blurring x^2 + y^2 in float64, and as exact.
+    With d = x - y, the sum of the two variances is that of d plus twice the covariance, so that only integers of 8 and
+    16 bits are blurred: faster than blurring x^2 + y^2 in float64, and as exact.
     """
     mean_x, mean_y, covariance, variance, apart = work
     difference = cv2.absdiff(x, y)

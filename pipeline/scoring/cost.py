@@ -13,7 +13,7 @@ from pipeline.loading import checkpoints
 
 
 def blank(height: int, width: int, parsing: bool, target_parsing: bool, device: torch.device) -> Batch:
-    """One pair without content, all of whose joints are known: only its shapes matter."""
+    """One blank pair with all joints known: only the shapes matter."""
     joints = torch.full((1, schema.JOINTS, 2), min(height, width) / 2, device=device)
     valid = torch.ones(1, schema.JOINTS, dtype=torch.bool, device=device)
     labels = torch.zeros(1, height, width, dtype=torch.uint8, device=device)
@@ -31,8 +31,8 @@ def blank(height: int, width: int, parsing: bool, target_parsing: bool, device: 
 
 @torch.no_grad()
 def macs(generator: nn.Module, batch: Batch) -> int:
-    """Multiply-accumulates of one picture: those of convolutions and matrix products, a pair of one multiplication and
-    one addition counted once. Norms, activations and warps are not counted.
+    """Multiply-accumulates of one picture: those of convolutions and matrix products, one multiplication and one
+    addition counted together. Norms, activations and warps are not counted.
 
     batch: of one pair.
     """

@@ -1,4 +1,4 @@
-"""Where a method fails first: the pairs whose pictures are kept for the report's failure gallery."""
+"""Which pairs a method fails on most: their pictures are kept for the report's failure gallery."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ SAMPLE = "sample"  # in the column `why` of samples.parquet, beside the criteria
 
 @dataclass(frozen=True)
 class Criterion:
-    """`metric`: the start of the name of the per-pair metric that ranks pairs. `then` ranks those that are equal by it,
-    worst the highest; a pair without a value of `then` is worse than any with one.
+    """`metric`: how the name of the metric that ranks pairs begins. `then`: the metric that ranks those that are equal,
+    the highest the worst; a pair without a value of `then` is worse than any with one.
     """
 
     metric: str
@@ -38,9 +38,9 @@ def worst(
 ) -> dict[str, list[int]]:
     """Metric -> the positions of the `count` worst pairs by it, the worst first; equal pairs in the order of the list.
 
-    values: by metric, (N,) with NaN where a pair has none; those that are no criterion are left alone.  hopeless: (N,)
-    bool, pairs in which no joint can be right (a head box without width or height): not a method's failure, so they are
-    not ranked by joints.
+    values: by metric, (N,) with NaN where a pair has none; metrics without a criterion are ignored. hopeless: (N,)
+    bool, pairs in which no joint can be right (a head box without width or height): that is no method's failure, so
+    they are not ranked by joints.
     """
     found = {}
     for name, column in values.items():
