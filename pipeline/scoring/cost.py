@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from models.variants import VARIANTS, Batch
 from pipeline.core import params, schema
@@ -36,6 +35,8 @@ def macs(generator: nn.Module, batch: Batch) -> int:
 
     batch: of one pair.
     """
+    from torch.utils.flop_counter import FlopCounterMode
+
     with FlopCounterMode(display=False) as counter:
         generator(batch)
     return counter.get_total_flops() // 2
