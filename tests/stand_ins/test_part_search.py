@@ -310,3 +310,13 @@ def test_nobody_left():
     assert not away.any()
     with pytest.raises(ValueError, match="no rule best"):
         part_search.search(found, np.arange(5), 9, 0.25, 8, "best")
+
+
+@pytest.mark.parametrize("rule", part_search.RULES)
+def test_nobody_stands_in_for_himself_even_where_no_pose_is_too_near(rule):
+    everyone, _ = crowd(8, 12)
+    found = part_search.index(everyone, np.arange(12), 8, CPU)
+    assert not (part_search.rank(found, np.arange(12), 12, 0.0, 1, rule) == np.arange(12)[:, None]).any()
+    chosen, _, _ = part_search.search(found, np.arange(12), 12, 0.0, 1, rule)
+    assert (chosen >= 0).any()
+    assert not (chosen == np.arange(12)).any()
