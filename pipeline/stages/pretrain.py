@@ -1,25 +1,19 @@
 """Train one component: a network that several variants share, or that scoring needs.
 
-reads   data/D/images/, data/D/keypoints.parquet; all but the detector data/D/pairs.parquet; the flows of SPIG, SPGNet
-        and GFLA also data/weights/NET/, what foresees or matches parsing also data/D/parsing/
+reads   data/D/images/, data/D/keypoints.parquet; all but the detector data/D/pairs.parquet; where feature losses need
+        it data/weights/NET/, where human parsing is needed data/D/parsing/ (for SPT data/D/pseudo_labels/), for SPATN
+        data/D/distance_maps/
 writes  runs/D/C/checkpoints/: step-*.safetensors and meta.json; logs/pretrain/D-C.jsonl: every loss of every step
 
-Components (block `pretrain.D.C` of params.yaml; null is the paper's value). All but the detector are trained only where
-`components` of params.yaml says true; else the folder holds a meta.json that says so, and no checkpoint.
-  spig_flow  stage one of SPIG: its three flow nets, from poses alone. `train --variant spig` starts from it.
-  spatn      stage one of SPGNet: the target's parsing, from the source's and both poses.
-  spatn_no_distance  the same without distance maps among its inputs, for spgnet_no_distance.
-  spgnet_flow  one flow net for the whole body, for spgnet_learned_flow; the other variants' flow is not trained.
-  spt_parsing  SPT's semantic generator: the target's parsing, from stand-ins (data/D/pseudo_labels).
-  spt_detector  the joint detector of SPT's pose loss, from training images; not the one that PCKh is measured with.
-  sgw_parser  stage one of Soft-Gated Warping-GAN: the target's parsing.
-  sgw_matcher  its geometric matcher, from random warps of label maps; sgw_matcher_pose: of drawn poses.
-  gfla_flow  stage one of GFLA: flow and masks from the source image and both poses.
-  detector   finds the joints of a generated image, for PCKh. source: openpose takes the published Lightweight OpenPose
-             and trains nothing; source: trained trains a small heatmap network on the data set's own training images.
-             Every tenth identity is held out, and meta.json records the error on it: the ceiling of what PCKh can say.
+`components` in params.yaml lists the components and says which of them are trained; the folder of one that is not holds
+a meta.json that says so, and no checkpoint. README has the components that each variant starts from. The block
+`pretrain.D.C` has the settings; null is the paper's value.
 
-Stopped by Ctrl-C, a signal or a crash, the same command goes on where it was.
+The detector, which is always there, finds the joints of generated images, for PCKh. source: openpose takes the
+published Lightweight OpenPose and trains nothing; source: trained trains a small heatmap network on the data set's own
+training images. Every tenth identity is held out, and meta.json records the error on it: the ceiling of PCKh.
+
+Stopped by Ctrl-C, a signal or a crash, the same command continues where it was.
 """
 
 from dataclasses import dataclass, replace
@@ -56,7 +50,10 @@ class DetectorParams:
 
 
 def split_by_identity(people: pa.Table) -> tuple[pa.Array, pa.Array]:
-    """Ids of the training images (`image_id`, `split`, `person_id`) to learn from, and those of held-out identities."""
+    """Ids of the training images to learn from, and of those to validate on, every tenth identity's.
+
+    people: `image_id`, `split`, `person_id`. Raises UserError unless both have images.
+    """
     people = people.filter(pc.equal(people["split"], "train"))
     identities = pc.unique(people["person_id"]).sort()
     held_out = pc.is_in(people["person_id"], identities.take(pa.array(range(0, len(identities), HELD_OUT), pa.int64())))
@@ -68,10 +65,11 @@ def split_by_identity(people: pa.Table) -> tuple[pa.Array, pa.Array]:
 
 @torch.no_grad()
 def validate(network: detector_net.JointDetector, data: ImageData, batch: int) -> dict[str, float]:
-    """The detector against known joints: errors over joints that exist, shares in [0, 1].
+    """The detector against known joints; shares are in [0, 1].
 
-    mean_error_px, within_6px: of the map's peak, whether or not it passes the threshold. found: existing joints above
-    it. false_alarms: missing joints above it (null if none is missing).
+    mean_error_px, within_6px: the error of the map's peak over joints that exist, whether or not it passes the
+    threshold. found: the share of existing joints above the threshold; false_alarms: of missing ones (null if none is
+    missing).
     """
     network = network.eval()
     errors, present, absent = [], [], []
@@ -98,7 +96,7 @@ def validate(network: detector_net.JointDetector, data: ImageData, batch: int) -
 
 
 def note(folder: Path, meta: dict[str, str]) -> None:
-    """A folder that says why it holds no checkpoint."""
+    """Write a folder whose meta.json says why it holds no checkpoint."""
     if parallel.rank() == 0:
         with atomic_directory(folder) as partial:
             checkpoints.write_meta(partial, meta)

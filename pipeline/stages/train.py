@@ -1,21 +1,21 @@
 """Train one variant on one data set.
 
-reads   data/D/images/, data/D/keypoints.parquet, data/D/pairs.parquet (split train); for a variant that builds on a
-        component its last checkpoint, for one with feature losses data/weights/NET/, for one that needs human parsing
-        data/D/parsing/
+reads   data/D/images/, data/D/keypoints.parquet, data/D/pairs.parquet (split train); the last checkpoint of each
+        component that the variant starts from; where feature losses need it data/weights/NET/, where human parsing is
+        needed data/D/parsing/, for SPGNet data/D/distance_maps/
 writes  runs/D/V/checkpoints/: step-*.safetensors (the generator) and meta.json (how to rebuild it, its settings, and
-        `marks`: how they differ from the paper's); the folder appears when training is finished, whole
+        `marks`: how they differ from the paper's); the folder appears, whole, when training is finished
         logs/train/D-V.jsonl: every loss term of every step; logs/train/D-V/step-*.png: what each checkpoint makes of
         four validation pairs (source, target's pose, target, generated)
 
 The block `train.D.FAMILY` of params.yaml sets steps, batch, width and the rest; null is the paper's value. Stopped by
-Ctrl-C, a signal or a crash, the same command goes on where it was: on a CPU the result is the same to the byte.
+Ctrl-C, a signal or a crash, the same command continues where it was: on a CPU the result is the same to the byte.
 Several processes share each batch: `torchrun --nproc-per-node N -m pipeline train ...`. Losses and steps are those of
-one process, but batch norms see each process's part by itself, and dropout and noise are drawn by each.
-Further seeds: --variant spig-seed1 trains spig from seed 1 into runs/D/spig-seed1/, if params.yaml names it so under
-`variants`; components are those of spig.
+one process, except that batch norms see only their process's part, and each process draws its own dropout and noise.
+More seeds: --variant spig-seed1 trains spig from seed 1 into runs/D/spig-seed1/, if params.yaml has that name under
+`variants`. It starts from the same components as spig.
 A new method: write its networks and objective in models/, add its line to models/variants.py, name it in params.yaml.
-The variants copy_source and mean_image are the floor of every table and are not trained.
+The variants copy_source and mean_image are not trained: they are the floor of every table.
 """
 
 from dataclasses import asdict, dataclass, replace
