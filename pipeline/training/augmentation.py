@@ -1,8 +1,8 @@
 """Random moves of a training batch, on its device: images, joints and parsing together.
 
-SPGNet's for Market-1501: every image by itself is scaled about its centre by F^u, u uniform in [-1, 1], and shifted by
-up to S pixels along x and y. What comes in from outside repeats the border, of images and labels alike; a joint that
-leaves the image is missing there. The draws are a function of (seed, step).
+As SPGNet does on Market-1501, each image is scaled about its centre by F^u, u uniform in [-1, 1], and shifted by up to
+S pixels along x and y. Pixels and labels from outside repeat the border; a joint that leaves the image becomes missing.
+The random numbers depend on (seed, step) alone.
 """
 
 from dataclasses import replace
@@ -15,11 +15,11 @@ from torch import Tensor
 from models.schedule import Jitter
 from models.variants import Batch
 
-STREAM = 5  # apart from the batch order, which draws from [seed, epoch]
+STREAM = 5  # keeps them apart from the batch order's, which come from [seed, epoch]
 
 
 def draws(jitter: Jitter, batch: int, seed: int, step: int) -> Tensor:
-    """float32 (batch, 2, 3): factor, shift along x and along y in pixels, of source and target."""
+    """float32 (batch, 2, 3): scale factor, shift along x and along y in pixels, of source and target."""
     uniform = np.random.default_rng([seed, step, STREAM]).uniform(-1, 1, (batch, 2, 3))
     moves = np.concatenate([jitter.scale ** uniform[..., :1], jitter.shift * uniform[..., 1:]], axis=-1)
     return torch.from_numpy(moves.astype(np.float32))

@@ -1,7 +1,7 @@
 """torch.compile for the networks of a training run.
 
-Block by block: objectives call parts of a generator as they please, and geometry between the blocks stays eager. A
-compiled block keeps its weights' names, so checkpoints are the same.
+Blocks are compiled one by one, since objectives call parts of a generator as they need them; the geometry between the
+blocks stays eager. A compiled block keeps the names of its weights, so checkpoints are the same.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,11 +12,11 @@ from torch.nn.utils.parametrizations import _SpectralNorm  # for isinstance alon
 
 from pipeline.core import console
 
-SHAPES = 64  # instances of one block class differ in width: torch gives up after 8 of them
+SHAPES = 64  # instances of one class of blocks differ in width, and torch's limit is 8
 
 
 def blocks(network: nn.Module) -> Iterator[nn.Module]:
-    """The largest modules that are called whole: children of the network, lists of modules opened."""
+    """The largest modules that are called as a whole: the network's children, and those in its lists of modules."""
     for child in network.children():
         if isinstance(child, nn.ModuleList | nn.ModuleDict):
             yield from blocks(child)
@@ -25,7 +25,7 @@ def blocks(network: nn.Module) -> Iterator[nn.Module]:
 
 
 def missing(device: torch.device, backend: str) -> str | None:
-    """Why nothing can be compiled for the device, None where it can: found out by trying."""
+    """Why nothing can be compiled for the device, found out by trying; None if it can."""
     try:
         torch.compile(lambda x: 2 * x.sin() + 1, backend=backend)(torch.ones(8, device=device))
     except Exception as error:  # the backend raises many kinds
@@ -34,7 +34,7 @@ def missing(device: torch.device, backend: str) -> str | None:
 
 
 def compile_blocks(networks: Iterable[nn.Module], device: torch.device, backend: str = "inductor") -> None:
-    """Have every block of the networks compiled at its first call; where there is no compiler, say so and go on."""
+    """Compile every block of the networks at its first call; without a compiler, say so and continue."""
     reason = missing(device, backend)
     if reason is not None:
         console.say(f"compile: no working compiler for {device.type}, training goes on without it ({reason})")
@@ -43,7 +43,7 @@ def compile_blocks(networks: Iterable[nn.Module], device: torch.device, backend:
     for network in networks:
         for module in network.modules():
             # Its power iteration writes into buffers that Inductor keeps for backward: a second call of the block in
-            # one step (a discriminator on real and on generated images) would spoil the first one's gradients.
+            # one step (a discriminator on real and on generated images) would corrupt the gradients of the first.
             if isinstance(module, _SpectralNorm):
                 module.forward = torch.compiler.disable(module.forward)
         for block in blocks(network):

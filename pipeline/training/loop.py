@@ -9,9 +9,9 @@ One loop serves every component and variant: what differs between them is an `Ob
 A run that was stopped, by whatever, goes on from `state.pt` and ends, on a CPU, with the same bytes as one that was
 not. The state carries a digest of the settings, inputs and code it belongs to and is thrown away with any other.
 
-A step's batch is cut into one part for each process (pipeline/loading/parallel.py) and micro-batch. Every loss is a mean over
-images, so that those of the parts, each by its share of the images, add up to the whole's, and so do the gradients,
-as long as a network looks at each image by itself. Batch norms do not: they see one part.
+A step's batch is cut into one part for each process (pipeline/loading/parallel.py) and micro-batch. Every loss is a
+mean over images: the losses of the parts, weighed by their share of the images, add up to that of the whole batch, and
+so do the gradients, as long as a network looks at each image by itself. Batch norms do not: they see only their part.
 """
 
 import copy
@@ -65,7 +65,7 @@ class Trained(NamedTuple):
 
 
 def optimisers(phase: Phase, networks: Mapping[str, nn.Module], device: torch.device) -> dict[str, torch.optim.Adam]:
-    """One Adam a trained network, over what is not frozen in it; fused where the device has it."""
+    """An Adam for each trained network, over the parameters that are not frozen; fused if the device has it."""
 
     def make(network: nn.Module, adam: Adam) -> torch.optim.Adam:
         fused = device.type in ("cpu", "cuda")
@@ -76,8 +76,8 @@ def optimisers(phase: Phase, networks: Mapping[str, nn.Module], device: torch.de
 
 
 def freeze_untrained(phase: Phase, networks: Mapping[str, nn.Module], thawed: Collection[str] = ()) -> None:
-    """Train mode for the networks that the phase names; eval mode and no gradient for all others, and for
-    what is in `phase.frozen` and not `thawed` in the generator.
+    """Train mode for the networks that the phase names; eval mode and no gradient for all others, and for the
+    generator's submodules in `phase.frozen` that are not in `thawed`.
     """
     for name, network in networks.items():
         trained = name in (*phase.generators, *phase.discriminators)
@@ -87,14 +87,14 @@ def freeze_untrained(phase: Phase, networks: Mapping[str, nn.Module], thawed: Co
 
 
 def spectral_vectors(networks: Iterable[nn.Module]) -> list[Tensor]:
-    """The buffers that a spectral norm moves at every forward: a power iteration, whatever the input."""
+    """The buffers that every forward of a spectral norm changes, by a step of power iteration, whatever the input."""
     named = (pair for network in networks for pair in network.named_buffers())
     return [value for name, value in named if "parametrizations." in name]
 
 
 @contextmanager
 def backends(device: torch.device, precision: str) -> Iterator[None]:
-    """Deterministic on the CPU; on CUDA the fastest convolutions, and TF32 only where bf16 is allowed anyway."""
+    """Deterministic on the CPU; on CUDA the fastest convolutions, with TF32 only where bf16 is allowed anyway."""
     if device.type == "cuda":
         with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=precision == "bf16"):
             yield
@@ -102,7 +102,7 @@ def backends(device: torch.device, precision: str) -> Iterator[None]:
     before = torch.are_deterministic_algorithms_enabled()
     fill = torch.utils.deterministic.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, and nothing here reads such memory
+    torch.utils.deterministic.fill_uninitialized_memory = False  # it takes time, and nothing here reads such memory
     try:
         yield
     finally:
@@ -112,8 +112,8 @@ def backends(device: torch.device, precision: str) -> Iterator[None]:
 
 @contextmanager
 def _stop_between_steps(patient: bool) -> Iterator[list[int]]:
-    """SIGINT and SIGTERM let the step at hand finish: they fill the list yielded. A second one stops at once, unless
-    `patient`: torchrun passes on what the terminal has already sent.
+    """SIGINT and SIGTERM fill the list that is yielded, so that the current step can finish. A second signal stops at
+    once, unless `patient`: torchrun repeats the one that the terminal has already sent.
     """
     asked: list[int] = []
 
@@ -144,14 +144,14 @@ class Trainer:
         for network in (*self.networks.values(), *([] if features is None else [features])):
             network.to(run.device, memory_format=self.layout)
         self.generator = self.networks[run.phase.generators[0]]
-        self.thawed = set(run.thaws)  # the optimiser holds what is still frozen: Adam passes over it, without a state
+        self.thawed = set(run.thaws)  # Adam skips parameters without a gradient, those that are still frozen
         freeze_untrained(run.phase, self.networks, self.thawed)
         self.optimisers = optimisers(run.phase, self.networks, run.device)
         if run.compile:
             compiling.compile_blocks(self.networks.values(), run.device)
 
     def _enter(self, step: int) -> None:
-        """Bring weights, frozen parts, progress and learning rates to what they are in `step`."""
+        """Set the terms' weights, the frozen parts, progress and learning rates of `step`."""
         run = self.run
         thawed = {name for name, first in run.thaws.items() if step >= first}
         if thawed != self.thawed:
@@ -178,20 +178,20 @@ class Trainer:
         parts: Sequence[Callable[[], Mapping[str, Tensor]]],
         shares: Sequence[float],
     ) -> dict[str, float]:
-        """One step of the optimisers `names` on the losses of all parts; the terms, {} where there are none."""
+        """One step of the optimisers `names` on the losses of all parts; returns the terms, {} if there are none."""
         for name in names:
             self.optimisers[name].zero_grad(set_to_none=True)
         powers = spectral_vectors(self.networks.values()) if len(parts) > 1 else []
         before = [value.clone() for value in powers]
         values: dict[str, float] = {}
         for number, (losses_of, share) in enumerate(zip(parts, shares, strict=True)):
-            if number and powers:  # every part finds them as the whole batch would
+            if number and powers:  # each part starts from the same, as the whole batch does
                 torch._foreach_copy_(powers, before)
             with self._autocast():
                 losses = losses_of()
             if not losses:
                 return {}
-            # Before backward: a NaN must reach neither a weight nor a kernel.
+            # Before backward, so that a NaN reaches neither a weight nor a kernel.
             for term, value in self._finite(step, losses, share).items():
                 values[term] = values.get(term, 0.0) + value
             (share * sum(losses.values())).backward()
@@ -225,7 +225,7 @@ class Trainer:
             outputs.append(output)
             return losses
 
-        for name in phase.discriminators:  # the generators' gradient passes through, none is kept
+        for name in phase.discriminators:  # gradients pass through to the generators, and none is kept here
             self.networks[name].requires_grad_(False)
         values = self._update(step, phase.generators, [partial(generator_losses, batch) for batch in batches], shares)
         for name in phase.discriminators:
@@ -238,7 +238,7 @@ class Trainer:
         return values
 
     def state(self, step: int, belongs: str) -> dict[str, Any]:
-        """All that the next step depends on; the same in every process, which must all ask for it."""
+        """All that the next step depends on, the same in every process. All processes must call this."""
         cuda = torch.cuda.get_rng_state(self.run.device) if self.run.device.type == "cuda" else None
         return {
             "digest": belongs,
@@ -259,7 +259,7 @@ class Trainer:
             torch.cuda.set_rng_state(rng["cuda"], self.run.device)
 
     def unsound(self) -> str | None:
-        """The first network with a weight or buffer that is no finite number."""
+        """The name of the first network with a weight or buffer that is NaN or infinite."""
         for name, network in self.networks.items():
             if not all(torch.isfinite(value).all() for value in network.state_dict().values()):
                 return name

@@ -5,10 +5,10 @@ import torch
 
 
 class BatchOrder:
-    """Which pairs each training step sees: a pure function of (seed, step), so a resumed run sees the same.
+    """Which pairs each training step sees: a function of (seed, step) alone, so that a resumed run sees the same.
 
-    Every epoch is its own seeded permutation of all pairs. Epochs follow each other without a gap: the pairs left over
-    at the end of one open the next step's batch, none is dropped or seen twice.
+    Every epoch is a seeded permutation of all pairs. Epochs follow each other without a gap: pairs left over at the end
+    of one begin the next batch, and none is dropped or seen twice.
     """
 
     def __init__(self, pairs: int, batch: int, seed: int):

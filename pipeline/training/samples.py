@@ -1,6 +1,6 @@
 """What a generator makes of a few validation pairs: `logs/train/D-V/step-N.png`, one for each checkpoint.
 
-In logs/, which is neither tracked nor an output: these may be photographs of people.
+They lie in logs/, which is not tracked and no stage's output, because they may show photographs of people.
 """
 
 from collections.abc import Callable
@@ -21,9 +21,9 @@ PAIRS = 4
 
 
 def panels(generator: nn.Module, data: PairData, parsing: bool = False) -> np.ndarray:
-    """Source, target's pose, target, generated: a row for each pair of `data`, (H, W, 3) uint8 RGB.
+    """A row for each pair of `data`: source, target's pose, target, generated image; (H, W, 3) uint8 RGB.
 
-    parsing: the generator is given the true target's (`Variant.given_target_parsing`).
+    parsing: give the generator the true target's (`Variant.given_target_parsing`).
     """
     batch = data.batch(torch.arange(len(data)))
     devices = [data.device] if data.device.type == "cuda" else []

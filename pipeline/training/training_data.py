@@ -1,6 +1,6 @@
-"""What a variant or component is trained on: one loader for each kind of `models.schedule.DATA`.
+"""The data that a variant or component is trained on, of each kind in `models.schedule.DATA`.
 
-Whoever is in a validation pair is in no kind: checkpoints are chosen on people that no network has seen.
+People in validation pairs are left out of all kinds: checkpoints are chosen on people whom no network has seen.
 """
 
 from pathlib import Path
@@ -39,7 +39,7 @@ def kappa(dataset: str) -> float:
 
 
 def training_images(dataset: str) -> pa.Array:
-    """Ids, sorted, of the training images with joints that were not rejected and show nobody of a validation pair."""
+    """Sorted ids of the training images that have joints, were not rejected, and show nobody from a validation pair."""
     usable = pair_lists.usable_images(dataset)
     held_out = store.read_table(
         layout.pairs(dataset), columns=["source_id", "target_id"], filters=[("split", "=", "val")]
@@ -52,9 +52,9 @@ def training_images(dataset: str) -> pa.Array:
 
 
 def stand_in_pairs(dataset: str) -> pa.Table:
-    """pair_index, source_id, target_id: every training image that has a stand-in among them, with it.
+    """pair_index, source_id, target_id: each training image paired with its stand-in, if that may be trained on too.
 
-    How many have none is said. Raises UserError if nothing is left.
+    Says how many are left out. Raises UserError if none is left.
     """
     found = store.read_table(layout.pseudo_labels(dataset), columns=["image_id", "pseudo_id"])
     usable = training_images(dataset)
@@ -71,7 +71,7 @@ def stand_in_pairs(dataset: str) -> pa.Table:
 
 def fits(dataset: str, images: int, labels: int) -> bool:
     """Whether so many pictures and label maps, decoded by every process on this machine, take at most
-    `shard_loader.SHARE` of its memory. What was decided against memory is said.
+    `shard_loader.SHARE` of its memory. Says so if they do not.
     """
     size = store.read_table(layout.images(dataset), columns=["height", "width"]).slice(0, 1).to_pylist()
     needed = sum(one["height"] * one["width"] for one in size) * (3 * images + labels) * parallel.local_processes()
@@ -83,8 +83,8 @@ def fits(dataset: str, images: int, labels: int) -> bool:
 
 
 def load(dataset: str, kind: str, where: torch.device, parsing: bool, resident: bool | str = True) -> ImageData:
-    """Data of a kind. parsing: with label ids. resident: decode all now (on the device where it fits), else batch by
-    batch; "auto": as memory allows. Raises UserError for what is missing.
+    """Data of a kind. parsing: with label ids. resident: decode all now (onto the device if it has room), else batch by
+    batch; "auto": as memory allows. Raises UserError for missing data.
     """
     pairs, unseen = None, None
     if kind == "images":
