@@ -37,11 +37,7 @@ def save(folder: Path, step: int, module: nn.Module) -> Path:
 
 
 def write_meta(folder: Path, meta: Mapping[str, Any]) -> None:
-    """Write `meta.json`. Keys: kind ("variant", "component"; "openpose" for a detector that is not ours), name, family
-    (of a variant), dataset, height, width (of the images), steps, settings (resolved: batch, width of the network,
-    learning_rate, ...), features ({net, provenance: "sha256:..." or "seeded"} or null), components, marks, parameters,
-    published (the paper's or our full schedule).
-    """
+    """Write `meta.json`. `pipeline.training.meta.Meta` has the keys; of a network that is not ours, kind is its name."""
     with atomic_file(Path(folder) / META) as partial:
         partial.write_text(json.dumps(meta, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
