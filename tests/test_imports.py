@@ -51,6 +51,20 @@ print(json.dumps("torch" in sys.modules))
     assert json.loads(printed(code, stage)) == (stage == "pseudo_labels")
 
 
+@pytest.mark.parametrize(
+    ("modules", "torch"),
+    [(("metrics", "scoring.failures"), False), (("stages.reference", "stages.score", "commands.score_images"), True)],
+)
+def test_scoring_imports_a_metrics_package_when_it_is_scored(modules, torch):
+    """And the names of metrics, which tables need, without a network."""
+    code = """
+for name in sys.argv[1:]:
+    importlib.import_module(f"pipeline.{name}")
+print(json.dumps("torch" in sys.modules))
+"""
+    assert json.loads(printed(code, *modules)) == torch
+
+
 def test_training_needs_no_package_of_scoring_or_reporting(tmp_path):
     tiny_dataset.write(tmp_path)
     tiny_dataset.write_params(tmp_path)
