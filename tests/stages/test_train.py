@@ -8,7 +8,6 @@ import sys
 from dataclasses import replace
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 
@@ -19,7 +18,7 @@ from models.variants import COMPONENTS, VARIANTS, Adam, Batch, Output, Phase, Va
 from pipeline.__main__ import main
 from pipeline.core import layout, params, schema, store
 from pipeline.loading import checkpoints
-from pipeline.stages import pretrain, train
+from pipeline.stages import train
 from pipeline.training import components as starting_points
 from pipeline.training import loop, training_data
 from tests import tiny_dataset
@@ -428,56 +427,6 @@ def test_a_trained_detector_records_its_error_on_people_it_never_saw(enter, capf
     assert "needs 1 or more" in refused(DETECTOR, capfd)
 
 
-def test_held_out_identities_are_every_tenth():
-    people = [f"{number:03d}" for number in range(25) for _ in range(2)] + ["900"]
-    table = pa.table(
-        {
-            "image_id": [f"{row:03d}.png" for row in range(51)],
-            "split": ["train"] * 50 + ["test"],
-            "person_id": people,
-        }
-    )
-    learn, held_out = pretrain.split_by_identity(table)
-    assert held_out.to_pylist() == ["000.png", "001.png", "020.png", "021.png", "040.png", "041.png"]
-    assert len(learn) == 44
-
-
-class Exact(torch.nn.Module):
-    """A detector whose maps peak exactly where it is told to."""
-
-    def __init__(self, data, shift):
-        super().__init__()
-        self.data, self.shift, self.first = data, shift, 0
-
-    def forward(self, images):
-        from models.detector import target_maps
-
-        rows = slice(self.first, self.first + len(images))
-        self.first += len(images)
-        return target_maps(self.data.joints[rows] + self.shift, self.data.valid[rows], 128, 64)
-
-
-def test_validation_measures_pixels():
-    generator = torch.Generator().manual_seed(0)
-    joints = torch.rand(5, 18, 2, generator=generator) * torch.tensor([40.0, 100.0]) + 10
-    valid = torch.rand(5, 18, generator=generator) > 0.2
-    images = torch.zeros(5, 3, 128, 64, dtype=torch.uint8)
-    data = pretrain.ImageData(images, joints, valid, list("abcde"), torch.device("cpu"))
-    exact = pretrain.validate(Exact(data, 0.0), data, 2)
-    assert exact["mean_error_px"] < 0.02
-    assert (exact["images"], exact["joints"], exact["within_6px"], exact["found"], exact["false_alarms"]) == (
-        5,
-        int(valid.sum()),
-        1.0,
-        1.0,
-        0.0,
-    )
-    moved = pretrain.validate(Exact(data, torch.tensor([3.0, -4.0])), data, 2)
-    assert moved["mean_error_px"] == pytest.approx(5.0, abs=0.02)
-    far = pretrain.validate(Exact(data, torch.tensor([8.0, 0.0])), data, 5)
-    assert far["within_6px"] == 0.0
-
-
 class Judged(torch.nn.Module):
     """A generator of one convolution, whose images a detector judges."""
 
@@ -584,7 +533,8 @@ from importlib.machinery import PathFinder
 def plain(name):
     return re.sub("[-_.]+", "-", name).lower()
 
-there, asked = set(), ["torch", "numpy", "pyarrow", "opencv-python-headless", "safetensors", "rich", "PyYAML", "jsonschema"]
+there = set()
+asked = "torch numpy pyarrow opencv-python-headless safetensors rich PyYAML jsonschema".split()
 while asked:
     name = plain(asked.pop())
     try:
