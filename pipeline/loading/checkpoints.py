@@ -6,7 +6,6 @@ made the network, for which image size and width, with which settings, and how a
 """
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from safetensors.torch import save as to_bytes
 from torch import nn
 
 from models.variants import COMPONENTS, VARIANTS
-from pipeline.core.atomic import atomic_directory, atomic_file
+from pipeline.core.atomic import atomic_directory, atomic_file, link
 from pipeline.core.errors import UserError
 
 META = "meta.json"
@@ -36,6 +35,11 @@ def save(folder: Path, step: int, module: nn.Module) -> Path:
     return path(folder, step)
 
 
+def restore(folder: Path, step: int, module: nn.Module) -> None:
+    """Give `module` the weights that `save` wrote."""
+    module.load_state_dict(load_file(path(folder, step)))
+
+
 def write_meta(folder: Path, meta: Mapping[str, Any]) -> None:
     """Write `meta.json`. `pipeline.training.meta.Meta` has the keys; of a network that is not ours, kind is its name."""
     with atomic_file(Path(folder) / META) as partial:
@@ -43,10 +47,12 @@ def write_meta(folder: Path, meta: Mapping[str, Any]) -> None:
 
 
 def publish(collected: Path, steps: Sequence[int], meta: Mapping[str, Any], folder: Path) -> None:
-    """Make `folder` appear whole: copies of the checkpoints `steps` from `collected`, and `meta` with these steps."""
+    """Make `folder` appear whole: the checkpoints `steps` of `collected`, as the same files where links can be made,
+    and `meta` with these steps.
+    """
     with atomic_directory(folder) as partial:
         for step in steps:
-            shutil.copyfile(path(collected, step), path(partial, step))
+            link(path(collected, step), path(partial, step))
         write_meta(partial, {**meta, "steps": list(steps)})
 
 

@@ -1,6 +1,5 @@
 """Train one entry of `models.variants` on one data set: gather what it needs, run the loop, publish its checkpoints."""
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from pipeline.training import components, features, loop, marks, samples, traini
 from pipeline.training.features import FeatureSource
 from pipeline.training.meta import Meta
 
+DECIDES = ("name", "dataset", "features", "components")  # with its settings, what a run's result depends on
 NOT_IN_META = ("device", "features", "missing_weights", "resident")  # said elsewhere, or without effect on results
 
 
@@ -112,7 +112,7 @@ def schedule(task: Task, phase: Phase, meta: Meta, device: torch.device, inputs:
         device=device,
         work=layout.work(task.stage, dataset, task.name),
         metrics=layout.metrics_log(task.stage, dataset, task.name),
-        settings=meta.as_dict(),
+        settings={**meta.settings, **{key: getattr(meta, key) for key in DECIDES}},
         starts=first_steps(phase.delays),
         thaws=first_steps(phase.thaw),
         accumulate=block.accumulate,
@@ -143,12 +143,12 @@ def fit(
     return loop.train(run, built.objective, None if source is None else source.net, data, group, look), meta
 
 
-def publish(stage: str, dataset: str, name: str, trained: loop.Trained, meta: Meta) -> None:
-    """Move a finished run's checkpoints into place and clear its working folder; the first process does it for all."""
-    if parallel.rank():
-        return
-    checkpoints.publish(trained.folder, trained.steps, meta.as_dict(), layout.checkpoints(dataset, name))
-    shutil.rmtree(layout.work(stage, dataset, name))
+def publish(dataset: str, name: str, trained: loop.Trained, meta: Meta) -> None:
+    """Put a finished run's checkpoints into place; the first process does it for all. The run's own folder stays:
+    the same command publishes from it again, and goes on from it when it asks for more steps.
+    """
+    if parallel.rank() == 0:
+        checkpoints.publish(trained.folder, trained.steps, meta.as_dict(), layout.checkpoints(dataset, name))
 
 
 def train(task: Task) -> None:
@@ -167,4 +167,4 @@ def train(task: Task) -> None:
         data = training_data.load(dataset, entry.data, where, entry.needs_parsing, block.resident)
         inputs = training_data.inputs(dataset, entry.data, entry.needs_parsing)
         trained, meta = fit(task, data, inputs, source, group)
-        publish(task.stage, dataset, task.name, trained, meta)
+        publish(dataset, task.name, trained, meta)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 
 from models.variants import Variant
-from pipeline.core import console, layout, store
+from pipeline.core import console, layout, resume, store
 from pipeline.core.errors import UserError
 from pipeline.loading import checkpoints, pair_lists, pixels, stored_images
 from pipeline.training import fit, loop, marks
@@ -35,4 +35,5 @@ def make(dataset: str, variant: Variant, family: str, settings: dict) -> None:
     work = layout.work("train", dataset, variant.name)
     checkpoints.save(work, 0, network)
     meta = Meta("variant", variant.name, dataset, height, width, settings, family, marks=marks.of_data(dataset))
-    fit.publish("train", dataset, variant.name, loop.Trained(work, [0], network), meta)
+    fit.publish(dataset, variant.name, loop.Trained(work, [0], network), meta)
+    resume.finished(work)

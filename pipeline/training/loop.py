@@ -1,13 +1,8 @@
 """The training loop: alternating updates, checkpoints, exact resume, and a stop at the first loss that is no number.
 
 One loop serves every component and variant: what differs between them is an `Objective` and a `Phase` of
-`models.variants`. A run lives in `.work/STAGE/DATASET/NAME/` until it is finished:
-
-    state.pt        everything that the next step depends on: networks, optimisers, random states, the step
-    checkpoints/    the generators saved so far
-
-A run that was stopped, by whatever, goes on from `state.pt` and ends, on a CPU, with the same bytes as one that was
-not. The state carries a digest of the settings, inputs and code it belongs to and is thrown away with any other.
+`models.variants`. A run that was stopped, by whatever, goes on from its state (pipeline/training/states.py) and ends,
+on a CPU, with the same bytes as one that was not.
 
 A step's batch is cut into one part for each process (pipeline/loading/parallel.py) and micro-batch. Every loss is a
 mean over images: the losses of the parts, weighed by their share of the images, add up to that of the whole batch, and
@@ -18,7 +13,6 @@ import copy
 import json
 import math
 import os
-import shutil
 import signal
 import threading
 import time
@@ -34,13 +28,13 @@ from torch import Tensor, nn
 
 from models.layers.features import Features
 from models.variants import Adam, Batch, Objective, Phase
-from pipeline.core import console
+from pipeline.core import console, digests
 from pipeline.core.errors import UserError
 from pipeline.loading import checkpoints, parallel, shard_loader
 from pipeline.loading.parallel import Group
-from pipeline.training import augmentation, compiling
+from pipeline.training import augmentation, compiling, states
 from pipeline.training.order import BatchOrder
-from pipeline.training.run import Run, checkpoint_steps, digest, keep_metrics, read_state, save_state
+from pipeline.training.run import Run, checkpoint_steps, keep_metrics, rate
 
 STATE_SECONDS = 120.0  # at most this much work is lost when the machine is
 
@@ -162,10 +156,10 @@ class Trainer:
             self.objective.weights = at
         if hasattr(self.objective, "progress"):
             self.objective.progress = (step - 1) / run.steps
-        left = (1 - (step - 1) / run.steps) / (1 - run.phase.decay_from) if run.phase.decay_from < 1 else 1.0
+        share = rate(run.phase, step, run.steps)
         for name, optimiser in self.optimisers.items():
             for group in optimiser.param_groups:
-                group["lr"] = run.phase.optimisers[name].lr * min(left, 1.0)
+                group["lr"] = run.phase.optimisers[name].lr * share
 
     def _autocast(self):
         bf16 = self.run.precision == "bf16"
@@ -237,11 +231,10 @@ class Trainer:
         self.group.average_statistics(self.networks[name] for name in (*phase.generators, *phase.discriminators))
         return values
 
-    def state(self, step: int, belongs: str) -> dict[str, Any]:
+    def state(self, step: int) -> dict[str, Any]:
         """All that the next step depends on, the same in every process. All processes must call this."""
         cuda = torch.cuda.get_rng_state(self.run.device) if self.run.device.type == "cuda" else None
         return {
-            "digest": belongs,
             "step": step,
             "networks": {name: network.state_dict() for name, network in self.networks.items()},
             "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
@@ -297,22 +290,28 @@ def parts_of(run: Run, data: Data, group: Group) -> Callable[[int], tuple[list[B
     return make
 
 
-def _open(run: Run, trainer: Trainer, belongs: str) -> int:
-    """Restore the state of an earlier run, or clear the working folder; return the last step that is done."""
-    state = read_state(run, belongs)
-    trainer.group.wait()  # nobody clears what another still reads
-    first = 0 if state is None else state["step"]
-    if state is not None:
-        trainer.restore(state)
-        console.say(f"{run.title}: going on after step {first} of {run.steps}")
-    elif trainer.group.rank:  # the first goes on as if it were alone; each other draws its own dropout and noise
-        torch.manual_seed(int(torch.randint(2**62, (trainer.group.rank,))[-1]))
-    if trainer.group.rank == 0:
-        if state is None:
-            shutil.rmtree(run.work, ignore_errors=True)
-            (run.work / "checkpoints").mkdir(parents=True)
-        keep_metrics(run.metrics, first)
-    return first
+def _open(run: Run, trainer: Trainer) -> tuple[int, dict[int, str]]:
+    """Restore the state of an earlier run that fits; return the last step that is done, and the digests of its
+    checkpoints by step.
+    """
+    rank = trainer.group.rank
+    found = states.prepare(run, trainer.objective, trainer.group.size) if rank == 0 else None
+    trainer.group.wait()  # the folder is what it will be
+    found = states.load(run.work) if rank else found
+    if found is None:
+        if rank:  # the first goes on as if it were alone; each other draws its own dropout and noise
+            torch.manual_seed(int(torch.randint(2**62, (rank,))[-1]))
+        done, saved = 0, {}
+    else:
+        trainer.restore(found)
+        if found["step"] > run.steps:
+            checkpoints.restore(run.work / "checkpoints", run.steps, trainer.generator)
+        done, saved = found["step"], dict(found["checkpoints"])
+    if rank == 0:
+        if done in checkpoint_steps(run) and not states.is_whole(run.work, done, saved):
+            saved[done] = digests.sha256(checkpoints.save(run.work / "checkpoints", done, trainer.generator))
+        keep_metrics(run.metrics, done)
+    return done, saved
 
 
 def train(
@@ -326,19 +325,18 @@ def train(
     """Run, or go on with, a training run, alone or as one process of `group`, of which only the first writes.
 
     look: called at every checkpoint with the step and the generator saved, in eval mode. The caller seeds torch before
-    it builds the networks, publishes the checkpoints, then deletes `run.work`. Raises UserError at a loss that is NaN
-    or infinite, KeyboardInterrupt (state saved) on SIGINT or SIGTERM.
+    it builds the networks, and publishes the checkpoints. Raises UserError at a loss that is NaN or infinite,
+    KeyboardInterrupt (state saved) on SIGINT or SIGTERM.
     """
     group = group or parallel.alone(run.device)
     make = parts_of(run, data, group)
     trainer = Trainer(run, objective, features, group)
-    belongs = digest(run, group.size)
     folder, wanted = run.work / "checkpoints", checkpoint_steps(run)
-    first = _open(run, trainer, belongs)
+    first, saved = _open(run, trainer)
     steps = range(first + 1, run.steps + 1)
     writes = group.rank == 0
 
-    started = saved = time.monotonic()
+    started = state_time = time.monotonic()
     with (
         backends(run.device, run.precision),
         _stop_between_steps(patient=group.size > 1) as asked,
@@ -355,22 +353,22 @@ def train(
             note = f"{run.batch / took:.1f} {data.unit}/s  "
             note += "  ".join(f"{name} {value:.4g}" for name, value in values.items())
             advance(1, note)
-            stop, due = group.any(bool(asked), time.monotonic() - saved > STATE_SECONDS)
+            stop, due = group.any(bool(asked), time.monotonic() - state_time > STATE_SECONDS)
             if step in wanted or stop or due:
                 bad = trainer.unsound()
                 if bad:
                     _stop(run, step, f"a weight of the network {bad} is no finite number")
                 log.flush()
                 if step in wanted and writes:
-                    checkpoints.save(folder, step, trainer.generator)
+                    saved[step] = digests.sha256(checkpoints.save(folder, step, trainer.generator))
                     left = timedelta(seconds=round(took * (run.steps - step)))
                     console.say(f"{run.title}: step {step} of {run.steps}  {note}  {left} left")
                     if look is not None:
                         look(step, copy.deepcopy(trainer.generator).eval())
-                state = trainer.state(step, belongs)
+                state = trainer.state(step)
                 if writes:
-                    save_state(run, state)
-                saved = time.monotonic()
+                    states.save(run, {**state, "checkpoints": saved})
+                state_time = time.monotonic()
             if stop:
                 raise KeyboardInterrupt
     group.wait()

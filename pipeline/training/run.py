@@ -1,6 +1,5 @@
-"""A training run: what it is, what its result depends on, and the state it goes on from; the loop is in loop.py."""
+"""A training run: what it is, and which steps it saves. The loop is in loop.py, what it goes on from in states.py."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,9 +10,7 @@ import torch
 
 from models.schedule import Jitter
 from models.variants import Phase
-from pipeline.core import console, digests
 from pipeline.core.atomic import atomic_file
-from pipeline.loading import checkpoints
 
 
 @dataclass(frozen=True)
@@ -48,40 +45,10 @@ def checkpoint_steps(run: Run) -> list[int]:
     return sorted({*range(run.checkpoint_every, run.steps + 1, run.checkpoint_every), run.steps})
 
 
-def digest(run: Run, processes: int = 1) -> str:
-    """SHA-256 of all that a state belongs to: settings, phase, bytes of the inputs, code of the job, torch."""
-    code = digests.code(("pipeline", "models")) if run.code is None else run.code
-    facts = [dict(run.settings), repr(run.phase), run.steps, run.checkpoint_every, run.batch, run.seed, run.precision]
-    facts += [dict(run.starts), dict(run.thaws), run.accumulate, run.compile, repr(run.jitter), processes]
-    facts += [code, [digests.sha256(path) for path in run.inputs], run.device.type, torch.__version__]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def save_state(run: Run, state: Mapping[str, Any]) -> None:
-    with atomic_file(run.work / "state.pt") as partial:
-        torch.save(state, partial)
-
-
-def read_state(run: Run, belongs: str) -> dict[str, Any] | None:
-    """The state to go on from. One that cannot be used is said, and None returned: the run starts anew."""
-    where = run.work / "state.pt"
-    if not where.exists():
-        return None
-    try:
-        state = torch.load(where, map_location="cpu", weights_only=True)
-        found, step = state["digest"], state["step"]
-    except Exception as error:  # torch raises many kinds for a damaged file; none is the user's
-        console.say(f"{where}: unreadable ({type(error).__name__}), discarded; {run.title} starts at step 1")
-        return None
-    if found != belongs:
-        console.say(f"{where}: from other settings, inputs or code, discarded; {run.title} starts at step 1")
-        return None
-    due = (checkpoints.path(run.work / "checkpoints", n) for n in checkpoint_steps(run) if n <= step)
-    missing = [path for path in due if not path.exists()]
-    if missing:
-        console.say(f"{where}: {missing[0].name} is gone, discarded; {run.title} starts at step 1")
-        return None
-    return state
+def rate(phase: Phase, step: int, steps: int) -> float:
+    """The share of every learning rate that a step of a run of `steps` is made with."""
+    left = (1 - (step - 1) / steps) / (1 - phase.decay_from) if phase.decay_from < 1 else 1.0
+    return min(left, 1.0)
 
 
 def keep_metrics(path: Path, last: int) -> None:

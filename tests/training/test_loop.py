@@ -406,7 +406,7 @@ def test_a_signal_finishes_the_step_and_saves(run, uninterrupted, number):
     with pytest.raises(KeyboardInterrupt):
         loop.train(run, Game({5: lambda game: os.kill(os.getpid(), number)}), None, Noise())
     assert signal.getsignal(number) is handler
-    assert sorted(path.name for path in run.work.iterdir()) == ["checkpoints", "state.pt"]
+    assert sorted(path.name for path in run.work.iterdir()) == ["belongs.json", "checkpoints", "state.pt"]
     game = Game()
     loop.train(run, game, None, Noise())
     assert game.calls == 2
@@ -435,64 +435,6 @@ def test_a_weight_that_is_no_number_is_never_saved(run):
     with pytest.raises(UserError, match=r"a weight of the network generator .* at step 6; .*step-0000003"):
         loop.train(run, Game({5: spoil}), None, Noise())
     assert list(files(run)) == ["step-0000003.safetensors"]
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"settings": {"width": 0.5}},
-        {"steps": 8},
-        {"seed": 2},
-        {"thaws": {"0": 9}},
-        {"phase": replace(PHASE, weights={"l1": 2.0})},
-    ],
-    ids=lambda change: next(iter(change)),
-)
-def test_a_state_of_other_settings_is_discarded(run, change, capfd):
-    with pytest.raises(ZeroDivisionError):
-        loop.train(run, Game({5: crash}), None, Noise())
-    other = replace(run, **change)
-    game = Game()
-    loop.train(other, game, None, Noise())
-    assert game.calls == other.steps
-    assert "from other settings, inputs or code, discarded" in capfd.readouterr().err.replace("\n", " ")
-
-
-def test_a_state_belongs_to_the_bytes_it_was_made_from(run, tmp_path):
-    (tmp_path / "shards").mkdir()
-    (tmp_path / "shards/part-00000.parquet").write_bytes(b"one")
-    run = replace(run, inputs=(tmp_path / "shards",))
-    before = loop.digest(run)
-    assert loop.digest(run) == before
-    (tmp_path / "shards/part-00000.parquet").write_bytes(b"two")
-    assert loop.digest(run) != before
-
-
-def damage_end(run):
-    state = run.work / "state.pt"
-    state.write_bytes(state.read_bytes()[:-500])
-
-
-def replace_by_text(run):
-    (run.work / "state.pt").write_text("no state")
-
-
-def replace_by_other_content(run):
-    torch.save([1, 2], run.work / "state.pt")
-
-
-def delete_checkpoint(run):
-    checkpoints.path(run.work / "checkpoints", 3).unlink()
-
-
-@pytest.mark.parametrize("damage", [damage_end, replace_by_text, replace_by_other_content, delete_checkpoint])
-def test_a_damaged_state_is_discarded_with_a_line(run, uninterrupted, damage, capfd):
-    with pytest.raises(ZeroDivisionError):
-        loop.train(run, Game({5: crash}), None, Noise())
-    damage(run)
-    loop.train(run, Game(), None, Noise())
-    assert "discarded; train test game starts at step 1" in capfd.readouterr().err.replace("\n", " ")
-    assert (files(run), logged(run)) == uninterrupted
 
 
 def test_bf16_gives_the_losses_of_fp32_within_two_percent(run, tmp_path):
