@@ -16,7 +16,7 @@ REPORT = Path("reports/html/index.html")
 REPORT_PICTURES = Path("reports/html/pictures")  # the pictures that the page links to
 REPORT_TIMES = Path("reports/html/times.html")  # made from logs/: no declared output, since no two runs agree
 PROTOCOLS = Path("docs/protocols.md")
-WORK = Path(".work")  # state to resume from: no declared output, safe to delete
+WORK = Path(".work")  # state to resume from, trainings that were set aside: no declared output, read by no other stage
 
 
 def raw(dataset: str) -> Path:

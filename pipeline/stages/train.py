@@ -9,7 +9,10 @@ writes  runs/D/V/checkpoints/: step-*.safetensors (the generator) and meta.json 
         four validation pairs (source, target's pose, target, generated)
 
 The block `train.D.FAMILY` of params.yaml sets steps, batch, width and the rest; null is the paper's value. Stopped by
-Ctrl-C, a signal or a crash, the same command continues where it was: on a CPU the result is the same to the byte.
+Ctrl-C, a signal or a crash, the same command goes on where it was: on a CPU the result is the same to the byte. Asked
+for more steps it goes on, too, where the steps so far do not depend on their number (SPT's fade does, and falling
+learning rates do). .work/train/D/V/ keeps a finished training for that; one that no longer fits params.yaml, inputs or
+code is moved to .work/train/D/V.set-aside/, and taken up when it fits again. Both are yours to delete.
 Several processes share each batch: `torchrun --nproc-per-node N -m pipeline train ...`. Losses and steps are those of
 one process, except that batch norms see only their process's part, and each process draws its own dropout and noise.
 More seeds: --variant spig-seed1 trains spig from seed 1 into runs/D/spig-seed1/, if params.yaml has that name under

@@ -17,7 +17,7 @@ from pipeline.training import components, features, loop, marks, samples, traini
 from pipeline.training.features import FeatureSource
 from pipeline.training.meta import Meta
 
-DECIDES = ("name", "dataset", "features", "components")  # with its settings, what a run's result depends on
+FOLLOWS = ("settings", "marks", "parameters", "published")  # of the meta: said beside, or decide nothing themselves
 NOT_IN_META = ("device", "features", "missing_weights", "resident")  # said elsewhere, or without effect on results
 
 
@@ -112,7 +112,7 @@ def schedule(task: Task, phase: Phase, meta: Meta, device: torch.device, inputs:
         device=device,
         work=layout.work(task.stage, dataset, task.name),
         metrics=layout.metrics_log(task.stage, dataset, task.name),
-        settings={**meta.settings, **{key: getattr(meta, key) for key in DECIDES}},
+        settings={key: value for key, value in meta.as_dict().items() if key not in FOLLOWS} | dict(meta.settings),
         starts=first_steps(phase.delays),
         thaws=first_steps(phase.thaw),
         accumulate=block.accumulate,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from models.schedule import Jitter
 from models.spatn import Spatn
 from models.variants import COMPONENTS, VARIANTS, Adam, Batch, Output, Phase, Variant
 from pipeline.__main__ import main
-from pipeline.core import layout, params, schema, store
+from pipeline.core import digests, layout, params, schema, store
 from pipeline.loading import checkpoints
 from pipeline.stages import train
 from pipeline.training import components as starting_points
@@ -76,7 +77,8 @@ def test_two_steps_of_everything(enter, capfd):
         "step-0000001.safetensors",
         "step-0000002.safetensors",
     ]
-    assert not layout.work("train", "synthetic", "spig").exists()
+    kept = layout.work("train", "synthetic", "spig") / "checkpoints/step-0000002.safetensors"
+    assert kept.samefile(out / kept.name)  # no second copy
     rows = [json.loads(line) for line in layout.metrics_log("train", "synthetic", "spig").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2]
     assert set(rows[0]) == {"step", "sampling", "l1", "adversarial", "perceptual", "style", "discriminator"}
@@ -317,14 +319,53 @@ def test_a_killed_run_ends_with_the_same_bytes(enter, capfd):
     assert (whole / log).read_bytes() == (broken / log).read_bytes()
 
 
-def test_changed_params_discard_the_state(enter, capfd):
-    folder = enter(spig_flow={"steps": 4, "checkpoint_every": 2})
-    killed_at(4, PRETRAIN, folder)
-    enter(spig_flow={"steps": 4, "checkpoint_every": 2, "seed": 1})
+def removed(folder):
+    """The outputs of `pretrain`, which are then removed, as an engine does before it runs a stage again."""
+    found = outputs(folder)
+    shutil.rmtree(folder / layout.checkpoints("synthetic", "spig_flow"))
+    return found
+
+
+def test_a_finished_training_outlives_its_outputs(enter, capfd, monkeypatch, tmp_path):
+    """An engine runs a stage again for a comment, for more steps, for a setting, and removes its outputs first."""
+    for room in ("pipeline", "models"):
+        shutil.copytree(digests.ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(digests.ROOT / "dvc.yaml", tmp_path)
+    monkeypatch.setattr(digests, "ROOT", tmp_path)
+    folder = enter(spig_flow={"steps": 2})
     assert main(PRETRAIN) == 0
-    error = capfd.readouterr().err.replace("\n", " ")
-    assert "from other settings, inputs or code, discarded; pretrain synthetic spig_flow starts at step 1" in error
-    assert checkpoints.meta(layout.checkpoints("synthetic", "spig_flow"))["settings"]["seed"] == 1
+    first = removed(folder)
+    model, stage = tmp_path / "models/spig.py", tmp_path / "pipeline/stages/pretrain.py"
+    for file in (model, stage):
+        file.write_text("# An edited comment.\n" + file.read_text().replace('"""', '"""A new word. ', 1))
+    capfd.readouterr()
+    assert main(PRETRAIN) == 0
+    assert "pretrain synthetic spig_flow: all 2 steps were done before\n" in capfd.readouterr().err
+    assert removed(folder) == first
+
+    enter(spig_flow={"steps": 3})
+    assert main(PRETRAIN) == 0
+    error = capfd.readouterr().err
+    assert "going on after step 2 of 3; steps was 2 and is 3, on which no step so far depends" in error
+    longer = removed(folder)
+
+    enter(spig_flow={"steps": 3, "seed": 1})
+    assert main(PRETRAIN) == 0
+    assert "pretrain synthetic spig_flow: seed was 0 and is 1; what was trained up to step 3" in capfd.readouterr().err
+    assert removed(folder) != longer
+    enter(spig_flow={"steps": 3})
+    assert main(PRETRAIN) == 0
+    error = capfd.readouterr().err
+    assert "takes up .work/pretrain/synthetic/spig_flow.set-aside/1-step-3-seed again" in error
+    assert removed(folder) == longer
+
+    stage.write_text(stage.read_text() + "\nEDITED = True\n")
+    assert main(PRETRAIN) == 0
+    assert "spig_flow: pipeline/stages/pretrain.py changed; what was trained up to step 3" in capfd.readouterr().err
+    assert removed(folder) == longer  # trained anew, to the same bytes
+    whole = enter("whole", spig_flow={"steps": 3})
+    assert main(PRETRAIN) == 0
+    assert outputs(whole) == longer
 
 
 def test_a_diverging_run_says_so_in_one_line(enter, capfd, monkeypatch):
