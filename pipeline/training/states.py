@@ -14,6 +14,7 @@ import itertools
 import json
 import re
 import shutil
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -115,11 +116,14 @@ def is_whole(folder: Path, step: int, saved: Mapping[int, str]) -> bool:
 
 def load(folder: Path, **options: Any) -> dict[str, Any] | None:
     """The state in a run's folder; None if there is none. Raises Unfit if it is damaged."""
-    if not (folder / STATE).exists():
+    path = folder / STATE
+    if not path.exists():
         return None
     try:
-        state = torch.load(folder / STATE, map_location="cpu", weights_only=True, **options)
-        if set(state) != PARTS:
+        with zipfile.ZipFile(path) as file:  # torch checks no checksums
+            damaged = file.testzip()
+        state = torch.load(path, map_location="cpu", weights_only=True, **options)
+        if damaged or set(state) != PARTS:
             raise ValueError
     except (PermissionError, MemoryError):
         raise
@@ -128,8 +132,8 @@ def load(folder: Path, **options: Any) -> dict[str, Any] | None:
     return state
 
 
-def _fitting(folder: Path, run: Run, wanted: Record, objective: Objective) -> tuple[dict[str, Any], Record]:
-    """The state in `folder`, if the run may go on from it, and what it belonged to. Raises Unfit if not."""
+def _fitting(folder: Path, run: Run, wanted: Record, objective: Objective) -> tuple[int, Record]:
+    """The step of the state in `folder`, if the run may go on from it, and what it belongs to. Raises Unfit if not."""
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         changes = _changes(record, wanted)
@@ -137,7 +141,7 @@ def _fitting(folder: Path, run: Run, wanted: Record, objective: Objective) -> tu
         raise Unfit(f"{RECORD} is missing or damaged", f"a whole {RECORD}", "unknown") from None
     if any(part != "settings" or name not in OF_STEPS for part, name, *_ in changes):
         raise _unfit(changes)
-    state = load(folder)
+    state = load(folder, mmap=True)
     if state is None:
         raise Unfit(f"{STATE} is gone", f"{STATE} back", "no-state")
     because = _depends(run, record["settings"], min(state["step"], run.steps), objective) if changes else None
@@ -149,7 +153,7 @@ def _fitting(folder: Path, run: Run, wanted: Record, objective: Objective) -> tu
                 raise _unfit(changes, f", and no checkpoint of step {step} was kept")
             name = checkpoints.path(folder, step).name
             raise Unfit(f"{name} is gone or damaged", f"{name} as it was", f"without-step-{step}")
-    return state, record
+    return state["step"], record
 
 
 def _set_aside(run: Run, unfit: Unfit) -> None:
@@ -178,9 +182,9 @@ def _fitting_aside(run: Run, wanted: Record, objective: Objective, further_than:
     best = None
     for folder in sorted(run.work.parent.glob(f"{run.work.name}.set-aside/*/")):
         with suppress(Unfit):
-            state, _ = _fitting(folder, run, wanted, objective)
-            if state["step"] > further_than:
-                best, further_than = folder, state["step"]
+            step, _ = _fitting(folder, run, wanted, objective)
+            if step > further_than:
+                best, further_than = folder, step
     return best
 
 
@@ -190,10 +194,11 @@ def prepare(run: Run, objective: Objective, processes: int) -> dict[str, Any] | 
     What is there and does not fit is set aside; what was set aside and fits is taken up. Only the first of several
     processes may call this.
     """
-    wanted, unfit, step = belongs(run, processes), None, 0
+    wanted, unfit, step, record = belongs(run, processes), None, 0, {}
     kept = (run.work / STATE).exists() or bool(checkpoints.steps(run.work / "checkpoints"))
     try:
-        step = _fitting(run.work, run, wanted, objective)[0]["step"] if kept else 0
+        if kept:
+            step, record = _fitting(run.work, run, wanted, objective)
     except Unfit as error:
         unfit = error
     again = _fitting_aside(run, wanted, objective, step)
@@ -206,6 +211,7 @@ def prepare(run: Run, objective: Objective, processes: int) -> dict[str, Any] | 
     if again:
         again.rename(run.work)
         console.say(f"{run.title}: takes up {again} again")
+        step, record = _fitting(run.work, run, wanted, objective)
     elif unfit or not kept:
         (run.work / "checkpoints").mkdir(parents=True)
         _note(run, wanted)
@@ -213,14 +219,12 @@ def prepare(run: Run, objective: Objective, processes: int) -> dict[str, Any] | 
     if (run.work / METRICS).exists():
         run.metrics.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(run.work / METRICS, run.metrics)
-    state, record = _fitting(run.work, run, wanted, objective)
-    if state["step"] <= run.steps:  # a later one belongs to as many steps as it was made for
+    if step <= run.steps:  # a later one belongs to as many steps as it was made for
         _note(run, wanted)
-    going_on = f"going on after step {state['step']} of {run.steps}"
-    done = going_on if state["step"] < run.steps else f"all {run.steps} steps were done before"
+    going_on, done = f"going on after step {step} of {run.steps}", f"all {run.steps} steps were done before"
     changed = f"; {_unfit(_changes(record, wanted))}, on which no step so far depends" if record != wanted else ""
-    console.say(f"{run.title}: {done}{changed}")
-    return state
+    console.say(f"{run.title}: {going_on if step < run.steps else done}{changed}")
+    return load(run.work)
 
 
 def _note(run: Run, record: Record) -> None:

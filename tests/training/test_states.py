@@ -284,6 +284,15 @@ def cut(path):
     path.write_bytes(path.read_bytes()[:-500])
 
 
+def flip(path):
+    """One bit of a weight."""
+    data, place = bytearray(path.read_bytes()), -1
+    if path.suffix == ".pt":
+        place = data.index(torch.load(path)["networks"]["generator"]["0.weight"].numpy().tobytes())
+    data[place] ^= 64
+    path.write_bytes(data)
+
+
 def text(path):
     path.write_text("no state")
 
@@ -296,10 +305,12 @@ def other_content(path):
     ("name", "damage", "said"),
     [
         ("state.pt", cut, "state.pt is unreadable ("),
+        ("state.pt", flip, "state.pt is unreadable ("),
         ("state.pt", text, "state.pt is unreadable ("),
         ("state.pt", other_content, "state.pt is unreadable ("),
         ("state.pt", Path.unlink, "state.pt is gone"),
         ("checkpoints/step-0000003.safetensors", cut, "step-0000003.safetensors is gone or damaged"),
+        ("checkpoints/step-0000003.safetensors", flip, "step-0000003.safetensors is gone or damaged"),
         ("checkpoints/step-0000003.safetensors", Path.unlink, "step-0000003.safetensors is gone or damaged"),
         ("belongs.json", text, "belongs.json is missing or damaged"),
         ("belongs.json", Path.unlink, "belongs.json is missing or damaged"),
