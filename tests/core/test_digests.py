@@ -103,8 +103,8 @@ def elsewhere(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("job", "files"),
     [
-        (("train", "synthetic", "spig"), ("loading/checkpoints.py", "loading/shard_loader.py", "training/loop.py")),
-        (("pretrain", "synthetic", "spig_flow"), ("stages/pretrain.py", "training/run.py", "training/augmentation.py")),
+        (("train", "synthetic", "spig"), ("stages/train.py", "loading/arrays.py", "training/order.py")),
+        (("pretrain", "synthetic", "spig_flow"), ("stages/pretrain.py", "training/order.py", "training/states.py")),
         (("score", "synthetic", "spig"), ("stages/score.py", "metrics/fid.py", "metrics/stream.py")),
         (("keypoints", "synthetic"), ("stages/keypoints.py", "extraction/openpose.py", "extraction/topdown.py")),
         (("parsing", "synthetic"), ("stages/parsing.py", "extraction/repose_parser/weights.safetensors")),
@@ -116,7 +116,7 @@ def test_the_code_of_a_job_is_what_the_graph_names(elsewhere, job, files):
     assert {f"pipeline/{name}" for name in files} <= found.keys()
     named = graph.find(*job).code
     assert all(any(name == path or name.startswith(f"{path}/") for path in named) for name in found)
-    if job[0] in ("pretrain", "train"):
+    if job[0] in ("pretrain", "train", "score"):
         assert "models/spig.py" in found
 
 
