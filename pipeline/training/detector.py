@@ -73,4 +73,4 @@ def train(task: fit.Task) -> None:
         trained, meta = fit.fit(task, data, inputs, None, group)
         result = validate(trained.generator, arrays.load_images(dataset, held_out, where), block.batch)
         console.say(f"{task.title}: on identities held out: {result}")
-        fit.publish(task.stage, dataset, task.name, trained, replace(meta, validation=result))
+        fit.publish(dataset, task.name, trained, replace(meta, validation=result))
