@@ -18,7 +18,7 @@ from pipeline.loading.arrays import load_pairs
 from pipeline.scoring import image_folder
 from pipeline.stages import reference, score
 from pipeline.tables.inputs import read_outside
-from tests.stages.test_reference import CPU, HEIGHT, WIDTH, build_project, stored_images
+from tests.scored_project import CPU, HEIGHT, WIDTH, build_project, stored_images
 
 pytestmark = pytest.mark.usefixtures("small_batches_on_one_thread")
 

@@ -26,7 +26,7 @@ from pipeline.scoring.detectors import open_detector
 from pipeline.scoring.pairs import open_split
 from pipeline.scoring.protocol import Protocol, Reference
 from pipeline.stages import reference, score
-from tests.stages.test_reference import (
+from tests.scored_project import (
     CPU,
     HEIGHT,
     WIDTH,
