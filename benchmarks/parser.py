@@ -10,7 +10,7 @@ has, background included; that of SPT-10 is over SPT's ten labels, where garment
 crops.
 
 Joints: what Lightweight OpenPose finds (photographs; crops use the joints of the whole photograph), the renderer's own
-(synthetic). The truth of the photographs is their own pixel labels mapped by pipeline/extraction/repose_parser/prepare.py; left
+(synthetic). The truth of the photographs is their own pixel labels, mapped by extraction/repose_parser/prepare.py; left
 and right in it come from the same detector's joints, so they are consistent with the joints given, not independent.
 """
 

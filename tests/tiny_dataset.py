@@ -1,4 +1,4 @@
-"""A data set of coloured rectangles with joints, written through `pipeline.core.store` alone, and a params.yaml for it."""
+"""A data set of coloured rectangles with joints, written through `pipeline.core.store` alone, and its params.yaml."""
 
 import json
 from pathlib import Path

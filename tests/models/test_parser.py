@@ -58,7 +58,7 @@ def test_logits_lie_on_half_the_grid_and_weights_stay_under_8_mb_in_fp16(network
 
 
 def test_encoder_is_the_pretrained_network_on_imagenet_scale(network):
-    """Its deepest layer equals that of `models.layers.features`, which takes images in -1..1 and is tested by itself."""
+    """Its deepest layer equals that of `models.layers.features`, which takes images in -1..1 and has its own tests."""
     extractor = features.build("squeezenet1_1")
     network.features.load_state_dict(extractor.features.state_dict())  # weights that carry the signal all the way
     images = torch.randint(0, 256, (1, 3, 64, 32)).float()
