@@ -157,7 +157,8 @@ class SptObjective:
         self.detector = joint_detector
         self.weights = weights
         self.regions = regions
-        self.progress = 0.0
+        if generator.image.local is not None:
+            self.progress = 0.0
 
     def networks(self) -> dict[str, nn.Module]:
         return {"generator": self.generator, "discriminator": self.discriminator, "detector": self.detector}
