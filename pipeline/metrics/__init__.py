@@ -36,7 +36,9 @@ class Feature:
     of: "Callable[[Comparison], np.ndarray]"
 
     def storage(self, pairs: int) -> np.ndarray:
-        """(pairs, width) float32 in a temporary file, which is gone with the array: memory need not hold them all."""
+        """(pairs, width) float32, mapped from a temporary file that is gone with the array: the system may drop its pages
+        from memory.
+        """
         return np.memmap(TemporaryFile(), np.float32, "w+", shape=(pairs, self.width))
 
 
