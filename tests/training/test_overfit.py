@@ -63,7 +63,10 @@ def net() -> features.Features:
     return features.build("squeezenet1_1")
 
 
-@pytest.mark.parametrize("name", PHASES)
+# Ablations, the same networks with a part left out, are in the slow tier.
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in KINDS else pytest.mark.slow) for name in PHASES]
+)
 def test_overfits_eight_pairs_to_a_stated_loss(name, net, tmp_path, one_thread):
     kind, spec = stated(name), (VARIANTS | COMPONENTS)[name]
     _, objective, phase = build(name, *SIZE)
