@@ -1,88 +1,88 @@
 """Let each engine accept what the other has built: run it after `snakemake --cores all` or `dvc repro`.
 
-Snakemake and DVC keep their own books. After a run of one, the other would build everything again. This command
-makes the second engine record what is on disk as up to date, but only if the first one vouches for all of it:
+Each engine remembers by itself what it has built, so after a run of one the other would build everything again. This
+command makes the other record what is on disk as up to date, but only if the first vouches for all of it:
 
-  after snakemake   `snakemake -n` finds nothing to do and has a record of every job  ->  `dvc commit --force`
-  after dvc         `dvc status` is clean                                             ->  `snakemake --touch --forceall`
+  after snakemake   by `snakemake --detailed-summary` no file is to be made again, and each is on record
+                    ->  `dvc commit --force`
+  after dvc         by `dvc status` nothing has changed
+                    ->  `snakemake --touch --forceall`
 
-If neither engine vouches for the outputs (params.yaml or a source file was edited since, a stage failed), it
-changes nothing and says which engine to run.
+If neither does (params.yaml or a source file was edited since, a stage failed), it changes nothing and names the files
+that are in the way.
 
   python -m pipeline handoff --dry-run
 """
 
 import argparse
+import csv
+import json
 import subprocess
 import sys
 
 from pipeline.core.console import say
 from pipeline.core.errors import UserError
 
+SNAKEMAKE = ("snakemake", "--cores", "1", "--workflow-profile", "none")
+NAMED = 5  # files that a message names
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, change nothing")
 
 
-def _call(*command: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True)
-
-
-def _last_line(result: subprocess.CompletedProcess) -> str:
-    lines = [line for line in (result.stdout + result.stderr).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else f"exit status {result.returncode}"
-
-
-def snakemake_state() -> str:
-    """ "complete" (every job done and on record), "unrecorded" (outputs there, no record of how), or "stale"."""
-    result = _call("snakemake", "--dry-run", "--nolock", "--workflow-profile", "none", "--cores", "1", "all")
-    text = result.stdout + result.stderr
+def _call(*command: str) -> str:
+    """What a command prints. Raises UserError with its last line if it fails."""
+    result = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True)
     if result.returncode != 0:
-        raise UserError(f"snakemake cannot read the workflow: {_last_line(result)}")
-    if "Nothing to be done" not in text:
-        return "stale"
-    return "unrecorded" if "missing provenance/metadata" in text else "complete"
+        lines = [line for line in (result.stdout + result.stderr).splitlines() if line.strip()]
+        last = lines[-1].strip() if lines else f"exit status {result.returncode}"
+        raise UserError(f"`{' '.join(command)}` failed: {last}")
+    return result.stdout
 
 
-def dvc_is_clean() -> bool:
-    result = _call("dvc", "status", "--quiet")
-    if result.returncode not in (0, 1):
-        raise UserError(f"dvc cannot read the pipeline: {_last_line(result)}")
-    return result.returncode == 0
+def unlike_snakemake() -> dict[str, str]:
+    """Files that Snakemake would make again, or does not know the making of, and why."""
+    text = _call(*SNAKEMAKE, "--nolock", "--detailed-summary")
+    table = text[text.index("output_file\t") :].splitlines()
+    found = {}
+    for row in csv.DictReader(table, delimiter="\t", quoting=csv.QUOTE_NONE):
+        if row["status"] == "missing" or row["plan"] != "no update":
+            found[row["output_file"]] = "follows from others" if row["status"] == "ok" else row["status"]
+        elif row["shellcmd"] == "-":
+            found[row["output_file"]] = "not on record"
+    return found
 
 
-def _do(*command: str) -> None:
-    result = _call(*command)
-    if result.returncode != 0:
-        raise UserError(f"`{' '.join(command)}` failed: {_last_line(result)}")
+def unlike_dvc() -> dict[str, str]:
+    """Files and stages that have changed since DVC recorded them, and how."""
+    found = {}
+    for stage, changes in json.loads(_call("dvc", "status", "--json")).items():
+        for change in changes:
+            for kind, files in change.items() if isinstance(change, dict) else ():
+                found |= {stage: kind} if isinstance(files, str) else {str(path): why for path, why in files.items()}
+    return found
+
+
+def _named(engine: str, files: dict[str, str]) -> str:
+    listed = [f"{path} ({why if isinstance(why, str) else 'changed'})" for path, why in files.items()][:NAMED]
+    more = f" and {len(files) - NAMED} more" if len(files) > NAMED else ""
+    return f"{engine} does not vouch for {', '.join(listed)}{more}"
 
 
 def run(dry_run: bool) -> None:
-    snakemake, dvc = snakemake_state(), dvc_is_clean()
-    if snakemake == "complete" and dvc:
+    snakemake = unlike_snakemake()
+    dvc = unlike_dvc()
+    if not snakemake and not dvc:
         say("both engines are up to date: nothing to hand over")
-    elif snakemake == "complete":
+    elif not snakemake:
         say("snakemake vouches for every output: recording them in dvc.lock")
         if not dry_run:
-            _do("dvc", "commit", "--force", "--quiet")
-    elif dvc:
+            _call("dvc", "commit", "--force", "--quiet")
+    elif not dvc:
         say("dvc vouches for every output: recording them for snakemake")
         if not dry_run:
-            _do(
-                "snakemake",
-                "--touch",
-                "--forceall",
-                "--cores",
-                "1",
-                "--quiet",
-                "all",
-                "--workflow-profile",
-                "none",
-            )
+            _call(*SNAKEMAKE, "--touch", "--forceall", "--quiet", "all")
     else:
-        reason = (
-            "outputs are there but neither engine knows how they were made"
-            if snakemake == "unrecorded"
-            else "some outputs are missing or older than their inputs, sources or parameters"
-        )
-        raise UserError(f"nothing handed over: {reason}; run `snakemake --cores all` or `dvc repro`, then this again")
+        reasons = "; ".join((_named("snakemake", snakemake), _named("dvc", dvc)))
+        raise UserError(f"nothing handed over: {reasons}; run `snakemake --cores all` or `dvc repro`, then this again")

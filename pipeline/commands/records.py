@@ -3,6 +3,7 @@
 Snakemake keeps a record of each output in .snakemake/metadata/, DVC one of each job in dvc.lock. Each is compared with
 what is there now by its engine's own rule, but for one thing: the bytes of prepared data are never read, so that this
 takes no longer for a large data set. A change of such bytes shows as a newer file (Snakemake) or another size (DVC).
+No engine promises the form of its records, so their version is looked at first.
 """
 
 import ast
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.core import layout, yaml_file
+from pipeline.core.errors import UserError
 from pipeline.core.graph import Job, Writers
 
 SNAKEMAKE = Path(".snakemake")
@@ -46,12 +48,20 @@ def _modified(path: Path) -> float:
     return (stamp if stamp.exists() else path).stat().st_mtime
 
 
+def _known(version: object, of: Path, known: object, other: str) -> None:
+    if version != known:
+        raise UserError(f"{of} is of version {version}, and status can read {known} only; `{other}` tells what is done")
+
+
 def _records(job: Job) -> list[dict]:
-    """Of its outputs; [] unless every one has a record."""
+    """Of its outputs; [] unless every one has a record. Raises UserError for records of an unknown version."""
     try:
-        return [json.loads(_entry("metadata", output).read_text(encoding="utf-8")) for output in job.outputs]
+        found = [json.loads(_entry("metadata", output).read_text(encoding="utf-8")) for output in job.outputs]
     except (OSError, ValueError):
         return []
+    for record in found:
+        _known(record.get("record_format_version"), SNAKEMAKE / "metadata", 6, "snakemake --dry-run")
+    return found
 
 
 def by_snakemake(job: Job, writers: Writers) -> list[str] | None:
@@ -62,10 +72,7 @@ def by_snakemake(job: Job, writers: Writers) -> list[str] | None:
     if any(_entry("incomplete", output).exists() for output in job.outputs):
         return ["Snakemake did not see it end"]
     oldest = min(_modified(Path(output)) for output in job.outputs)
-    found: dict[str, None] = {}
-    for record in records:
-        found |= dict.fromkeys(_differences(job, record, oldest, writers))
-    return list(found)
+    return list(dict.fromkeys(why for record in records for why in _differences(job, record, oldest, writers)))
 
 
 def _differences(job: Job, record: dict, oldest: float, writers: Writers) -> Iterator[str]:
@@ -95,10 +102,11 @@ def _sha256(path: Path) -> str | None:
 
 
 def read_lock() -> dict[str, dict]:
-    """Command -> its entry in dvc.lock; nothing if there is no such file."""
+    """Command -> its entry in dvc.lock; nothing if there is no such file. Raises UserError for an unknown version."""
     if not DVC_LOCK.exists():
         return {}
     lock = yaml_file.read(DVC_LOCK)
+    _known(lock.get("schema"), DVC_LOCK, "2.0", "dvc status")
     return {entry["cmd"]: entry for entry in lock["stages"].values()}
 
 

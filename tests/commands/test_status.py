@@ -260,8 +260,8 @@ def repro(made, monkeypatch) -> dict:
     return entries
 
 
-def save_lock(entries: dict) -> None:
-    records.DVC_LOCK.write_text(yaml.safe_dump({"schema": "2.0", "stages": entries}))
+def save_lock(entries: dict, schema: str = "2.0") -> None:
+    records.DVC_LOCK.write_text(yaml.safe_dump({"schema": schema, "stages": entries}))
 
 
 def test_dvc_vouches_by_its_lock(repro):
@@ -293,6 +293,20 @@ def test_the_engine_that_made_the_outputs_is_believed(repro, capsys):
     assert other_than_done() == {}
     set_in_params("    spig: {seed: 0, steps: 151,", "    spig: {seed: 0, steps: 150,")
     assert found()["train synthetic spig"].name == "stale"
+
+
+def test_records_of_another_version_are_not_guessed_at(made, repro, capsys):
+    save_lock(repro, schema="3.0")
+    assert command_line.main(["status"]) == 2
+    assert capsys.readouterr().err == (
+        "repose: dvc.lock is of version 3.0, and status can read 2.0 only; `dvc status` tells what is done\n"
+    )
+    records.DVC_LOCK.unlink()
+    pretend(graph.jobs(params.load()))
+    record = records._entry("metadata", "reports/tables")
+    record.write_text(record.read_text().replace('"record_format_version": 6', '"record_format_version": 7'))
+    assert command_line.main(["status"]) == 2
+    assert ".snakemake/metadata is of version 7, and status can read 6 only" in capsys.readouterr().err
 
 
 # ---- what is shown
