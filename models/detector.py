@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from models.layers.blocks import Batch, channels
 from models.layers.pose_maps import JOINTS, heatmaps
-from models.schedule import Adam, Component, Phase
+from models.layers.schedule import Adam, Component, Phase
 
 STRIDE = 4
 SIGMA = 1.5  # in cells: 6 px in the image, the field's heatmap

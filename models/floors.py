@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from models.layers.blocks import Batch, Output
-from models.schedule import Variant
+from models.layers.schedule import Variant
 
 
 class CopySource(nn.Module):

@@ -31,7 +31,7 @@ from models.layers.blocks import (
 from models.layers.features import Features
 from models.layers.losses import widen
 from models.layers.pose_maps import JOINTS, batch_heatmaps
-from models.schedule import Adam, Component, Phase, Variant
+from models.layers.schedule import Adam, Component, Phase, Variant
 
 
 def kernel_sizes(height: int) -> dict[int, int]:

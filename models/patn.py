@@ -13,7 +13,7 @@ from models.layers import losses
 from models.layers.blocks import Batch, Output, channels, initialise
 from models.layers.features import Features
 from models.layers.pose_maps import JOINTS, batch_heatmaps
-from models.schedule import Adam, Phase, Variant
+from models.layers.schedule import Adam, Phase, Variant
 
 BLOCKS = 9
 LAYER = {"vgg19": "3", "squeezenet1_1": "1"}  # of the perceptual term: relu1_2, and the closest to it

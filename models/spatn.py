@@ -15,7 +15,7 @@ from models.layers.blocks import Batch, channels
 from models.layers.features import Features
 from models.layers.parsing import LABELS, conv_norm, cross_entropy, decoder, encoder
 from models.layers.pose_maps import JOINTS, LIMBS, heatmaps, limb_maps, one_hot
-from models.schedule import Adam, Component, Phase
+from models.layers.schedule import Adam, Component, Phase
 
 BLOCKS = 6
 KAPPA = -0.1  # the released code's, per pixel

@@ -23,7 +23,7 @@ from models.layers.features import Features
 from models.layers.parsing import LABELS, cross_entropy
 from models.layers.part_flow import FlowObjective, PartFlow
 from models.layers.pose_maps import JOINTS, disks, heatmaps, one_hot
-from models.schedule import Adam, Component, Jitter, Phase, Variant
+from models.layers.schedule import Adam, Component, Jitter, Phase, Variant
 from models.spatn import KAPPA, Spatn
 
 DISK = 1 / 32  # radius of a joint's disk in image heights: 8 px at 256, 4 px at 128

@@ -33,7 +33,7 @@ from models.layers.blocks import (
 from models.layers.features import Features
 from models.layers.part_flow import GROUPS, PADDING, FlowObjective, PartFlow, sampling_loss
 from models.layers.pose_maps import JOINTS, batch_heatmaps, box_masks, part_boxes
-from models.schedule import Adam, Component, Phase, Variant
+from models.layers.schedule import Adam, Component, Phase, Variant
 
 
 class LocalWarp(nn.Module):

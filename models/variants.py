@@ -8,7 +8,7 @@ two families use is an error.
 from importlib import import_module
 
 from models.layers.blocks import Batch, Output
-from models.schedule import Adam, Component, Objective, Phase, Variant
+from models.layers.schedule import Adam, Component, Objective, Phase, Variant
 
 __all__ = ["COMPONENTS", "VARIANTS", "Adam", "Batch", "Component", "Objective", "Output", "Phase", "Variant"]
 

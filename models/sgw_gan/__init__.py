@@ -16,7 +16,7 @@ from models.layers.blocks import Batch, Output, channels, initialise, warp
 from models.layers.features import Features
 from models.layers.parsing import LABELS, conv_norm, cross_entropy, decoder, encoder
 from models.layers.pose_maps import JOINTS, disks, one_hot
-from models.schedule import Adam, Component, Phase, Variant
+from models.layers.schedule import Adam, Component, Phase, Variant
 from models.sgw_gan.geometric_matcher import GeometricMatcher, MatcherObjective, flow
 
 RADIUS = 4.0  # of a joint's disk, pixels at any image size

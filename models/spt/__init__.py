@@ -19,7 +19,7 @@ from models.layers.blocks import Batch, Output
 from models.layers.features import Features
 from models.layers.losses import least_squares
 from models.layers.pose_maps import JOINTS, box_masks, part_boxes
-from models.schedule import Adam, Component, Phase, Variant
+from models.layers.schedule import Adam, Component, Phase, Variant
 from models.spt.appearance import LABELS, AppearanceGenerator, Pose, large
 from models.spt.losses import (
     FaceDiscriminator,

@@ -1,4 +1,4 @@
-"""The 18 joints, the twelve limbs, the label sets of human parsing, and how they are drawn.
+"""The 18 joints, the twelve limbs and the label sets of human parsing.
 
 Layer 1; may import: core.
 """

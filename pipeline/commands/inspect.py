@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.anatomy import drawing, labels, pose
+from pipeline import drawing
+from pipeline.anatomy import labels, pose
 from pipeline.core import layout, params, schema, store
 from pipeline.core.atomic import atomic_file
 from pipeline.core.errors import UserError

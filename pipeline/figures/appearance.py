@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from models.variants import Batch, Output
-from pipeline.anatomy import drawing, labels
+from pipeline import drawing
+from pipeline.anatomy import labels
 from pipeline.core.errors import UserError
 from pipeline.figures import subject
 from pipeline.figures.parsing import legend, panel

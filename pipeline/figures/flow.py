@@ -12,7 +12,7 @@ from torch import Tensor
 
 from models.layers.blocks import Output, warp
 from models.layers.pose_maps import PARTS
-from pipeline.anatomy import drawing
+from pipeline import drawing
 from pipeline.core.errors import UserError
 from pipeline.figures import subject
 from pipeline.figures.subject import Person, Trained

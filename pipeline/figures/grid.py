@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.anatomy import drawing
+from pipeline import drawing
 from pipeline.figures import subject
 from pipeline.figures.subject import Person, Trained
 

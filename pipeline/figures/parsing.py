@@ -3,7 +3,8 @@
 import numpy as np
 from torch import Tensor
 
-from pipeline.anatomy import drawing, labels
+from pipeline import drawing
+from pipeline.anatomy import labels
 from pipeline.core.errors import UserError
 from pipeline.figures import subject
 from pipeline.figures.subject import Person, Trained

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 from torch import Tensor
 
-from pipeline.anatomy import drawing, pose
+from pipeline import drawing
+from pipeline.anatomy import pose
 from pipeline.core.errors import UserError
 from pipeline.figures import subject
 from pipeline.figures.subject import Person, Pose, Trained

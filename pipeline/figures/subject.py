@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from models.variants import VARIANTS, Batch, Output
-from pipeline.anatomy import drawing, pose
+from pipeline import drawing
+from pipeline.anatomy import pose
 from pipeline.core import layout, schema, store
 from pipeline.core.errors import UserError
 from pipeline.core.params import variant_of

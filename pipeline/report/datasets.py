@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from pipeline.anatomy import drawing, labels, pose
+from pipeline import drawing
+from pipeline.anatomy import labels, pose
 from pipeline.core import layout, schema, store
 from pipeline.formats import pictures
 from pipeline.report import prepared

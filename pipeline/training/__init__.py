@@ -1,4 +1,4 @@
 """The training loop, what it is fed, and the state from which a stopped run goes on.
 
-Layer 5; may import: core, anatomy, formats, loading, models.
+Layer 5; may import: core, anatomy, drawing, formats, loading, models.
 """

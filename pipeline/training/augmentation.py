@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.schedule import Jitter
+from models.layers.schedule import Jitter
 from models.variants import Batch
 
 STREAM = 5  # keeps them apart from the batch order's, which come from [seed, epoch]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from models.schedule import Phase
+from models.layers.schedule import Phase
 from pipeline.core import layout, store
 from pipeline.training.features import FeatureSource
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from models.schedule import Jitter
+from models.layers.schedule import Jitter
 from models.variants import Phase
 from pipeline.core.atomic import atomic_file
 

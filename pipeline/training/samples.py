@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from models.variants import Variant
-from pipeline.anatomy import drawing
+from pipeline import drawing
 from pipeline.core.atomic import atomic_file
 from pipeline.formats import pictures
 from pipeline.loading.arrays import PairData, load_pairs

@@ -1,4 +1,4 @@
-"""The data that a variant or component is trained on, of each kind in `models.schedule.DATA`.
+"""The data that a variant or component is trained on, of each kind in `models.layers.schedule.DATA`.
 
 People in validation pairs are left out of all kinds: checkpoints are chosen on people whom no network has seen.
 """

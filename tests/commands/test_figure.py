@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from models import variants
 from models.layers.blocks import Batch, Output
 from models.layers.pose_maps import one_hot
-from models.schedule import Variant
+from models.layers.schedule import Variant
 from pipeline.__main__ import main
 from pipeline.anatomy import labels
 from pipeline.commands import figure

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from models import gfla
 from models.layers import blocks, features, losses
-from models.schedule import Adam
+from models.layers.schedule import Adam
 from models.variants import VARIANTS
 from tests.figures import figures
 from tests.models.test_spig import build, train

@@ -59,7 +59,7 @@ def trainable(network: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def train(objective: Objective, phase: Phase, batches: list[Batch], net: features.Features) -> dict[str, float]:
-    """The step that models.schedule documents, once for each batch. Returns the last batch's terms."""
+    """The step that models.layers.schedule documents, once for each batch. Returns the last batch's terms."""
     networks = objective.networks()
     optimisers = {
         name: torch.optim.Adam(trainable(networks[name]).values(), lr=adam.lr, betas=adam.betas)

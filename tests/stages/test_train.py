@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from models import spig
-from models.schedule import Jitter
+from models.layers.schedule import Jitter
 from models.spatn import Spatn
 from models.variants import COMPONENTS, VARIANTS, Adam, Batch, Output, Phase, Variant
 from pipeline.__main__ import main

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from models.layers.blocks import Batch
-from models.schedule import Jitter
+from models.layers.schedule import Jitter
 from pipeline.training import augmentation
 
 HEIGHT, WIDTH = 64, 32

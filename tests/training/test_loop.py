@@ -11,7 +11,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from models.layers import features
 from models.layers.blocks import Batch
-from models.schedule import Jitter
+from models.layers.schedule import Jitter
 from models.variants import COMPONENTS, Adam, Phase
 from pipeline.core.errors import UserError
 from pipeline.loading import checkpoints

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from models.layers.blocks import Output
-from pipeline.anatomy import drawing
+from pipeline import drawing
 from pipeline.loading import arrays
 from pipeline.training import samples
 from tests import tiny_dataset

@@ -1,6 +1,8 @@
 """Prepared data as pictures: joints on images, parsing in colour, maps, and sheets of them.
 
 Every picture is (H, W, 3) uint8 RGB. Joints are (x, y) in pixels of the image, pixel centres at integers.
+
+Layer 2; may import: core, anatomy.
 """
 
 import colorsys

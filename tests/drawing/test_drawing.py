@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from pipeline.anatomy import drawing, labels, pose
+from pipeline import drawing
+from pipeline.anatomy import labels, pose
 
 
 def picture(height=20, width=12):
