@@ -10,7 +10,8 @@ from torch.autograd import gradcheck
 
 from models import spatn
 from models.layers import pose_maps
-from models.spatn import COMPONENTS, ParsingObjective, PoseAttentionBlock, Spatn
+from models.spatn import PHASE, ParsingObjective, PoseAttentionBlock, Spatn
+from models.variants import COMPONENTS, VARIANTS
 from pipeline.anatomy import pose
 from pipeline.anatomy.distance import limb_distance_maps
 from tests.figures import figures
@@ -40,6 +41,13 @@ def test_limb_maps_are_those_of_the_store_before_rounding():
         stored = limb_distance_maps(joints.nan_to_num().numpy(), valid.numpy(), 40, 28, kappa)
         assert stored.any()
         assert np.abs(255 * maps.double().numpy() - stored).max() < 0.513 + 1e-3
+
+
+@pytest.mark.parametrize("entry", [*COMPONENTS.values(), *VARIANTS.values()], ids=lambda entry: entry.name)
+def test_whoever_draws_limb_maps_is_told_their_kappa(entry):
+    network = entry.build(64, 32, SCALE, **({"kappa": -0.3} if entry.limb_maps else {}))
+    told = [part.kappa for part in network.modules() if isinstance(part, Spatn) and part.kappa is not None]
+    assert told == [-0.3] * entry.limb_maps
 
 
 def test_a_block_changes_the_semantics_where_the_pose_says_so():
@@ -124,7 +132,7 @@ def test_cross_entropy_is_the_mean_negative_log_probability():
 def test_overfits_eight_pairs():
     """30 steps at 25 times the published rate: cross-entropy below 0.45, and better labels than the source's."""
     net = Spatn(SCALE)
-    objective = ParsingObjective(net, COMPONENTS[0].phase.weights)
+    objective = ParsingObjective(net, PHASE.weights)
     optimiser = torch.optim.Adam(net.parameters(), lr=5e-3, betas=(0.5, 0.999))
     batch = figures(8, 64, 32, seed=0)
     first = objective.generator_losses(batch, None)[0]["cross_entropy"].item()
