@@ -251,12 +251,11 @@ class Trainer:
         if rng["cuda"] is not None:
             torch.cuda.set_rng_state(rng["cuda"], self.run.device)
 
-    def unsound(self) -> str | None:
-        """The name of the first network with a weight or buffer that is NaN or infinite."""
+    def check(self, step: int) -> None:
+        """Raises UserError if a weight or buffer is NaN or infinite."""
         for name, network in self.networks.items():
             if not all(torch.isfinite(value).all() for value in network.state_dict().values()):
-                return name
-        return None
+                _stop(self.run, step, f"a weight of the network {name} is no finite number")
 
 
 def _stop(run: Run, step: int, what: str) -> None:
@@ -314,6 +313,14 @@ def _open(run: Run, trainer: Trainer) -> tuple[int, dict[int, str]]:
     return done, saved
 
 
+def _save(folder: Path, step: int, generator: nn.Module, look: Callable[[int, nn.Module], None] | None) -> str:
+    """Save a checkpoint and let `look` see a copy of its generator; return the file's digest."""
+    digest = digests.sha256(checkpoints.save(folder, step, generator))
+    if look is not None:
+        look(step, copy.deepcopy(generator).eval())
+    return digest
+
+
 def train(
     run: Run,
     objective: Objective,
@@ -322,20 +329,17 @@ def train(
     group: Group | None = None,
     look: Callable[[int, nn.Module], None] | None = None,
 ) -> Trained:
-    """Run, or go on with, a training run, alone or as one process of `group`, of which only the first writes.
+    """Start or continue a training run, alone or as one process of `group`, of which only the first writes.
 
     look: called at every checkpoint with the step and the generator saved, in eval mode. The caller seeds torch before
     it builds the networks, and publishes the checkpoints. Raises UserError at a loss that is NaN or infinite,
     KeyboardInterrupt (state saved) on SIGINT or SIGTERM.
     """
     group = group or parallel.alone(run.device)
-    make = parts_of(run, data, group)
-    trainer = Trainer(run, objective, features, group)
-    folder, wanted = run.work / "checkpoints", checkpoint_steps(run)
+    make, trainer = parts_of(run, data, group), Trainer(run, objective, features, group)
+    folder, wanted, writes = run.work / "checkpoints", checkpoint_steps(run), group.rank == 0
     first, saved = _open(run, trainer)
     steps = range(first + 1, run.steps + 1)
-    writes = group.rank == 0
-
     started = state_time = time.monotonic()
     with (
         backends(run.device, run.precision),
@@ -345,26 +349,20 @@ def train(
         console.progress(run.title, run.steps) as advance,
     ):
         advance(first)
-        for step in steps:
-            batches, shares = next(parts)
+        for step, (batches, shares) in zip(steps, parts, strict=False):
             values = trainer.step(step, *batches, shares=shares)
             log.write(json.dumps({"step": step, **values}) + "\n")
             took = (time.monotonic() - started) / (step - first)
-            note = f"{run.batch / took:.1f} {data.unit}/s  "
-            note += "  ".join(f"{name} {value:.4g}" for name, value in values.items())
-            advance(1, note)
+            terms = (f"{name} {value:.4g}" for name, value in values.items())
+            advance(1, note := "  ".join([f"{run.batch / took:.1f} {data.unit}/s", *terms]))
             stop, due = group.any(bool(asked), time.monotonic() - state_time > STATE_SECONDS)
             if step in wanted or stop or due:
-                bad = trainer.unsound()
-                if bad:
-                    _stop(run, step, f"a weight of the network {bad} is no finite number")
+                trainer.check(step)
                 log.flush()
                 if step in wanted and writes:
-                    saved[step] = digests.sha256(checkpoints.save(folder, step, trainer.generator))
+                    saved[step] = _save(folder, step, trainer.generator, look)
                     left = timedelta(seconds=round(took * (run.steps - step)))
                     console.say(f"{run.title}: step {step} of {run.steps}  {note}  {left} left")
-                    if look is not None:
-                        look(step, copy.deepcopy(trainer.generator).eval())
                 state = trainer.state(step)
                 if writes:
                     states.save(run, {**state, "checkpoints": saved})
