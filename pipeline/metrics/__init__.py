@@ -36,8 +36,8 @@ class Feature:
     of: "Callable[[Comparison], np.ndarray]"
 
     def storage(self, pairs: int) -> np.ndarray:
-        """(pairs, width) float32, mapped from a temporary file that is gone with the array: the system may drop its pages
-        from memory.
+        """(pairs, width) float32, mapped from a temporary file that is gone with the array, whose pages the system may
+        drop from memory.
         """
         return np.memmap(TemporaryFile(), np.float32, "w+", shape=(pairs, self.width))
 
