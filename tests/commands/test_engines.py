@@ -122,7 +122,8 @@ def test_snakemake_then_dvc_and_back(built):
     assert "stale train synthetic spig: params.yaml: train.synthetic.spig changed" in status(built)
     refused = call(built, "pipeline", "handoff", check=False)  # neither engine vouches for stale outputs
     assert refused.returncode == 2
-    assert "nothing handed over" in refused.stderr
+    assert "nothing handed over: snakemake does not vouch for runs/synthetic/spig/checkpoints" in refused.stderr
+    assert "dvc does not vouch for params.yaml" in refused.stderr
     assert ran(built, dvc) == BY_DVC
     handoff(built)
     assert ran(built, snakemake) == set()
@@ -162,7 +163,7 @@ def test_unrecorded_outputs_are_not_blessed(built, tmp_path):
     edit(project, set_seed(3))
     refused = call(project, "pipeline", "handoff", check=False)
     assert refused.returncode == 2
-    assert "nothing handed over" in refused.stderr
+    assert "data/synthetic/raw (not on record)" in refused.stderr
     assert len(refused.stderr.strip().splitlines()) == 1
     edit(project, set_seed(0))
     handoff(project)
