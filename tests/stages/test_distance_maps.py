@@ -190,3 +190,11 @@ def test_images_of_mixed_size_and_images_without_keypoints(settle):
         assert (row["height"], row["width"]) == size
         wanted = limb_distance_maps(points[number][None], valid[number][None], *size, -0.1)
         assert row["distance_maps"] == wanted.tobytes()
+
+
+def test_a_resumed_run_begins_where_the_finished_shards_end(settle):
+    images, table = layout.images("market1501"), store.read_table(layout.keypoints("market1501"))
+    whole = list(distance_maps.rows(images, table, -0.1))
+    assert len(whole) > 4
+    for first in (1, 4, len(whole)):
+        assert list(distance_maps.rows(images, table, -0.1, first)) == whole[first:]
