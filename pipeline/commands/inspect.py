@@ -18,15 +18,18 @@ import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 
+<<<<<<< HEAD
 from pipeline import drawing
 from pipeline.anatomy import labels, pose
+=======
+from pipeline.anatomy import drawing, pose
+>>>>>>> d2ef947 (The page's words are in the template, its making in pipeline/report; what is prepared is counted and worded once, for inspect and the page; none of tables, report, status and inspect imports torch)
 from pipeline.core import layout, params, schema, store
 from pipeline.core.atomic import atomic_file
 from pipeline.core.errors import UserError
 from pipeline.formats import pictures
 from pipeline.report import prepared
 
-REASONS = 6  # reasons for rejects that are listed
 _PANEL, _SMALL_PANEL = 384, 192  # heights in pixels that pictures are enlarged to, about
 
 
@@ -34,88 +37,6 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("dataset", help="a data set of which something is prepared, such as synthetic or market1501")
     parser.add_argument("--image", metavar="ID", help="the image to show (default: the first that is source of a pair)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="where the PNG goes")
-
-
-# ---- counts
-
-
-def _share(part: float, whole: float) -> str:
-    return f"{100 * part / whole:.1f} %" if whole else "none"
-
-
-def _on_disk(path: Path) -> str:
-    files = store.parts(path) if path.is_dir() else [path]
-    size = sum(file.stat().st_size for file in files)
-    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
-
-
-def _index(dataset: str) -> Iterator[tuple[str, str]]:
-    found = prepared.images(dataset)
-    yield "images", f"{found.total}: {prepared.listed(found.splits)}; {_on_disk(layout.images(dataset))}"
-    yield "people", prepared.listed(found.people)
-    shown = prepared.listed(dict(list(found.sizes.items())[:REASONS])) if len(found.sizes) > 1 else "".join(found.sizes)
-    more = f", {len(found.sizes)} sizes in all" if len(found.sizes) > REASONS else ""
-    yield "size (height x width)", shown + more
-    if found.rejects is not None:
-        reasons = [f"{count} {reason}" for reason, count in found.rejects.items()]
-        others = [f"{len(reasons) - REASONS} other reasons"] if len(reasons) > REASONS else []
-        total = sum(found.rejects.values())
-        yield "rejects", f"{total}: {'; '.join([*reasons[:REASONS], *others])}" if total else "0"
-
-
-def _keypoints(dataset: str) -> Iterator[tuple[str, str]]:
-    found = prepared.keypoints(dataset)
-    yield "rows", f"{found.rows}; {_on_disk(layout.keypoints(dataset))}"
-    yield "source", prepared.listed(found.sources)
-    mean = found.present.sum() / max(found.rows, 1)
-    yield "joints present", f"{mean:.1f} of {schema.JOINTS} an image" if found.rows else "none"
-    for name, count in zip(pose.JOINT_NAMES, found.present, strict=True):
-        yield f"  {name.replace('_', ' ')}", _share(count, found.rows)
-
-
-def _parsing(dataset: str) -> Iterator[tuple[str, str]]:
-    found = prepared.parsing(dataset)
-    yield "label maps", f"{found.total}; {_on_disk(layout.parsing(dataset))}"
-    if not found.total:
-        yield "source", f"{found.configured} (parsing.{dataset}.source in {layout.PARAMS}): no parsing"
-        return
-    yield "source", prepared.listed(found.sources)
-    some = f"{found.looked_at} of {found.total} maps, evenly chosen"
-    yield "share of the pixels", f"all {found.total} maps" if found.looked_at == found.total else some
-    for label in np.argsort(-found.shares, kind="stable"):
-        if found.shares[label]:
-            yield f"  {labels.LIP20[label]}", f"{100 * found.shares[label]:.2f} %"
-
-
-def _pairs(dataset: str) -> Iterator[tuple[str, str]]:
-    splits = prepared.pairs(dataset)
-    yield "pairs", f"{sum(splits.values())}: {prepared.listed(splits)}; {_on_disk(layout.pairs(dataset))}"
-
-
-def _pseudo_labels(dataset: str) -> Iterator[tuple[str, str]]:
-    found = prepared.pseudo_labels(dataset)
-    yield "images", f"{found.rows}; {_on_disk(layout.pseudo_labels(dataset))}"
-    yield "with a label", f"{found.rows - found.without} ({found.without} without)"
-    for middle, what in ((found.cost, "cost, pixels"), (found.pose_distance, "pose distance, torso lengths")):
-        if middle is not None:
-            yield what, "median {1:.4g}, 5 % to 95 %: {0:.4g} to {2:.4g}".format(*middle)
-
-
-def _distance_maps(dataset: str) -> Iterator[tuple[str, str]]:
-    count, kappa = prepared.distance_maps(dataset)
-    yield "images", f"{count}, {schema.LIMBS} maps each; {_on_disk(layout.distance_maps(dataset))}"
-    yield "kappa", kappa
-
-
-# Stage -> what there is to say of what it writes.
-SAID = {
-    "index": _index,
-    "keypoints": _keypoints,
-    "parsing": _parsing,
-    "pairs": _pairs,
-    "pseudo_labels": _pseudo_labels,
-    "distance_maps": _distance_maps,
-}
 
 
 def _how_to_make(dataset: str, stages: Iterable[str]) -> list[str]:
@@ -126,15 +47,14 @@ def _how_to_make(dataset: str, stages: Iterable[str]) -> list[str]:
 
 
 def summary(dataset: str) -> Table:
-    """Everything countable as one table."""
+    """Everything that can be counted, as one table."""
     table = Table(title=str(layout.images(dataset).parent), title_justify="left", show_header=False, box=None)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for stage, said in SAID.items():
-        if prepared.OUTPUTS[stage](dataset).exists():
-            for number, (what, value) in enumerate(said(dataset)):
-                table.add_row("" if number else stage, what, value)
+    for stage, lines in prepared.lines(dataset).items():
+        for number, line in enumerate(lines):
+            table.add_row("" if number else stage, line.what if line.share is None else f"  {line.what}", line.text)
     return table
 
 
@@ -161,53 +81,33 @@ def _unknown(dataset: str, image_id: str, ids: list[str]) -> UserError:
     return UserError(f"{layout.images(dataset)}: no image {image_id}; {hint}")
 
 
-def _joints(dataset: str, image_id: str) -> tuple[np.ndarray, np.ndarray] | None:
-    if layout.keypoints(dataset).exists():
-        filters = [("image_id", "=", image_id)]
-        rows = store.read_table(layout.keypoints(dataset), columns=["keypoints"], filters=filters).to_pylist()
-        if rows:
-            return pose.to_array(rows[0]["keypoints"])
-    return None
-
-
-def _row(folder: Path, image_id: str) -> dict | None:
-    """The row of an image in a shard folder, None if there is no such row or folder."""
-    if not folder.exists():
-        return None
-    try:
-        return store.RandomReader(folder)[image_id]
-    except KeyError:
-        return None
-
-
 def _scale(picture: np.ndarray, height: int = _PANEL) -> int:
     return max(1, round(height / picture.shape[0]))
 
 
-def _posed(dataset: str, image_id: str, title: str) -> np.ndarray | None:
-    """The image with its joints, None if it is not among the images."""
-    row = _row(layout.images(dataset), image_id)
-    if row is None:
-        return None
-    picture = pictures.decode_stored(row["image"]["bytes"], image_id)
-    joints = _joints(dataset, image_id)
-    scale = _scale(picture)
-    drawn = drawing.enlarged(picture, scale) if joints is None else drawing.skeleton(picture, *joints, scale)
-    seen = "no joints" if joints is None else f"{joints[1].sum()} of {schema.JOINTS} joints"
+def _posed(dataset: str, image_id: str, title: str) -> np.ndarray:
+    """A stored image with its joints."""
+    row = prepared.stored(layout.images(dataset), image_id)
+    picture, keypoints = pictures.decode_stored(row["image"]["bytes"], image_id), prepared.joints(dataset, image_id)
+    if keypoints is None:
+        drawn, seen = drawing.enlarged(picture, _scale(picture)), "no joints"
+    else:
+        points, valid = pose.to_array(keypoints)
+        drawn = drawing.skeleton(picture, points, valid, _scale(picture))
+        seen = f"{valid.sum()} of {schema.JOINTS} joints"
     return drawing.titled(drawn, title, image_id, f"{row['split']}, person {row['person_id']}, {seen}")
 
 
-def _parsed(dataset: str, image_id: str, *titles: str) -> Iterator[np.ndarray]:
+def _parsed(dataset: str, image_id: str, title: str) -> Iterator[np.ndarray]:
     """The image's parsing over the image, and the legend; nothing if it has none."""
-    stored = _row(layout.parsing(dataset), image_id)
-    row = _row(layout.images(dataset), image_id)
+    stored = prepared.stored(layout.parsing(dataset), image_id)
+    row = prepared.stored(layout.images(dataset), image_id)
     if stored is not None and row is not None:
         picture = pictures.decode_stored(row["image"]["bytes"], image_id)
-        label_map = pictures.decode_labels(stored["parsing"]["bytes"], f"{layout.parsing(dataset)}: {image_id}")
-        if label_map.shape != picture.shape[:2]:
-            raise UserError(f"{layout.parsing(dataset)}: {image_id} has another size than its image; run parsing again")
+        where = f"{layout.parsing(dataset)}: {image_id}"
+        label_map = pictures.decode_labels(stored["parsing"]["bytes"], where, picture.shape[:2])
         drawn = drawing.enlarged(drawing.parsing(picture, label_map), _scale(picture))
-        yield drawing.titled(drawn, *titles, image_id, f"source: {stored['label_source']}")
+        yield drawing.titled(drawn, title, image_id, f"source: {stored['label_source']}")
         yield drawing.titled(drawing.legend(np.unique(label_map).tolist()), "labels")
 
 
@@ -226,16 +126,14 @@ def _partner(dataset: str, image_id: str, ids: set[str]) -> tuple[str, str] | No
 
 def _maps(dataset: str, image_id: str) -> Iterator[np.ndarray]:
     """The distance maps in rows of six; nothing if there are none."""
-    stored = _row(layout.distance_maps(dataset), image_id)
+    stored = prepared.stored(layout.distance_maps(dataset), image_id)
     if stored is not None:
-        shape = (schema.LIMBS, stored["height"], stored["width"])
-        maps = np.frombuffer(stored["distance_maps"], np.uint8).reshape(shape)
         names = [f"{pose.JOINT_NAMES[a]} - {pose.JOINT_NAMES[b]}".replace("_", " ") for a, b in pose.LIMBS]
         panels = [
             drawing.titled(
                 drawing.enlarged(drawing.level(one), _scale(one, _SMALL_PANEL)), name + ("" if one.any() else ": none")
             )
-            for one, name in zip(maps, names, strict=True)
+            for one, name in zip(prepared.limb_maps(stored), names, strict=True)
         ]
         yield drawing.beside(panels[:6])
         yield drawing.beside(panels[6:])
@@ -247,7 +145,7 @@ def sheet(dataset: str, image_id: str, ids: list[str]) -> np.ndarray:
     partner = _partner(dataset, image_id, set(ids))
     if partner is not None:
         panels.append(_posed(dataset, partner[1], partner[0]))
-    pseudo = _row(layout.pseudo_labels(dataset), image_id)
+    pseudo = prepared.stored(layout.pseudo_labels(dataset), image_id)
     if pseudo is not None and pseudo["pseudo_id"] is not None:
         panels += _parsed(dataset, pseudo["pseudo_id"], f"pseudo target parsing, cost {pseudo['cost']:.0f} px")
     return np.pad(
@@ -259,9 +157,8 @@ def sheet(dataset: str, image_id: str, ids: list[str]) -> np.ndarray:
 
 def run(dataset: str, image: str | None, output: Path | None) -> None:
     """Print the summary and write one image's sheet. Raises UserError: nothing prepared, no such image."""
-    commands = _how_to_make(dataset, prepared.missing(dataset))
-    folder = layout.images(dataset).parent
-    if len(prepared.missing(dataset)) > len(SAID) or folder.name != dataset:
+    missing, folder = prepared.missing(dataset), layout.images(dataset).parent
+    if len(missing) > len(prepared.STAGES) or folder.name != dataset:
         there = sorted(path.parent.name for path in folder.parent.glob("*/images")) or ["nothing yet"]
         raise UserError(f"{folder}: nothing prepared; prepared here: {', '.join(there)}; the first step would be fetch")
     if output is not None and output.suffix.lower() != ".png":
@@ -273,8 +170,8 @@ def run(dataset: str, image: str | None, output: Path | None) -> None:
         raise _unknown(dataset, image, ids)
     terminal = Console(highlight=False, markup=False)
     terminal.print(summary(dataset))
-    if commands:
-        terminal.print("missing; to make it:", *commands, sep="\n  ", soft_wrap=True)
+    if missing:
+        terminal.print("missing; to make it:", *_how_to_make(dataset, missing), sep="\n  ", soft_wrap=True)
     if not ids:
         return
     shown = image if image is not None else _first_image(dataset, ids)

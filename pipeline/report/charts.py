@@ -1,14 +1,18 @@
 """Charts as coordinates for the template's SVG: curves over checkpoints, and histograms."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 COLOURS, SHAPES = 7, 4  # of series: a colour and a marker's shape together tell 28 apart
-MANY = 6  # methods in a chart; with more, it shows test curves alone at first
+MANY = 6  # methods in a chart; with more, it shows only the curves on test at first
 LINE = 10.5  # height of a line of small text, in a chart's own units
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 360, 220, 48, 14, 12, 34  # of a chart, in its own units
+SIZE = {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": WIDTH - RIGHT, "bottom": HEIGHT - BOTTOM}
+
+Row = dict[str, str]  # of all_scores.csv
+Axis = Callable[[float], float]  # a value's coordinate
 
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
@@ -32,39 +36,34 @@ def look(number: int) -> dict[str, int]:
     return {"number": number % COLOURS, "shape": number // COLOURS % SHAPES}
 
 
-def chart(
-    rows: list[dict[str, str]], trained: list[str], floors: list[str], published: Sequence[dict] = ()
-) -> dict | None:
-    """One metric of one data set over the checkpoints as coordinates for the template's SVG; None without values.
-
-    rows: of all_scores.csv. A series is a trained variant on one split; a floor is a horizontal line at its test score,
-    and so is each of the `published` numbers (of `summary.matches`) of this metric.
-    """
-    rows = [row for row in rows if row["value"]]
-    curves = [row for row in rows if row["variant"] in trained]
-    levels = [row for row in rows if row["variant"] in floors and row["split"] == "test" and row["chosen"] == "yes"]
-    if not curves:
-        return None
-    printed = {one["published"]: one for one in published if one["metric"] == curves[0]["metric"]}
-    heights = [float(row[key]) for row in (*curves, *levels) for key in ("value", "low", "high") if row[key]]
-    heights += map(float, printed)
-    spread = (max(heights) - min(heights)) or abs(heights[0]) * 0.1 or 1.0
-    y_ticks = ticks(min(heights), min(heights) + spread)
-    steps = sorted({int(row["step"]) for row in curves})
-    span = (steps[-1] - steps[0]) or 1
-    x_ticks = [t for t in ticks(steps[0], steps[-1]) if steps[0] <= t <= steps[-1]] if len(steps) > 1 else steps
+def _step_axis(steps: Sequence[int]) -> tuple[Axis, list[float]]:
+    """x of a training step, and the steps with a tick."""
+    first, last = min(steps), max(steps)
 
     def x(step: float) -> float:
-        share = (step - steps[0]) / span if len(steps) > 1 else 0.5
+        share = (step - first) / (last - first) if last > first else 0.5
         return round(LEFT + 10 + share * (WIDTH - LEFT - RIGHT - 20), 1)
 
-    def y(value: float) -> float:
-        return round(TOP + (y_ticks[-1] - value) / (y_ticks[-1] - y_ticks[0]) * (HEIGHT - TOP - BOTTOM), 1)
+    return x, [tick for tick in ticks(first, last) if first <= tick <= last] if last > first else [first]
 
-    series = []
+
+def _value_axis(values: Sequence[float]) -> tuple[Axis, list[float]]:
+    """y of a score, and the scores with a tick."""
+    low, high = min(values), max(values)
+    marked = ticks(low, low + ((high - low) or abs(values[0]) * 0.1 or 1.0))
+
+    def y(value: float) -> float:
+        return round(TOP + (marked[-1] - value) / (marked[-1] - marked[0]) * (HEIGHT - TOP - BOTTOM), 1)
+
+    return y, marked
+
+
+def _series(rows: list[Row], trained: list[str], x: Axis, y: Axis) -> list[dict]:
+    """One for each trained variant and split that has points."""
+    found = []
     for number, variant in enumerate(trained):
         for split in ("val", "test"):
-            own = [row for row in curves if (row["variant"], row["split"]) == (variant, split)]
+            own = [row for row in rows if (row["variant"], row["split"]) == (variant, split)]
             points = [
                 {
                     "x": x(int(row["step"])),
@@ -77,8 +76,44 @@ def chart(
                 for row in sorted(own, key=lambda row: int(row["step"]))
             ]
             if points:
-                series.append({**look(number), "variant": variant, "split": split, "points": points})
+                found.append({**look(number), "variant": variant, "split": split, "points": points})
+    return found
+
+
+def _floor(row: Row, floors: list[str], y: Axis) -> dict:
+    value, variant = float(row["value"]), row["variant"]
+    about = {"variant": variant, "label": f"{variant}, test: {value:.4g}"}
+    return {"number": floors.index(variant), "y": y(value)} | about
+
+
+def _published(printed: dict[str, dict], trained: list[str], y: Axis) -> list[dict]:
+    """Published numbers at their heights, from the top, their names below one another where they would overlap."""
+    found, free = [], 0.0
+    for height, one in sorted(((y(float(value)), one) for value, one in printed.items()), key=lambda line: line[0]):
+        free = max(height - 3, free + LINE)
+        about = f"{one['variant']}, published in {one['table']}: {one['published']}, by the paper's own protocol"
+        line = {"y": height, "text_y": round(free, 1), "name": one["variant"], "label": about}
+        found.append(look(trained.index(one["variant"])) | line)
+    return found
+
+
+def chart(rows: list[Row], trained: list[str], floors: list[str], published: Sequence[dict] = ()) -> dict | None:
+    """One metric of one data set over the checkpoints; None without values.
+
+    A series is a trained variant on one split; a floor is a horizontal line at its test score, and so is each of the
+    `published` numbers (of `summary.matches`) of this metric.
+    """
+    rows = [row for row in rows if row["value"]]
+    curves = [row for row in rows if row["variant"] in trained]
+    levels = [row for row in rows if row["variant"] in floors and row["split"] == "test" and row["chosen"] == "yes"]
+    if not curves:
+        return None
     first = curves[0]
+    printed = {one["published"]: one for one in published if one["metric"] == first["metric"]}
+    values = [float(row[key]) for row in (*curves, *levels) for key in ("value", "low", "high") if row[key]]
+    x, x_ticks = _step_axis([int(row["step"]) for row in curves])
+    y, y_ticks = _value_axis([*values, *map(float, printed)])
+    chosen = [row for row in curves if row["chosen"] == "yes"]
     return {
         "metric": first["metric"],
         "protocol": first["protocol"],
@@ -86,47 +121,18 @@ def chart(
         "marks": sorted({mark for row in curves for mark in row["marks"].split()}),
         "x_ticks": [{"x": x(t), "label": short(t)} for t in x_ticks],
         "y_ticks": [{"y": y(t), "label": short(t)} for t in y_ticks],
-        "series": series,
-        "floors": [
-            {
-                "number": floors.index(row["variant"]),
-                "variant": row["variant"],
-                "y": y(float(row["value"])),
-                "label": f"{row['variant']}, test: {float(row['value']):.4g}",
-            }
-            for row in levels
-        ],
-        "published": _published([(y(float(value)), one) for value, one in printed.items()], trained),
-        "size": {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": WIDTH - RIGHT, "bottom": HEIGHT - BOTTOM},
+        "series": _series(curves, trained, x, y),
+        "floors": [_floor(row, floors, y) for row in levels],
+        "published": _published(printed, trained, y),
+        "size": SIZE,
         "summary": "; ".join(
-            f"{row['variant']} on {row['split']} at step {row['step']}: {float(row['value']):.4g}"
-            for row in curves
-            if row["chosen"] == "yes"
+            f"{row['variant']} on {row['split']} at step {row['step']}: {float(row['value']):.4g}" for row in chosen
         ),
     }
 
 
-def _published(lines: list[tuple[float, dict]], trained: list[str]) -> list[dict]:
-    """Published numbers at their heights, from the top, their names below one another where they would overlap."""
-    found, free = [], 0.0
-    for height, one in sorted(lines, key=lambda line: line[0]):
-        free = max(height - 3, free + LINE)
-        about = f"{one['variant']}, published in {one['table']}: {one['published']}, by the paper's own protocol"
-        found.append(
-            {
-                **look(trained.index(one["variant"])),
-                "y": height,
-                "text_y": round(free, 1),
-                "name": one["variant"],
-                "label": about,
-            }
-        )
-    return found
-
-
-def curves(
-    rows: list[dict[str, str]], trained: list[str], floors: list[str], published: Sequence[dict] = ()
-) -> list[dict]:
+def curves(rows: list[Row], trained: list[str], floors: list[str], published: Sequence[dict] = ()) -> list[dict]:
+    """A chart for each metric that has values."""
     metrics = dict.fromkeys(row["metric"] for row in rows)
     charts = [chart([row for row in rows if row["metric"] == metric], trained, floors, published) for metric in metrics]
     return [one for one in charts if one]

@@ -1,11 +1,12 @@
-"""What can be counted of a prepared data set: for the command `inspect` and for the report's page on the data.
+"""What is prepared of a data set, counted: `inspect` prints it, the report's page on the data draws it.
 
-Each function reads one stage's output under data/D/ and raises UserError where that is not there or damaged.
+Each function of STAGES reads one stage's output under data/D/ and raises UserError if that is not there or damaged.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from itertools import starmap
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -13,85 +14,65 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.anatomy import labels, pose
-from pipeline.core import layout, store
+from pipeline.core import layout, schema, store
 from pipeline.formats import pictures
 
 LABEL_SAMPLE = 256  # parsing maps that label shares are taken from, evenly spread over the data set
-QUANTILES = (0.05, 0.5, 0.95)
+LISTED = 6  # image sizes, and reasons for rejects, that are listed
 _CHUNK = 65_536  # pairs whose joints are compared at a time
 
-# What each stage of the data writes, in the order of the stage table.
-OUTPUTS = {
-    "index": layout.images,
-    "keypoints": layout.keypoints,
-    "parsing": layout.parsing,
-    "pairs": layout.pairs,
-    "pseudo_labels": layout.pseudo_labels,
-    "distance_maps": layout.distance_maps,
-}
+
+class Line(NamedTuple):
+    """One thing that was counted. `share`: if it is a part of a whole, how much of it; `colour`: of a label, as CSS."""
+
+    what: str
+    text: str
+    share: float | None = None
+    colour: str = ""
 
 
-def missing(dataset: str) -> list[str]:
-    """The data stages that have not run, in order. `fetch` only where `index` has not run either."""
-    stages = [stage for stage, path in OUTPUTS.items() if not path(dataset).exists()]
-    return (["fetch"] if "index" in stages and not layout.raw(dataset).exists() else []) + stages
-
-
-def counted(values: pa.ChunkedArray) -> dict[str, int]:
+def _counted(values: pa.ChunkedArray) -> dict[str, int]:
     """How often each value occurs, most frequent first, then by name."""
     found = ((row["values"], row["counts"]) for row in pc.value_counts(values).to_pylist())
     return dict(sorted(found, key=lambda entry: (-entry[1], str(entry[0]))))
 
 
-@dataclass(frozen=True)
-class Images:
-    splits: dict[str, int]  # images by split
-    people: dict[str, int]  # identities by split
-    sizes: dict[str, int]  # images by "height x width"
-    rejects: dict[str, int] | None  # images left out by reason; None if the file is not there
-
-    @property
-    def total(self) -> int:
-        return sum(self.splits.values())
+def _spread(values: np.ndarray, form: str = ".4g") -> str:
+    """The median of some numbers, and where 90 % of them lie."""
+    low, middle, high = np.quantile(values, (0.05, 0.5, 0.95))
+    return f"{middle:{form}} (5 to 95 %: {low:{form}} to {high:{form}})"
 
 
-def images(dataset: str) -> Images:
+def _listed(counts: dict[str, int], others: str) -> list[tuple[str, int]]:
+    """The most frequent, the rest under one name."""
+    rows, rest = list(counts.items()), sum(list(counts.values())[LISTED:])
+    return [*rows[:LISTED], (others, rest)] if rest else rows
+
+
+def _index(dataset: str) -> Iterator[Line]:
     table = store.read_table(layout.images(dataset), columns=["split", "person_id", "height", "width"])
-    splits = counted(table["split"])
-    people = {
-        split: pc.count_distinct(table.filter(pc.equal(table["split"], split))["person_id"]).as_py() for split in splits
-    }
-    columns = [table[name].to_pylist() for name in ("height", "width")]
-    sizes = [f"{height}x{width}" for height, width in zip(*columns, strict=True)]
-    rejects = None
+    for split, count in _counted(table["split"]).items():
+        people = pc.count_distinct(table.filter(pc.equal(table["split"], split))["person_id"]).as_py()
+        yield Line(f"{split} images", f"{count:,} of {people:,} people")
+    sizes = starmap("{}x{}".format, zip(table["height"].to_pylist(), table["width"].to_pylist(), strict=True))
+    counts = _counted(pa.chunked_array([pa.array(sizes, pa.string())]))
+    several = ", ".join(f"{size} ({count:,})" for size, count in _listed(counts, "other sizes"))
+    yield Line("size, height x width", several if len(counts) > 1 else "".join(counts))
     if layout.rejects(dataset).exists():
-        rejects = counted(store.read_table(layout.rejects(dataset), columns=["reason"])["reason"])
-    return Images(splits, people, counted(pa.chunked_array([pa.array(sizes, pa.string())])), rejects)
+        reasons = _counted(store.read_table(layout.rejects(dataset), columns=["reason"])["reason"])
+        yield Line("images left out", f"{sum(reasons.values()):,}")
+        for reason, count in _listed(reasons, "other reasons"):
+            yield Line("left out because", f"{reason}: {count}")
 
 
-@dataclass(frozen=True)
-class Keypoints:
-    rows: int
-    sources: dict[str, int]
-    present: np.ndarray  # (18,) int64: rows that have the joint
-
-
-def keypoints(dataset: str) -> Keypoints:
+def _keypoints(dataset: str) -> Iterator[Line]:
     table = store.read_table(layout.keypoints(dataset), columns=["keypoints", "keypoint_source"])
     valid = pose.batch_arrays(table["keypoints"])[1]
-    return Keypoints(len(table), counted(table["keypoint_source"]), valid.sum(axis=0))
-
-
-@dataclass(frozen=True)
-class Parsing:
-    sources: dict[str, int]  # maps by what made them; none without parsing
-    configured: str  # parsing.D.source when they were made
-    shares: np.ndarray  # float64 (20,): share of the pixels that each LIP-20 label has
-    looked_at: int  # maps that the shares are of
-
-    @property
-    def total(self) -> int:
-        return sum(self.sources.values())
+    yield Line("images", f"{len(table):,} by {', '.join(_counted(table['keypoint_source'])) or 'nobody'}")
+    if len(table):
+        yield Line("joints known, mean", f"{valid.sum() / len(table):.1f} of {schema.JOINTS}")
+        for name, share in zip(pose.JOINT_NAMES, valid.mean(axis=0).tolist(), strict=True):
+            yield Line(name.replace("_", " "), f"{100 * share:.1f} %", share)
 
 
 def label_shares(dataset: str) -> tuple[np.ndarray, int]:
@@ -111,85 +92,121 @@ def _metadata(folder: Path, key: str) -> str:
     return (pq.read_schema(store.parts(folder)[0]).metadata or {}).get(key.encode(), b"?").decode()
 
 
-def parsing(dataset: str) -> Parsing:
+def _parsing(dataset: str) -> Iterator[Line]:
     folder = layout.parsing(dataset)
-    sources = counted(store.read_table(folder, columns=["label_source"])["label_source"])
-    shares, looked_at = label_shares(dataset) if sources else (np.zeros(len(labels.LIP20)), 0)
-    return Parsing(sources, _metadata(folder, "parsing_source"), shares, looked_at)
+    sources = _counted(store.read_table(folder, columns=["label_source"])["label_source"])
+    total = sum(sources.values())
+    if not total:
+        source = _metadata(folder, "parsing_source")
+        yield Line("label maps", f"none: parsing.{dataset}.source in {layout.PARAMS} is {source}")
+        return
+    yield Line("label maps", f"{total:,} by {', '.join(sources)}")
+    shares, seen = label_shares(dataset)
+    yield Line("share of the pixels", f"of {seen:,} maps, evenly chosen" if seen < total else "of all maps")
+    for label in np.argsort(-shares, kind="stable").tolist():
+        if shares[label]:
+            colour = "#" + labels.COLOURS[label].astype(np.uint8).tobytes().hex()
+            yield Line(labels.LIP20[label], f"{100 * shares[label]:.2f} %", float(shares[label]), colour)
 
 
-def pairs(dataset: str) -> dict[str, int]:
-    """Pairs by split."""
-    return counted(store.read_table(layout.pairs(dataset), columns=["split"])["split"])
+def _pose_distances(rows: np.ndarray, joints: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Pairs (N, 2) of rows of joints (K, 18, 2) -> mean distance in pixels of the joints that both have, where any."""
+    apart = [np.zeros(0)]
+    for start in range(0, len(rows), _CHUNK):
+        source, target = rows[start : start + _CHUNK].T
+        both = valid[source] & valid[target]
+        total = np.where(both, np.linalg.norm(joints[source] - joints[target], axis=2), 0).sum(axis=1)
+        apart.append((total / both.sum(axis=1).clip(1))[both.any(axis=1)])
+    return np.concatenate(apart)
 
 
-@dataclass(frozen=True)
-class PairSplit:
-    """`distance`: quantiles (QUANTILES) over the pairs of the mean distance, in pixels, between a joint in the source
-    and the same joint in the target, of the joints that both have; None without a joint.
-    """
-
-    pairs: int
-    people: int  # identities of the sources
-    sources: int  # different source images
-    targets: int
-    distance: list[float] | None
-
-
-def pair_statistics(dataset: str) -> dict[str, PairSplit]:
-    """By split, in the order train, val, test. Needs the keypoints too."""
+def _pairs(dataset: str) -> Iterator[Line]:
+    """Counts of each split and, of the pairs whose joints are known, how far apart the two poses are."""
     table = store.read_table(layout.pairs(dataset), columns=["split", "source_id", "target_id"])
-    known = store.read_table(layout.keypoints(dataset), columns=["image_id", "person_id", "keypoints"])
-    joints, valid = pose.batch_arrays(known["keypoints"])
-    place = {name: row for row, name in enumerate(known["image_id"].to_pylist())}
-    people = known["person_id"].to_pylist()
-    found = {}
+    place: dict[str, int] = {}
+    if layout.keypoints(dataset).exists():
+        known = store.read_table(layout.keypoints(dataset), columns=["image_id", "person_id", "keypoints"])
+        place = {name: row for row, name in enumerate(known["image_id"].to_pylist())}
+        people, (joints, valid) = known["person_id"].to_pylist(), pose.batch_arrays(known["keypoints"])
     for split in (name for name in ("train", "val", "test") if name in pc.unique(table["split"]).to_pylist()):
         own = table.filter(pc.equal(table["split"], split))
         ids = [own[name].to_pylist() for name in ("source_id", "target_id")]
+        text = f"{len(own):,}: {len(set(ids[0])):,} sources, {len(set(ids[1])):,} targets"
         rows = np.array([[place.get(name, -1) for name in side] for side in ids]).T
         rows = rows[(rows >= 0).all(axis=1)]
-        apart = []
-        for start in range(0, len(rows), _CHUNK):
-            source, target = rows[start : start + _CHUNK].T
-            both = valid[source] & valid[target]
-            distance = np.linalg.norm(joints[source] - joints[target], axis=2)
-            total = np.where(both, distance, 0).sum(axis=1)
-            apart.append((total / both.sum(axis=1).clip(1))[both.any(axis=1)])
-        distances = np.concatenate(apart) if apart else np.zeros(0)
-        found[split] = PairSplit(
-            pairs=len(own),
-            people=len({people[row] for row in rows[:, 0].tolist()}),
-            sources=len(set(ids[0])),
-            targets=len(set(ids[1])),
-            distance=np.quantile(distances, QUANTILES).tolist() if len(distances) else None,
-        )
-    return found
+        yield Line(f"{split} pairs", f"{text}, {len({people[row] for row in rows[:, 0]}):,} people" if place else text)
+        distances = _pose_distances(rows, joints, valid) if place else []
+        if len(distances):
+            yield Line("pose distance, pixels", _spread(distances, ".1f"))
 
 
-@dataclass(frozen=True)
-class PseudoLabels:
-    """Quantiles (QUANTILES) of the two columns, None where no image has a label."""
-
-    rows: int
-    without: int
-    cost: list[float] | None
-    pose_distance: list[float] | None
-
-
-def pseudo_labels(dataset: str) -> PseudoLabels:
+def _pseudo_labels(dataset: str) -> Iterator[Line]:
     table = store.read_table(layout.pseudo_labels(dataset), columns=["pseudo_id", "cost", "pose_distance"])
-    middles = [pc.quantile(table[name], QUANTILES).to_pylist() for name in ("cost", "pose_distance")]
-    known = [None if middle[0] is None else middle for middle in middles]
-    return PseudoLabels(len(table), table["pseudo_id"].null_count, *known)
+    yield Line("training images", f"{len(table):,}")
+    yield Line("without a stand-in", f"{table['pseudo_id'].null_count:,}")
+    for name, what in (("cost", "cost, pixels"), ("pose_distance", "pose distance, torso lengths")):
+        values = table[name].drop_null().to_numpy()
+        if len(values):
+            yield Line(what, _spread(values))
 
 
-def distance_maps(dataset: str) -> tuple[int, str]:
-    """Images that have them, and kappa as it stands in the file."""
+def _distance_maps(dataset: str) -> Iterator[Line]:
     folder = layout.distance_maps(dataset)
-    return sum(pq.read_metadata(part).num_rows for part in store.parts(folder)), _metadata(folder, "kappa")
+    count = sum(pq.read_metadata(part).num_rows for part in store.parts(folder))
+    yield Line("images", f"{count:,}, {schema.LIMBS} maps each")
+    yield Line("kappa", _metadata(folder, "kappa"))
 
 
-def listed(counts: Mapping[str, int]) -> str:
-    """ "768 train, 96 test"; "none" of nothing."""
-    return ", ".join(f"{count} {name}" for name, count in counts.items()) or "none"
+class Stage(NamedTuple):
+    path: Callable[[str], Path]
+    lines: Callable[[str], Iterator[Line]]
+    title: str  # on the page
+
+
+# The stages of the data, in the order of the stage table.
+STAGES = {
+    "index": Stage(layout.images, _index, "Images"),
+    "keypoints": Stage(layout.keypoints, _keypoints, "Joints known"),
+    "parsing": Stage(layout.parsing, _parsing, "Parsing: share of the pixels"),
+    "pairs": Stage(layout.pairs, _pairs, "Pairs"),
+    "pseudo_labels": Stage(layout.pseudo_labels, _pseudo_labels, "Pseudo target labels"),
+    "distance_maps": Stage(layout.distance_maps, _distance_maps, "Distance maps"),
+}
+
+
+def lines(dataset: str) -> dict[str, list[Line]]:
+    """What there is to say of each stage that has run."""
+    return {name: list(stage.lines(dataset)) for name, stage in STAGES.items() if stage.path(dataset).exists()}
+
+
+def missing(dataset: str) -> list[str]:
+    """The data stages that have not run, in order. `fetch` only where `index` has not run either."""
+    stages = [name for name, stage in STAGES.items() if not stage.path(dataset).exists()]
+    return (["fetch"] if "index" in stages and not layout.raw(dataset).exists() else []) + stages
+
+
+# ---- one image
+
+
+def stored(folder: Path, image_id: str) -> dict | None:
+    """The row of an image in a shard folder, None if there is no such row or folder."""
+    if not folder.exists():
+        return None
+    try:
+        return store.RandomReader(folder)[image_id]
+    except (KeyError, TypeError):  # TypeError: shards without a row have no statistics
+        return None
+
+
+def joints(dataset: str, image_id: str) -> list | None:
+    """An image's stored keypoints, None without."""
+    if not layout.keypoints(dataset).exists():
+        return None
+    filters = [("image_id", "=", image_id)]
+    rows = store.read_table(layout.keypoints(dataset), columns=["keypoints"], filters=filters).to_pylist()
+    return rows[0]["keypoints"] if rows else None
+
+
+def limb_maps(row: dict) -> np.ndarray:
+    """(12, H, W) uint8 of a row of schema.DISTANCE_MAPS."""
+    return np.frombuffer(row["distance_maps"], np.uint8).reshape(schema.LIMBS, row["height"], row["width"])

@@ -1,11 +1,13 @@
 """The tables of a page, from the files of reports/tables."""
 
 import csv
+from collections import defaultdict
 
 from pipeline.core import layout
 from pipeline.core.errors import UserError
 from pipeline.datasets import title as dataset_title
-from pipeline.tables.papers import COLUMNS
+from pipeline.report.words import listed
+from pipeline.tables.papers import in_column_order
 
 # Short forms for the sentence at the top. These marks make a number a demonstration rather than a result.
 DEMONSTRATION = {
@@ -30,18 +32,27 @@ def read_csv(name: str) -> list[dict[str, str]]:
         return list(reader)
 
 
-def _rounded_like(printed: str, value: str) -> str:
-    decimals = len(printed.partition(".")[2])
-    return f"{float(value):.{decimals}f}"
+def _marked(legend: dict[str, dict], marks: set[str]) -> list[dict]:
+    """The entries of the legend, in its order."""
+    return [entry for mark, entry in legend.items() if mark in marks]
+
+
+def _hoist(row: dict, legend: dict[str, dict]) -> None:
+    """Move the marks that all cells of a row carry to the row. Afterwards both hold entries of the legend."""
+    cells = row["cells"].values()
+    common = set.intersection(*(cell["marks"] for cell in cells)) if cells else set()
+    row["marks"] = _marked(legend, common)
+    for cell in cells:
+        cell["marks"] = _marked(legend, cell["marks"] - common)
 
 
 def shown(name: str, title: str, legend: dict[str, dict], run: list[str]) -> list[dict]:
     """A table as the template shows it: one part for each data set of this run that it has.
 
-    Marks that all numbers of a row carry stand on its name, once. What the table has beyond this run, numbers published
-    on other data sets, is named in the notes of the last part.
+    Marks that all numbers of a row carry stand on its name, once. The notes of the last part say for which other data
+    sets the table has published numbers.
     """
-    cells, said = read_csv(f"{name}.csv"), read_csv("notes.csv")
+    cells, notes = read_csv(f"{name}.csv"), read_csv("notes.csv")
     datasets = list(dict.fromkeys(cell["dataset"] for cell in cells))
     parts = []
     for dataset in [dataset for dataset in datasets if dataset in run]:
@@ -51,22 +62,19 @@ def shown(name: str, title: str, legend: dict[str, dict], run: list[str]) -> lis
         parts.append(
             {
                 "id": f"{name}-{dataset}",
-                "name": name,
                 "dataset": dataset,
                 "paper": title.partition(",")[0],
                 "title": f"{title}, {dataset_title(dataset)}",
                 "columns": _columns(own),
                 "rows": rows,
                 "widest": max((len(cell["marks"]) for row in rows for cell in row["cells"].values()), default=0),
-                "notes": [line["note"] for line in said if (line["table"], line["dataset"]) == (name, dataset)],
-                "legend": [mark for key, mark in legend.items() if key in used]
-                + ([TIED] if any("tied" in cell["place"] for cell in own) else []),
+                "notes": [line["note"] for line in notes if (line["table"], line["dataset"]) == (name, dataset)],
+                "legend": _marked(legend, used) + [TIED] * any("tied" in cell["place"] for cell in own),
             }
         )
     elsewhere = [dataset_title(dataset) for dataset in datasets if dataset not in run]
     if parts and elsewhere:
-        listed = " and ".join(elsewhere)
-        parts[-1]["notes"].append(f"Published numbers on {listed}: {name}.csv, under Downloads.")
+        parts[-1]["notes"].append(f"Published numbers on {' and '.join(elsewhere)}: {name}.csv, under Downloads.")
     return parts
 
 
@@ -74,82 +82,76 @@ def _columns(cells: list[dict[str, str]]) -> list[dict]:
     """Name, direction, and our metric where one of the rows has it."""
     found: dict[str, dict] = {}
     for cell in cells:
-        column = found.setdefault(
-            cell["column"], {"name": cell["column"], "higher": cell["higher_is_better"] == "True", "metric": ""}
-        )
+        higher = cell["higher_is_better"] == "True"
+        column = found.setdefault(cell["column"], {"name": cell["column"], "higher": higher, "metric": ""})
         column["metric"] = column["metric"] or cell["metric"]
     return list(found.values())
+
+
+def _cell(cell: dict[str, str]) -> dict:
+    """A cell with its interval and its mean over seeds, as many decimals as the number above them."""
+    decimals = len(cell["printed"].partition(".")[2])
+    low, high, mean, deviation = (
+        f"{float(cell[key]):.{decimals}f}" if cell.get(key) else "" for key in ("low", "high", "mean", "deviation")
+    )
+    return cell | {
+        "place": PLACES.get(cell["place"].partition(" ")[0], ""),
+        "tied": "tied" in cell["place"],
+        "interval": f"{low} – {high}" if low and high else "",
+        "seeds": f"{cell['seeds']} seeds: {mean} ± {deviation}" if cell.get("seeds") else "",
+        "marks": set(cell["marks"].split()),
+    }
 
 
 def _rows(cells: list[dict[str, str]], legend: dict[str, dict]) -> list[dict]:
     rows: dict[str, dict] = {}
     for cell in cells:
         row = rows.setdefault(cell["row"], {"name": cell["row"], "kind": cell["kind"], "cells": {}, "n": set()})
-        if not cell["value"]:
-            continue
-        interval = [_rounded_like(cell["printed"], cell[end]) for end in ("low", "high") if cell[end]]
-        over = [_rounded_like(cell["printed"], cell[key]) for key in ("mean", "deviation") if cell.get("seeds")]
-        row["cells"][cell["column"]] = cell | {
-            "place": PLACES.get(cell["place"].partition(" ")[0], ""),
-            "tied": "tied" in cell["place"],
-            "interval": f"{interval[0]} – {interval[1]}" if len(interval) == 2 else "",
-            "seeds": f"{cell['seeds']} seeds: {over[0]} ± {over[1]}" if over else "",
-            "marks": set(cell["marks"].split()),
-        }
-        row["n"] |= {int(cell["n"])} if cell["n"] else set()
+        if cell["value"]:
+            row["cells"][cell["column"]] = _cell(cell)
+            row["n"] |= {int(cell["n"])} if cell["n"] else set()
     for row in rows.values():
         _hoist(row, legend)
         for cell in row["cells"].values():
-            cell["marks"] += [TIED] if cell["tied"] else []
+            cell["marks"] += [TIED] * cell["tied"]
     return list(rows.values())
 
 
-def _hoist(row: dict, legend: dict[str, dict]) -> None:
-    """Move the marks that all numbers of a row carry to the row. Afterwards both hold entries of the legend."""
-    common = set.intersection(*(cell["marks"] for cell in row["cells"].values())) if row["cells"] else set()
-    row["marks"] = [mark for key, mark in legend.items() if key in common]
-    for cell in row["cells"].values():
-        cell["marks"] = [mark for key, mark in legend.items() if key in cell["marks"] - common]
+def pairs_seen(scores: list[dict[str, str]]) -> dict[str, int]:
+    """How many pairs of each split were scored, those included that a metric had to leave out."""
+    pairs: dict[str, int] = {}
+    for row in scores:
+        pairs[row["split"]] = max(int(row["n"] or 0) + int(row["excluded"] or 0), pairs.get(row["split"], 0))
+    return pairs
 
 
 def overview(scores: list[dict[str, str]], legend: dict[str, dict]) -> list[dict]:
     """One row for each data set and variant: checkpoints, the one that stands for it, pairs, marks."""
-    rows = {}
+    groups: dict[tuple[str, str], list[dict[str, str]]] = defaultdict(list)
     for score in scores:
-        key = (score["dataset"], score["variant"])
-        row = rows.setdefault(
-            key,
-            {
-                "key": key,
-                "dataset": dataset_title(key[0]),
-                "variant": key[1],
-                "steps": set(),
-                "pairs": {},
-                "marks": set(),
-            },
-        )
-        row["steps"].add(int(score["step"]))
-        row["marks"] |= set(score["marks"].split())
-        seen = int(score["n"] or 0) + int(score["excluded"] or 0)
-        row["pairs"][score["split"]] = max(seen, row["pairs"].get(score["split"], 0))
-        if score["chosen"] == "yes":
-            row["chosen"] = int(score["step"])
-    for row in rows.values():
-        row["marks"] = [mark for key, mark in legend.items() if key in row["marks"]]
-    return list(rows.values())
+        groups[score["dataset"], score["variant"]].append(score)
+    return [
+        {
+            "key": key,
+            "dataset": dataset_title(key[0]),
+            "variant": key[1],
+            "steps": {int(row["step"]) for row in own},
+            "chosen": next((int(row["step"]) for row in own if row["chosen"] == "yes"), None),
+            "pairs": pairs_seen(own),
+            "marks": _marked(legend, {mark for row in own for mark in row["marks"].split()}),
+        }
+        for key, own in groups.items()
+    ]
 
 
 def warning(scores: list[dict[str, str]]) -> dict | None:
     """What stands above everything when numbers are a demonstration, not a result; None when they are not."""
-    found = {}
+    found = {row["dataset"]: set(row["marks"].split()) & DEMONSTRATION.keys() for row in scores}
     for row in scores:
-        reasons = [text for mark, text in DEMONSTRATION.items() if mark in row["marks"].split()]
-        found.setdefault(row["dataset"], {}).update(dict.fromkeys(reasons))
-    reasons = [text for text in DEMONSTRATION.values() if any(text in own for own in found.values())]
-    if not reasons:
-        return None
-    listed = reasons[0] if len(reasons) == 1 else ", ".join(reasons[:-1]) + " and " + reasons[-1]
-    return {"datasets": [dataset_title(dataset) for dataset, own in found.items() if own], "reasons": listed}
+        found[row["dataset"]] |= set(row["marks"].split()) & DEMONSTRATION.keys()
+    reasons = [text for mark, text in DEMONSTRATION.items() if any(mark in own for own in found.values())]
+    datasets = [dataset_title(dataset) for dataset, own in found.items() if own]
+    return {"datasets": datasets, "reasons": listed(reasons)} if reasons else None
 
 
 def pckh(scores: list[dict[str, str]]) -> list[dict]:
@@ -164,29 +166,23 @@ def pckh(scores: list[dict[str, str]]) -> list[dict]:
 
 
 def score_grids(scores: list[dict[str, str]], legend: dict[str, dict]) -> list[dict]:
-    """All scores, a table for each data set: a row a checkpoint and split, a column a metric."""
+    """All scores, a table for each data set: a row for each checkpoint and split, a column for each metric."""
     grids = []
     for dataset in dict.fromkeys(score["dataset"] for score in scores):
         own = [score for score in scores if score["dataset"] == dataset]
-        order = [metric for column in COLUMNS.values() for metric in column.metrics]
-        here = dict.fromkeys(score["metric"] for score in own)
-        metrics = [*(name for name in order if name in here), *(name for name in here if name not in order)]
-        columns, rows = {}, {}
+        higher = {score["metric"]: score["higher_is_better"] == "True" for score in own}
+        rows: dict[tuple, dict] = {}
         for score in own:
-            key = (score["variant"], int(score["step"]), score["split"])
-            row = rows.setdefault(
-                key,
-                dict(zip(("variant", "step", "split"), key, strict=True)) | {"chosen": score["chosen"], "cells": {}},
-            )
+            about = {key: score[key] for key in ("variant", "step", "split", "chosen")}
+            row = rows.setdefault(tuple(about.values()), about | {"cells": {}})
             row["cells"][score["metric"]] = score | {"marks": set(score["marks"].split())}
-            columns.setdefault(score["metric"], score)
         for row in rows.values():
             _hoist(row, legend)
         grids.append(
             {
                 "name": dataset,
                 "title": dataset_title(dataset),
-                "columns": [{"name": name, "higher": columns[name]["higher_is_better"] == "True"} for name in metrics],
+                "columns": [{"name": name, "higher": higher[name]} for name in in_column_order(higher)],
                 "rows": list(rows.values()),
             }
         )

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from pipeline.core import layout
+from pipeline.report.page import environment
 
 STAGES = (
     "fetch", "weights", "index", "keypoints", "parsing", "pairs", "pseudo_labels", "distance_maps", "pretrain",
@@ -52,3 +53,8 @@ def rows(datasets: list[str]) -> list[dict]:
                     {"stage": stage, "dataset": dataset, "axis": axis} | run | {"text": spoken(run["seconds"])}
                 )
     return found
+
+
+def page(title: str, datasets: list[str]) -> str:
+    """The page beside the report, as HTML."""
+    return environment().get_template(f"{layout.REPORT_PARTS}/times.html.j2").render(title=title, times=rows(datasets))

@@ -11,8 +11,8 @@ from pipeline.tables.cells import Cell
 from pipeline.tables.inputs import Runs, by_variant
 from pipeline.tables.notes import marks_in
 from pipeline.tables.over_seeds import OverSeeds
-from pipeline.tables.paired import Difference, in_column_order
-from pipeline.tables.papers import COLUMNS, MARKS, symbols
+from pipeline.tables.paired import Difference
+from pipeline.tables.papers import COLUMNS, MARKS, in_column_order, symbols
 from pipeline.tables.text import grid, markdown_page, tex_page
 
 SCORE_COLUMNS = (

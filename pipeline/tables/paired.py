@@ -13,7 +13,7 @@ from pipeline.core.console import say
 from pipeline.metrics.bootstrap import percentiles, resampled_sums
 from pipeline.tables.inputs import Run, Runs, altered
 from pipeline.tables.over_seeds import difference
-from pipeline.tables.papers import COLUMNS
+from pipeline.tables.papers import in_column_order
 
 
 @dataclass(frozen=True)
@@ -120,13 +120,6 @@ def over_seeds(found: Difference, runs: Runs) -> Difference:
         seeds_low=low,
         seeds_high=high,
     )
-
-
-def in_column_order(metrics: Iterable[str]) -> list[str]:
-    """Each metric once: those of COLUMNS first, then the others by name."""
-    metrics = set(metrics)
-    order = [metric for column in COLUMNS.values() for metric in column.metrics if metric in metrics]
-    return [*order, *sorted(metrics - set(order))]
 
 
 def compared(runs: Runs, resamples: int, seed: int) -> list[Difference]:

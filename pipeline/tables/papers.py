@@ -77,6 +77,14 @@ COLUMNS = {
     "Preferred over (%)": Column((), 1),
 }
 
+
+def in_column_order(metrics: Iterable[str]) -> list[str]:
+    """Each metric once: those of COLUMNS first, then the others by name."""
+    metrics = set(metrics)
+    order = [metric for column in COLUMNS.values() for metric in column.metrics if metric in metrics]
+    return [*order, *sorted(metrics - set(order))]
+
+
 LEADERBOARD = (
     "LPIPS", "FID", "SSIM", "PSNR", "Mask-SSIM", "PCKh", "Identity (target)", "Identity (source)", "Parsing mIoU"
 )  # fmt: skip

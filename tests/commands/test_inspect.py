@@ -11,7 +11,7 @@ from pipeline.anatomy.distance import limb_distance_maps
 from pipeline.commands import inspect
 from pipeline.core import layout, params, schema, store
 from pipeline.core.errors import UserError
-from pipeline.report import prepared as facts_of
+from pipeline.report import prepared
 from tests import tiny_dataset
 
 REJECTED = tiny_dataset.name(0, 2)
@@ -43,8 +43,8 @@ def folder(tmp_path, monkeypatch):
     params.load.cache_clear()
 
 
-def facts(text: str) -> dict[str, str]:
-    """The printed table: what -> value, stage names left out."""
+def lines(text: str) -> dict[str, str]:
+    """The printed table: what -> text, stage names left out."""
     rows = [line.split("  ") for line in text.splitlines()]
     cells = [[cell.strip() for cell in row if cell.strip()] for row in rows]
     return {row[-2]: row[-1] for row in cells if len(row) > 1}
@@ -53,43 +53,41 @@ def facts(text: str) -> dict[str, str]:
 def test_counts_are_those_of_the_shards(folder, capsys):
     assert main(["inspect", "synthetic"]) == 0
     printed = capsys.readouterr().out
-    found = facts(printed)
-    assert found["people"] == "4 train"
-    assert found["size (height x width)"] == "64x32"
-    assert found["rejects"] == "1: 1 does not decode [bold]"  # as it is, not as markup
-    assert found["rows"].startswith("12;")
+    found = lines(printed)
+    assert found["train images"] == "11 of 4 people"
+    assert found["size, height x width"] == "64x32"
+    assert found["images left out"] == "1"
+    assert found["left out because"] == "does not decode [bold]: 1"  # as it is, not as markup
     valid = np.array([tiny_dataset.joints(p, v)[1] for p in range(4) for v in range(3)])
-    assert found["joints present"] == f"{valid.sum() / 12:.1f} of 18 an image"
+    assert found["joints known, mean"] == f"{valid.sum() / 12:.1f} of 18"
     assert found["left wrist"] == f"{100 * valid[:, 7].mean():.1f} %"
-    assert found["label maps"].startswith("11;")
-    assert found["share of the pixels"] == "all 11 maps"
+    assert found["label maps"].startswith("11 by ")
+    assert found["share of the pixels"] == "of all maps"
     maps = [tiny_dataset.label_map(p, v) for p in range(4) for v in range(3) if (p, v) != (0, 2)]
     for label in (0, 13, 19):
         assert found[labels.LIP20[label]] == f"{100 * (np.stack(maps) == label).mean():.2f} %"
-    assert found["pairs"].startswith("24: 18 train, 6 val;")
-    assert found["with a label"] == "10 (1 without)"
-    assert found["cost, pixels"].startswith("median 500,")
+    assert found["train pairs"] == "18: 9 sources, 9 targets, 3 people"
+    assert found["val pairs"].startswith("6: 3 sources")
+    assert (found["training images"], found["without a stand-in"]) == ("11", "1")
+    assert found["cost, pixels"] == "500 (5 to 95 %: 50 to 950)"
     assert found["kappa"] == "-0.1"
     assert "missing" not in printed
     assert f"{tiny_dataset.name(0, 0)}: .work/inspect/synthetic/{tiny_dataset.name(0, 0)}.png" in printed
 
 
 def test_label_shares_may_come_from_a_sample(folder, monkeypatch):
-    whole, count = facts_of.label_shares("synthetic")
+    whole, count = prepared.label_shares("synthetic")
     assert count == 11
     assert whole.sum() == pytest.approx(1)
-    monkeypatch.setattr(facts_of, "LABEL_SAMPLE", 3)
-    some, count = facts_of.label_shares("synthetic")
+    monkeypatch.setattr(prepared, "LABEL_SAMPLE", 3)
+    some, count = prepared.label_shares("synthetic")
     assert count == 3
     maps = [tiny_dataset.label_map(*which) for which in ((0, 0), (2, 0), (3, 2))]  # rows 0, 5 and 10
     np.testing.assert_allclose(some, np.bincount(np.stack(maps).reshape(-1), minlength=20) / np.stack(maps).size)
+    assert prepared.Line("share of the pixels", "of 3 maps, evenly chosen") in prepared.lines("synthetic")["parsing"]
 
 
-def test_pairs_are_counted_by_split(folder):
-    found = facts_of.pair_statistics("synthetic")
-    assert list(found) == ["train", "val"]
-    train = found["train"]
-    assert (train.pairs, train.people, train.sources, train.targets) == (18, 3, 9, 9)
+def test_how_far_apart_the_poses_of_a_pair_are(folder):
     apart = []
     for person in range(3):
         for source in range(3):
@@ -97,7 +95,9 @@ def test_pairs_are_counted_by_split(folder):
                 (a, seen), (b, seen_too) = tiny_dataset.joints(person, source), tiny_dataset.joints(person, target)
                 both = seen & seen_too
                 apart += [np.linalg.norm(a[both] - b[both], axis=1).mean()] if source != target else []
-    np.testing.assert_allclose(train.distance, np.quantile(apart, [0.05, 0.5, 0.95]), rtol=1e-6)
+    low, middle, high = np.quantile(apart, [0.05, 0.5, 0.95])
+    found = prepared.lines("synthetic")["pairs"][1]
+    assert found == prepared.Line("pose distance, pixels", f"{middle:.1f} (5 to 95 %: {low:.1f} to {high:.1f})")
 
 
 def drawn(folder: Path, *arguments: str) -> np.ndarray:
@@ -161,13 +161,13 @@ def test_default_image_is_the_source_of_a_pair(folder):
 )
 def test_partly_prepared_data_says_what_is_missing(folder, capsys, gone):
     for stage in gone:
-        path = facts_of.OUTPUTS[stage]("synthetic")
+        path = prepared.STAGES[stage].path("synthetic")
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     sheet = drawn(folder)
     assert sheet.shape[0] > 100
     lines = capsys.readouterr().out.splitlines()
     commands = [line.strip() for line in lines if "python -m pipeline" in line]
-    order = list(facts_of.OUTPUTS)
+    order = list(prepared.STAGES)
     assert commands == [f"python -m pipeline {stage} --dataset synthetic" for stage in sorted(gone, key=order.index)]
 
 
@@ -176,7 +176,7 @@ def test_without_images_there_are_counts_and_no_picture(folder, capsys):
     assert main(["inspect", "synthetic"]) == 0
     printed = capsys.readouterr().out
     assert "python -m pipeline fetch --dataset synthetic\n  python -m pipeline index" in printed
-    assert facts(printed)["pairs"].startswith("24")
+    assert lines(printed)["train pairs"].startswith("18:")
     assert not (folder / ".work").exists()
 
 
@@ -190,7 +190,7 @@ def test_a_data_set_outside_params_is_shown_and_said(folder, capsys):
 def test_empty_parsing_is_named(folder, capsys):
     store.write_shards(layout.parsing("synthetic"), [], schema.PARSING, parsing_source="none")
     drawn(folder)
-    assert facts(capsys.readouterr().out)["source"] == "none (parsing.synthetic.source in params.yaml): no parsing"
+    assert lines(capsys.readouterr().out)["label maps"] == "none: parsing.synthetic.source in params.yaml is none"
 
 
 @pytest.mark.parametrize(

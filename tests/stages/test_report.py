@@ -16,6 +16,7 @@ from pipeline.commands import figure
 from pipeline.core import layout, schema, store
 from pipeline.core.errors import UserError
 from pipeline.report import album, charts, gallery, provenance
+from pipeline.report import page as pages
 from pipeline.report import tables as shown_tables
 from pipeline.scoring import failures
 from pipeline.stages import report, tables
@@ -354,7 +355,7 @@ def test_chart_draws_values_to_scale():
 def test_every_method_has_a_look_of_its_own():
     trained = [name for name, variant in VARIANTS.items() if variant.phase]
     assert len({tuple(charts.look(number).values()) for number in range(len(trained))}) == len(trained)
-    template = report.environment().from_string(
+    template = pages.environment().from_string(
         "{% import 'template/macros.html.j2' as draw with context %}{{ draw.marker(20, 7, shape, 3.5, '') }}"
     )
     drawn = {template.render(shape=shape) for shape in range(charts.SHAPES)}
@@ -455,7 +456,7 @@ def test_figures_stand_under_their_kind(made):
 @pytest.fixture
 def photographs(made, monkeypatch):
     """The same pictures, as if they were photographs; returns a function that writes the page for a setting."""
-    monkeypatch.setattr(report, "DRAWN", set())
+    monkeypatch.setattr(pages, "DRAWN", set())
 
     def write(setting: str) -> str:
         replace_in_params("  photographs: link ", f"  photographs: {setting} ")
