@@ -18,12 +18,8 @@ import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 
-<<<<<<< HEAD
 from pipeline import drawing
-from pipeline.anatomy import labels, pose
-=======
-from pipeline.anatomy import drawing, pose
->>>>>>> d2ef947 (The page's words are in the template, its making in pipeline/report; what is prepared is counted and worded once, for inspect and the page; none of tables, report, status and inspect imports torch)
+from pipeline.anatomy import pose
 from pipeline.core import layout, params, schema, store
 from pipeline.core.atomic import atomic_file
 from pipeline.core.errors import UserError

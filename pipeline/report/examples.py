@@ -3,7 +3,8 @@
 import cv2
 import numpy as np
 
-from pipeline.anatomy import drawing, labels
+from pipeline import drawing
+from pipeline.anatomy import labels
 from pipeline.core import layout, store
 from pipeline.datasets import title as dataset_title
 from pipeline.formats.pictures import decode_labels, encode_png
