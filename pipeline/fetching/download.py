@@ -49,7 +49,7 @@ def mirror() -> Path | None:
     if not value:
         return None
     if not Path(value).is_dir():
-        raise UserError(f"{MIRROR}={value}: no such folder; unset {MIRROR} or mend it")
+        raise UserError(f"{MIRROR}={value}: no such folder; unset {MIRROR} or correct it")
     return Path(value)
 
 
@@ -63,7 +63,7 @@ def obtain(source: Mapping, key: str) -> Path:
     if source["path"] is not None:
         path = Path(source["path"]).expanduser()
         if not path.exists():
-            raise UserError(f"{path}: no such file; mend {key}.path in {layout.PARAMS}")
+            raise UserError(f"{path}: no such file; correct {key}.path in {layout.PARAMS}")
         return _verified(path, wanted, key)
     folder = mirror()
     if folder is not None and (folder / source["file"]).exists():

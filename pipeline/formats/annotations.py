@@ -65,7 +65,7 @@ def read_keypoints(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
             rows.append((_coordinates(x), _coordinates(y)))
         except ValueError:
             wanted = f"'name: [{JOINTS} y]: [{JOINTS} x]'"
-            raise UserError(f"{path}: line {number} is not {wanted} with numbers in the lists; mend it") from None
+            raise UserError(f"{path}: line {number} is not {wanted} with numbers in the lists; correct it") from None
         if name in first_line:
             raise UserError(f"{path}: line {number}: {name} occurs twice, first in line {first_line[name]}")
         first_line[name] = number
@@ -95,7 +95,7 @@ def read_pairs(path: Path) -> list[tuple[str, str]]:
     for number, text in _lines(path, PAIRS_HEADER):
         source, comma, target = text.partition(",")
         if not (source and comma and target) or "," in target:
-            raise UserError(f"{path}: line {number} is not 'source,target'; mend it")
+            raise UserError(f"{path}: line {number} is not 'source,target'; correct it")
         pairs.append((source, target))
     return pairs
 

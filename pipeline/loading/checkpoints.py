@@ -41,7 +41,7 @@ def restore(folder: Path, step: int, module: nn.Module) -> None:
 
 
 def write_meta(folder: Path, meta: Mapping[str, Any]) -> None:
-    """Write `meta.json`. `pipeline.training.meta.Meta` has the keys; of a network that is not ours, kind is its name."""
+    """Write `meta.json`, whose keys `pipeline.training.meta.Meta` has; a network not ours has its name as kind."""
     with atomic_file(Path(folder) / META) as partial:
         partial.write_text(json.dumps(meta, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 

@@ -89,8 +89,8 @@ def at_most(limit: int, rejects: list[dict], images: Iterator[dict]) -> Iterator
         shown = "; ".join(f"{reject['image_id']} {reject['reason']}" for reject in rejects[:3])
         more = "; ..." if len(rejects) > 3 else ""
         raise UserError(
-            f"{len(rejects)} images cannot be used, more than index.max_rejects = {limit}: {shown}{more}; mend the raw"
-            f" data (run fetch again) or raise the limit in {layout.PARAMS}"
+            f"{len(rejects)} images cannot be used, more than index.max_rejects = {limit}: {shown}{more}; repair the"
+            f" raw data (run fetch again) or raise the limit in {layout.PARAMS}"
         )
 
 

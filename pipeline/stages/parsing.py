@@ -142,7 +142,7 @@ def parser(block: Params, dataset: str, images: Sequence[Mapping], stack: ExitSt
             raise UserError(f"{layout.PARAMS}: parsing.{dataset}.path is null; name your folder or zip of label maps")
         path = Path(block.path).expanduser()
         if not path.exists():
-            raise UserError(f"{path}: no such file or folder; mend parsing.{dataset}.path in {layout.PARAMS}")
+            raise UserError(f"{path}: no such file or folder; correct parsing.{dataset}.path in {layout.PARAMS}")
         if block.labels not in label_files.SETS:
             allowed = ", ".join(label_files.SETS)
             raise UserError(f"{layout.PARAMS}: parsing.{dataset}.labels is {block.labels!r}; allowed: {allowed}")

@@ -273,7 +273,7 @@ def test_too_few_people(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("path", "message"), [(None, r"fetch\.folder\.path in params\.yaml"), ("/not/there", "no such folder; mend")]
+    ("path", "message"), [(None, r"fetch\.folder\.path in params\.yaml"), ("/not/there", "no such folder; correct")]
 )
 def test_without_a_folder(run, block, path, message):
     block["path"] = path

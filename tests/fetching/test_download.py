@@ -255,7 +255,7 @@ def test_wrong_digest_of_a_local_file_is_an_error(tmp_path, monkeypatch, where):
 
 def test_path_and_mirror_that_are_not_there(tmp_path, monkeypatch):
     source = {"path": str(tmp_path / "none"), "file": "f", "url": None, "sha256": "12345678"}
-    with pytest.raises(UserError, match=r"no such file; mend weights\.x\.path"):
+    with pytest.raises(UserError, match=r"no such file; correct weights\.x\.path"):
         download.obtain(source, "weights.x")
     monkeypatch.setenv(download.MIRROR, str(tmp_path / "none"))
     with pytest.raises(UserError, match="no such folder"):

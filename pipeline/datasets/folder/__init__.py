@@ -63,7 +63,7 @@ def fetch(block: Fetch, raw: Path) -> dict:
         raise UserError(f"folder: say where your images are: fetch.folder.path in {layout.PARAMS}")
     root = Path(block.path).expanduser()
     if not root.is_dir():
-        raise UserError(f"{root}: no such folder; mend fetch.folder.path in {layout.PARAMS}")
+        raise UserError(f"{root}: no such folder; correct fetch.folder.path in {layout.PARAMS}")
     left_out: dict[str, str] = {}  # path below the folder -> reason
     with archive.reading(root) as content:
         pictures = _pictures(content.names, left_out)
@@ -130,7 +130,7 @@ def _from_csv(block: Fetch, pictures: list[str], left_out: dict[str, str]) -> tu
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({type(error).__name__}); mend fetch.folder.csv") from None
+        raise UserError(f"{path}: cannot be read ({type(error).__name__}); correct fetch.folder.csv") from None
     rows = csv.reader(lines)
     header = next(rows, [])
     if header not in (["name", "identity"], ["name", "identity", "split"]):
@@ -143,10 +143,10 @@ def _from_csv(block: Fetch, pictures: list[str], left_out: dict[str, str]) -> tu
             continue
         where = f"{path}: line {rows.line_num}"
         if len(row) != len(header) or not all(row):
-            raise UserError(f"{where} has not the columns {','.join(header)}; mend it")
+            raise UserError(f"{where} has not the columns {','.join(header)}; correct it")
         name, person = row[0].removeprefix("./"), row[1]
         if name not in known:
-            raise UserError(f"{where}: no image {name} in {block.path}; mend the name or remove the line")
+            raise UserError(f"{where}: no image {name} in {block.path}; correct the name or remove the line")
         if owners.setdefault(name, person) != person:
             raise UserError(f"{where}: {name} is {owners[name]} in a line before, {person} here")
         if len(row) == 3 and (row[2] not in SPLITS or given.setdefault(person, row[2]) != row[2]):
