@@ -1,4 +1,4 @@
-"""The pictures and drawn poses of a page: each kept once, pictures in the page or in the folder beside it."""
+"""The pictures and drawn poses of a page, each kept once: in the page, or in the folder beside it."""
 
 import base64
 import gzip
@@ -11,9 +11,9 @@ from pipeline.core import layout, schema
 from pipeline.core.errors import UserError
 from pipeline.formats import pictures
 
-EMBEDDED = 8 * 2**20  # characters of pictures in a page; those that come after go beside it
+EMBEDDED = 8 * 2**20  # characters of pictures in a page; the rest goes into the folder beside it
 
-LONG = 200_000  # bytes of a csv file
+LONG = 200_000  # bytes of a csv file, from which on it is compressed
 
 
 def data_uri(content: bytes, kind: str) -> str:
@@ -110,5 +110,5 @@ class Album:
 
     @property
     def embedded(self) -> int:
-        """How many pictures stand in the page."""
+        """How many pictures the page holds."""
         return sum(picture.embedded for picture in self._pictures.values())

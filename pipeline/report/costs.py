@@ -2,7 +2,7 @@
 
 from pipeline.datasets import title as dataset_title
 
-FEATURES = "vgg19"  # the papers' training losses look at
+FEATURES = "vgg19"  # of the papers' training losses
 
 
 def short(count: float, unit: str = "") -> str:
@@ -14,7 +14,7 @@ def short(count: float, unit: str = "") -> str:
 
 
 def rows(dataset: str, networks: dict[str, dict]) -> list[dict]:
-    """One row a variant, with `load`: its share of the largest count of multiply-accumulates."""
+    """One row for each variant; `load` is its multiply-accumulates as a share of the most that any variant needs."""
     most = max((network["macs"] for network in networks.values()), default=0) or 1
     return [
         {
@@ -35,7 +35,7 @@ def rows(dataset: str, networks: dict[str, dict]) -> list[dict]:
 
 
 def training(network: dict) -> dict[str, dict]:
-    """How a variant was trained: name -> {"ours", "paper", "differs"}, both as text; {} for a reference.
+    """How a variant was trained: name -> {"ours", "paper", "differs"}, both as text; {} for a floor.
 
     `paper` is the published schedule, or the assumed one where a paper states none (docs/papers.md).
     """

@@ -98,7 +98,7 @@ def _part(run: Run, dataset: str, published: list[dict], grid_rows: int, photogr
     chosen = {row["variant"]: int(row["step"]) for row in scores if row["chosen"] == "yes"}
     curves = charts.curves(scores, run.trained, run.floors, published)
     everywhere = set.intersection(*(set(chart["marks"]) for chart in curves)) if curves else set()
-    for chart in curves:  # what all charts carry stands above them, once
+    for chart in curves:  # marks that all charts have are shown once, above them
         chart["marks"] = [run.legend[mark] for mark in chart["marks"] if mark not in everywhere]
     failing = [gallery.failing(dataset, one, chosen[one], None if none else album, link) for one in run.trained]
     return {

@@ -145,7 +145,7 @@ def overview(scores: list[dict[str, str]], legend: dict[str, dict]) -> list[dict
 
 
 def warning(scores: list[dict[str, str]]) -> dict | None:
-    """What stands above everything when numbers are a demonstration, not a result; None when they are not."""
+    """The warning at the top of the page if numbers are a demonstration, not a result; None if they are not."""
     found = {row["dataset"]: set(row["marks"].split()) & DEMONSTRATION.keys() for row in scores}
     for row in scores:
         found[row["dataset"]] |= set(row["marks"].split()) & DEMONSTRATION.keys()

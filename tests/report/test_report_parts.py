@@ -186,7 +186,7 @@ def test_a_full_page_leaves_the_rest_beside_it(monkeypatch):
     assert linked == {f"pictures/{path.name}" for path in beside}
     embedded = {attrs["src"] for attrs in shown.all("img")} - linked | {attrs["href"] for attrs in shown.all("image")}
     assert 0 < sum(map(len, embedded)) <= 20_000
-    assert f"({len(beside)} of them because the page holds no more than 0.0 MiB)" in text
+    assert f"({len(beside)} of them because a page takes no more than 0.0 MiB)" in text
 
 
 @pytest.mark.usefixtures("made")
