@@ -320,3 +320,54 @@ def test_the_list_of_families_decides_no_result(monkeypatch):
     )
     with pytest.raises(ValueError, match="copy_source"):
         variants._by_name("VARIANTS")
+
+
+# ---- what each stage reads of others
+
+
+DATA = {"index", "keypoints", "pairs"}
+READS = {
+    "fetch": set(),
+    "weights": set(),
+    "index": {"fetch"},
+    "keypoints": {"fetch", "index", "weights"},
+    "parsing": {"fetch", "index", "keypoints", "weights"},
+    "pairs": {"fetch", "keypoints"},
+    "pseudo_labels": {"keypoints", "parsing"},
+    "distance_maps": {"index", "keypoints"},
+    "reference": DATA | {"parsing", "pretrain", "weights"},
+    "score": DATA | {"parsing", "pretrain", "reference", "train", "weights"},
+    "tables": {"score"},
+    "report": DATA | {"fetch", "weights", "parsing", "pseudo_labels", "distance_maps", "reference", "score", "tables"},
+}
+
+
+def trained_on(job: graph.Job) -> set[str]:
+    """The stages that a training needs, by its entry in models/."""
+    name = job.axes.get("component") or params.variant_of(job.axes["variant"])
+    if name == "detector":
+        return {"index", "keypoints"}
+    entry = (COMPONENTS | VARIANTS)[name]
+    also = {
+        "parsing": entry.needs_parsing,
+        "pseudo_labels": entry.data == "pseudo_pairs",
+        "weights": entry.needs_features,
+        "pretrain": entry.components or getattr(entry, "judges", ()),
+    }
+    return DATA | {stage for stage, needed in also.items() if needed}
+
+
+def test_every_stage_reads_what_others_make_for_it_and_its_own_params(jobs):
+    writers = graph.Writers(jobs)
+    for job in jobs:
+        before = writers.before(job)
+        found = {one.stage for one in before}
+        if job.stage in ("pretrain", "train"):
+            assert trained_on(job) <= found, job
+        else:
+            assert found == READS[job.stage], job
+        if job.stage == "score":
+            assert [str(one) for one in before if one.stage == "train"] == [str(job).replace("score", "train", 1)]
+        if "dataset" in job.axes:
+            assert {one.axes.get("dataset", job.axes["dataset"]) for one in before} <= {job.axes["dataset"]}, job
+        assert any(key.partition(".")[0] == job.stage for key in job.params), job
