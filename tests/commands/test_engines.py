@@ -213,3 +213,102 @@ def test_a_killed_stage_is_redone(built, tmp_path, engine):
     assert ran(project, engine) >= {name for name in AFTER_TRAIN_SPIG if "seed1" not in name}
     found = sorted(path.name for path in (project / "runs/synthetic/spig/checkpoints").glob("*.safetensors"))
     assert found == [f"step-{step:07d}.safetensors" for step in (10, 20, 30, 40)]
+
+
+TOY = '''
+"""One convolution."""
+
+from torch import nn
+
+from models.layers.blocks import Batch, Output
+from models.layers.schedule import Adam, Phase, Variant
+
+
+class Toy(nn.Module):
+    def __init__(self, height: int, width: int, scale: float):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 3, 1)
+
+    def forward(self, batch: Batch) -> Output:
+        return Output(self.layer(batch.source))
+
+
+class ToyObjective:
+    def __init__(self, generator, height, width, scale, weights):
+        self.generator, self.weights = generator, weights
+
+    def networks(self):
+        return {"generator": self.generator}
+
+    def generator_losses(self, batch, features):
+        output = self.generator(batch)
+        return {"l1": self.weights["l1"] * (output.image - batch.target).abs().mean()}, output
+
+    def discriminator_losses(self, batch, output):
+        return {}
+
+
+SIZES = {"market1501": 4, "deepfashion": 4}
+PHASE = Phase(("generator",), (), {"generator": Adam(1e-3, (0.5, 0.999))}, {"l1": 1.0}, SIZES, SIZES)
+VARIANTS = (Variant("toy", "none", "one convolution", Toy, objective=ToyObjective, phase=PHASE),)
+'''
+TOY_STAGES = """
+  train_toy:
+    <<: *train
+    desc: Train ${item.variant} on ${item.dataset}
+    vars: &toy [{family: toy, network: models/toy.py}]
+    matrix: &each_of_toy {dataset: "${datasets}", variant: "${variants.toy}"}
+
+  score_toy: {<<: *score, vars: *toy, matrix: *each_of_toy}
+"""
+
+
+def insert(path: Path, before: str, text: str) -> None:
+    old = path.read_text()
+    assert old.count(before) == 1
+    path.write_text(old.replace(before, text + before))
+
+
+def test_a_new_family_variant_and_metric(built, tmp_path):
+    """Each in the places that README names. What was there before is not trained again; a metric scores all anew."""
+    handoff(built)
+    project = tmp_path / "copy"
+    subprocess.run(["cp", "-a", str(built), str(project)], check=True)
+    (project / "models/toy.py").write_text(TOY.lstrip())
+    insert(project / "models/variants.py", '"detector")', '"toy", ')
+    insert(project / "dvc.yaml", "\n  # reports/scores and data stand for", TOY_STAGES)
+    floors = project / "models/floors.py"
+    floors.write_text(
+        floors.read_text() + "\nVARIANTS += (Variant('copy_again', 'none', 'floor', lambda *sizes: CopySource()),)\n"
+    )
+
+    def named(values: dict) -> None:
+        values["variants"] |= {"floors": ["copy_source", "copy_again"], "toy": ["toy"]}
+        for blocks in values["train"].values():
+            blocks["toy"] = values["train"]["synthetic"]["floors"] | blocks["patn"] | {"width": 1.0, "steps": 2}
+            blocks["toy"] |= {"checkpoint_every": 2, "batch": 2}
+
+    edit(project, named)
+    if (project / "pipeline/commands/schema.py").exists():
+        call(project, "pipeline", "schema")
+    else:
+        (project / "params.schema.yaml").write_text("{}")  # names are the graph's to check
+    new = {f"{stage}/synthetic-{name}.log" for stage in ("train", "score") for name in ("toy", "copy_again")}
+    family = {f"{stage}/synthetic-copy_source.log" for stage in ("train", "score")}  # whose file was edited
+    results = {"tables/tables.log", "report/report.log"}
+    assert ran(project, dvc) == new | family | results
+    handoff(project)
+
+    (project / "pipeline/metrics/toy.py").write_text(
+        "def brightness(images):\n    return images.mean(axis=(1, 2, 3)) / 1.0\n"
+    )
+    metrics = project / "pipeline/metrics/__init__.py"
+    insert(
+        metrics,
+        'Metric("psnr"',
+        'Metric("toy", "mean of all pixels", True, (), lambda c: toy.brightness(c.generated)),\n    ',
+    )
+    insert(metrics, "pckh, pose_error, psnr", "toy, ")
+    scores = {f"score/synthetic-{name}.log" for name in ("toy", "copy_again", "copy_source", "spig", "spig-seed1")}
+    assert ran(project, snakemake) == {"reference/synthetic.log"} | scores | results
+    assert b"toy" in (project / "reports/tables/all_scores.csv").read_bytes()
