@@ -41,6 +41,14 @@ def test_skeleton_draws_each_known_limb_in_its_colour_and_nothing_else(scale):
     assert not ground.any()
 
 
+@pytest.mark.parametrize("scale", [1, 3, 5])
+def test_a_joint_lies_in_the_middle_of_its_enlarged_pixel(scale):
+    valid = np.arange(18) == 0
+    drawn = drawing.skeleton(np.zeros((12, 10, 3), np.uint8), np.full((18, 2), (4.0, 6.0)), valid, scale)
+    middle = [coordinate.mean() for coordinate in np.nonzero(drawn.any(axis=2))]
+    assert middle == [6 * scale + (scale - 1) / 2, 4 * scale + (scale - 1) / 2]
+
+
 def test_skeleton_of_joints_outside_and_of_none():
     ground = picture()
     far = np.full((18, 2), -500.0)
