@@ -6,7 +6,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from pipeline.core import console, graph, layout, params
+from pipeline.core import console, graph, layout, params, settings_help
 from pipeline.core.errors import UserError
 
 # Stage or command -> the axes it takes, in the order of the stage table. Modules load only when asked for.
@@ -26,7 +26,7 @@ STAGES = {
     "tables": (),
     "report": (),
 }
-COMMANDS = ("status", "inspect", "figure", "export", "handoff", "score_images", "architecture")
+COMMANDS = ("status", "inspect", "figure", "export", "handoff", "score_images", "architecture", "schema")
 
 # What an axis may be, from params.yaml.
 CHOICES = {
@@ -40,42 +40,43 @@ CHOICES = {
 EXAMPLE = {"dataset": "synthetic", "net": "squeezenet1_1", "component": "spig_flow", "variant": "spig"}
 
 
-def _example(name: str) -> str:
-    """A stage's command on the demo, as a line of its help; a command's examples are in its own description."""
+def _about(name: str) -> str:
+    """A stage's settings and its command on the demo; a command's examples are in its own description."""
     options = "".join(f" --{axis} {EXAMPLE[axis]}" for axis in STAGES[name])
-    return f"example:\n  python -m pipeline {name}{options}"
+    return f"{settings_help.of_stage(name)}\n\nexample:\n  python -m pipeline {name}{options}"
 
 
 def _parser(name: str) -> argparse.ArgumentParser:
-    module = import_module(f"pipeline.stages.{name}" if name in STAGES else f"pipeline.commands.{name}")
+    """A stage's own module is not imported: its description and settings are read (some import torch)."""
     parser = argparse.ArgumentParser(
         prog=f"python -m pipeline {name}",
-        description=module.__doc__,
-        epilog=_example(name) if name in STAGES else None,
+        description=_description(name),
+        epilog=_about(name) if name in STAGES else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     for axis in STAGES.get(name, ()):
         parser.add_argument(f"--{axis}", required=True, help=f"one of: {', '.join(CHOICES[axis]())}")
     if name in COMMANDS:
-        module.add_arguments(parser)
-    parser.set_defaults(module=module)
+        import_module(f"pipeline.commands.{name}").add_arguments(parser)
     return parser
 
 
-def _summary(name: str) -> str:
-    """The first sentence of a stage's own description, without importing it (some import torch)."""
-    folder = Path(__file__).parent
-    source = folder / "stages" / f"{name}.py" if name in STAGES else folder / "commands" / f"{name}.py"
-    return ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))).splitlines()[0]
+def _description(name: str) -> str:
+    room = "stages" if name in STAGES else "commands"
+    source = (Path(__file__).parent / room / f"{name}.py").read_text(encoding="utf-8")
+    return ast.get_docstring(ast.parse(source), clean=False)
 
 
 def _overview() -> str:
     lines = ["usage: python -m pipeline STAGE [options]", "", "stages, in order; each explains itself with --help:"]
     for name, axes in STAGES.items():
-        lines += [" ".join([f"  {name}", *(f"--{axis} {axis.upper()}" for axis in axes)]), f"      {_summary(name)}"]
+        lines += [
+            " ".join([f"  {name}", *(f"--{axis} {axis.upper()}" for axis in axes)]),
+            f"      {_description(name).splitlines()[0]}",
+        ]
     lines += ["", "commands:"]
     for name in COMMANDS:
-        lines += [f"  {name}", f"      {_summary(name)}"]
+        lines += [f"  {name}", f"      {_description(name).splitlines()[0]}"]
     return "\n".join([*lines, "", "Everything at once: snakemake --cores all, or dvc repro."])
 
 
@@ -90,15 +91,14 @@ def main(arguments: list[str]) -> int:
         if name not in STAGES and name not in COMMANDS:
             raise UserError(f"unknown stage {name}; stages: {', '.join(STAGES)}; commands: {', '.join(COMMANDS)}")
         options = vars(_parser(name).parse_args(rest))
-        module = options.pop("module")
         if name in COMMANDS:
-            return module.run(**options) or 0
+            return import_module(f"pipeline.commands.{name}").run(**options) or 0
         for axis in STAGES[name]:
             if options[axis] not in CHOICES[axis]():
                 raise UserError(f"unknown {axis} {options[axis]}; {layout.PARAMS} names: {', '.join(CHOICES[axis]())}")
         graph.stages(params.load())  # a name that no stage is there for is an error, whichever engine runs this
         with console.logging_to(layout.log(name, *options.values())):
-            module.run(**options)
+            import_module(f"pipeline.stages.{name}").run(**options)
         return 0
     except UserError as error:
         print(f"repose: {error}", file=sys.stderr)
@@ -117,7 +117,7 @@ def main(arguments: list[str]) -> int:
         )
         return 2
     except Exception:
-        console.terminal.print_exception(width=110)
+        console.terminal().print_exception(width=110)
         print(f"repose: {name} failed: a fault of ours, not of your input; details above", file=sys.stderr)
         return 1
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PROJECT_FILES = ["Snakefile", "dvc.yaml", "params.yaml", "params.schema.yaml", ".dvcignore", ".gitignore"]
+PROJECT_FILES = ["Snakefile", "dvc.yaml", "params.yaml", "params.schema.json", ".dvcignore", ".gitignore"]
 
 
 def copy_project(folder: Path, python: str | Path = sys.executable) -> Path:

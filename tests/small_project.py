@@ -23,11 +23,10 @@ def enter(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes) -> None:
         *path, last = key.split("__")
         block = values
         for part in path:
-            block = block[part]
-        assert last in block, key
+            block = block.setdefault(part, {})
         block[last] = value
     (folder / "params.yaml").write_text(yaml.safe_dump(values))
-    shutil.copy(ROOT / "params.schema.yaml", folder)
+    shutil.copy(ROOT / "params.schema.json", folder)
     monkeypatch.chdir(folder)
     params.load.cache_clear()
 

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import yaml
 
-from models.variants import VARIANTS
+from models.variants import COMPONENTS, VARIANTS
 from pipeline.anatomy import pose
 from pipeline.anatomy.distance import limb_distance_maps
 from pipeline.core import layout, schema, store
@@ -103,8 +103,9 @@ def write_params(folder: Path, **blocks: dict) -> None:
     values["variants"] |= {family: list_of(paper) for family, paper in papers.items()}
     values["components"] = dict.fromkeys(values["components"], True)
     for component in values["components"]:
-        trained = values["pretrain"]["synthetic"][component]
-        trained |= {key: value for key, value in common.items() if key != "missing_weights" or trained[key]}
+        values["pretrain"]["synthetic"][component] |= common
+        if not COMPONENTS[component].needs_features:
+            del values["pretrain"]["synthetic"][component]["missing_weights"]
     values["pretrain"]["synthetic"]["detector"] |= {"steps": 2, "batch": 4, "device": "cpu"}
     for family in papers:
         values["train"]["synthetic"][family] |= common

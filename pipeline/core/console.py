@@ -10,28 +10,28 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+if TYPE_CHECKING:
+    from rich.console import Console
 
 RANK = int(os.environ.get("RANK", "0"))  # of torchrun's processes only the first, 0, writes to the terminal
-terminal = Console(stderr=True, highlight=False)
-_log: Console | None = None
+_log: "Console | None" = None
+
+
+@cache
+def terminal() -> "Console":
+    from rich.console import Console  # `--help` does without
+
+    return Console(stderr=True, highlight=False)
 
 
 def say(message: str) -> None:
     """One line to the terminal and to the stage's log."""
     if RANK == 0:
-        terminal.print(message, markup=False, soft_wrap=True)
+        terminal().print(message, markup=False, soft_wrap=True)
     if _log is not None:
         _log.print(message, markup=False, soft_wrap=True)
 
@@ -68,6 +68,8 @@ def logging_to(path: Path) -> Iterator[None]:
 
     Each of several processes has its own log: the first NAME.log, the others NAME.rank-N.log.
     """
+    from rich.console import Console
+
     global _log
     if RANK:
         path = path.with_suffix(f".rank-{RANK}.log")
@@ -89,6 +91,15 @@ def logging_to(path: Path) -> Iterator[None]:
 @contextmanager
 def progress(description: str, total: int | None) -> Iterator:
     """A progress bar for long work; yields a function `advance(n=1, note="")`. Silent when stderr is no terminal."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -97,7 +108,7 @@ def progress(description: str, total: int | None) -> Iterator:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=terminal, transient=True, disable=RANK > 0 or not sys.stderr.isatty()) as bars:
+    with Progress(*columns, console=terminal(), transient=True, disable=RANK > 0 or not sys.stderr.isatty()) as bars:
         task = bars.add_task(description, total=total, note="")
 
         def advance(amount: int = 1, note: str = "") -> None:

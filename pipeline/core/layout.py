@@ -6,7 +6,7 @@ dvc.yaml spells the same paths; `tests/core/test_graph.py` keeps the two in step
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
-PARAMS_SCHEMA = Path("params.schema.yaml")
+PARAMS_SCHEMA = Path("params.schema.json")
 PUBLISHED = Path("reports/published.csv")
 TABLES = Path("reports/tables")
 OUTSIDE = Path("reports/outside")  # scores of images that other programs made: no stage's output, read by the tables

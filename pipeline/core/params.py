@@ -1,60 +1,114 @@
-"""`params.yaml`, checked against `params.schema.yaml`: one line naming the key and what is allowed, or the blocks."""
+"""`params.yaml`, checked against `params.schema.json`: one line naming the key and what is allowed, or the blocks."""
 
-from dataclasses import MISSING, fields
+import json
+import math
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError, best_match
-
-from pipeline.core import layout, yaml_file
+from pipeline.core import console, layout
 from pipeline.core.errors import UserError
+from pipeline.core.settings import LARGEST_SEED, Block, construct
 
-Block = TypeVar("Block")
+if TYPE_CHECKING:
+    from jsonschema.exceptions import ValidationError
 
 SEED = "-seed"  # spig-seed1: a run of the variant spig from seed 1, beside that from the seed of its `train` block
-LARGEST_SEED = 2**32 - 1
+_OWN_COPY = "is gone: give your own copy as weights.NET.path; addresses and digests stand in pipeline/stages/weights.py"
+RETIRED = {  # keys that were renamed or given up, and what to say of them
+    "variants.reference": "is called variants.floors now",
+    "train.*.reference": "is called train.D.floors now",
+    "weights.*.files": _OWN_COPY,
+    "weights.*.either": _OWN_COPY,
+    "report.times": "is gone: durations are on a page beside the report",
+    "train.*.ema": "is gone: no paper uses a running mean of the weights",
+    "pretrain.*.ema": "is gone: no paper uses a running mean of the weights",
+    "pretrain.*.features": "is gone: this network has no losses on features",
+    "pretrain.*.missing_weights": "is gone: this network has no losses on features",
+}
 
 
-def _explain(error: ValidationError, where: Path) -> str:
-    key = ".".join(str(part) for part in error.absolute_path) or "(top level)"
+def schema() -> dict:
+    return json.loads(layout.PARAMS_SCHEMA.read_text(encoding="utf-8"))
+
+
+def _unknown(error: "ValidationError") -> list[str]:
+    """The keys that the schema does not know, if that is what is wrong."""
+    names = []
     if error.validator == "additionalProperties":
-        allowed = sorted(error.schema["properties"])
-        unknown = sorted(set(error.instance) - set(allowed))
-        prefix = "" if key == "(top level)" else f"{key}."
-        return f"{where}: unknown key {prefix}{unknown[0]}; allowed here: {', '.join(allowed)}"
-    if "propertyNames" in error.absolute_schema_path:
-        return f"{where}: unknown key {key}.{error.instance}; allowed here: {', '.join(error.validator_value)}"
+        names = sorted(set(error.instance) - set(error.schema["properties"]))
+    elif "propertyNames" in error.absolute_schema_path:
+        names = [error.instance]
+    return [".".join(map(str, [*error.absolute_path, name])) for name in names]
+
+
+def _retired(errors: "list[ValidationError]") -> str | None:
+    for key in (key for error in errors for key in _unknown(error)):
+        for pattern, fate in RETIRED.items():
+            if fnmatchcase(key, pattern):
+                return f"{key} {fate}"
+    return None
+
+
+def _explain(error: "ValidationError") -> str:
+    key, value = ".".join(map(str, error.absolute_path)) or "(top level)", error.instance
+    if unknown := _unknown(error):
+        allowed = error.schema.get("properties") or error.validator_value
+        return f"unknown key {unknown[0]}; allowed here: {', '.join(allowed)}"
     if error.validator == "enum":
         allowed = ", ".join("null" if value is None else str(value) for value in error.validator_value)
-        return f"{where}: {key} is {error.instance!r}; allowed: {allowed}"
-    if error.validator == "const":
-        return f"{where}: {key} is {error.instance!r}; allowed: {error.validator_value}, for {error.schema['$comment']}"
+        return f"{key} is {value!r}; allowed: {allowed}"
     if error.validator == "required":
-        missing = sorted(set(error.validator_value) - set(error.instance))
-        return f"{where}: {key} lacks the key {missing[0]}"
+        return f"{key} lacks the key {next(name for name in error.validator_value if name not in value)}"
     if error.validator == "type":
         wanted = error.validator_value
         wanted = " or ".join(wanted) if isinstance(wanted, list) else wanted
-        return f"{where}: {key} is {error.instance!r}; allowed: a value of type {wanted}"
-    return f"{where}: {key}: {error.message}"
+        return f"{key} is {value!r}; allowed: a value of type {wanted}"
+    return f"{key}: {error.message}"
+
+
+def _check_schema(values: Any, where: Path) -> None:
+    """An integer is one without a point, and a number is finite: stricter than JSON Schema."""
+    try:
+        from jsonschema import Draft202012Validator
+        from jsonschema.exceptions import best_match
+        from jsonschema.validators import extend
+    except ImportError:
+        console.say(f"{where} goes unchecked: jsonschema is not installed")
+        return
+    types = Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {
+            "integer": lambda _, value: isinstance(value, int) and not isinstance(value, bool),
+            "number": lambda _, v: isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v),
+        }
+    )
+    errors = list(extend(Draft202012Validator, type_checker=types)(schema()).iter_errors(values))
+    if errors:
+        raise UserError(f"{where}: {_retired(errors) or _explain(best_match(errors))}")
 
 
 def check(values: Any, where: Path = layout.PARAMS) -> dict:
     """Return `values` if they satisfy the schema. Raises UserError (one line) if not."""
-    schema = yaml_file.read(layout.PARAMS_SCHEMA)
-    error = best_match(Draft202012Validator(schema).iter_errors(values))
-    if error is not None:
-        raise UserError(_explain(error, where))
+    _check_schema(values, where)
     for stage, block in values.items():
-        if not isinstance(block, dict) or stage in ("variants", "components", "weights", "tables", "report"):
+        if stage in ("datasets", "variants", "components", "presets", "weights", "tables", "report"):
             continue
         for dataset in values["datasets"]:
             if dataset not in block:
                 raise UserError(f"{where}: {stage} lacks a block for the data set {dataset}")
+    _check_components(values, where)
     _check_seeds(values, where)
     return values
+
+
+def _check_components(values: dict, where: Path) -> None:
+    needs = schema().get("needs", {})
+    for name, runs in values.get("variants", {}).items():
+        for run in runs:
+            for component in needs.get(variant_of(run), ()):
+                if not values["components"][component]:
+                    raise UserError(f"{where}: components.{component} is false; variants.{name}: {run} needs it: true")
 
 
 def _check_seeds(values: dict, where: Path) -> None:
@@ -75,26 +129,25 @@ def _check_seeds(values: dict, where: Path) -> None:
 @cache
 def load(path: Path = layout.PARAMS) -> dict:
     """All of `params.yaml`. Raises UserError if it is missing, is no YAML or breaks the schema."""
+    from pipeline.core import yaml_file  # `--help` does without
+
     try:
         return check(yaml_file.read(path), path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: not here; run from the project's root folder") from None
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename}: not here; run from the project's root folder") from None
 
 
 def block(kind: type[Block], *keys: str) -> Block:
-    """The block at `keys` (such as "train", "synthetic", "spig") as the stage's own dataclass `kind`.
-
-    A key that the schema does not require has its default there.
-    """
+    """The block at `keys` (such as "train", "synthetic", "spig") as the stage's own dataclass `kind`."""
     value: Any = load()
     for key in keys:
         if key not in value:
             raise UserError(f"{layout.PARAMS}: no block {'.'.join(keys)}; known: {', '.join(value)}")
         value = value[key]
-    known = {field.name for field in fields(kind)}
-    required = {field.name for field in fields(kind) if field.default is MISSING}
-    assert required <= set(value) <= known, f"{keys}: the schema and {kind} disagree: {set(value) ^ known}"
-    return kind(**value)
+    try:
+        return construct(kind, value)
+    except TypeError as error:  # a key too many or too few, where nothing checks the file
+        raise UserError(f"{layout.PARAMS}: {'.'.join(keys)}: {str(error).removeprefix(f'{kind.__name__}.')}") from None
 
 
 def datasets() -> list[str]:

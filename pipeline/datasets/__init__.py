@@ -40,6 +40,8 @@ _MODULES = {  # name -> module, title in tables and pages
     "folder": ("pipeline.datasets.folder", "Own images"),
 }
 
+NAMES = (*_MODULES,)
+
 
 def get(name: str) -> ModuleType:
     """The module of a data set. Raises UserError for a name that has none."""

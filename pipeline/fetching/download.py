@@ -8,7 +8,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError, URLError
@@ -17,6 +17,7 @@ from urllib.request import Request, urlopen
 
 from pipeline.core import console, digests, layout
 from pipeline.core.errors import UserError
+from pipeline.core.settings import setting
 
 MIRROR = "REPOSE_MIRROR"
 OFFLINE = "REPOSE_OFFLINE"  # set: no URL is asked
@@ -24,7 +25,22 @@ TIMEOUT = 10.0  # seconds to connect; also seconds without a byte after which a 
 TRIES = 3  # attempts in a row that bring no new byte
 PAUSE = 1.0  # seconds before the second attempt; doubles
 DOWNLOADS = layout.WORK / "downloads"
+SHA256 = {"pattern": "^[0-9a-f]{8,64}$"}  # eight or more leading digits
 _BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where a file or folder may come from; its content is checked by the caller."""
+
+    path: str | None = setting("your own copy", None, minLength=1)
+    file: str = setting("its name in the folder $REPOSE_MIRROR", minLength=1)
+    url: str | None = setting("its address; null: it is not downloaded", None, pattern="^https?://")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Download(Source):
+    sha256: str | None = setting("its digest; null: your own copy is taken as it is", None, **SHA256)
 
 
 class Unavailable(Exception):
@@ -53,23 +69,25 @@ def mirror() -> Path | None:
     return Path(value)
 
 
-def obtain(source: Mapping, key: str) -> Path:
-    """The file that `source` ({path, file, url} and sha256, unless its content is checked by the caller) names.
+def obtain(source: Source, key: str) -> Path:
+    """The file that `source` stands for. `key` is where it stands in params.yaml, for messages.
 
-    `key` is its place in params.yaml, for messages. Raises UserError for a wrong digest or a `path` that is not
-    there, Unavailable if there is no source at all.
+    Raises UserError for a wrong digest, a `path` that is not there or a `url` without a digest; Unavailable if there is
+    no source at all.
     """
-    wanted = source.get("sha256")
-    if source["path"] is not None:
-        path = Path(source["path"]).expanduser()
+    wanted = source.sha256 if isinstance(source, Download) else None
+    if source.path is not None:
+        path = Path(source.path).expanduser()
         if not path.exists():
             raise UserError(f"{path}: no such file; correct {key}.path in {layout.PARAMS}")
         return _verified(path, wanted, key)
     folder = mirror()
-    if folder is not None and (folder / source["file"]).exists():
-        return _verified(folder / source["file"], wanted, key)
-    if source["url"] is not None:
-        return download(source["url"], wanted)
+    if folder is not None and (folder / source.file).exists():
+        return _verified(folder / source.file, wanted, key)
+    if source.url is not None:
+        if isinstance(source, Download) and wanted is None:
+            raise UserError(f"{layout.PARAMS}: {key}.url needs a {key}.sha256")
+        return download(source.url, wanted)
     where = f"not in ${MIRROR}" if folder else f"${MIRROR} is not set"
     raise Unavailable(f"no path, no url, and {where}")
 
@@ -81,9 +99,7 @@ def _verified(path: Path, wanted: str | None, key: str) -> Path:
         raise UserError(f"{path}: not a file; {key} wants one")
     found = digests.sha256(path)
     if not found.startswith(wanted):
-        raise UserError(
-            f"{path}: sha256 is {found}, {key}.sha256 in {layout.PARAMS} says {wanted}; damaged, or another file"
-        )
+        raise UserError(f"{path}: sha256 is {found}, {key} wants {wanted}; damaged, or another file")
     return path
 
 

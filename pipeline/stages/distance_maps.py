@@ -17,6 +17,7 @@ from pipeline.anatomy import pose
 from pipeline.anatomy.distance import limb_distance_maps
 from pipeline.core import console, layout, params, resume, schema, store
 from pipeline.core.digests import code_of
+from pipeline.core.settings import setting
 
 ROW_GROUP = 2  # a row is 12 x height x width bytes before compression
 _BATCH = 32
@@ -24,7 +25,7 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class Params:
-    kappa: float
+    kappa: float = setting("of M = exp(kappa d), d in pixels", -0.1, exclusiveMaximum=0)
 
 
 def rows(images: Path, keypoints: pa.Table, kappa: float, first: int = 0) -> Iterator[dict]:

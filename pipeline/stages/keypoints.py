@@ -6,7 +6,7 @@
                 BODY_25)
   openpose      found in data/D/images by Lightweight OpenPose (data/weights/openpose), which groups peaks into people
   topdown       found there by your own top-down ONNX network with the 17 COCO joints, such as RTMPose or ViTPose: set
-                weights.topdown.files path in params.yaml
+                weights.topdown.path in params.yaml
   oracle        the renderer's own joints (synthetic only)
 Of several people in an image the one in the middle is taken, never joints of two.
 
@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +31,7 @@ from pipeline.anatomy import pose
 from pipeline.core import console, layout, params, resume, schema, store
 from pipeline.core.digests import code_of
 from pipeline.core.errors import UserError
+from pipeline.core.settings import setting
 from pipeline.extraction import openpose
 from pipeline.extraction.topdown import TopDown
 from pipeline.formats import annotations, openpose_json, pictures
@@ -43,7 +45,9 @@ Find = Callable[[Sequence[np.ndarray]], tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class Params:
-    source: str  # annotations | openpose | topdown | oracle
+    source: Literal["annotations", "openpose", "topdown", "oracle"] = setting(
+        "the published lists, a detector (topdown: your own, see weights.topdown), or the renderer's own joints"
+    )
 
 
 def detector(source: str) -> tuple[Find, list[Path]]:
@@ -52,7 +56,7 @@ def detector(source: str) -> tuple[Find, list[Path]]:
     if files is None:
         raise UserError(
             f"keypoints.source {source} needs a network, not to be had ({layout.weights(source)}/source.json says"
-            f" why); set weights.{source}.files path in {layout.PARAMS} and run `python -m pipeline weights --net"
+            f" why); set weights.{source}.path in {layout.PARAMS} and run `python -m pipeline weights --net"
             f" {source}`"
         )
     find = openpose.OpenPose(files).central_people if source == "openpose" else TopDown(files[0])

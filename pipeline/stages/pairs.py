@@ -18,6 +18,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +28,7 @@ from pipeline import datasets
 from pipeline.anatomy import pose
 from pipeline.core import console, layout, params, schema, store
 from pipeline.core.errors import UserError
+from pipeline.core.settings import SEED, SHARE, setting
 from pipeline.formats import annotations
 
 NO_PAIRS = "a pair needs two images of one person, each with both shoulders and both hips"
@@ -34,10 +36,12 @@ NO_PAIRS = "a pair needs two images of one person, each with both shoulders and 
 
 @dataclass(frozen=True)
 class Params:
-    val_fraction: float
-    test_list: str
-    test_pairs: int | None
-    seed: int
+    val_fraction: float = setting("share of the training identities that is kept for validation", **SHARE)
+    test_list: Literal["official", "sampled"] = setting("the published test pairs, or pairs drawn at random")
+    test_pairs: int | None = setting(
+        "test pairs: the first of the published list, or as many drawn; null: all", minimum=1
+    )
+    seed: int = setting("of both draws", 0, **SEED)
 
 
 def ordered_pairs(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

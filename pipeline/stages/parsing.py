@@ -20,7 +20,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +30,7 @@ from pipeline.anatomy import labels, pose
 from pipeline.core import console, layout, params, resume, schema, store
 from pipeline.core.digests import code_of
 from pipeline.core.errors import UserError
+from pipeline.core.settings import setting
 from pipeline.formats import archive, label_files, pictures
 from pipeline.loading import published_weights
 
@@ -41,9 +42,11 @@ Parse = Callable[[Sequence[Mapping]], Iterable[np.ndarray | bytes]]
 
 @dataclass(frozen=True)
 class Params:
-    source: str
-    path: str | None  # files: folder or zip; else null
-    labels: str  # files: the label set, of label_files.SETS
+    source: Literal["repose", "schp", "files", "oracle", "none"] = setting(
+        "the parser in the box, SCHP, label maps of your own, the renderer's own labels, or no parsing"
+    )
+    path: str | None = setting("source files: the folder or zip of label maps", None, minLength=1)
+    labels: str = setting("source files: the label set they are in", "lip-20", enum=label_files.SETS)
 
 
 class Joints:

@@ -18,26 +18,28 @@ Stopped by Ctrl-C, a signal or a crash, the same command continues where it was.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from models.variants import COMPONENTS
 from pipeline.core import console, layout, params
 from pipeline.core.atomic import atomic_directory
 from pipeline.core.errors import UserError
+from pipeline.core.settings import SEED, device_setting, setting
 from pipeline.loading import checkpoints, parallel
-from pipeline.stages.train import Params
 from pipeline.training import detector, fit
 from pipeline.training.fit import Task
+from pipeline.training.settings import Params, kind_of
 
 
 @dataclass(frozen=True)
 class DetectorParams:
     """`pretrain.D.detector`."""
 
-    source: str  # openpose | trained
-    seed: int
-    steps: int
-    batch: int  # images
-    device: str
+    source: Literal["openpose", "trained"] = setting("Lightweight OpenPose, or one trained on this data set")
+    seed: int = setting("of weights and batches", 0, **SEED)
+    steps: int = setting("optimiser steps of a trained one", 0, minimum=0)
+    batch: int = setting("images a step", 16, minimum=1)
+    device: str = device_setting()
 
 
 def note(folder: Path, meta: dict[str, str]) -> None:
@@ -54,7 +56,14 @@ def train_detector(dataset: str, block: DetectorParams) -> None:
         return
     if block.steps < 1:
         raise UserError(f"{layout.PARAMS}: pretrain.{dataset}.detector.steps is 0; a trained detector needs 1 or more")
-    schedule = Params(block.seed, block.steps, block.steps, block.batch, 1.0, None, block.device, "fp32", None, None)
+    schedule = Params(
+        seed=block.seed,
+        steps=block.steps,
+        checkpoint_every=block.steps,
+        batch=block.batch,
+        device=block.device,
+        precision="fp32",
+    )
     detector.train(Task(COMPONENTS["detector"], dataset, schedule, "detector"))
 
 
@@ -62,8 +71,9 @@ def run(dataset: str, component: str) -> None:
     if component == "detector":
         train_detector(dataset, params.block(DetectorParams, "pretrain", dataset, component))
     elif params.load()["components"][component]:
-        block = params.block(Params, "pretrain", dataset, component)
-        fit.train(Task(COMPONENTS[component], dataset, block, component))
+        entry = COMPONENTS[component]
+        block = params.block(kind_of(entry), "pretrain", dataset, component)
+        fit.train(Task(entry, dataset, block, component))
     else:
         note(layout.checkpoints(dataset, component), {"kind": "untrained", "name": component})
         console.say(f"pretrain {dataset} {component}: not trained, components.{component} is false in {layout.PARAMS}")

@@ -26,7 +26,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -37,6 +37,7 @@ from pipeline.anatomy import labels, pose
 from pipeline.core import console, layout, params, resume, schema, store
 from pipeline.core.digests import code_of
 from pipeline.core.errors import UserError
+from pipeline.core.settings import device_setting, setting
 from pipeline.formats import pictures
 from pipeline.loading import devices
 from pipeline.stand_ins import body_parts, part_search
@@ -47,12 +48,17 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class Params:
-    rule: str
-    rerank: int
-    exclude_below: float
-    min_shared_joints: int
-    frame: int
-    device: str
+    rule: Literal["equation", "balanced"] = setting(
+        "the paper's sum, which favours small people who show few parts, or a sum that does not (docs/papers.md)",
+        "balanced",
+    )
+    rerank: int = setting("how many of the approximate ranking are compared exactly", 64, minimum=1)
+    exclude_below: float = setting(
+        "poses nearer than this are left out (torso lengths; not published)", 0.25, minimum=0
+    )
+    min_shared_joints: int = setting("joints that two poses must share to be compared", 8, minimum=1, maximum=18)
+    frame: int = setting("cells along each side of a part in the approximate ranking", 8, minimum=2, maximum=64)
+    device: str = device_setting()
 
 
 def load(keypoints: pa.Table, parsing: Path, file: BinaryIO) -> tuple[list[str], part_search.People]:

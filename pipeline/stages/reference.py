@@ -23,27 +23,35 @@ re-identification network cannot be replaced, and is left out).
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.anatomy import pose
 from pipeline.core import console, layout, params
 from pipeline.core.errors import UserError
+from pipeline.core.settings import SEED, device_setting, setting
 from pipeline.loading.devices import device
-from pipeline.metrics import standard
+from pipeline.metrics import METRICS, standard
 from pipeline.scoring import networks, pairs, protocol, real
 from pipeline.scoring.detectors import open_detector
 
 
 @dataclass(frozen=True)
 class Params:
-    val_pairs: int | None
-    test_pairs: int | None
-    lpips: str
-    metrics: list[str]
-    batch: int
-    seed: int
-    device: str
-    missing_weights: str
+    val_pairs: int | None = setting("validation pairs to score; null: all", minimum=1)
+    test_pairs: int | None = setting("test pairs to score; null: all, as the papers do", None, minimum=1)
+    lpips: Literal["alex", "vgg", "squeeze"] = setting("the network of LPIPS", "alex")
+    metrics: tuple[str, ...] = setting(
+        "what to score beside the standard metrics, each a network pass more (docs/protocols.md)",
+        (),
+        items={"enum": [name for name, metric in METRICS.items() if metric.optional]},
+    )
+    batch: int = setting("images that a network sees at a time; no value depends on it", 16, minimum=1)
+    seed: int = setting("of stand-ins for missing weights", 0, **SEED)
+    device: str = device_setting()
+    missing_weights: Literal["stop", "skip", "seeded"] = setting(
+        "where a metric's network cannot be had: stop, leave the metric out, or random features, marked in every table",
+        "stop",
+    )
 
 
 def run(dataset: str) -> None:

@@ -22,18 +22,22 @@ To change the look, edit the templates; to change what is counted or chosen, see
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from pipeline.core import layout, params
 from pipeline.core.atomic import atomic_directory, atomic_file
 from pipeline.core.console import say
+from pipeline.core.settings import setting
 from pipeline.report import page, times
 
 
 @dataclass(frozen=True)
 class Params:
-    title: str
-    grid_rows: int
-    photographs: str  # embed | link | none
+    title: str = setting("heading of the page", "Repose", minLength=1)
+    grid_rows: int = setting("rows of the grid that shows all variants side by side", 6, minimum=1, maximum=20)
+    photographs: Literal["embed", "link", "none"] = setting(
+        "pictures of real people: in the page, in a folder beside it, or left out", "link"
+    )
 
 
 def run() -> None:

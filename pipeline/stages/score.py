@@ -40,6 +40,7 @@ from pipeline.core import console, layout, params, resume, schema, store
 from pipeline.core.atomic import atomic_directory, atomic_file
 from pipeline.core.digests import code_of, sha256
 from pipeline.core.errors import UserError
+from pipeline.core.settings import SEED, device_setting, setting
 from pipeline.figures import for_report
 from pipeline.loading import checkpoints
 from pipeline.loading.devices import device
@@ -50,11 +51,11 @@ from pipeline.scoring.protocol import SPLITS, open_protocol
 
 @dataclass(frozen=True)
 class Params:
-    batch: int
-    seed: int
-    bootstrap: int
-    samples: int
-    device: str
+    batch: int = setting("pairs that are generated and scored at a time; no value depends on it", 16, minimum=1)
+    seed: int = setting("of the bootstrap", 0, **SEED)
+    bootstrap: int = setting("resamples of a mean's 95 % interval", 2000, minimum=100)
+    samples: int = setting("pairs whose images the report shows", 8, minimum=0)
+    device: str = device_setting()
 
 
 def run(dataset: str, variant: str) -> None:

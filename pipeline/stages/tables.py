@@ -25,10 +25,12 @@ only if you read the value in the paper.
 """
 
 from dataclasses import dataclass
+from typing import Literal, TypedDict
 
 from pipeline.core import layout, params
 from pipeline.core.atomic import atomic_directory
 from pipeline.core.console import say
+from pipeline.core.settings import SEED, setting
 from pipeline.tables import files, papers
 from pipeline.tables.cells import leaderboard, paper_table, with_places
 from pipeline.tables.inputs import by_variant, read_published, read_runs
@@ -36,11 +38,16 @@ from pipeline.tables.notes import leaderboard_notes, notes
 from pipeline.tables.paired import compared
 
 
+class ChooseBy(TypedDict):
+    metric: Literal["lpips", "ssim", "psnr"]
+    split: Literal["val"]
+
+
 @dataclass(frozen=True)
 class Params:
-    choose_by: dict[str, str]  # metric: lpips | ssim | psnr; split: val
-    bootstrap: int  # resamples of the paired comparison
-    seed: int
+    choose_by: ChooseBy = setting("what the checkpoint that stands for a variant is the best by: on val, never on test")
+    bootstrap: int = setting("resamples of the comparison between every two methods", 2000, minimum=100)
+    seed: int = setting("of these resamples", 0, **SEED)
 
 
 def run() -> None:

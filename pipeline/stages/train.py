@@ -21,47 +21,22 @@ A new method: write its networks and objective in models/, add its line to model
 The variants copy_source and mean_image are not trained: they are the floor of every table.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 
 from models.variants import VARIANTS
 from pipeline.core import console, layout, params
 from pipeline.loading import parallel
 from pipeline.training import fit, floors
-
-
-@dataclass(frozen=True)
-class Params:
-    """A trained variant or component: `train.D.FAMILY`, `pretrain.D.COMPONENT`."""
-
-    seed: int
-    steps: int
-    checkpoint_every: int
-    batch: int | None
-    width: float  # multiplier of the published channel counts
-    learning_rate: float | None  # the generator's; other networks keep their published ratio to it
-    device: str
-    precision: str  # fp32 | bf16
-    features: str | None
-    missing_weights: str | None
-    accumulate: int = 1
-    compile: bool = False
-    resident: bool | str = "auto"
-
-
-@dataclass(frozen=True)
-class FloorParams:
-    """A variant without training: `train.D.floors`."""
-
-    seed: int
+from pipeline.training.settings import kind_of
 
 
 def run(dataset: str, variant: str) -> None:
     family, name, seed = params.family(variant), params.variant_of(variant), params.seed_of(variant)
     entry = VARIANTS[name]
+    block = params.block(kind_of(entry), "train", dataset, family)
     if entry.phase is not None:
-        block = params.block(Params, "train", dataset, family)
         block = block if seed is None else replace(block, seed=seed)
         fit.train(fit.Task(entry, dataset, block, variant, family))
     elif not parallel.rank():  # nothing to share with other processes
-        floors.make(dataset, entry, family, asdict(params.block(FloorParams, "train", dataset, family)))
+        floors.make(dataset, entry, family, asdict(block))
     console.say(f"train {dataset} {variant}: checkpoints in {layout.checkpoints(dataset, variant)}")

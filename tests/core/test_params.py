@@ -3,15 +3,21 @@
 import copy
 import subprocess
 import sys
-from dataclasses import fields
+from collections.abc import Iterator
 from importlib import import_module
 
 import pytest
-import yaml
+from dvc.utils.hydra import apply_overrides
 
 from models.variants import COMPONENTS, VARIANTS
-from pipeline.core import layout, params
+from pipeline import datasets
+from pipeline.commands import schema
+from pipeline.core import layout, params, yaml_file
 from pipeline.core.errors import UserError
+from pipeline.core.settings import construct
+from pipeline.stages import pretrain, weights
+from pipeline.training.settings import kind_of
+from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -38,20 +44,30 @@ def at(values: dict, *keys: str) -> dict:
         (("variants", "spig"), ["spig", "spig-seed0"], ["spig-seed0 repeats spig", "train.synthetic.spig.seed is 0"]),
         (("variants", "spig"), ["spig", "spig-seed4294967296"], ["a seed is at most 4294967295"]),
         (("variants", "floors"), ["mean_image", "mean_image-seed1"], ["variants.floors.1", "copy_source, mean"]),
-        (("components", "spatn"), False, ["components.spatn is False; allowed: True, for spgnet", "start from it"]),
-        (("components", "spig_flow"), False, ["components.spig_flow is False; allowed: True, for spig"]),
-        (("train", "synthetic", "spig", "features"), None, ["train.synthetic.spig.features is None", "string"]),
-        (
-            ("train", "synthetic", "spig", "steps"),
-            "many",
-            ["train.synthetic.spig.steps is 'many'", "integer"],
-        ),
+        (("components", "spatn"), False, ["components.spatn is false", "variants.spgnet: spgnet needs it"]),
+        (("components", "spig_flow"), False, ["components.spig_flow is false", "variants.spig: spig needs it"]),
+        (("train", "synthetic", "spig", "features"), None, ["features is None; allowed: vgg19, squeezenet1_1"]),
+        (("train", "synthetic", "spig", "steps"), "many", ["train.synthetic.spig.steps is 'many'", "integer"]),
+        (("train", "synthetic", "spig", "steps"), 12.0, ["train.synthetic.spig.steps is 12.0", "integer"]),
+        (("train", "synthetic", "spig", "steps"), True, ["train.synthetic.spig.steps is True", "integer"]),
+        (("train", "synthetic", "spig", "width"), True, ["train.synthetic.spig.width is True", "number"]),
+        (("train", "synthetic", "spig", "width"), float("nan"), ["train.synthetic.spig.width is nan", "number"]),
+        (("train", "synthetic", "spig", "width"), float("inf"), ["train.synthetic.spig.width is inf", "number"]),
+        (("train", "synthetic", "spig", "resident"), 1, ["spig.resident is 1; allowed: True, False, auto"]),
+        (("report", "title"), None, ["report.title is None; allowed: a value of type string"]),
         (("train", "synthetic", "spig", "steps"), 0, ["train.synthetic.spig.steps", "minimum"]),
         (("train", "synthetic", "spig", "stepz"), 5, ["unknown key train.synthetic.spig.stepz", "steps"]),
         (("bogus",), 1, ["unknown key bogus", "datasets"]),
         (("index", "market"), {"max_rejects": 1}, ["unknown key index.market;", "synthetic, market1501"]),
         (("distance_maps", "synthetic", "kappa"), 0.1, ["distance_maps.synthetic.kappa"]),
-        (("weights", "openpose", "files", 0, "sha256"), None, ["weights.openpose.files.0.sha256"]),
+        (("reference", "synthetic", "metrics"), ["fid"], ["reference.synthetic.metrics.0 is 'fid'", "fid-train-tv"]),
+        (("weights", "openpose", "path"), "", ["weights.openpose.path"]),
+        (("fetch", "market1501", "images"), {"paht": "x"}, ["unknown key fetch.market1501.images.paht", "path"]),
+        # keys of earlier versions
+        (("variants", "reference"), ["copy_source"], ["variants.reference is called variants.floors now"]),
+        (("train", "folder", "reference"), {"seed": 0}, ["train.folder.reference is called train.D.floors now"]),
+        (("weights", "vgg19", "files"), [], ["weights.vgg19.files is gone", "weights.NET.path"]),
+        (("pretrain", "folder", "spatn", "features"), None, ["pretrain.folder.spatn.features is gone"]),
         (("fetch", "market1501", "images", "url"), "ftp://host/x", ["fetch.market1501.images.url"]),
     ],
 )
@@ -71,8 +87,8 @@ def test_a_data_set_without_its_block(values):
 
 
 def test_a_missing_key(values):
-    del values["score"]["synthetic"]["bootstrap"]
-    with pytest.raises(UserError, match=r"score\.synthetic lacks the key bootstrap"):
+    del values["train"]["synthetic"]["spig"]["steps"]
+    with pytest.raises(UserError, match=r"train\.synthetic\.spig lacks the key steps"):
         params.check(values)
 
 
@@ -89,20 +105,18 @@ def test_a_further_seed_is_a_run_of_its_variant(values):
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_variant_asks_for_its_components_and_no_other(values, name):
-    """The schema's list of what each variant starts from is that of models/variants.py."""
     family = next(f for f in values["variants"] if name in allowed(f))
     values["variants"] = {key: [] for key in values["variants"]} | {family: [name]}
     needed = (*VARIANTS[name].components, *VARIANTS[name].judges.values())
     values["components"] = {component: component in needed for component in values["components"]}
     params.check(values)
     for component in needed:
-        with pytest.raises(UserError, match=rf"components\.{component} is False"):
+        with pytest.raises(UserError, match=rf"components\.{component} is false"):
             params.check({**values, "components": values["components"] | {component: False}})
 
 
 def allowed(family: str) -> list[str]:
-    schema = yaml.safe_load(layout.PARAMS_SCHEMA.read_text())
-    items = schema["properties"]["variants"]["properties"][family]["items"]
+    items = params.schema()["properties"]["variants"]["properties"][family]["items"]
     return items.get("then", items)["enum"]
 
 
@@ -118,23 +132,90 @@ def test_broken_yaml(tmp_path):
         params.load(path)
 
 
-@pytest.mark.parametrize(
-    ("stage", "kind", "keys"),
-    [
-        ("index", "Params", ()),
-        ("keypoints", "Params", ()),
-        ("parsing", "Params", ()),
-        ("pairs", "Params", ()),
-        ("distance_maps", "Params", ()),
-        ("reference", "Params", ()),
-        ("score", "Params", ()),
-    ],
-)
-@pytest.mark.parametrize("dataset", ["synthetic", "market1501"])
-def test_a_stage_reads_exactly_its_block(stage, kind, keys, dataset):
-    block = at(params.load(), stage, dataset, *keys)
-    module = import_module(f"pipeline.stages.{stage}")
-    assert {field.name for field in fields(getattr(module, kind))} == set(block)
+def blocks(values: dict) -> Iterator[tuple[type, tuple[str, ...]]]:
+    """Every block of params.yaml with its dataclass."""
+    for name in datasets.NAMES:
+        yield datasets.get(name).Fetch, ("fetch", name)
+        for stage in ("index", "keypoints", "parsing", "pairs", "pseudo_labels", "distance_maps", "reference", "score"):
+            yield import_module(f"pipeline.stages.{stage}").Params, (stage, name)
+        yield from ((kind_of(entry), ("pretrain", name, component)) for component, entry in TRAINED.items())
+        yield pretrain.DetectorParams, ("pretrain", name, "detector")
+        for family, variants in values["variants"].items():
+            yield kind_of(VARIANTS[params.variant_of(variants[0])]), ("train", name, family)
+    yield from ((weights.Params, ("weights", net)) for net in values["weights"])
+    yield from ((import_module(f"pipeline.stages.{stage}").Params, (stage,)) for stage in ("tables", "report"))
+
+
+TRAINED = {name: entry for name, entry in COMPONENTS.items() if name != "detector"}
+
+
+def test_every_block_is_one_of_its_stage(values):
+    for kind, keys in blocks(values):
+        construct(kind, at(values, *keys))
+
+
+def test_the_schema_is_what_the_stages_say():
+    assert layout.PARAMS_SCHEMA.read_text(encoding="utf-8") == schema.text(), "run: python -m pipeline schema"
+
+
+def test_a_default_is_within_its_own_limits(values):
+    """What a block leaves out is checked by nobody else."""
+    for kind, keys in blocks(values):
+        for name, setting in params.schema()["$defs"][
+            f"{kind.__module__.removeprefix('pipeline.')}.{kind.__qualname__}"
+        ]["properties"].items():
+            if "default" in setting:
+                at(values, *keys)[name] = setting["default"]
+    params.check(values)
+
+
+def test_an_override_of_dvc_reaches_exactly_its_block(tmp_path, values):
+    """`dvc exp run -S`, at once for a setting of every block: DVC writes the file anew, and an alias would lose one."""
+    path = tmp_path / "params.yaml"
+    path.write_bytes((ROOT / layout.PARAMS).read_bytes())
+    overrides = []
+    for number, (_, keys) in enumerate(blocks(values)):
+        block = at(values, *keys)
+        key = next(reversed(block))  # what a merge brought in comes first
+        block[key] = number
+        overrides.append(f"{'.'.join(keys)}.{key}={number}")
+    apply_overrides(str(path), overrides)
+    assert yaml_file.read(path) == values
+
+
+def test_a_preset_reaches_those_that_take_it_over(tmp_path, values):
+    path = tmp_path / "params.yaml"
+    path.write_text((ROOT / layout.PARAMS).read_text().replace("demo: &demo {seed: 0", "demo: &demo {seed: 5"))
+    changed = yaml_file.read(path)
+    assert changed["train"]["synthetic"]["spig"]["seed"] == changed["pretrain"]["synthetic"]["spatn"]["seed"] == 5
+    assert changed["train"]["market1501"] == values["train"]["market1501"]
+
+
+def test_no_other_key_than_a_preset_is_an_anchor():
+    """An override of a block that others take over would reach them, too."""
+    before, _, after = (ROOT / layout.PARAMS).read_text(encoding="utf-8").partition("\npresets:\n")
+    assert "&" not in before
+    assert "&" not in after.partition("\n\n")[2]
+
+
+def test_params_yaml_is_readable():
+    lines = (ROOT / layout.PARAMS).read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 240
+    assert max(map(len, lines)) <= 120
+
+
+def test_without_jsonschema_the_file_is_read_and_a_key_too_many_is_one_line(project):
+    """On a machine that has only what training needs."""
+    path = project / "params.yaml"
+    path.write_text(path.read_text().replace("max_rejects: 0", "max_rejects: 0, max_reject: 0", 1))
+    (project / "jsonschema.py").write_text("raise ImportError")
+    command = [sys.executable, "-m", "pipeline", "index", "--dataset", "synthetic"]
+    result = subprocess.run(command, cwd=project, capture_output=True, text=True)
+    said = result.stderr.splitlines()
+    assert said[0] == "params.yaml goes unchecked: jsonschema is not installed"
+    assert said[1].startswith("repose: params.yaml: index.synthetic: ")
+    assert "'max_reject'" in said[1]
+    assert (len(said), result.returncode) == (2, 2)
 
 
 @pytest.mark.parametrize(
@@ -173,4 +254,4 @@ def test_a_wrong_params_file_stops_a_stage_with_status_2(project):
 def test_the_schema_is_itself_valid():
     from jsonschema import Draft202012Validator
 
-    Draft202012Validator.check_schema(yaml.safe_load(layout.PARAMS_SCHEMA.read_text()))
+    Draft202012Validator.check_schema(params.schema())

@@ -2,6 +2,7 @@ import hashlib
 import os
 import socket
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from pipeline.core.errors import UserError
 from pipeline.fetching import download
+from pipeline.fetching.download import Download
 
 CONTENT = os.urandom(3_000_000)
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -216,16 +218,16 @@ def test_order_of_sources(server, tmp_path, monkeypatch):
     for name in ("mine", "mirror/sub/file.bin"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(CONTENT)
-    source = {"path": str(tmp_path / "mine"), "file": "sub/file.bin", "url": server.url(), "sha256": DIGEST[:8]}
+    source = Download(path=str(tmp_path / "mine"), file="sub/file.bin", url=server.url(), sha256=DIGEST[:8])
     monkeypatch.setenv(download.MIRROR, str(tmp_path / "mirror"))
     assert download.obtain(source, "weights.x") == tmp_path / "mine"
-    source["path"] = None
+    source = replace(source, path=None)
     assert download.obtain(source, "weights.x") == tmp_path / "mirror/sub/file.bin"
     assert server.requests == []
     (tmp_path / "mirror/sub/file.bin").unlink()
     assert download.obtain(source, "weights.x").read_bytes() == CONTENT
     assert len(server.requests) == 1
-    source["url"] = None
+    source = replace(source, url=None)
     with pytest.raises(download.Unavailable, match="not in"):
         download.obtain(source, "weights.x")
     monkeypatch.delenv(download.MIRROR)
@@ -248,18 +250,23 @@ def test_switched_off_nothing_is_asked_but_what_is_there_is_used(server, monkeyp
 def test_wrong_digest_of_a_local_file_is_an_error(tmp_path, monkeypatch, where):
     (tmp_path / "f").write_bytes(b"abc")
     monkeypatch.setenv(download.MIRROR, str(tmp_path))
-    source = {"path": str(tmp_path / "f") if where == "path" else None, "file": "f", "url": None, "sha256": "12345678"}
-    with pytest.raises(UserError, match=r"sha256 is ba7816bf.*weights\.x\.sha256 in params\.yaml says 12345678"):
+    source = Download(path=str(tmp_path / "f") if where == "path" else None, file="f", sha256="12345678")
+    with pytest.raises(UserError, match=r"sha256 is ba7816bf.*weights\.x wants 12345678"):
         download.obtain(source, "weights.x")
 
 
 def test_path_and_mirror_that_are_not_there(tmp_path, monkeypatch):
-    source = {"path": str(tmp_path / "none"), "file": "f", "url": None, "sha256": "12345678"}
+    source = Download(path=str(tmp_path / "none"), file="f", sha256="12345678")
     with pytest.raises(UserError, match=r"no such file; correct weights\.x\.path"):
         download.obtain(source, "weights.x")
     monkeypatch.setenv(download.MIRROR, str(tmp_path / "none"))
     with pytest.raises(UserError, match="no such folder"):
-        download.obtain(source | {"path": None}, "weights.x")
+        download.obtain(replace(source, path=None), "weights.x")
+
+
+def test_an_address_without_a_digest_is_refused():
+    with pytest.raises(UserError, match=r"weights\.x\.url needs a weights\.x\.sha256"):
+        download.obtain(Download(file="f", url="https://127.0.0.1:9/f"), "weights.x")
 
 
 def test_place_links_downloads_and_copies_the_rest(server, tmp_path):

@@ -111,7 +111,7 @@ def test_failure_keeps_what_was_there(block, settle, tmp_path):
     before = contents(Path("data"))
     block["pairs_test"]["sha256"] = "0" * 64
     settle()
-    with pytest.raises(UserError, match=r"fetch\.market1501\.pairs_test\.sha256"):
+    with pytest.raises(UserError, match=r"fetch\.market1501\.pairs_test wants 0000"):
         fetch.run("market1501")
     assert contents(Path("data")) == before
 

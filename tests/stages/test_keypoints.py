@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pytest
 
 from pipeline.anatomy import pose
-from pipeline.core import layout, params, resume, schema, store
+from pipeline.core import layout, resume, schema, store
 from pipeline.core.errors import UserError
 from pipeline.extraction import openpose
 from pipeline.formats import annotations, openpose_json, pictures
@@ -246,7 +246,7 @@ def test_a_network_that_is_not_there_is_one_line(settle, source):
     (folder / "source.json").write_text(
         json.dumps({"net": source, "status": "missing", "reason": "no url", "files": {}})
     )
-    message = rf"set weights\.{source}\.files path in params\.yaml and run `python -m pipeline weights --net {source}`"
+    message = rf"set weights\.{source}\.path in params\.yaml and run `python -m pipeline weights --net {source}`"
     with pytest.raises(UserError, match=message):
         keypoints.run("market1501")
 
@@ -254,8 +254,7 @@ def test_a_network_that_is_not_there_is_one_line(settle, source):
 def test_a_topdown_network_of_ones_own(settle, tmp_path):
     """From params.yaml to the table: the painted joints of each image, in its pixels."""
     path = network(tmp_path / "mine.onnx", "simcc")
-    entry = {"file": "topdown.onnx", "path": str(path), "url": None, "sha256": None}
-    raw = settle_images(settle, "topdown", weights__topdown={"files": [entry]})
+    raw = settle_images(settle, "topdown", weights__topdown__path=str(path))
     truth, encoded = {}, {}
     for split, names in NAMES.items():
         for seed, name in enumerate(names):
@@ -272,7 +271,6 @@ def test_a_topdown_network_of_ones_own(settle, tmp_path):
         for joint, coco in COCO_OF.items():
             assert row["keypoints"][joint] == pytest.approx(centres[coco], abs=0.9)
         assert row["keypoint_source"] == "topdown"
-    assert set(params.load()["weights"]["topdown"]["files"][0]) == set(entry)
 
 
 # OpenPose's files

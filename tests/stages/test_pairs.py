@@ -161,7 +161,7 @@ def test_broken_official_list_names_the_line(settle, text):
 def taking_all(test_list: str = "sampled"):
     """The table of pairs with `test_pairs` null."""
     table = store.read_table(layout.keypoints("market1501"))
-    return pairs.table(table, layout.raw("market1501"), "market1501", pairs.Params(0.2, test_list, None, 0))
+    return pairs.table(table, layout.raw("market1501"), "market1501", pairs.Params(0.2, test_list, None))
 
 
 def test_null_takes_every_test_pair(settle):

@@ -13,7 +13,7 @@ from pipeline.stand_ins import part_search
 from tests.stand_ins.test_body_parts import people
 from tests.stand_ins.test_part_search import drawn
 
-BLOCK = pseudo_labels.Params("equation", 8, 0.25, 8, 6, "cpu")
+BLOCK = pseudo_labels.Params("equation", rerank=8, frame=6, device="cpu")
 
 
 def prepare(folder, count: int = 30, changed=None) -> list[str]:
@@ -60,7 +60,7 @@ def test_rows(folder, rule):
         valid[7, 2] = False  # no shoulder: neither source nor candidate
 
     names = prepare(folder, changed=changed)
-    block = pseudo_labels.Params(rule, 30, 0.25, 8, 6, "cpu")
+    block = pseudo_labels.Params(rule, rerank=30, frame=6, device="cpu")
     pseudo_labels.write("synthetic", block)
     table = stored()
     assert table.column("image_id").to_pylist() == names

@@ -7,6 +7,7 @@ from safetensors.torch import save_file
 
 from pipeline.core import layout
 from pipeline.core.errors import UserError
+from pipeline.fetching.download import Download, Unavailable
 from pipeline.loading import published_weights
 from pipeline.stages import weights
 from tests.small_project import contents, enter
@@ -14,29 +15,32 @@ from tests.small_project import contents, enter
 FILES = {"a.xml": b"<net/>", "a.bin": bytes(range(256)), "b.pth": b"b"}
 
 
-def entry(name: str, path=None, url=None) -> dict:
-    return {"path": path, "file": f"weights/{name}", "url": url, "sha256": hashlib.sha256(FILES[name]).hexdigest()[:8]}
+def published(name: str, url=None) -> Download:
+    return Download(file=f"weights/{name}", url=url, sha256=hashlib.sha256(FILES[name]).hexdigest()[:8])
 
 
 @pytest.fixture
 def settle(tmp_path, monkeypatch):
-    """Enter a project whose weights blocks are those given; `mirror` is its mirror folder."""
+    """Enter a project for which the given files are published, some of them `present` in its mirror folder; `path` is
+    set for every network.
+    """
     mirror = tmp_path / "mirror/weights"
     mirror.mkdir(parents=True)
     monkeypatch.setenv("REPOSE_MIRROR", str(mirror.parent))
     (tmp_path / "project").mkdir()
 
-    def settle(present=(), **blocks):
+    def settle(present=(), path=None, **nets):
         for name in present:
             (mirror / name).write_bytes(FILES[name])
-        enter(tmp_path / "project", monkeypatch, **{f"weights__{net}": block for net, block in blocks.items()})
+        monkeypatch.setattr(weights, "NETS", {net: tuple(files) for net, files in nets.items()})
+        enter(tmp_path / "project", monkeypatch, **{f"weights__{net}__path": path and str(path) for net in nets})
         return mirror
 
     return settle
 
 
 def test_all_files_present(settle, tmp_path):
-    settle(["a.xml", "a.bin"], openpose={"files": [entry("a.xml"), entry("a.bin")]})
+    settle(["a.xml", "a.bin"], openpose=[published("a.xml"), published("a.bin")])
     weights.run("openpose")
     found = contents(layout.weights("openpose"))
     record = json.loads(found.pop("source.json"))
@@ -52,7 +56,7 @@ def test_all_files_present(settle, tmp_path):
 
 
 def test_one_of_two_files_is_missing_all(settle, capsys):
-    settle(["a.xml"], openpose={"files": [entry("a.xml"), entry("a.bin")]})
+    settle(["a.xml"], openpose=[published("a.xml"), published("a.bin")])
     weights.run("openpose")
     assert set(contents(layout.weights("openpose"))) == {"source.json"}
     assert published_weights.files("openpose") is None
@@ -63,14 +67,14 @@ def test_one_of_two_files_is_missing_all(settle, capsys):
 
 @pytest.mark.parametrize(("present", "expected"), [(["a.bin", "b.pth"], "a.bin"), (["b.pth"], "b.pth"), ([], None)])
 def test_either_takes_the_first_there_is(settle, present, expected):
-    settle(present, squeezenet1_1={"either": [entry("a.bin"), entry("b.pth")]})
+    settle(present, squeezenet1_1=[published("a.bin"), published("b.pth")])
     weights.run("squeezenet1_1")
     found = published_weights.files("squeezenet1_1")
     assert found == (None if expected is None else [layout.weights("squeezenet1_1") / expected])
 
 
 def test_missing_is_recorded_the_same_on_every_machine(settle, tmp_path, monkeypatch):
-    settle(vgg19={"files": [entry("b.pth", url="http://127.0.0.1:9/b.pth")]})  # port 9: nobody answers
+    settle(vgg19=[published("b.pth", url="http://127.0.0.1:9/b.pth")])  # port 9: nobody answers
     weights.run("vgg19")
     record = json.loads((layout.weights("vgg19") / "source.json").read_text())
     assert record["status"] == "missing"
@@ -80,21 +84,42 @@ def test_missing_is_recorded_the_same_on_every_machine(settle, tmp_path, monkeyp
 
 def test_wrong_digest_of_ones_own_file_is_an_error(settle, tmp_path):
     (tmp_path / "mine").write_bytes(b"something else")
-    settle(vgg19={"files": [entry("b.pth", path=str(tmp_path / "mine"))]})
-    with pytest.raises(UserError, match=r"weights\.vgg19\.files\.0\.sha256"):
+    settle(path=tmp_path / "mine", vgg19=[published("b.pth")])
+    with pytest.raises(UserError, match=r"sha256 is .*, weights\.vgg19 wants"):
         weights.run("vgg19")
     assert not layout.weights("vgg19").exists()
 
 
+def test_ones_own_copy_under_another_name(settle, tmp_path):
+    """A second file lies beside the first; of two that will do, the digest tells which one it is."""
+    (tmp_path / "mine.xml").write_bytes(FILES["a.xml"])
+    (tmp_path / "mine.bin").write_bytes(FILES["a.bin"])
+    settle(path=tmp_path / "mine.xml", openpose=[published("a.xml"), published("a.bin")])
+    weights.run("openpose")
+    found = contents(layout.weights("openpose"))
+    assert (found["a.xml"], found["a.bin"]) == (FILES["a.xml"], FILES["a.bin"])
+    (tmp_path / "mine.pth").write_bytes(FILES["b.pth"])
+    settle(path=tmp_path / "mine.pth", squeezenet1_1=[published("a.bin"), published("b.pth")])
+    weights.run("squeezenet1_1")
+    assert published_weights.files("squeezenet1_1") == [layout.weights("squeezenet1_1") / "b.pth"]
+
+
+def test_what_is_large_is_downloaded_on_request(settle):
+    settle(vgg16=[published("b.pth", "http://127.0.0.1:9/b.pth")])
+    for download, reason in ((False, "no path, no url"), (True, "cannot connect")):
+        with pytest.raises(Unavailable, match=reason):
+            weights.gather("vgg16", weights.Params(download=download))
+
+
 def test_wrong_digest_in_the_mirror_is_an_error(settle):
-    mirror = settle(vgg19={"files": [entry("b.pth")]})
+    mirror = settle(vgg19=[published("b.pth")])
     (mirror / "b.pth").write_bytes(b"something else")
     with pytest.raises(UserError, match="sha256 is"):
         weights.run("vgg19")
 
 
 def test_require(settle):
-    settle(vgg19={"files": [entry("b.pth")]})
+    settle(vgg19=[published("b.pth")])
     with pytest.raises(UserError, match="run `python -m pipeline weights --net vgg19`"):
         published_weights.files("vgg19")
     weights.run("vgg19")

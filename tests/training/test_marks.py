@@ -7,11 +7,11 @@ import pytest
 from models.layers.features import Features
 from models.variants import COMPONENTS, VARIANTS, Phase
 from pipeline.core import layout, params, schema, store
-from pipeline.stages.train import Params
 from pipeline.training import marks
 from pipeline.training.features import FeatureSource
+from pipeline.training.settings import FeatureParams, kind_of
 
-BLOCK = Params(0, 100, 10, None, 1.0, None, "cpu", "fp32", "vgg19", "stop")
+BLOCK = FeatureParams(seed=0, steps=100, checkpoint_every=10, device="cpu", precision="fp32")
 
 
 def test_null_is_the_published_value():
@@ -75,6 +75,6 @@ def test_params_yaml_trains_as_the_papers_do(name, dataset):
     entry = (VARIANTS | COMPONENTS)[name]
     family = entry.paper.lower().replace("-", "_")
     keys = ("pretrain", dataset, name) if name in COMPONENTS else ("train", dataset, family)
-    block, _ = marks.resolve(params.block(Params, *keys), entry.phase, dataset)
+    block, _ = marks.resolve(params.block(kind_of(entry), *keys), entry.phase, dataset)
     source = FeatureSource(Features(block.features, "sha256:1"), "sha256:1") if entry.needs_features else None
     assert marks.of_settings(block, entry.phase, dataset, source) == (["settings"] if entry.paper == "SPIG" else [])

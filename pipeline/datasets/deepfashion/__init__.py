@@ -25,14 +25,17 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 import numpy as np
 
 from pipeline.core import console, layout
 from pipeline.core.digests import sha256
 from pipeline.core.errors import UserError
+from pipeline.core.settings import SHARE, setting
 from pipeline.datasets import SPLITS
 from pipeline.fetching import download
+from pipeline.fetching.download import Download, Source
 from pipeline.formats import annotations, archive
 
 JUNK = ()  # photographs of clothes alone have no joints, and so enter no pair
@@ -65,20 +68,60 @@ FORMS = {
 class Fetch:
     """Block `fetch.deepfashion`: the form, where each file may come from, and its digest if it is known."""
 
-    protocol: str  # a key of FORMS
-    allow_partial: bool
-    train_share: float  # of the test outfits, where no training image is there
-    password_env: str  # environment variable that holds the archive's password
-    content_sha256: str | None  # of the lines "<sha256 of an image's file>  <listed name>\n", names sorted bytewise
-    img: dict
-    img_highres: dict
-    train_list: dict
-    test_list: dict
-    annotation_width: int  # of the canvas that the keypoint lists count x on: 256 or 176
-    annotation_train: dict
-    annotation_test: dict
-    pairs_train: dict
-    pairs_test: dict
+    protocol: str = setting("img.zip as it is, its middle, or img_highres.zip squeezed", "canvas256", enum=[*FORMS])
+    allow_partial: bool = setting("true: with images missing, every list is cut to what is there", False)
+    train_share: float = setting("of the test items, to train on where no training image is there", 0.6, **SHARE)
+    password_env: str = setting(
+        "environment variable that holds the archive's password",
+        "DEEPFASHION_PASSWORD",
+        pattern="^[A-Za-z_][A-Za-z0-9_]*$",
+    )
+    # Of the lines "<sha256 of an image's file>  <listed name>\n", names sorted bytewise.
+    content_sha256: str | None = setting(
+        "digest of the listed images; null: not checked (raw/source.json states yours)", None, **download.SHA256
+    )
+    img: Source = setting("img.zip or the unpacked folder: gated", Source(file="deepfashion/img.zip"))
+    img_highres: Source = setting("img_highres.zip, likewise", Source(file="deepfashion/img_highres.zip"))
+    train_list: Download = setting(
+        "PATN's list of the training images",
+        Download(
+            file="deepfashion/train.lst",
+            url="https://raw.githubusercontent.com/tengteng95/Pose-Transfer/master/fashion_data/train.lst",
+            sha256="50f41143dc61c730935a4f97c02bf4c221b030e72af1dcfd6838949227f361d8",
+        ),
+    )
+    test_list: Download = setting(
+        "PATN's list of the test images",
+        Download(
+            file="deepfashion/test.lst",
+            url="https://raw.githubusercontent.com/tengteng95/Pose-Transfer/master/fashion_data/test.lst",
+            sha256="336650cb7febac6ea0456b9b8c85e1759454fb96bfe14f95243738a81008febf",
+        ),
+    )
+    annotation_width: Literal[256, 176] = setting(
+        "of the canvas that the keypoint lists count x on: 176 for those named fashion-resize", 256
+    )
+    annotation_train: Download = setting(
+        "PATN's keypoint list of the training images",
+        Download(file="deepfashion/fasion-annotation-train.csv"),
+    )
+    annotation_test: Download = setting(
+        "PATN's keypoint list of the test images",
+        Download(
+            file="deepfashion/fasion-annotation-test.csv",
+            sha256="365e405fec44c94190ae8a261a0739ca180a3b645732e31b841e959e915aa45c",
+        ),
+    )
+    pairs_train: Download = setting(
+        "PATN's list of training pairs", Download(file="deepfashion/fashion-resize-pairs-train.csv")
+    )
+    pairs_test: Download = setting(
+        "PATN's list of test pairs",
+        Download(
+            file="deepfashion/fashion-resize-pairs-test.csv",
+            sha256="3da031d5b376d544a1cc6e24f2618d9909e8d3bd4f9f44d7f355c9e02be644ba",
+        ),
+    )
 
 
 _LISTS = ("train_list", "test_list", "annotation_train", "annotation_test", "pairs_train", "pairs_test")
@@ -167,9 +210,9 @@ def _how_to_get(block: Fetch, dataset: str, images: str, missing: dict[str, str]
             f" Ask for the images at {IMAGES_FROM} (In-shop; {TERMS}): sign the research agreement, take the archive"
             f" from {DRIVE}, put the password that the owners send into the environment variable {block.password_env},"
             f" and give the archive or its unpacked folder as fetch.{dataset}.{images}.path in {layout.PARAMS}, or put"
-            f" it at ${download.MIRROR}/{getattr(block, images)['file']}."
+            f" it at ${download.MIRROR}/{getattr(block, images).file}."
         )
-    lists = [getattr(block, key)["file"] for key in missing if key in _LISTS]
+    lists = [getattr(block, key).file for key in missing if key in _LISTS]
     if lists:
         message += (
             f" The lists come with PATN ({LISTS_FROM}; for research only): give each as fetch.{dataset}.<list>.path, or"

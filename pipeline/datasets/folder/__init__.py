@@ -21,11 +21,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from pipeline.core import console, layout
 from pipeline.core.errors import UserError
+from pipeline.core.settings import SHARE, setting
 from pipeline.datasets import SPLITS
 from pipeline.formats import archive
 
@@ -36,17 +38,19 @@ KEPT = ("JPEG", "PNG", "WEBP", "BMP")  # formats whose bytes may stay as they ar
 _ORIENTATION = 0x0112  # EXIF tag; 1 = upright
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Fetch:
     """Block `fetch.folder`."""
 
-    path: str | None
-    identity: str  # subfolder | csv
-    csv: str | None  # header name,identity or name,identity,split; name = path below the folder
-    test_share: float
-    height: int
-    width: int
-    fit: str  # pad | squash
+    path: str | None = setting("the folder of your images", minLength=1)
+    identity: Literal["subfolder", "csv"] = setting("who is who: a sub-folder a person, or a list", "subfolder")
+    csv: str | None = setting(
+        "the list: header name,identity or name,identity,split; name = path below the folder", None, minLength=1
+    )
+    test_share: float = setting("share of the people that is kept for testing, where the list has no split", **SHARE)
+    height: int = setting("that the images are fitted to, in pixels", minimum=64, maximum=512, multipleOf=32)
+    width: int = setting("likewise", minimum=32, maximum=512, multipleOf=32)
+    fit: Literal["pad", "squash"] = setting("with a margin, or squeezed", "pad")
 
 
 def person_id(name: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from pipeline.core import console, layout
 from pipeline.core.errors import UserError
+from pipeline.core.settings import setting
 from pipeline.datasets import SPLITS
 from pipeline.fetching import download
 from pipeline.formats import archive
@@ -24,14 +25,45 @@ IMAGES_FROM = "https://zheng-lab.cecs.anu.edu.au/Project/project_reid.html"
 LISTS_FROM = "https://github.com/tengteng95/Pose-Transfer"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Images(download.Source):
+    train_sha256: str = setting("content digest of bounding_box_train", **download.SHA256)
+    test_sha256: str = setting("content digest of bounding_box_test", **download.SHA256)
+
+
 @dataclass(frozen=True)
 class Fetch:
     """Block `fetch.market1501`: where each file may come from, and its digest."""
 
-    images: dict
-    annotation_train: dict
-    annotation_test: dict
-    pairs_test: dict
+    images: Images = setting(
+        "the official zip, any other packaging of the same images, or the unpacked folder",
+        Images(
+            file="market1501/Market-1501-v15.09.15.zip",
+            train_sha256="db44dc1aa72e8e72bc61b2a69ae609798873741231dc6eec706be82debfbc972",
+            test_sha256="d4e0084e534f7e6d1a70fdd330ebdf469f75d7b730a28ef2983e3038e377b504",
+        ),
+    )
+    annotation_train: download.Download = setting(
+        "PATN's keypoint list of the training images",
+        download.Download(
+            file="market1501/market-annotation-train.csv",
+            sha256="ec1e10a86589bc4debf9137d92014f07335c63d1119bcfa2fb41218ba6553f1d",
+        ),
+    )
+    annotation_test: download.Download = setting(
+        "PATN's keypoint list of the test images",
+        download.Download(
+            file="market1501/market-annotation-test.csv",
+            sha256="873b54ecd5b136c3c86a91f944a18507079ae40f0abcdc795015defa744ceb31",
+        ),
+    )
+    pairs_test: download.Download = setting(
+        "PATN's list of test pairs",
+        download.Download(
+            file="market1501/market-pairs-test.csv",
+            sha256="3c5e5832a5d56e8fd30b033ec837866fbd321bcf68c5b81701f5f148e0804123",
+        ),
+    )
 
 
 # Key of the block -> name in the raw folder.
@@ -61,7 +93,7 @@ def fetch(block: Fetch, raw: Path) -> dict:
     if missing:
         raise UserError(_how_to_get(block, missing))
     files = {name: download.place(found[key], raw / name) for key, name in _LISTS.items()}
-    wanted = {split: block.images[f"{split}_sha256"] for split in SPLITS}
+    wanted = {split: getattr(block.images, f"{split}_sha256") for split in SPLITS}
     try:
         images = _repack(found["images"], raw / "images.zip", wanted)
     except UserError:
@@ -86,9 +118,9 @@ def _how_to_get(block: Fetch, missing: list[tuple[str, str]]) -> str:
     if "images" in keys:
         message += (
             f" Request the images at {IMAGES_FROM} ({TERMS}); give the zip or its unpacked folder as"
-            f" fetch.market1501.images.path in {layout.PARAMS}, or put it at ${download.MIRROR}/{block.images['file']}."
+            f" fetch.market1501.images.path in {layout.PARAMS}, or put it at ${download.MIRROR}/{block.images.file}."
         )
-    lists = [getattr(block, key)["file"] for key in keys if key in _LISTS]
+    lists = [getattr(block, key).file for key in keys if key in _LISTS]
     if lists:
         message += (
             f" The keypoint and pair lists come with PATN ({LISTS_FROM}; for research only): give each as"

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from pipeline.anatomy import pose
 from pipeline.core import console, schema, store
+from pipeline.core.settings import SEED, setting
 from pipeline.datasets import SPLITS, synthetic
 from pipeline.formats import annotations, archive, pictures
 
@@ -19,12 +20,12 @@ JUNK = ()  # every image shows a person of the data set
 class Fetch:
     """Block `fetch.synthetic`: what to render."""
 
-    seed: int
-    height: int
-    width: int
-    train_identities: int
-    test_identities: int
-    views: int
+    seed: int = setting("of everything that is drawn", **SEED)
+    height: int = setting("pixels", minimum=64, maximum=512, multipleOf=32)
+    width: int = setting("pixels", minimum=32, maximum=512, multipleOf=32)
+    train_identities: int = setting("people to train on", minimum=2, maximum=4000)
+    test_identities: int = setting("people to test on", minimum=1, maximum=4000)
+    views: int = setting("images of each", minimum=2, maximum=99)
 
 
 def person_id(name: str) -> str:

@@ -1,0 +1,99 @@
+"""Write params.schema.json anew, after a setting of a stage, a variant or a data set was added or changed.
+
+Editors complete and check params.yaml by that file, and every run does, without importing the stages.
+
+  python -m pipeline schema
+"""
+
+import json
+from argparse import ArgumentParser
+from importlib import import_module
+from typing import Any
+
+from models.variants import COMPONENTS, FAMILIES, VARIANTS
+from pipeline import datasets
+from pipeline.core import layout
+from pipeline.core.atomic import atomic_file
+from pipeline.core.console import say
+from pipeline.core.settings import schema_of
+from pipeline.stages import weights
+from pipeline.stages.pretrain import DetectorParams
+from pipeline.training.settings import kind_of
+
+_PER_DATA_SET = ("index", "keypoints", "parsing", "pairs", "pseudo_labels", "distance_maps", "reference", "score")
+_FURTHER_SEED = {"pattern": "-seed(0|[1-9][0-9]*)$"}  # spig-seed1: spig once more, from seed 1
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """None."""
+
+
+def _object(properties: dict[str, Any], required: bool = True) -> dict:
+    needed = {"required": [*properties]} if required else {}
+    return {"type": "object", "additionalProperties": False, **needed, "properties": properties}
+
+
+def _per_data_set(block: dict) -> dict:
+    return {"type": "object", "propertyNames": {"enum": datasets.NAMES}, "additionalProperties": block}
+
+
+def _names(family: list) -> dict:
+    """What may stand in the list of a family's variants; one that is not trained has no further seeds."""
+    names = {"enum": [variant.name for variant in family]}
+    trained = any(variant.phase for variant in family)
+    items = {"if": {"not": _FURTHER_SEED}, "then": names} if trained else names
+    return {"type": "array", "uniqueItems": True, "items": items}
+
+
+def schema() -> dict:
+    """The JSON Schema of params.yaml. `needs` is a word of our own: the components that each variant asks for."""
+    shared: dict[str, dict] = {}
+
+    def stage(name: str) -> dict:
+        return schema_of(import_module(f"pipeline.stages.{name}").Params, shared)
+
+    families = {family.__name__.rpartition(".")[2]: [*getattr(family, "VARIANTS", ())] for family in FAMILIES}
+    families = {name: variants for name, variants in families.items() if variants}
+    trained = {name: schema_of(kind_of(variants[0]), shared) for name, variants in families.items()}
+    pretrained = {name: schema_of(kind_of(component), shared) for name, component in COMPONENTS.items()}
+    properties = {
+        "datasets": {"type": "array", "minItems": 1, "uniqueItems": True, "items": {"enum": [*datasets.NAMES]}},
+        "variants": _object({name: _names(variants) for name, variants in families.items()}),
+        "components": _object({name: {"type": "boolean"} for name in COMPONENTS if name != "detector"}),
+        "presets": {"type": "object"},
+        "fetch": _object(
+            {name: schema_of(datasets.get(name).Fetch, shared) for name in datasets.NAMES}, required=False
+        ),
+        "weights": _object(dict.fromkeys(weights.NETS, schema_of(weights.Params, shared))),
+        **{name: _per_data_set(stage(name)) for name in _PER_DATA_SET},
+        "pretrain": _per_data_set(_object(pretrained | {"detector": schema_of(DetectorParams, shared)})),
+        "train": _per_data_set(_object(trained)),
+        "tables": stage("tables"),
+        "report": stage("report"),
+    }
+    whole = _object(properties)
+    whole["required"].remove("presets")
+    needs = {name: [*of.components, *of.judges.values()] for name, of in VARIANTS.items() if of.components or of.judges}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **whole, "needs": needs, "$defs": shared}
+
+
+_BROKEN = {"properties": 1, "$defs": 3}  # levels of a key's value that have a line an entry: those that people read
+
+
+def _json(value: Any, levels: int, margin: str = "") -> str:
+    if not levels or not isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False)
+    inner = f"{margin} "
+    entries = [f"{inner}{json.dumps(key)}: {_json(part, levels - 1, inner)}" for key, part in value.items()]
+    return "{\n" + ",\n".join(entries) + f"\n{margin}}}"
+
+
+def text() -> str:
+    entries = [f" {json.dumps(key)}: {_json(part, _BROKEN.get(key, 0), ' ')}" for key, part in schema().items()]
+    return "{\n" + ",\n".join(entries) + "\n}\n"
+
+
+def run() -> None:
+    with atomic_file(layout.PARAMS_SCHEMA) as partial:
+        partial.write_text(text(), encoding="utf-8")
+    say(f"wrote {layout.PARAMS_SCHEMA}")

@@ -1,0 +1,54 @@
+"""The settings of whatever is trained: blocks `train.D.FAMILY` and `pretrain.D.COMPONENT` of params.yaml."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from models.variants import Component, Variant
+from pipeline.core.settings import SEED, device_setting, setting
+
+
+@dataclass(frozen=True)
+class Params:
+    """A trained variant or component."""
+
+    seed: int = setting("of weights, batches and noise", **SEED)
+    steps: int = setting("optimiser steps", minimum=1)
+    checkpoint_every: int = setting("steps between two checkpoints, each of which is scored", minimum=1)
+    batch: int | None = setting("images or pairs a step; null: the paper's", None, minimum=1)
+    width: float = setting("of the networks; 1: the published number of channels", 1.0, exclusiveMinimum=0, maximum=4)
+    learning_rate: float | None = setting(
+        "the generator's; the other networks' keep their published ratio to it; null: the paper's",
+        None,
+        exclusiveMinimum=0,
+    )
+    device: str = device_setting()
+    precision: Literal["fp32", "bf16"] = setting("bf16: mixed precision (autocast)", "bf16")
+    accumulate: int = setting("micro-batches a step: less memory, the same step but for batch norms", 1, minimum=1)
+    compile: bool = setting("torch.compile, where there is a compiler", False)
+    resident: bool | Literal["auto"] = setting(
+        "true: all images are decoded once and kept; false: read batch by batch; auto: as memory allows", "auto"
+    )
+
+
+@dataclass(frozen=True)
+class FeatureParams(Params):
+    """One whose losses look at features of a published network."""
+
+    features: Literal["vgg19", "squeezenet1_1"] = setting("the network; the papers take vgg19", "vgg19")
+    missing_weights: Literal["stop", "seeded"] = setting(
+        "where its weights cannot be had: stop, or random features, marked in every table", "stop"
+    )
+
+
+@dataclass(frozen=True)
+class FloorParams:
+    """A variant without training."""
+
+    seed: int = setting("shown in the tables; nothing is drawn", **SEED)
+
+
+def kind_of(entry: Component | Variant) -> type[Params] | type[FloorParams]:
+    """The dataclass of an entry's block."""
+    if entry.phase is None:
+        return FloorParams
+    return FeatureParams if entry.needs_features else Params
