@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from rich.console import Console
 
 from pipeline import __main__ as command_line
 from pipeline.commands import records, status
@@ -124,7 +125,7 @@ def test_an_edited_source_makes_stale_what_it_concerns(made, capsys):
 
 
 def test_an_edited_parameter_makes_stale_what_follows(made, capsys):
-    set_in_params("    spig: {seed: 0, steps: 150,", "    spig: {seed: 0, steps: 151,")
+    set_in_params("    spig: {<<: *demo_features, steps: 150,", "    spig: {<<: *demo_features, steps: 151,")
     # params.yaml is an input of the report, too
     assert other_than_done() == dict.fromkeys(AFTER_SPIG, "stale")
     assert found()["score synthetic spig"].why == "train synthetic spig is stale"
@@ -272,7 +273,7 @@ def test_dvc_notices_what_changed(repro):
     path = Path("pipeline/stages/report.py")
     path.write_text(path.read_text() + "# edited\n")
     assert other_than_done() == {"report": "stale"}
-    set_in_params("    spig: {seed: 0, steps: 150,", "    spig: {seed: 0, steps: 151,")
+    set_in_params("    spig: {<<: *demo_features, steps: 150,", "    spig: {<<: *demo_features, steps: 151,")
     assert other_than_done() == dict.fromkeys(AFTER_SPIG, "stale")
     Path("data/synthetic/rejects.parquet").write_text("more bytes than there were")
     assert found()["index synthetic"].why == "data/synthetic/rejects.parquet is not what DVC wrote"
@@ -288,10 +289,10 @@ def test_dvc_notices_an_input_that_was_made_again(repro):
 
 def test_the_engine_that_made_the_outputs_is_believed(repro, capsys):
     """DVC's lock of an earlier run does not vouch for what Snakemake made since with other parameters."""
-    set_in_params("    spig: {seed: 0, steps: 150,", "    spig: {seed: 0, steps: 151,")
+    set_in_params("    spig: {<<: *demo_features, steps: 150,", "    spig: {<<: *demo_features, steps: 151,")
     pretend(graph.jobs(params.load()))
     assert other_than_done() == {}
-    set_in_params("    spig: {seed: 0, steps: 151,", "    spig: {seed: 0, steps: 150,")
+    set_in_params("    spig: {<<: *demo_features, steps: 151,", "    spig: {<<: *demo_features, steps: 150,")
     assert found()["train synthetic spig"].name == "stale"
 
 
@@ -351,7 +352,7 @@ def test_a_terminal_of_any_width(made, columns):
     write_scores("spig", training_run("synthetic", "spig", [30, 60]))
     jobs = graph.jobs(params.load())
     table = status.table(jobs, status.states(jobs))
-    out = console.Console(width=columns, force_terminal=True, color_system=None, highlight=False)
+    out = Console(width=columns, force_terminal=True, color_system=None, highlight=False)
     with out.capture() as caught:
         out.print(table)
     lines = caught.get().splitlines()
