@@ -1,4 +1,4 @@
 """The commands beside the stages: python -m pipeline COMMAND.
 
-Layer 10; may import: every room below, but no stage.
+Layer 10; may import: every room below.
 """

@@ -61,8 +61,8 @@ def _room(folder: Path, known: dict[str, int]) -> Room:
     if found is None:
         raise ValueError(f"{folder}/__init__.py lacks a line 'Layer N; may import: ...'")
     layer, named = int(found[1]), found[2]
-    if named.startswith("every room below"):
-        may = {name for name, other in known.items() if other < layer} - ({"stages"} if "no stage" in named else set())
+    if named == "every room below":
+        may = {name for name, other in known.items() if other < layer}
     else:
         may = set() if named == "nothing of the project" else set(named.split(", "))
     imports = {_room_of(module) for file in folder.rglob("*.py") for module in imported(file)}
