@@ -97,6 +97,16 @@ def jobs(everything) -> list[graph.Job]:
         return graph.jobs(params.load(everything / "params.yaml"))
 
 
+@pytest.fixture(scope="module")
+def other_jobs() -> list[graph.Job]:
+    """Of the other data sets, one of which is made of another."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        return graph.jobs(
+            params.load(ROOT / "params.yaml") | {"datasets": ["deepfashion", "deepfashion_sample", "folder"]}
+        )
+
+
 def test_both_engines_see_one_graph(project):
     both = resolve(project)
     assert differences(both, project) == []
@@ -294,14 +304,14 @@ def undeclared(job: graph.Job, code: Iterable[str]) -> set[str]:
     return {path for path in decides(job) if not any(path == dep or path.startswith(f"{dep}/") for dep in code)}
 
 
-def test_sources_that_decide_a_result_are_inputs(jobs):
-    assert {job.name: missing for job in jobs if (missing := undeclared(job, job.code))} == {}
+def test_sources_that_decide_a_result_are_inputs(jobs, other_jobs):
+    assert {job.name: missing for job in [*jobs, *other_jobs] if (missing := undeclared(job, job.code))} == {}
 
 
-def test_a_dep_that_is_left_out_is_noticed(jobs):
+def test_a_dep_that_is_left_out_is_noticed(jobs, other_jobs):
     """For one data set, variant or component at least; and so every dep on code has a reason."""
     needed: dict[tuple[str, str], bool] = {}
-    for job in jobs:
+    for job in [*jobs, *other_jobs]:
         for path in job.code:
             key = job.name.partition("@")[0], path.replace(job.axes.get("dataset", "."), "D")
             needed[key] = needed.get(key) or bool(undeclared(job, set(job.code) - {path}))
