@@ -1,6 +1,6 @@
 """A project whose report can be written without training anything: scores, pairs, pictures and tables, invented.
 
-Small for tests of the page; large (`LARGE`) for its size and speed, in test_report_browser.py and benchmarks/report.py.
+Small for tests of the page; large (`LARGE`) for its size and speed: test_report_browser.py, benchmarks/report.py.
 """
 
 import shutil
