@@ -3,8 +3,8 @@
   taskset -c 1 env OMP_NUM_THREADS=1 python -m benchmarks.report
 
 Writes the project that tests/report/test_report_browser.py checks into a temporary folder, opens its page in Chromium
-RUNS times, each in a fresh profile, and prints benchmarks/report.md. Paint times are the browser's own (Performance API),
-from the start of navigation; a sort and the slider are timed from the input to the second frame after it.
+RUNS times, each in a fresh profile, and prints benchmarks/report.md. Paint times are the browser's own (Performance
+API), from the start of navigation; a sort and the slider are timed from the input to the second frame after it.
 """
 
 import os
