@@ -54,7 +54,7 @@ def schema() -> dict:
 
     families = {family.__name__.rpartition(".")[2]: [*getattr(family, "VARIANTS", ())] for family in FAMILIES}
     families = {name: variants for name, variants in families.items() if variants}
-    trained = {name: schema_of(kind_of(variants[0]), shared) for name, variants in families.items()}
+    trained = {name: schema_of(kind_of(*variants), shared) for name, variants in families.items()}
     pretrained = {name: schema_of(kind_of(component), shared) for name, component in COMPONENTS.items()}
     properties = {
         "datasets": {"type": "array", "minItems": 1, "uniqueItems": True, "items": {"enum": [*datasets.NAMES]}},

@@ -27,13 +27,13 @@ from models.variants import VARIANTS
 from pipeline.core import console, layout, params
 from pipeline.loading import parallel
 from pipeline.training import fit, floors
-from pipeline.training.settings import kind_of
+from pipeline.training.settings import kind_of_family
 
 
 def run(dataset: str, variant: str) -> None:
     family, name, seed = params.family(variant), params.variant_of(variant), params.seed_of(variant)
     entry = VARIANTS[name]
-    block = params.block(kind_of(entry), "train", dataset, family)
+    block = params.block(kind_of_family(family), "train", dataset, family)
     if entry.phase is not None:
         block = block if seed is None else replace(block, seed=seed)
         fit.train(fit.Task(entry, dataset, block, variant, family))

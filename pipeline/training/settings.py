@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from models.variants import Component, Variant
+from models.variants import FAMILIES, Component, Variant
 from pipeline.core.settings import SEED, device_setting, setting
 
 
@@ -47,8 +47,13 @@ class FloorParams:
     seed: int = setting("shown in the tables; nothing is drawn", **SEED)
 
 
-def kind_of(entry: Component | Variant) -> type[Params] | type[FloorParams]:
-    """The dataclass of an entry's block."""
-    if entry.phase is None:
+def kind_of(*entries: Component | Variant) -> type[Params] | type[FloorParams]:
+    """The dataclass of the block that these entries share: a component's own, or that of a family's variants."""
+    if all(entry.phase is None for entry in entries):
         return FloorParams
-    return FeatureParams if entry.needs_features else Params
+    return FeatureParams if any(entry.needs_features for entry in entries) else Params
+
+
+def kind_of_family(family: str) -> type[Params] | type[FloorParams]:
+    """The dataclass of the block `train.D.FAMILY`."""
+    return kind_of(*next(module for module in FAMILIES if module.__name__ == f"models.{family}").VARIANTS)

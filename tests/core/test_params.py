@@ -16,7 +16,7 @@ from pipeline.core import layout, params, yaml_file
 from pipeline.core.errors import UserError
 from pipeline.core.settings import construct
 from pipeline.stages import pretrain, weights
-from pipeline.training.settings import kind_of
+from pipeline.training.settings import kind_of, kind_of_family
 from tests.conftest import ROOT
 
 
@@ -140,8 +140,8 @@ def blocks(values: dict) -> Iterator[tuple[type, tuple[str, ...]]]:
             yield import_module(f"pipeline.stages.{stage}").Params, (stage, name)
         yield from ((kind_of(entry), ("pretrain", name, component)) for component, entry in TRAINED.items())
         yield pretrain.DetectorParams, ("pretrain", name, "detector")
-        for family, variants in values["variants"].items():
-            yield kind_of(VARIANTS[params.variant_of(variants[0])]), ("train", name, family)
+        for family in values["variants"]:
+            yield kind_of_family(family), ("train", name, family)
     yield from ((weights.Params, ("weights", net)) for net in values["weights"])
     yield from ((import_module(f"pipeline.stages.{stage}").Params, (stage,)) for stage in ("tables", "report"))
 

@@ -324,7 +324,7 @@ def test_what_is_prepared_is_on_the_page():
 def test_drawings_of_photographs_stay_where_photographs_are_left_out(monkeypatch):
     tiny_dataset.write(Path(), parsing_source="oracle")
     monkeypatch.setattr(page, "DRAWN", set())
-    replace_in_params("  photographs: link ", "  photographs: none ")
+    replace_in_params("photographs: link}", "photographs: none}")
     section = written().partition('<h2 id="data">')[2].partition('<h2 id="cost">')[0]
     assert set(re.findall("<figcaption>([^<]*)</figcaption>", section)) == {
         "joints",

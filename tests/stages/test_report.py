@@ -459,7 +459,7 @@ def photographs(made, monkeypatch):
     monkeypatch.setattr(pages, "DRAWN", set())
 
     def write(setting: str) -> str:
-        replace_in_params("  photographs: link ", f"  photographs: {setting} ")
+        replace_in_params("photographs: link}", f"photographs: {setting}}}")
         return written()
 
     return write
