@@ -32,12 +32,16 @@ def sha256(path: Path) -> str:
 
 
 def _statements(node: Any) -> Any:
-    """A syntax tree as plain lists, without positions, comments and docstrings, and the same for every Python."""
+    """A syntax tree as plain lists, without positions, comments, docstrings and the explanations of settings, and the
+    same for every Python.
+    """
     if isinstance(node, list):
         return [_statements(child) for child in node if not _is_docstring(child)]
     if not isinstance(node, ast.AST):
         return repr(node)
     fields = [(name, value) for name, value in ast.iter_fields(node) if value is not None and value != []]
+    if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "setting":  # its first argument explains it
+        fields = [(name, value[1:] if name == "args" else value) for name, value in fields]
     return [type(node).__name__, *((name, _statements(value)) for name, value in fields)]
 
 

@@ -21,6 +21,7 @@ class Empty:
     """Nothing."""
 
     text = "no docstring"
+    size: int = setting("of the disc", 3, minimum=1)
 '''
 
 
@@ -48,6 +49,7 @@ def root(tmp_path, monkeypatch):
         ('"""Nothing."""', "'''Nothing at all.'''"),
         ("(radius: float)", "(\n    radius: float,\n)"),
         ("radius**2", "(radius ** 2)"),
+        ('"of the disc"', '"of the disc, in pixels"'),
     ],
 )
 def test_what_is_not_parsed_does_not_count(root, old, new):
@@ -67,6 +69,8 @@ def test_what_is_not_parsed_does_not_count(root, old, new):
         ("radius: float", "radius: float = 1"),
         ("class Empty", "class Full"),
         ("    text = ", "text = "),
+        ('"of the disc", 3', '"of the disc", 4'),
+        ("minimum=1", "minimum=2"),
         ("(radius: float)", "(radius: float, *, kind=None)"),
     ],
 )

@@ -105,7 +105,7 @@ def test_leading_digits_of_the_digest_will_do(server, length):
     assert download.download(server.url(), DIGEST[:length]).read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("digest", [DIGEST, None])
+@pytest.mark.parametrize("digest", [DIGEST, None], ids=["digest", "none"])  # the digest is another in every process
 def test_cut_connection_continues_where_it_stopped(server, digest):
     server.cuts = [1_000_000, 500_000]
     assert download.download(server.url(), digest).read_bytes() == CONTENT
