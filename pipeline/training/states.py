@@ -233,5 +233,8 @@ def _note(run: Run, record: Record) -> None:
 
 
 def save(run: Run, state: Mapping[str, Any]) -> None:
-    with atomic_file(run.work / STATE) as partial:
-        torch.save(state, partial)
+    with atomic_file(run.work / STATE) as partial, partial.open("wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # of a file that torch could not finish; what the disk said is behind it
+            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None

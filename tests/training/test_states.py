@@ -3,6 +3,7 @@
 
 import json
 import re
+import resource
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -347,6 +348,19 @@ def test_a_kill_while_a_state_is_set_aside_loses_nothing(run, uninterrupted, mon
         loop.train(other, Game(), None, Noise())
     assert again(run, capfd)[0] == 2
     assert (files(run), logged(run)) == uninterrupted
+
+
+def test_a_full_disk_is_an_error_of_the_disk_and_leaves_the_state_before(run):
+    trained_to(run, 3)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            states.save(run, {"weights": torch.zeros(10_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert states.load(run.work)["step"] == 3
+    assert sorted(path.name for path in run.work.iterdir()) == ["belongs.json", "checkpoints", "state.pt"]
 
 
 def test_a_folder_without_anything_trained_is_not_kept(run):
