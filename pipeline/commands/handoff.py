@@ -20,6 +20,7 @@ import json
 import subprocess
 import sys
 
+from pipeline.core import graph, params
 from pipeline.core.console import say
 from pipeline.core.errors import UserError
 
@@ -71,6 +72,7 @@ def _named(engine: str, files: dict[str, str]) -> str:
 
 
 def run(dry_run: bool) -> None:
+    graph.stages(params.load())  # what is wrong with these files is said better here than by an engine
     snakemake = unlike_snakemake()
     dvc = unlike_dvc()
     if not snakemake and not dvc:

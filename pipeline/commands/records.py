@@ -102,10 +102,12 @@ def _sha256(path: Path) -> str | None:
 
 
 def read_lock() -> dict[str, dict]:
-    """Command -> its entry in dvc.lock; nothing if there is no such file. Raises UserError for an unknown version."""
-    if not DVC_LOCK.exists():
+    """Command -> its entry in dvc.lock; nothing if there is no such file, or an empty one. Raises UserError for an
+    unknown version.
+    """
+    lock = yaml_file.read(DVC_LOCK) if DVC_LOCK.exists() else None
+    if not lock:
         return {}
-    lock = yaml_file.read(DVC_LOCK)
     _known(lock.get("schema"), DVC_LOCK, "2.0", "dvc status")
     return {entry["cmd"]: entry for entry in lock["stages"].values()}
 

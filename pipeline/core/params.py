@@ -27,6 +27,7 @@ RETIRED = {  # keys that were renamed or given up, and what to say of them
     "pretrain.*.features": "is gone: this network has no losses on features",
     "pretrain.*.missing_weights": "is gone: this network has no losses on features",
 }
+_IN_YAML = {"object": "block", "array": "list"}  # JSON Schema's words for what YAML has
 
 
 def schema() -> dict:
@@ -63,7 +64,9 @@ def _explain(error: "ValidationError") -> str:
         return f"{key} lacks the key {next(name for name in error.validator_value if name not in value)}"
     if error.validator == "type":
         wanted = error.validator_value
-        wanted = " or ".join(wanted) if isinstance(wanted, list) else wanted
+        if isinstance(value, float) and not math.isfinite(value):
+            return f"{key} is {value}; allowed: a finite number"
+        wanted = " or ".join(_IN_YAML.get(name, name) for name in (wanted if isinstance(wanted, list) else [wanted]))
         return f"{key} is {value!r}; allowed: a value of type {wanted}"
     return f"{key}: {error.message}"
 
