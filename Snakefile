@@ -22,7 +22,6 @@ except UserError as error:
     raise WorkflowError(str(error))
 JOBS = [job for stage in STAGES for job in stage.jobs.values()]
 WRITERS = graph.Writers(JOBS)
-READ = {path for job in JOBS for path in WRITERS.files(job)}
 
 # Of a job: threads, GPUs, memory (MB) and time (minutes). A cluster is asked for all of it. On one machine threads and
 # GPUs count: `--resources gpu=2` lets two jobs that need one run at a time (profiles/default allows one).

@@ -15,7 +15,6 @@ from models.layers.pose_maps import JOINTS, heatmaps
 
 LABELS = 20
 STRIDE = 16  # image sides are multiples of it
-LOGITS_STRIDE = 2
 TAPS = {"1": 64, "4": 128, "7": 256, "12": 512}  # layer of the encoder (strides 2, 4, 8, 16) -> its channels
 # Arms and legs (OpenPose-18): right upper arm, right forearm, left ..., right thigh, right shin, left ...
 LIMBS = ((2, 3), (3, 4), (5, 6), (6, 7), (8, 9), (9, 10), (11, 12), (12, 13))

@@ -108,7 +108,7 @@ def set_seed(seed: int):
 
 
 def test_snakemake_then_dvc_and_back(built):
-    """One story, in order: the states of the engines' books build on each other."""
+    """One story, in order: each test starts from what the one before left the engines with."""
     page = (built / "reports/html/index.html").read_bytes()
     assert b"<small>2 seeds: " in page
     assert "next: nothing to run" in status(built)

@@ -99,7 +99,7 @@ def load(device: str = "cpu", weights: Path = WEIGHTS) -> Parser:
         model.load_state_dict(state)
     except FileNotFoundError:
         raise UserError(
-            f"{weights}: not there; check the file out again, or train it (pipeline/repose_parser)"
+            f"{weights}: not there; check the file out again, or train it (pipeline/extraction/repose_parser)"
         ) from None
     except Exception as error:
         raise UserError(f"{weights}: not this parser's weights ({str(error).splitlines()[0]})") from None
