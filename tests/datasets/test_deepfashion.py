@@ -95,16 +95,16 @@ def block(tmp_path, monkeypatch) -> dict:
 
 def project(folder: Path, monkeypatch, dataset: str, **stages) -> None:
     """Make `folder` a project root with the given blocks of one data set, checked by no schema."""
-    market = yaml.safe_load((ROOT / "params.yaml").read_text())["keypoints"]["market1501"]
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())
     blocks = {
         "index": {"max_rejects": 0},
-        "keypoints": market,
+        "keypoints": values["keypoints"]["market1501"],
         "pairs": {"val_fraction": 0.02, "test_list": "official", "test_pairs": None, "seed": 0},
     } | stages
+    for stage, block in blocks.items():
+        values[stage] = {dataset: block}
     folder.mkdir(exist_ok=True)
-    (folder / "params.yaml").write_text(
-        yaml.safe_dump({"datasets": [dataset]} | {stage: {dataset: block} for stage, block in blocks.items()})
-    )
+    (folder / "params.yaml").write_text(yaml.safe_dump({**values, "datasets": [dataset]}))
     (folder / "params.schema.json").write_text("{}")
     monkeypatch.chdir(folder)
     params.load.cache_clear()

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,7 @@ from pipeline.core import console, layout, schema, store
 from pipeline.core.errors import UserError
 from pipeline.stages import pseudo_labels
 from pipeline.stand_ins import part_search
+from tests.conftest import ROOT
 from tests.stand_ins.test_body_parts import people
 from tests.stand_ins.test_part_search import drawn
 
@@ -38,6 +40,7 @@ def prepare(folder, count: int = 30, changed=None) -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
+    shutil.copy(ROOT / "params.yaml", tmp_path)  # the graph asks it which jobs there are
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
