@@ -390,6 +390,19 @@ def test_a_run_that_died_ends_with_the_same_bytes(run, uninterrupted, at):
     assert game.calls == 7 - 3 * ((at - 1) // 3)  # it went on from the last checkpoint, not from the start
 
 
+@pytest.mark.parametrize("damage", [b"\0" * 40 + b"\n", b"\xff\xfe\n", b"3\n", b'{"step": 3, "l1'])
+def test_a_damaged_line_in_the_log_of_losses_does_not_stop_a_run(run, uninterrupted, damage):
+    """A power cut leaves such; the log then goes on where the state does."""
+    with pytest.raises(ZeroDivisionError):
+        loop.train(run, Game({5: crash}), None, Noise())
+    lines = run.metrics.read_bytes().splitlines(keepends=True)
+    run.metrics.write_bytes(b"".join(lines[:2]) + damage)
+    loop.train(run, Game(), None, Noise())
+    whole, rows = uninterrupted
+    assert files(run) == whole
+    assert logged(run) == rows[:2] + rows[3:]
+
+
 def test_state_is_saved_between_checkpoints_too(run, uninterrupted, monkeypatch):
     monkeypatch.setattr(loop, "STATE_SECONDS", 0.0)
     with pytest.raises(ZeroDivisionError):
