@@ -10,7 +10,7 @@ help:
 	@echo "make test-all  the same and the slow ones"
 	@echo "make lint   ruff, snakefmt, snakemake --lint"
 	@echo "make lock   resolve requirements.lock again from pyproject.toml"
-	@echo "make clean  delete generated data, runs, reports and engine state (not .venv)"
+	@echo "make clean  delete generated data, runs, trainings set aside, reports and engine state (not .venv)"
 
 env: .venv/.installed
 

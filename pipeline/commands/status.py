@@ -5,10 +5,10 @@
 A stage is
   done        its outputs are there, and by the record of Snakemake or DVC they were made by the present command,
               sources and params.yaml, from inputs that were not replaced since
-  stale       there, but one of these changed (said below the table), or a stage before it is stale or runs again
+  stale       there, but one of these changed (which one: below the table), or a stage before it is stale or runs again
   unrecorded  there, and neither engine knows how it was made: run by hand, or taken from elsewhere
   running     a process writes its log now
-  failed      its last run stopped before its end: the reason, from its log, is said below the table
+  failed      its last run stopped before its end: the reason, from its log, stands below the table
   missing     not there
 
 Neither engine is started and no prepared data is read: of large inputs and outputs only times and sizes are compared,

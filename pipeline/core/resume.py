@@ -113,7 +113,7 @@ def _count(path: Path) -> int:
 
 
 def _read(path: Path, how: Callable[[Path], Any]) -> Any:
-    """A piece, None if it is not there. One that is damaged is removed, which is said: it is made again."""
+    """A piece, None if it is not there. A damaged one is reported and removed, and so made again."""
     if not path.exists():
         return None
     try:

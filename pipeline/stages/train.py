@@ -17,7 +17,7 @@ Several processes share each batch: `torchrun --nproc-per-node N -m pipeline tra
 one process, except that batch norms see only their process's part, and each process draws its own dropout and noise.
 More seeds: --variant spig-seed1 trains spig from seed 1 into runs/D/spig-seed1/, if params.yaml has that name under
 `variants`. It starts from the same components as spig.
-A new method: write its networks and objective in models/, add its line to models/variants.py, name it in params.yaml.
+A new method: its networks and objective go into models/; README, "Adding your own", says what else it takes.
 The variants copy_source and mean_image are not trained: they are the floor of every table.
 """
 

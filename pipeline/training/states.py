@@ -6,8 +6,8 @@ A run lives in `.work/STAGE/DATASET/NAME/`, and stays there when it is finished:
     state.pt        everything that the next step depends on: networks, optimisers, random states, the step
     checkpoints/    the generators saved so far; published ones are the same files (hard links)
 
-A state that fits what is asked for is gone on from. One that does not is moved to `NAME.set-aside/`, never deleted, and
-taken up again by the run that it fits.
+A run continues from a state that fits what is asked for. One that does not fit is moved to `NAME.set-aside/`, never
+deleted, and taken up again by the run that it fits.
 """
 
 import itertools
@@ -37,7 +37,7 @@ Record = dict[str, dict[str, Any]]  # part -> name -> value
 
 
 class Unfit(Exception):
-    """A state that cannot be gone on from: why, how to undo that, and a word for its folder's name."""
+    """A state that the run cannot continue from: why, how to undo that, and a word for its folder's name."""
 
     def __init__(self, why: str, undo: str, word: str):
         super().__init__(why)
