@@ -65,7 +65,7 @@ def person_crop(photo: dict, height: int = 128, width: int = 64) -> dict:
     joints = (photo["joints"] @ affine[:, :2].T + affine[:, 2]).astype(np.float32)
     inside = (joints > -0.5).all(1) & (joints < (width - 0.5, height - 0.5)).all(1)
     image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    return {"image": image[:, :, ::-1], "labels": labels, "joints": joints, "found": photo["found"] & inside}
+    return {"image": image, "labels": labels, "joints": joints, "found": photo["found"] & inside}
 
 
 def synthetic_people() -> list[dict]:
@@ -173,7 +173,8 @@ def main() -> None:
     arguments = about.parse_args()
     parser = repose_parser.load(arguments.device, arguments.weights)
 
-    holdout = [photo for photo in prepare.read_photos(arguments.photos, arguments.openpose) if photo["holdout"]]
+    photos = prepare.read_photos(arguments.photos, arguments.openpose)  # BGR, as the parser's training has them
+    holdout = [one | {"image": cv2.cvtColor(one["image"], cv2.COLOR_BGR2RGB)} for one in photos if one["holdout"]]
     crops, people = [person_crop(photo) for photo in holdout], synthetic_people()
     sets = {"photographs, 384": holdout, "photographs, 128x64": crops, "synthetic, 128x64": people}
     columns = {

@@ -113,10 +113,19 @@ def iter_rows(folder: Path, columns: Sequence[str] | None = None) -> Iterator[di
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None, **options) -> pa.Table:
-    """One parquet file, or all shards of a folder, as a table. `options` go to `pyarrow.parquet.read_table`."""
+    """One parquet file, or all shards of a folder, as a table. `options` go to `pyarrow.parquet.read_table`.
+
+    Raises UserError if it is not there or no parquet.
+    """
     if not Path(path).exists():
         raise UserError(f"{path}: not there; run the stage that writes it (snakemake --cores all)")
-    return pq.read_table(path, columns=columns, **options)
+    try:
+        return pq.read_table(path, columns=columns, **options)
+    except pa.ArrowInvalid as error:
+        if "No match for FieldRef" in str(error):  # a column that is not there: the caller knows what that means
+            raise
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path}: damaged ({reason}); delete it and run the stage that writes it again") from None
 
 
 class RandomReader:

@@ -26,11 +26,14 @@ def read_published(path: Path = layout.PUBLISHED) -> list[dict[str, str]]:
     """Rows of published.csv. Raises UserError if it is missing or a row is malformed."""
     if not path.exists():
         raise UserError(f"{path}: not there; restore it (git checkout {path})")
-    with path.open(newline="", encoding="utf-8") as handle:
-        reader = csv.DictReader(handle)
-        if tuple(reader.fieldnames or ()) != PUBLISHED_COLUMNS:
-            raise UserError(f"{path}: its columns must be {', '.join(PUBLISHED_COLUMNS)}")
-        rows = list(reader)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8; save it as UTF-8, or restore it (git checkout {path})") from None
+    reader = csv.DictReader(lines)
+    if tuple(reader.fieldnames or ()) != PUBLISHED_COLUMNS:
+        raise UserError(f"{path}: its columns must be {', '.join(PUBLISHED_COLUMNS)}")
+    rows = list(reader)
     for row in rows:
         try:
             assert None not in row  # surplus cells

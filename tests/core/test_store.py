@@ -128,3 +128,12 @@ def test_joints_round_trip_through_parquet(tmp_path):
     half, half_valid = pose.batch_arrays(column.slice(50, 100))  # a slice starts at its own first row
     np.testing.assert_array_equal(half_valid, valid[50:150])
     np.testing.assert_array_equal(half, np.where(valid[50:150, :, None], joints[50:150], 0))
+
+
+def test_a_damaged_file_is_one_line(tmp_path):
+    store.write_table(tmp_path / "x.parquet", list(rows(3)), COLUMNS)
+    for damaged in (b"", b"garbage", (tmp_path / "x.parquet").read_bytes()[:-20]):
+        (tmp_path / "x.parquet").write_bytes(damaged)
+        with pytest.raises(UserError, match=r"x\.parquet: damaged \(.*\); delete it and run") as caught:
+            store.read_table(tmp_path / "x.parquet")
+        assert "\n" not in str(caught.value)

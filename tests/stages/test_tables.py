@@ -297,6 +297,12 @@ def test_a_malformed_published_file_is_refused(scored, old, new):
     assert "\n" not in str(caught.value)
 
 
+def test_a_published_file_of_another_encoding_is_refused(scored):
+    layout.PUBLISHED.write_bytes(layout.PUBLISHED.read_bytes() + "Müller".encode("latin-1"))
+    with pytest.raises(UserError, match=r"published\.csv: not UTF-8"):
+        tables.run()
+
+
 # ---- the checkpoint
 
 
