@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 taskset -c 0 .venv/bin/python -m benchmarks.parsing
 
-CPU time on one core, milliseconds an image, medians. No SCHP (its file could not be had) but torchvision's
+CPU time on one core, milliseconds an image, medians. In place of SCHP (its file could not be had) runs torchvision's
 DeepLabV3 on ResNet-101 with random weights: same backbone, same input, last stages at stride 8 where SCHP has 16, so it
 does more work than SCHP.
 """

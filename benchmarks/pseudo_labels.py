@@ -55,7 +55,7 @@ def admitted_costs(
 
 
 def agreement(people, sources, candidates, frame: int, title: str) -> None:
-    """Prints, for both rules and every depth, how often brute force over `candidates` is met, how far missed."""
+    """Prints, for both rules and every depth, how often brute force over `candidates` agrees, and by how much not."""
     costs, took = clocked(
         lambda: np.stack([part_search.cost(people, np.full(len(candidates), s), candidates) for s in sources])
     )

@@ -2,9 +2,9 @@
 
 The peers' way: scikit-image's SSIM one image at a time, masks drawn again for every checkpoint, LPIPS one image at a
 time, the real images' features computed again, pytorch-fid's matrix square root. Times are processor time of one
-thread: medians of both ways in turn, five without networks, else three; what has no other way beside it is measured
-once. Networks have random weights, which cost the same. Takes about 4 minutes on a quiet core; `--memory N` alone
-scores N streamed pairs and prints the peak memory.
+thread: the median of five runs of both ways in turn, of three where networks are in it; what has nothing to compare
+with is measured once. Networks have random weights, which cost the same. Takes about 4 minutes on a quiet core;
+`--memory N` alone scores N streamed pairs and prints the peak memory.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""How well does SPGNet's stage one foresee the target's parsing, with distance maps and without?
+"""How well does SPGNet's stage one predict the target's parsing, with distance maps and without?
 
     python -m benchmarks.target_parsing --project DIR --dataset D > table.md
 

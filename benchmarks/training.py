@@ -51,7 +51,7 @@ IMAGES = 64  # of the random data set that the speed is measured on
 
 @dataclass(frozen=True)
 class Setup:
-    """What a step is measured of: a variant at a data set's published batch and size, `width` times as wide."""
+    """What a step is measured on: a variant at a data set's published batch and size, `width` times as wide."""
 
     variant: Variant
     dataset: str

@@ -243,8 +243,8 @@ TABLES = (
         ),
         notes=(
             "Published only: this is the target parsing that stage one predicts. Our parsing-miou parses generated "
-            "pictures, which is something else, and nothing here scores stage one; what the distance maps do to the "
-            "pictures, spgnet and spgnet_no_distance tell.",
+            "pictures, which is something else, and nothing here scores stage one. Compare spgnet with "
+            "spgnet_no_distance to see what the distance maps do to the pictures.",
         ),
     ),
     PaperTable(
@@ -299,7 +299,7 @@ TABLES = (
             Row("w/o L_PH", "SGW-GAN", "w/o L_PH", "sgw_no_hierarchy"),
             Row("Full", ours="sgw"),
         ),
-        notes=("The published numbers of the whole method stand in Table 1.",),
+        notes=("The published numbers of the whole method are in Table 1.",),
     ),
     PaperTable(
         "sgw_gan_amt", "SGW-GAN", "AMT pairwise study", "pairwise study on Mechanical Turk",
