@@ -545,7 +545,7 @@ def sample(published, tmp_path_factory):
     }
     for key, name in files.items():
         block[key] = {"path": str(published / name), "file": "", "url": None, "sha256": DIGESTS[key]}
-    for key in ("img_highres", "annotation_train", "pairs_train"):
+    for key in ("annotation_train", "pairs_train"):
         block[key] = {"path": None, "file": "not/there", "url": None, "sha256": None}
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("sample")
