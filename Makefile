@@ -28,8 +28,8 @@ demo: env
 	REPOSE_OFFLINE=1 $(BIN)/snakemake --cores all --max-threads 1 --resources gpu=8
 	@echo "Report: $(CURDIR)/reports/html/index.html"
 
-# A file of tests a process, as many at once as there are cores: each keeps to one thread.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder
+# A file of tests a process, as many at once as there are cores: each keeps to one thread. A process that dies ends the run.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 test: env
 	$(PYTEST) -m "not slow"
 
