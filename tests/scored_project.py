@@ -3,10 +3,13 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 import torch
 import yaml
 
@@ -150,3 +153,13 @@ def seeing(found: dict[bytes, tuple[np.ndarray, np.ndarray]]):
 def true_joints(ids: list[str]) -> dict[bytes, tuple[np.ndarray, np.ndarray]]:
     table = {row["image_id"]: row["keypoints"] for row in store.read_table(layout.keypoints("synthetic")).to_pylist()}
     return {image.tobytes(): pose.to_array(table[name]) for name, image in zip(ids, stored_images(ids), strict=True)}
+
+
+@contextmanager
+def entered(folder: Path) -> Iterator[Path]:
+    """`build_project` in `folder`, which is the working directory within the block."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        build_project(folder)
+        yield folder
+    params.load.cache_clear()

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import shutil
 from pathlib import Path
 
 import cv2
@@ -12,36 +11,23 @@ import pytest
 from models.variants import VARIANTS
 from pipeline.__main__ import main
 from pipeline.commands import score_images
-from pipeline.core import layout, params, store
+from pipeline.core import layout, store
 from pipeline.core.errors import UserError
 from pipeline.loading.arrays import load_pairs
 from pipeline.scoring import image_folder
 from pipeline.stages import reference, score
 from pipeline.tables.inputs import read_outside
-from tests.scored_project import CPU, HEIGHT, WIDTH, build_project, stored_images
+from tests.scored_project import CPU, HEIGHT, WIDTH, entered, stored_images
 
 pytestmark = pytest.mark.usefixtures("small_batches_on_one_thread")
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory, small_batches_on_one_thread):
-    folder = tmp_path_factory.mktemp("project")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        build_project(folder)
+    with entered(tmp_path_factory.mktemp("project")) as folder:
         reference.run("synthetic")
         score.run("synthetic", "copy_source")
         yield folder
-    params.load.cache_clear()
-
-
-@pytest.fixture
-def copied(project, tmp_path, monkeypatch):
-    shutil.copytree(project, tmp_path / "copy")
-    monkeypatch.chdir(tmp_path / "copy")
-    params.load.cache_clear()
-    yield tmp_path / "copy"
-    params.load.cache_clear()
 
 
 def listed() -> list[tuple[str, str]]:

@@ -22,7 +22,7 @@ from pipeline.scoring.detectors import open_detector
 from pipeline.stages import reference
 from tests.scored_project import (
     CPU,
-    build_project,
+    entered,
     seeing,
     stored_images,
     true_joints,
@@ -36,22 +36,9 @@ pytestmark = pytest.mark.usefixtures("small_batches_on_one_thread")
 @pytest.fixture(scope="module")
 def project(tmp_path_factory, small_batches_on_one_thread):
     """The project with its synthetic reference made; tests that change it change a copy."""
-    folder = tmp_path_factory.mktemp("project")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        build_project(folder)
+    with entered(tmp_path_factory.mktemp("project")) as folder:
         reference.run("synthetic")
         yield folder
-    params.load.cache_clear()
-
-
-@pytest.fixture
-def copied(project, tmp_path, monkeypatch):
-    shutil.copytree(project, tmp_path / "copy")
-    monkeypatch.chdir(tmp_path / "copy")
-    params.load.cache_clear()
-    yield tmp_path / "copy"
-    params.load.cache_clear()
 
 
 def test_fid_statistics_count_each_pairs_target_once(project):

@@ -30,7 +30,7 @@ from tests.scored_project import (
     CPU,
     HEIGHT,
     WIDTH,
-    build_project,
+    entered,
     seeing,
     stored_images,
     true_joints,
@@ -46,24 +46,11 @@ OUTPUTS = (layout.scores, layout.pair_scores, layout.samples, layout.figures, la
 @pytest.fixture(scope="module")
 def project(tmp_path_factory, small_batches_on_one_thread):
     """The project with copy_source scored on synthetic; tests that change it change a copy."""
-    folder = tmp_path_factory.mktemp("project")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
+    with entered(tmp_path_factory.mktemp("project")) as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(score, "code_of", lambda *job: "the code as it is")  # whoever edits it while the tests run
-        build_project(folder)
         reference.run("synthetic")
         score.run("synthetic", "copy_source")
         yield folder
-    params.load.cache_clear()
-
-
-@pytest.fixture
-def copied(project, tmp_path, monkeypatch):
-    shutil.copytree(project, tmp_path / "copy")
-    monkeypatch.chdir(tmp_path / "copy")
-    params.load.cache_clear()
-    yield tmp_path / "copy"
-    params.load.cache_clear()
 
 
 class Stopped(Exception):
