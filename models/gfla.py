@@ -31,7 +31,7 @@ from models.layers.blocks import (
 from models.layers.features import Features
 from models.layers.losses import widen
 from models.layers.pose_maps import JOINTS, batch_heatmaps
-from models.layers.schedule import Adam, Component, Phase, Variant
+from models.layers.schedule import Adam, Component, Jitter, Move, Phase, Variant
 
 
 def kernel_sizes(height: int) -> dict[int, int]:
@@ -308,6 +308,12 @@ class GflaObjective:
 # As in the released code, but for the number of steps: that code runs until it is stopped. SPIG's are taken here.
 ADAM = Adam(lr=1e-4, betas=(0.0, 0.999))
 BATCH = {"market1501": 8, "deepfashion": 8}
+STILL = Move(geometric=False, nearest=True, repeat_border=False, drop_joints=False)
+AUGMENT = {
+    "market1501": Jitter(
+        source=replace(STILL, scale=(0.95, 1.05), angle=5.0, shift=5.0), target=replace(STILL, angle=1.0, shift=2.5)
+    )
+}
 
 COMPONENTS = (
     Component(
@@ -322,6 +328,7 @@ COMPONENTS = (
             weights={"sampling": 20.0, "affine": 0.01},
             batch=BATCH,
             steps={"market1501": 50_000, "deepfashion": 50_000},
+            augment=AUGMENT,
         ),
         needs_features=True,
         into="flow",
@@ -353,6 +360,7 @@ VARIANTS = (
             },
             batch=BATCH,
             steps={"market1501": 200_000, "deepfashion": 200_000},
+            augment=AUGMENT,
         ),
     ),
 )

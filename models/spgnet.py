@@ -23,7 +23,7 @@ from models.layers.features import Features
 from models.layers.parsing import LABELS, cross_entropy
 from models.layers.part_flow import FlowObjective, PartFlow
 from models.layers.pose_maps import JOINTS, disks, heatmaps, one_hot
-from models.layers.schedule import Adam, Component, Jitter, Phase, Variant
+from models.layers.schedule import Adam, Component, Jitter, Move, Phase, Variant
 from models.spatn import KAPPA, Spatn
 
 DISK = 1 / 32  # radius of a joint's disk in image heights: 8 px at 256, 4 px at 128
@@ -462,6 +462,10 @@ class SpgnetObjective:
 WEIGHTS = {"l1": 1.0, "perceptual": 0.125, "adversarial": 0.01}
 ADAM = Adam(lr=2e-4, betas=(0.5, 0.999))
 
+# The centre of the scaling is the code's, which takes the height for the width there and the width for the height: at
+# 128x64, a quarter of the way down the right border.
+MOVES = Jitter(target=Move(scale=(1 / 1.2, 1.2), shift=10.0, whole_pixels=True, centre=(1.0, 0.25)))
+
 
 def phase(frozen: tuple[str, ...], **weights: float) -> Phase:
     return Phase(
@@ -473,7 +477,7 @@ def phase(frozen: tuple[str, ...], **weights: float) -> Phase:
         steps={"market1501": 82_385, "deepfashion": 1_147_118},
         frozen=frozen,
         delays={"adversarial": {"market1501": 5 / 10, "deepfashion": 5 / 45}},
-        augment={"market1501": Jitter(scale=1.2, shift=10.0)},
+        augment={"market1501": MOVES},
     )
 
 

@@ -49,13 +49,34 @@ class Adam:
 
 
 @dataclass(frozen=True)
-class Jitter:
-    """Augmentation: each image is scaled about its centre by scale^u and shifted by shift * u pixels along x and along
-    y, every u drawn by itself, uniform in [-1, 1].
+class Move:
+    """How the images of one side of a batch are moved at random, each with its joints and its parsing: scaled and
+    rotated about `centre`, then shifted. The defaults leave an image where it is.
+
+    scale: the smallest and the largest factor; its logarithm is uniform if `geometric`, else the factor itself.
+    angle: at most so many degrees either way. shift: at most so many pixels along x and along y; with `whole_pixels`
+    one of -shift, ..., shift - 1. centre: in widths and heights. nearest: pixels are not interpolated.
+    repeat_border: what comes from outside repeats the border, else it is mid-grey, and of label 0. drop_joints: a joint
+    that leaves the image becomes missing, else it keeps its place outside.
     """
 
-    scale: float
-    shift: float
+    scale: tuple[float, float] = (1.0, 1.0)
+    geometric: bool = True
+    angle: float = 0.0
+    shift: float = 0.0
+    whole_pixels: bool = False
+    centre: tuple[float, float] = (0.5, 0.5)
+    nearest: bool = False
+    repeat_border: bool = True
+    drop_joints: bool = True
+
+
+@dataclass(frozen=True)
+class Jitter:
+    """Augmentation: the moves of a batch's sources and of its targets, drawn apart; None leaves them in place."""
+
+    source: Move | None = None
+    target: Move | None = None
 
 
 @dataclass(frozen=True)

@@ -283,7 +283,7 @@ def parts_of(run: Run, data: Data, group: Group) -> Callable[[int], tuple[list[B
         batches = [data.batch(some) for some in rows]
         if run.jitter is not None:
             moves = augmentation.draws(run.jitter, run.batch, run.seed, step).tensor_split(parts)[own]
-            batches = [augmentation.move(batch, some) for batch, some in zip(batches, moves, strict=True)]
+            batches = [augmentation.move(batch, run.jitter, some) for batch, some in zip(batches, moves, strict=True)]
         return batches, [len(some) / run.batch for some in rows]
 
     return make

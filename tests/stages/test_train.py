@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from models import spig
-from models.layers.schedule import Jitter
+from models.layers.schedule import Jitter, Move
 from models.spatn import Spatn
 from models.variants import COMPONENTS, VARIANTS, Adam, Batch, Output, Phase, Variant
 from pipeline.__main__ import main
@@ -631,13 +631,13 @@ def test_images_are_augmented_where_the_phase_names_the_data_set(enter, monkeypa
     assert main(PRETRAIN) == 0
     seen = []
     monkeypatch.setattr(loop, "train", lambda run, *others: seen.append(run.jitter) or 1 / 0)
-    variant = VARIANTS["spig"]
+    variant, jitter = VARIANTS["spig"], Jitter(target=Move(shift=10.0))
     for dataset in ("synthetic", "market1501"):
-        phase = replace(variant.phase, augment={dataset: Jitter(1.2, 10.0)})
+        phase = replace(variant.phase, augment={dataset: jitter})
         monkeypatch.setitem(VARIANTS, "spig", replace(variant, phase=phase))
         with pytest.raises(ZeroDivisionError):
             train.run("synthetic", "spig")
-    assert seen == [Jitter(1.2, 10.0), None]
+    assert seen == [jitter, None]
 
 
 def test_a_delay_is_a_share_of_the_steps(enter, monkeypatch):

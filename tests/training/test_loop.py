@@ -10,7 +10,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from models.layers import features
 from models.layers.blocks import Batch
-from models.layers.schedule import Jitter
+from models.layers.schedule import Jitter, Move
 from models.variants import COMPONENTS, Adam, Phase
 from pipeline.core.errors import UserError
 from pipeline.loading import checkpoints
@@ -311,7 +311,7 @@ def test_batches_fetched_ahead_are_the_same(run, uninterrupted):
 def test_augmentation_is_a_function_of_seed_and_step_and_of_no_cut(run):
     """Micro-batches hold the moves of the whole batch; without a jitter nothing moves."""
     data, group = Noise(), loop.parallel.alone(CPU)
-    jittered = replace(run, jitter=Jitter(1.2, 3.0))
+    jittered = replace(run, jitter=Jitter(source=Move(scale=(0.8, 1.2), angle=5.0, shift=3.0)))
     (whole,), _ = loop.parts_of(jittered, data, group)(2)
     parts, shares = loop.parts_of(replace(jittered, accumulate=2), data, group)(2)
     assert shares == [0.5, 0.5]
