@@ -56,7 +56,7 @@ class Setup:
     variant: Variant
     dataset: str
     width: float
-    features: str
+    features: str | None  # None: the published net
     device: torch.device
 
     @property
@@ -84,7 +84,8 @@ class Setup:
             settings={},
             compile=way == "compiled",
         )
-        net = feature_nets.build(self.features) if self.variant.needs_features else None
+        published = self.variant.features
+        net = feature_nets.build(self.features or published) if published else None
         trainer = loop.Trainer(run, objective, net)
         if way == "plain":
             make_plain(trainer)
@@ -169,7 +170,8 @@ def seconds_a_step(setup: Setup, steps: int, jpegs: list[bytes]) -> dict[str, fl
 
 def peak_memory(options: argparse.Namespace, variant: str, dataset: str, way: str) -> float:
     """MiB that two steps add, in a process of their own."""
-    flags = ["--width", str(options.width), "--features", options.features, "--device", options.device]
+    flags = ["--width", str(options.width), "--device", options.device]
+    flags += ["--features", options.features] if options.features else []
     command = [sys.executable, "-m", "benchmarks.training", "memory", "--variants", variant, "--datasets", dataset]
     root = Path(__file__).resolve().parent.parent
     done = subprocess.run([*command, *flags, "--way", way], cwd=root, capture_output=True, text=True, check=True)
@@ -274,9 +276,9 @@ def speed(options: argparse.Namespace, folder: Path) -> None:
     what = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU thread"
     peak = measured_peak(device, torch.bfloat16)
     say(
-        f"{what}, torch {torch.__version__}, {options.width:g} times the published width, features {options.features}"
-        f" (seeded). Medians of {options.steps} steps. Peak: {peak / 1e12:.2f} T operations/s in bf16, the best of a"
-        " few large matrix products here."
+        f"{what}, torch {torch.__version__}, {options.width:g} times the published width, "
+        f"features {options.features or 'as published'} (seeded). Medians of {options.steps} steps. Peak: "
+        f"{peak / 1e12:.2f} T operations/s in bf16, the best of a few large matrix products here."
     )
     profiles = []
     for dataset in options.datasets:
@@ -409,7 +411,7 @@ def main() -> None:
     parser.add_argument("--variants", nargs="*", default=[], help="default: every trained one")
     parser.add_argument("--datasets", nargs="*", default=list(SIZES), choices=SIZES, help="whose batch and size")
     parser.add_argument("--width", type=float, default=1.0, help="multiplier of the published channel counts")
-    parser.add_argument("--features", default="vgg19", choices=feature_nets.NETS)
+    parser.add_argument("--features", choices=feature_nets.NETS, help="default: the published net of each variant")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--profile", nargs="*", default=["spig"], help="variants whose step is taken apart")

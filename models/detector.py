@@ -133,7 +133,7 @@ COMPONENTS = (
             batch={"market1501": 32, "deepfashion": 16},
             steps={"market1501": 20_000, "deepfashion": 20_000},
         ),
-        needs_features=False,
+        features=None,
         into=None,
     ),
 )

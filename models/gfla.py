@@ -330,7 +330,7 @@ COMPONENTS = (
             steps={"market1501": 50_000, "deepfashion": 50_000},
             augment=AUGMENT,
         ),
-        needs_features=True,
+        features="vgg19",
         into="flow",
     ),
 )
@@ -342,7 +342,7 @@ VARIANTS = (
         row="SPIG's Table 1, DIST",
         build=GFLA,
         components=("gfla_flow",),
-        needs_features=True,
+        features="vgg19",
         objective=lambda generator, height, width, scale, weights: GflaObjective(
             generator, PatchDiscriminator(height, width, scale), weights
         ),

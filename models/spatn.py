@@ -110,7 +110,7 @@ SPATN = Component(
     build=lambda height, width, scale, kappa=KAPPA: Spatn(scale, kappa),
     objective=lambda parsing, height, width, scale, weights: ParsingObjective(parsing, weights),
     phase=PHASE,
-    needs_features=False,
+    features=None,
     into="parsing",
     needs_parsing=True,
     limb_maps=True,

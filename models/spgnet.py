@@ -505,7 +505,7 @@ COMPONENTS = (
             batch={"market1501": 32, "deepfashion": 4},
             steps={"market1501": 50_000, "deepfashion": 50_000},
         ),
-        needs_features=True,
+        features="vgg19",
         into="flow.net",
     ),
 )
@@ -526,7 +526,7 @@ def variant(
         build=partial(SPGNet, **options),
         components=components,
         needs_parsing=True,
-        needs_features=True,
+        features="vgg19",
         objective=partial(objective, true_parsing=true_parsing),
         phase=schedule,
         limb_maps="kappa" not in options,

@@ -182,7 +182,7 @@ COMPONENTS = (
             batch=BATCH,
             steps={"market1501": 50_000, "deepfashion": 50_000},
         ),
-        needs_features=True,
+        features="vgg19",
         into="flow",
     ),
 )
@@ -195,7 +195,7 @@ def variant(name: str, row: str, components: tuple[str, ...] = ("spig_flow",), *
         row=row,
         build=partial(SPIG, **switches),
         components=components,
-        needs_features=True,
+        features="vgg19",
         objective=lambda generator, height, width, scale, weights: SpigObjective(
             generator, PatchDiscriminator(height, width, scale), weights
         ),

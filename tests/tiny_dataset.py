@@ -104,7 +104,7 @@ def write_params(folder: Path, **blocks: dict) -> None:
     values["components"] = dict.fromkeys(values["components"], True)
     for component in values["components"]:
         values["pretrain"]["synthetic"][component] |= common
-        if not COMPONENTS[component].needs_features:
+        if not COMPONENTS[component].features:
             del values["pretrain"]["synthetic"][component]["missing_weights"]
     values["pretrain"]["synthetic"]["detector"] |= {"steps": 2, "batch": 4, "device": "cpu"}
     for family in papers:
@@ -114,7 +114,7 @@ def write_params(folder: Path, **blocks: dict) -> None:
         (values if block in values else values[stage]["synthetic"])[block] |= changes
     (folder / layout.PARAMS).write_text(yaml.safe_dump(values))
     (folder / layout.PARAMS_SCHEMA).write_text((ROOT / layout.PARAMS_SCHEMA).read_text())
-    for net in ("vgg19", "squeezenet1_1"):
+    for net in ("vgg16", "vgg19", "squeezenet1_1"):
         (folder / layout.weights(net)).mkdir(parents=True, exist_ok=True)
         missing = {"status": "missing", "files": {}, "reason": "not for tests"}
         (folder / layout.weights(net) / "source.json").write_text(json.dumps(missing))

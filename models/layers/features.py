@@ -1,9 +1,11 @@
 """The frozen ImageNet feature extractor behind sampling correctness, perceptual and style losses.
 
-`build("vgg19", weights)` is what the papers use. `squeezenet1_1` is a small stand-in, and without weights
-either net is seeded: random, fixed, and less useful. `provenance` says which it is, so that results made with
-it can be marked.
+`build("vgg19", weights)` and `build("vgg16", weights)` are what the papers use. `squeezenet1_1` is a small stand-in,
+and without weights any net is seeded: random, fixed, and less useful. `provenance` says which it is, so that results
+made with it can be marked.
 """
+
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -26,11 +28,13 @@ class Fire(nn.Module):
         return torch.cat([F.relu(self.expand1x1(x)), F.relu(self.expand3x3(x))], dim=1)
 
 
-def vgg19_layers() -> list[nn.Module]:
-    """torchvision's vgg19().features up to relu5_2, the deepest layer that a loss reads."""
+def vgg_layers(deep: int) -> list[nn.Module]:
+    """torchvision's vgg19().features (deep = 4) or vgg16's (3: as many convolutions in each of the later blocks), up to
+    relu5_2, the deepest layer that a loss reads.
+    """
     layers, inputs = [], 3
-    plan = "64 64 pool 128 128 pool 256 256 256 256 pool 512 512 512 512 pool 512 512"
-    for step in plan.split():
+    plan = ["64", "64", "pool", "128", "128", "pool", *["256"] * deep, "pool", *["512"] * deep, "pool", "512", "512"]
+    for step in plan:
         if step == "pool":
             layers.append(nn.MaxPool2d(2))
         else:
@@ -52,17 +56,26 @@ def squeezenet1_1_layers() -> list[nn.Module]:
 
 # Layers are named by their index in `.features`. `correctness` maps a flow's stride to the layer on exactly
 # that grid. vgg19 is GFLA's choice: correctness relu3_1, relu4_1; content relu1_1 ... relu5_1; style
-# relu2_2, 3_4, 4_4, 5_2. squeezenet1_1: the nearest depths that it has. Its convolution without
+# relu2_2, 3_4, 4_4, 5_2. vgg16 has the same, 3_3 and 4_3 being its last of their blocks. squeezenet1_1: the nearest
+# depths that it has. Its convolution without
 # padding would shrink every grid, so the image is padded by one replicated pixel, which makes an image of
 # 128 give 32, 16 and 8 cells. Its pretrained features grow with depth, up to an RMS of 34 on photographs of
 # people (`rms`, measured), where a Gram matrix would drown every other term; they are divided by it.
 NETS = {
     "vgg19": {
-        "layers": vgg19_layers,
+        "layers": partial(vgg_layers, 4),
         "pad": 0,
         "correctness": {4: "11", 8: "20"},
         "content": ("1", "6", "11", "20", "29"),
         "style": ("8", "17", "26", "31"),
+        "rms": {},
+    },
+    "vgg16": {
+        "layers": partial(vgg_layers, 3),
+        "pad": 0,
+        "correctness": {4: "11", 8: "18"},
+        "content": ("1", "6", "11", "18", "25"),
+        "style": ("8", "15", "22", "27"),
         "rms": {},
     },
     "squeezenet1_1": {
@@ -118,7 +131,7 @@ class Features(nn.Module):
 
 
 def build(net: str, state_dict: dict[str, Tensor] | None = None, seed: int = 0) -> Features:
-    """The extractor `net` ("vgg19" or "squeezenet1_1") on the CPU.
+    """The extractor `net` (a key of NETS) on the CPU.
 
     `state_dict`: torchvision's, of the whole net ("features.0.weight", ...) or of its `.features`
     ("0.weight", ...); deeper layers and the classifier are ignored. None: weights are drawn from `seed`, with

@@ -115,6 +115,7 @@ class Component:
     """A network trained once and shared. `build(height, width, scale)`; `objective(network, height, width, scale,
     weights)`.
 
+    `features`: the net of `features.NETS` through which the paper's losses look, None where they look through none.
     `into`: the generator's submodule that takes the trained weights; None for a network used by itself. `components`:
     those that it starts from itself. `limb_maps`: as for `Variant`.
     """
@@ -124,7 +125,7 @@ class Component:
     build: Callable[[int, int, float], nn.Module]
     objective: Callable[[nn.Module, int, int, float, Mapping[str, float]], Objective]
     phase: Phase
-    needs_features: bool
+    features: str | None
     into: str | None
     needs_parsing: bool = False
     components: tuple[str, ...] = ()
@@ -141,9 +142,9 @@ class Variant:
 
     `objective(generator, height, width, scale, weights)` adds what else training needs, such as a discriminator. A
     floor has neither objective nor phase: it is not trained, but fitted if its generator has `fit(image batches)`.
-    `judges`, by name in `objective.networks()`: the component whose weights the network takes; it is built at the
-    component's own width and not trained. `limb_maps`: its networks draw SPGNet's distance maps, and `build` also takes
-    their `kappa`, that of the stored maps.
+    `features`: as for `Component`. `judges`, by name in `objective.networks()`: the component whose weights the network
+    takes; it is built at the component's own width and not trained. `limb_maps`: its networks draw SPGNet's distance
+    maps, and `build` also takes their `kappa`, that of the stored maps.
     """
 
     name: str
@@ -152,7 +153,7 @@ class Variant:
     build: Callable[[int, int, float], nn.Module]
     components: tuple[str, ...] = ()
     needs_parsing: bool = False
-    needs_features: bool = False
+    features: str | None = None
     objective: Callable[[nn.Module, int, int, float, Mapping[str, float]], Objective] | None = None
     phase: Phase | None = None
     judges: Mapping[str, str] = field(default_factory=dict)

@@ -262,7 +262,7 @@ COMPONENTS = (
             batch=BATCH,
             steps={"market1501": 50_000, "deepfashion": 50_000},
         ),
-        needs_features=False,
+        features=None,
         into="parsing",
         needs_parsing=True,
         data="pseudo_pairs",
@@ -302,7 +302,7 @@ def variant(
         build=partial(SPT, parsing=parsing),
         components=("spt_parsing",) if parsing == PREDICTED else (),
         needs_parsing=parsing != NONE,
-        needs_features=True,
+        features="vgg16",
         objective=objective,
         phase=Phase(
             generators=("generator",),

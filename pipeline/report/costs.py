@@ -2,8 +2,6 @@
 
 from pipeline.datasets import title as dataset_title
 
-FEATURES = "vgg19"  # of the papers' training losses
-
 
 def short(count: float, unit: str = "") -> str:
     """Three digits with k, M or G."""
@@ -51,6 +49,7 @@ def training(network: dict) -> dict[str, dict]:
     if features:
         seeded = features["provenance"] == "seeded"
         ours = f"{features['net']}, {'random' if seeded else 'published'} weights"
-        differs = seeded or features["net"] != FEATURES
-        found["loss features"] = {"ours": ours, "paper": f"{FEATURES}, published weights", "differs": differs}
+        differs = seeded or features["net"] != features["published"]
+        paper = f"{features['published']}, published weights"
+        found["loss features"] = {"ours": ours, "paper": paper, "differs": differs}
     return found

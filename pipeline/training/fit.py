@@ -85,7 +85,7 @@ def describe(task: Task, built: Built, data: ImageData, source: FeatureSource | 
         height=data.height,
         width=data.width,
         settings={key: value for key, value in asdict(task.block).items() if key not in NOT_IN_META},
-        features=None if source is None else {"net": source.net.net, "provenance": source.provenance},
+        features=None if source is None else source.as_dict(),
         components={name: record for name, (record, _) in built.started.items()},
         marks=[mark for mark in marks.MARKS if mark in found],
         parameters=sum(parameter.numel() for parameter in built.network.parameters()),
@@ -161,9 +161,9 @@ def train(task: Task) -> None:
     where = devices.device(block.device)
     with parallel.joined(where) as group:
         source = None
-        if entry.needs_features:
+        if entry.features:
             wanted_by = f"{task.stage}.{dataset}.{task.family or entry.name}"
-            source = features.load(block.features, block.missing_weights, wanted_by)
+            source = features.load(entry.features, block.features, block.missing_weights, wanted_by)
         data = training_data.load(dataset, entry.data, where, entry.needs_parsing, block.resident)
         inputs = training_data.inputs(dataset, entry.data, entry.needs_parsing)
         trained, meta = fit(task, data, inputs, source, group)

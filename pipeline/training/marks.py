@@ -9,7 +9,6 @@ from models.layers.schedule import Phase
 from pipeline.core import layout, store
 from pipeline.training.features import FeatureSource
 
-PUBLISHED_FEATURES = "vgg19"  # what every paper here uses
 MARKS = ("weights", "steps", "settings", "width", "data")
 PUBLISHED_SETS = ("market1501", "deepfashion")
 FALLBACK = "market1501"  # its published values stand in for those of a data set that no paper used
@@ -35,7 +34,7 @@ def resolve(block: Any, phase: Phase, dataset: str) -> tuple[Any, Phase]:
 def of_settings(block: Any, phase: Phase, dataset: str, source: FeatureSource | None) -> list[str]:
     """How the settings of a resolved block differ from the paper's: names from MARKS."""
     paper, found = published(phase, dataset), []
-    if source is not None and (source.provenance == "seeded" or source.net.net != PUBLISHED_FEATURES):
+    if source is not None and source.stands_in:
         found.append("weights")
     if block.steps < paper["steps"]:
         found.append("steps")

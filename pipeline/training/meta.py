@@ -18,7 +18,7 @@ class Meta:
     width: int
     settings: Mapping[str, Any]  # what the result depends on: nulls replaced by published values
     family: str | None = None  # of a variant: its block in params.yaml
-    features: Mapping[str, str] | None = None  # net, provenance
+    features: Mapping[str, str] | None = None  # net, provenance, published: the paper's net
     components: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # those that it started from
     marks: Sequence[str] = ()  # how it differs from the paper's: of `marks.MARKS`
     parameters: int = 0

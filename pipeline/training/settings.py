@@ -34,7 +34,9 @@ class Params:
 class FeatureParams(Params):
     """One whose losses look at features of a published network."""
 
-    features: Literal["vgg19", "squeezenet1_1"] = setting("the network; the papers take vgg19", "vgg19")
+    features: Literal["squeezenet1_1"] | None = setting(
+        "the network; null: the paper's, vgg19 or vgg16; squeezenet1_1: a small stand-in, marked", None
+    )
     missing_weights: Literal["stop", "seeded"] = setting(
         "where its weights cannot be had: stop, or random features, marked in every table", "stop"
     )
@@ -51,7 +53,7 @@ def kind_of(*entries: Component | Variant) -> type[Params] | type[FloorParams]:
     """The dataclass of the block that these entries share: a component's own, or that of a family's variants."""
     if all(entry.phase is None for entry in entries):
         return FloorParams
-    return FeatureParams if any(entry.needs_features for entry in entries) else Params
+    return FeatureParams if any(entry.features for entry in entries) else Params
 
 
 def kind_of_family(family: str) -> type[Params] | type[FloorParams]:

@@ -199,7 +199,7 @@ def test_components_are_inputs_of_what_starts_from_them(jobs):
             starts_from = (*entry.components, *getattr(entry, "judges", {}).values())
             needed |= {f"runs/{dataset}/{component}/checkpoints" for component in starts_from}
             needed |= {f"data/{dataset}/pseudo_labels"} if entry.data == "pseudo_pairs" else set()
-            needed |= {"data/weights/vgg19", "data/weights/squeezenet1_1"} if entry.needs_features else set()
+            needed |= {f"data/weights/{entry.features}", "data/weights/squeezenet1_1"} if entry.features else set()
         needed |= {f"data/{dataset}/parsing"} if entry.needs_parsing else set()
         assert needed <= set(job.inputs), job
 
@@ -361,7 +361,7 @@ def trained_on(job: graph.Job) -> set[str]:
     also = {
         "parsing": entry.needs_parsing,
         "pseudo_labels": entry.data == "pseudo_pairs",
-        "weights": entry.needs_features,
+        "weights": entry.features,
         "pretrain": entry.components or getattr(entry, "judges", ()),
     }
     return DATA | {stage for stage, needed in also.items() if needed}

@@ -46,7 +46,7 @@ def at(values: dict, *keys: str) -> dict:
         (("variants", "floors"), ["mean_image", "mean_image-seed1"], ["variants.floors.1", "copy_source, mean"]),
         (("components", "spatn"), False, ["components.spatn is false", "variants.spgnet: spgnet needs it"]),
         (("components", "spig_flow"), False, ["components.spig_flow is false", "variants.spig: spig needs it"]),
-        (("train", "synthetic", "spig", "features"), None, ["features is None; allowed: vgg19, squeezenet1_1"]),
+        (("train", "synthetic", "spig", "features"), "vgg19", ["features is 'vgg19'; allowed: squeezenet1_1, null"]),
         (("train", "synthetic", "spig", "steps"), "many", ["train.synthetic.spig.steps is 'many'", "integer"]),
         (("train", "synthetic", "spig", "steps"), 12.0, ["train.synthetic.spig.steps is 12.0", "integer"]),
         (("train", "synthetic", "spig", "steps"), True, ["train.synthetic.spig.steps is True", "integer"]),

@@ -7,13 +7,14 @@ import torchvision
 from models.layers import features
 
 NETS = tuple(features.NETS)
+VGGS = {"vgg19": "E", "vgg16": "D"}  # torchvision's names of their plans
 
 
 @pytest.fixture(scope="module")
 def torchvision_nets() -> dict[str, torch.nn.Module]:
     torch.manual_seed(0)
-    vgg = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["E"])
-    return {"vgg19": vgg, "squeezenet1_1": torchvision.models.squeezenet1_1().features}
+    vgg = {name: torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs[key]) for name, key in VGGS.items()}
+    return {**vgg, "squeezenet1_1": torchvision.models.squeezenet1_1().features}
 
 
 def images(count: int = 2, height: int = 64, width: int = 32) -> torch.Tensor:

@@ -188,7 +188,7 @@ def test_losses_by_size(height, net):
 
 
 def test_the_perceptual_layer_is_relu1_2():
-    layers = features.vgg19_layers()
+    layers = features.vgg_layers(4)
     index = int(patn.LAYER["vgg19"])
     assert [type(layer) for layer in layers[: index + 1]] == [nn.Conv2d, nn.ReLU] * 2
     for name, layer in patn.LAYER.items():

@@ -262,12 +262,14 @@ def test_training_differs_where_it_does():
     trained = {
         "settings": {"steps": 10, "batch": 8, "learning_rate": 0.1, "width": 1.0},
         "published": {"steps": 10, "batch": 8, "learning_rate": 0.2, "width": 1.0},
-        "features": {"net": "vgg19", "provenance": "sha256:0"},
+        "features": {"net": "vgg19", "provenance": "sha256:0", "published": "vgg19"},
     }
     found = costs.training({"trained": trained})
     assert {what for what, one in found.items() if one["differs"]} == {"learning rate"}
-    seeded = trained | {"features": {"net": "vgg19", "provenance": "seeded"}}
-    assert costs.training({"trained": seeded})["loss features"]["differs"]
+    for other in ({"provenance": "seeded"}, {"published": "vgg16"}):
+        features = costs.training({"trained": trained | {"features": trained["features"] | other}})["loss features"]
+        assert features["differs"]
+    assert features["paper"] == "vgg16, published weights"
 
 
 def write_log(name: str, *lines: str) -> None:

@@ -106,7 +106,7 @@ def write_network(dataset: str, variant: str, steps: list[int], **differing) -> 
         "height": 128,
         "width": 64,
         "components": {} if floor else {"spig_flow": {}},
-        "features": None if floor else {"net": "squeezenet1_1", "provenance": "seeded"},
+        "features": None if floor else {"net": "squeezenet1_1", "provenance": "seeded", "published": "vgg19"},
         "settings": {"seed": 0} if floor else settings | differing,
         "published": None if floor else published,
     }

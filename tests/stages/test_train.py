@@ -109,7 +109,7 @@ def test_two_steps_of_everything(enter, capfd):
             "accumulate": 1,
             "compile": False,
         },
-        "features": {"net": "squeezenet1_1", "provenance": "seeded"},
+        "features": {"net": "squeezenet1_1", "provenance": "seeded", "published": "vgg19"},
         "marks": ["weights", "steps", "settings", "width", "data"],
         "parameters": sum(parameter.numel() for parameter in generator.parameters()),
         "published": {"dataset": "market1501", "batch": 8, "learning_rate": 0.001, "steps": 200_000, "width": 1.0},
@@ -181,7 +181,8 @@ def test_two_steps_of_every_component(components, component):
     _, meta = checkpoints.load(components / layout.checkpoints("synthetic", component), 2)
     assert meta["kind"] == "component"
     entry = COMPONENTS[component]
-    assert meta["features"] == ({"net": "squeezenet1_1", "provenance": "seeded"} if entry.needs_features else None)
+    seeded = {"net": "squeezenet1_1", "provenance": "seeded", "published": entry.features}
+    assert meta["features"] == (seeded if entry.features else None)
     log = (components / layout.metrics_log("pretrain", "synthetic", component)).read_text().splitlines()
     assert set(json.loads(log[0])) - {"discriminator"} == {"step", *entry.phase.weights}
 
@@ -412,7 +413,7 @@ def test_another_learning_rate_than_the_papers_is_marked(enter):
 
 
 def test_missing_weights_stop_where_params_say_so(enter, capfd):
-    enter(spig_flow={"features": "vgg19", "missing_weights": "stop"})
+    enter(spig_flow={"features": None, "missing_weights": "stop"})
     line = refused(PRETRAIN, capfd)
     assert "pretrain.synthetic.spig_flow needs the published weights of vgg19" in line
 

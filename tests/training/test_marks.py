@@ -42,9 +42,20 @@ def test_null_is_the_published_value():
 )
 def test_marks(net, provenance, changes, dataset, expected):
     phase: Phase = VARIANTS["spig"].phase
-    source = FeatureSource(Features(net, provenance), provenance)
+    source = FeatureSource(Features(net, provenance), provenance, "vgg19")
     block, _ = marks.resolve(replace(BLOCK, **changes), phase, dataset)
     assert marks.of_settings(block, phase, dataset, source) == expected
+
+
+def test_each_entry_has_the_net_of_its_paper():
+    """SPT's losses look through VGG16, for which VGG19 would be a stand-in like any other."""
+    assert {entry.features for entry in VARIANTS.values() if entry.paper == "SPT"} == {"vgg16"}
+    assert {VARIANTS[name].features for name in ("spig", "spgnet", "patn", "gfla")} == {"vgg19"}
+    entry = VARIANTS["spt"]
+    block, _ = marks.resolve(replace(BLOCK, steps=250_000), entry.phase, "market1501")
+    for net, found in (("vgg16", []), ("vgg19", ["weights"])):
+        source = FeatureSource(Features(net, "sha256:1"), "sha256:1", entry.features)
+        assert marks.of_settings(block, entry.phase, "market1501", source) == found
 
 
 @pytest.mark.parametrize(
@@ -76,5 +87,7 @@ def test_params_yaml_trains_as_the_papers_do(name, dataset):
     family = entry.paper.lower().replace("-", "_")
     keys = ("pretrain", dataset, name) if name in COMPONENTS else ("train", dataset, family)
     block, _ = marks.resolve(params.block(kind_of(entry), *keys), entry.phase, dataset)
-    source = FeatureSource(Features(block.features, "sha256:1"), "sha256:1") if entry.needs_features else None
+    source = None
+    if entry.features:
+        source = FeatureSource(Features(block.features or entry.features, "sha256:1"), "sha256:1", entry.features)
     assert marks.of_settings(block, entry.phase, dataset, source) == (["settings"] if entry.paper == "SPIG" else [])
