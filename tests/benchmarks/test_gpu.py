@@ -1,0 +1,104 @@
+"""The ten minutes on a GPU on a CPU at toy size: a bundle packed, every part run on it, and what it leaves."""
+
+import json
+import zipfile
+
+import pyarrow.compute as pc
+import pytest
+
+from benchmarks import gpu
+from pipeline.core import layout, params, store
+from pipeline.formats import pictures
+from pipeline.stages import fetch, index, keypoints, pairs
+from tests import small_project
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    """Market-1501 of a few people, packed."""
+    project, out = tmp_path_factory.mktemp("market"), tmp_path_factory.mktemp("out") / "bundle.zip"
+    with pytest.MonkeyPatch.context() as patch:
+        market = small_project.published_market(project / "published")
+        small_project.enter(
+            project,
+            patch,
+            fetch__market1501=market,
+            pairs__market1501__val_fraction=0.2,
+            pairs__market1501__test_pairs=None,
+        )
+        for stage in (fetch, index, keypoints, pairs):
+            stage.run("market1501")
+        said = gpu.pack_project(project, out)
+        params.load.cache_clear()
+    return project, out, said
+
+
+def test_the_bundle_has_every_test_pair_and_whole_people(bundle):
+    project, out, said = bundle
+    with zipfile.ZipFile(out) as archive:
+        archive.extractall(project / "unpacked")
+    packed = project / "unpacked"
+    whole = store.read_table(project / layout.pairs("market1501"))
+    assert store.read_table(packed / layout.pairs("market1501")).num_rows == whole.num_rows
+    assert "2 test" in said
+    assert "weights: none" in said
+    images = store.read_table(packed / layout.images("market1501"))
+    assert set(images["image_id"].to_pylist()) >= set(whole["target_id"].to_pylist())
+
+
+def test_people_who_do_not_fit_are_left_out_whole(bundle):
+    project, _, _ = bundle
+    listed = store.read_table(project / layout.pairs("market1501"))
+    images = store.read_table(project / layout.images("market1501"))
+    people = dict(zip(images["image_id"].to_pylist(), images["person_id"].to_pylist(), strict=True))
+    sizes = dict.fromkeys(people, 10)
+    validation = listed.filter(pc.equal(listed["split"], "val"))
+    of_validation = {*validation["source_id"].to_pylist(), *validation["target_id"].to_pylist()}
+    kept = gpu.chosen_people(listed, sizes, people, 10 * len(of_validation) + 45)
+    train = kept.filter(pc.equal(kept["split"], "train"))
+    whole = listed.filter(pc.equal(listed["split"], "train")).sort_by("pair_index")
+    first = people[whole["source_id"][0].as_py()]
+    assert kept.filter(pc.equal(kept["split"], "val")).equals(validation)
+    assert {people[name] for name in train["source_id"].to_pylist()} == {first}
+    assert len(train) == sum(people[name] == first for name in whole["source_id"].to_pylist())
+
+
+def test_a_bundle_that_is_too_large_is_refused(bundle, tmp_path):
+    with pytest.raises(SystemExit, match="the test pairs alone are too many"):
+        gpu.pack_project(bundle[0], tmp_path / "bundle.zip", 1000)
+
+
+def test_every_part_runs_and_leaves_its_section(bundle, tmp_path, one_thread):
+    _, packed, _ = bundle
+    toy = ["--minutes", "0.1", "--width", "0.1", "--families", "spig", "--sizes", "market1501", "--device", "cpu"]
+    assert gpu.main(["run", "--bundle", str(packed), "--out", str(tmp_path), *toy]) == 0
+    page = (tmp_path / "page.md").read_text()
+    for part in gpu.PARTS:
+        assert f"## {part} (" in page
+    assert "failed" not in page
+    assert "| `spig` |" in page
+    assert "pckh@0.5" in page
+    assert "mask-ssim" in page
+    assert "fid" not in page.split("## score")[1].split("Marks")[0]  # no Inception in the bundle
+    logs = {path.name: path.read_text().splitlines() for path in tmp_path.glob("*.jsonl")}
+    assert set(logs) == {f"pretrain-market1501-{name}.jsonl" for name in ("detector", "spig_flow")} | {
+        "train-market1501-spig.jsonl"
+    }
+    steps = [json.loads(line)["step"] for line in logs["train-market1501-spig.jsonl"]]
+    assert steps == list(range(1, len(steps) + 1))
+    assert len(steps) >= 2
+    drawn = sorted(tmp_path.glob("pair-*.png"))
+    assert len(drawn) == 2  # as many as there are test pairs
+    assert pictures.decode(drawn[0].read_bytes()).shape[0] == 128
+
+
+def test_a_part_that_fails_is_named_and_the_others_go_on(bundle, tmp_path, monkeypatch, one_thread):
+    def broken(run):
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setitem(gpu.PARTS, "speed", broken)
+    options = ["--minutes", "0.1", "--width", "0.1", "--parts", "speed", "detector", "--device", "cpu"]
+    assert gpu.main(["run", "--bundle", str(bundle[1]), "--out", str(tmp_path), *options]) == 1
+    page = (tmp_path / "page.md").read_text()
+    assert "failed: RuntimeError: no such kernel" in page
+    assert "steps of batch" in page
