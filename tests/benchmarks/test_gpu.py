@@ -68,6 +68,7 @@ def test_a_bundle_that_is_too_large_is_refused(bundle, tmp_path):
         gpu.pack_project(bundle[0], tmp_path / "bundle.zip", 1000)
 
 
+@pytest.mark.slow
 def test_every_part_runs_and_leaves_its_section(bundle, tmp_path, one_thread):
     _, packed, _ = bundle
     toy = ["--minutes", "0.1", "--width", "0.1", "--families", "spig", "--sizes", "market1501", "--device", "cpu"]
