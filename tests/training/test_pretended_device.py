@@ -1,0 +1,231 @@
+"""Two steps of everything that is trained, on a pretended GPU: the same values as on the CPU, no tensor on the wrong
+side, and budgets of host waits and kernels, which only fall.
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from models.layers import features, pose_maps
+from models.variants import COMPONENTS, VARIANTS
+from pipeline.loading import arrays
+from pipeline.training import loop
+from tests.fake_device import FakeCuda
+
+# By entry: host waits and kernels (`FakeCuda.operations`) of one step at 128x64 in bf16 with its batch, from the second
+# step on. Both are exact. They hardly depend on the batch and the networks' width.
+BUDGET = {
+    "spig_flow": (16, 1998),
+    "spatn": (6, 687),
+    "spatn_no_distance": (2, 619),
+    "spgnet_flow": (12, 854),
+    "spt_parsing": (16, 944),
+    "spt_detector": (2, 221),
+    "sgw_parser": (3, 682),
+    "sgw_matcher": (7, 549),
+    "sgw_matcher_pose": (7, 567),
+    "gfla_flow": (2, 637),
+    "detector": (2, 222),
+    "spig": (28, 4670),
+    "spig_no_part": (14, 2982),
+    "spig_no_hdcb": (28, 4595),
+    "spig_no_pnb": (28, 4562),
+    "spgnet": (41, 5488),
+    "spgnet_sequential": (45, 5847),
+    "spgnet_joint": (45, 6311),
+    "spgnet_no_distance": (41, 5488),
+    "spgnet_learned_flow": (17, 5650),
+    "spt_baseline": (105, 2931),
+    "spt_ts_pred": (92, 3101),
+    "spt_ts_gt": (95, 2836),
+    "spt": (92, 3101),
+    "spt_mask_style": (115, 3036),
+    "spt_patch_style": (111, 2958),
+    "spt_no_face": (95, 2836),
+    "sgw": (4, 1423),
+    "sgw_no_parsing": (4, 1221),
+    "sgw_no_warp": (3, 1166),
+    "sgw_no_gate": (4, 1399),
+    "sgw_no_hierarchy": (4, 1329),
+    "patn": (3, 2139),
+    "gfla": (3, 2549),
+}
+ENTRIES = {name: entry for name, entry in (COMPONENTS | VARIANTS).items() if entry.phase is not None}
+HEIGHT, WIDTH, SCALE, BATCH = 128, 64, 0.05, 2
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+def thin_vgg19() -> list[nn.Module]:
+    """VGG19's plan with an eighth of its channels and fewer: as many kernels, quicker."""
+    layers, inputs = [], 3
+    for width, convolutions in ((8, 2), (16, 2), (16, 4), (16, 4), (16, 2)):
+        if layers:
+            layers.append(nn.MaxPool2d(2))
+        for _ in range(convolutions):
+            layers += [nn.Conv2d(inputs, width, 3, padding=1), nn.ReLU()]
+            inputs = width
+    return layers
+
+
+@pytest.fixture(autouse=True)
+def _thin(monkeypatch, one_thread):
+    monkeypatch.setitem(features.NETS["vgg19"], "layers", thin_vgg19)
+
+
+def made(name: str, device: torch.device) -> tuple[loop.Trainer, arrays.ImageData]:
+    """A trainer of an entry and random data of its kind."""
+    entry = ENTRIES[name]
+    torch.manual_seed(0)
+    network = entry.build(HEIGHT, WIDTH, SCALE, **({"kappa": -0.1} if entry.limb_maps else {}))
+    objective = entry.objective(network, HEIGHT, WIDTH, SCALE, entry.phase.weights)
+    run = loop.Run(
+        title=name,
+        phase=entry.phase,
+        steps=9,
+        checkpoint_every=9,
+        batch=BATCH,
+        seed=0,
+        precision="bf16",
+        device=device,
+        work=Path("work"),
+        metrics=Path("metrics"),
+        settings={},
+    )
+    trainer = loop.Trainer(run, objective, features.build("vgg19") if entry.needs_features else None)
+
+    drawn, images = torch.Generator().manual_seed(1), 2 * BATCH
+    pictures = torch.randint(0, 256, (images, 3, HEIGHT, WIDTH), dtype=torch.uint8, generator=drawn)
+    joints = torch.rand(images, 18, 2, generator=drawn) * torch.tensor([WIDTH - 1.0, HEIGHT - 1.0])
+    labels = torch.randint(0, 20, (images, HEIGHT, WIDTH), dtype=torch.uint8, generator=drawn)
+    valid = torch.rand(images, 18, generator=drawn) > 0.1
+    fields = {
+        "images": pictures.to(device),
+        "joints": joints.to(device),
+        "valid": valid.to(device),
+        "labels": labels.to(device) if entry.needs_parsing else None,
+        "ids": [str(number) for number in range(images)],
+        "device": device,
+    }
+    if entry.data == "images":
+        return trainer, arrays.ImageData(**fields)
+    kind = arrays.PairData if entry.data == "pairs" else arrays.UnpairedData
+    pairs = torch.arange(images).view(-1, 2)
+    return trainer, kind(**fields, pairs=pairs.to(device), pair_index=torch.arange(BATCH).to(device))
+
+
+def as_on_the_device(trainer: loop.Trainer) -> None:
+    """Give the CPU the device's memory layout, so that it calls the same kernels."""
+    trainer.layout = torch.channels_last
+    for network in (*trainer.networks.values(), *filter(None, [trainer.features])):
+        network.to(memory_format=torch.channels_last)
+
+
+def two_steps(trainer: loop.Trainer, data: arrays.ImageData) -> list[dict[str, float]]:
+    return [trainer.step(step, data.batch(torch.arange(BATCH))) for step in (1, 2)]
+
+
+@pytest.mark.parametrize("name", sorted(ENTRIES))
+def test_two_steps_equal_those_of_the_cpu_within_the_budget(name):
+    with FakeCuda() as device:
+        trainer, data = made(name, CUDA)
+        losses = [trainer.step(1, data.batch(torch.arange(BATCH)))]
+        device.clear()
+        losses.append(trainer.step(2, data.batch(torch.arange(BATCH))))
+        waits, kernels = sum(device.waits.values()), sum(device.operations.values())
+        weights = {name: net.cpu().state_dict() for name, net in trainer.networks.items()}
+    trainer, data = made(name, CPU)
+    as_on_the_device(trainer)
+    assert losses == two_steps(trainer, data)
+    for network, ours in weights.items():
+        for key, value in trainer.networks[network].state_dict().items():
+            assert torch.equal(ours[key], value), f"{network}.{key}"
+    assert waits <= BUDGET[name][0], f"the host waits {waits} times:\n{device.where()}"
+    assert kernels <= BUDGET[name][1], f"{kernels} kernels: {device.operations.most_common()}"
+
+
+def test_every_trained_entry_has_a_budget():
+    assert set(BUDGET) == set(ENTRIES)
+
+
+def planted(monkeypatch, fault) -> FakeCuda:
+    """The step of a small entry on the device, with `fault` called on the joints whenever heatmaps are drawn."""
+    real = pose_maps.heatmaps
+
+    def faulty(joints, *rest, **options):
+        fault(joints)
+        return real(joints, *rest, **options)
+
+    monkeypatch.setattr(pose_maps, "heatmaps", faulty)
+    with FakeCuda() as device:
+        trainer, data = made("gfla_flow", CUDA)
+        device.clear()
+        trainer.step(1, data.batch(torch.arange(BATCH)))
+    return device
+
+
+def test_a_planted_tensor_on_the_wrong_side_is_found(monkeypatch):
+    with pytest.raises(RuntimeError, match="mul: tensors on cuda:0 and on the cpu"):
+        planted(monkeypatch, lambda joints: joints * torch.ones(2))
+
+
+def test_a_planted_call_of_numpy_is_found(monkeypatch):
+    with pytest.raises(TypeError, match="cuda:0"):
+        planted(monkeypatch, lambda joints: joints.numpy())
+
+
+FAULTS = {
+    "item": (lambda joints: joints.sum().item(), "_local_scalar_dense"),
+    "truth of a tensor": (lambda joints: bool((joints > 0).all()), "_local_scalar_dense"),
+    "list as an index": (lambda joints: joints[:, [0, 2]], "index from the host"),
+    "assignment to a list": (
+        lambda joints: joints.clone().__setitem__((slice(None), (0, 2)), 1.0),
+        "index from the host",
+    ),
+    "mask as an index": (lambda joints: joints[joints > 3], "mask as an index"),
+    "numbers": (lambda joints: torch.tensor([1.0, 2.0], device=joints.device), "tensor of numbers"),
+    "new_tensor": (lambda joints: joints.new_tensor([1.0, 2.0]), "new_tensor of numbers"),
+    "copy": (lambda joints: torch.ones(2).to(joints.device, non_blocking=True), "copy to the device"),
+    "copy back": (lambda joints: joints.cpu(), "copy to the host"),
+    "copy into": (lambda joints: joints.clone().copy_(torch.ones(2)), "copy_ between host and device"),
+    "checked inverse": (lambda joints: torch.linalg.inv(joints[:, :2]), "_linalg_check_errors"),
+    "synchronize": (lambda joints: torch.cuda.current_stream().synchronize(), "synchronize"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_planted_wait_is_found_with_its_line(monkeypatch, name):
+    fault, why = FAULTS[name]
+    before = planted(monkeypatch, lambda joints: None).waits
+    found = planted(monkeypatch, fault).waits - before
+    assert {why for why, _ in found} == {why}
+    assert all("pose_maps.py:" in line for _, line in found)
+
+
+def test_what_needs_no_wait_is_not_counted_as_one(monkeypatch):
+    def harmless(joints):
+        pinned = torch.ones(2).pin_memory()
+        there = pinned.to(joints.device, non_blocking=True)
+        joints.clone().copy_(pinned, non_blocking=True)
+        back = (joints + there).to("cpu", non_blocking=True)
+        assert (back.is_pinned(), there.is_pinned()) == (True, False)
+        torch.linalg.inv_ex(joints[:, :2])
+        torch.where(joints > 3, joints, 0.0)[:, 2:4] = 5.0
+
+    before = planted(monkeypatch, lambda joints: None).waits
+    assert planted(monkeypatch, harmless).waits == before
+
+
+def test_kernels_are_counted_as_they_are_documented():
+    with FakeCuda() as device:
+        x = torch.ones(2, 3, 8, 8).to(CUDA)
+        norm = nn.BatchNorm2d(4).to(CUDA)
+        convolution = nn.Conv2d(3, 4, 3).to(CUDA)
+        device.clear()
+        norm(convolution(x)).flatten(1)[:, :5].sum().backward()
+    forward = {"convolution": 2, "native_batch_norm": 2, "sum": 1}
+    assert {name: device.operations[name] for name in forward} == forward
+    assert device.operations["convolution_backward"] == 2  # of weight and bias: the images need no gradient
+    assert device.operations["view"] == device.operations["slice"] == 0
+    assert not device.waits
