@@ -96,7 +96,7 @@ def parts_of_the_time(index: part_search.Index, sources: np.ndarray) -> tuple[fl
     return products, features, exclusion
 
 
-def growth(people: part_search.People, candidates: np.ndarray, block: pseudo_labels.Params) -> None:
+def growth(people: part_search.People, candidates: np.ndarray, block: pseudo_labels.Params, rule: str) -> None:
     print("\n## Time on one core, and how it grows\n")
     print("CPU seconds for N images as sources and as candidates; the exact comparison is timed on 512 sources.\n")
     print("| N | resample | rank | of it products | features | exclusion | rank, a source | exact, a source |")
@@ -107,17 +107,17 @@ def growth(people: part_search.People, candidates: np.ndarray, block: pseudo_lab
         split, rank = np.zeros(3), 0.0
         for first in range(0, len(some), pseudo_labels.CHUNK):
             sources = some[first : first + pseudo_labels.CHUNK]
-            rank += clocked(part_search.rank, index, sources, block.rerank, EXCLUDE, SHARED, block.rule)[1]
+            rank += clocked(part_search.rank, index, sources, block.rerank, EXCLUDE, SHARED, rule)[1]
             split += parts_of_the_time(index, sources)
         few = some[:512]
-        ranked = part_search.rank(index, few, block.rerank, EXCLUDE, SHARED, block.rule)
+        ranked = part_search.rank(index, few, block.rerank, EXCLUDE, SHARED, rule)
         number, place = np.nonzero(ranked >= 0)
         compare = clocked(part_search.cost, people, few[number], ranked[number, place])[1] / len(few)
         times = " | ".join(f"{value:.1f}" for value in (resample, rank, *split))
         print(f"| {len(some):,} | {times} | {rank / len(some) * 1e3:.2f} ms | {compare * 1e3:.2f} ms |", flush=True)
 
 
-def chosen(people: part_search.People, index: part_search.Index, block: pseudo_labels.Params) -> np.ndarray:
+def chosen(people: part_search.People, index: part_search.Index, block: pseudo_labels.Params, rule: str) -> np.ndarray:
     """Prints what is chosen for all usable sources by one rule; returns rows (M,), -1 for none."""
     usable = np.flatnonzero(body_parts.usable(people.joints, people.valid))
     start = time.process_time()
@@ -125,7 +125,7 @@ def chosen(people: part_search.People, index: part_search.Index, block: pseudo_l
     paid, away = np.zeros(len(found)), np.zeros(len(found))
     for first in range(0, len(usable), pseudo_labels.CHUNK):
         some = usable[first : first + pseudo_labels.CHUNK]
-        found[some], paid[some], away[some] = part_search.search(index, some, block.rerank, EXCLUDE, SHARED, block.rule)
+        found[some], paid[some], away[some] = part_search.search(index, some, block.rerank, EXCLUDE, SHARED, rule)
     some = found >= 0
     other = found[some]
     counts = np.sort(np.unique(other, return_counts=True)[1])[::-1]
@@ -133,7 +133,7 @@ def chosen(people: part_search.People, index: part_search.Index, block: pseudo_l
     present = body_parts.corners(people.joints, people.valid)[1].sum(axis=1)
     cuts = (0, 5, 25, 50, 75, 95, 100)
     took = time.process_time() - start
-    print(f"\n### {block.rule}\n")
+    print(f"\n### {rule}\n")
     print(f"{some.sum():,} of {len(usable):,} usable sources have a stand-in; {took:.0f} s CPU for all.\n")
     print("| percentile | " + " | ".join(str(cut) for cut in cuts) + " |\n|---|" + "---|" * len(cuts))
     for name, values in (
@@ -189,11 +189,8 @@ def main() -> None:
     keypoints = store.read_table(layout.keypoints(options.dataset), columns=["image_id", "split", "keypoints"])
     with tempfile.TemporaryFile() as file:
         (names, people), took = clocked(pseudo_labels.load, keypoints, layout.parsing(options.dataset), file)
-        block = {
-            rule: pseudo_labels.Params(rule, options.rerank, EXCLUDE, SHARED, options.frame, "cpu")
-            for rule in part_search.RULES
-        }
-        index = pseudo_labels.candidates(names, people, datasets.get(options.dataset).JUNK, block["equation"])
+        block = pseudo_labels.Params(options.rerank, EXCLUDE, SHARED, options.frame, "cpu")
+        index = pseudo_labels.candidates(names, people, datasets.get(options.dataset).JUNK, block)
         candidates = index.candidate.numpy()
         print(f"# Pseudo labels of {options.dataset}\n")
         print(f"{len(names):,} training images with parsing, {len(candidates):,} candidates.")
@@ -206,11 +203,11 @@ def main() -> None:
         agreement(
             people, few, candidates, options.frame, f"{len(few)} sources against brute force among all candidates"
         )
-        growth(people, candidates, block["equation"])
+        growth(people, candidates, block, "equation")
         print(f"\nPeak memory of this benchmark: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB.")
         print("\n## What is chosen", flush=True)
         for rule in part_search.RULES:
-            found = chosen(people, index, block[rule])
+            found = chosen(people, index, block, rule)
             if output:
                 output.mkdir(parents=True, exist_ok=True)
                 rows = [row for row in drawn if found[row] >= 0][:48]

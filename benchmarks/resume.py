@@ -26,7 +26,7 @@ from pipeline.stages import parsing, pseudo_labels
 STAGES = {  # stage -> its output under data/D, and the inputs that it reads there
     "keypoints": ("keypoints.parquet", ("raw", "images")),
     "parsing": ("parsing", ("raw", "images", "keypoints.parquet")),
-    "pseudo_labels": ("pseudo_labels", ("keypoints.parquet", "parsing")),
+    "pseudo_labels": ("pseudo_labels/equation", ("keypoints.parquet", "parsing")),
     "distance_maps": ("distance_maps", ("images", "keypoints.parquet")),
 }
 
@@ -69,6 +69,8 @@ def trial(project: Path, dataset: str, stage: str, total: int) -> tuple[int, int
         copy(project / "data" / dataset / name, scratch / "data" / dataset / name)
     work = scratch / ".work" / stage / dataset
     command = [sys.executable, "-m", "pipeline", stage, "--dataset", dataset]
+    if stage == "pseudo_labels":
+        work, command = work / "equation", [*command, "--rule", "equation"]
     seen, start = {}, time.perf_counter()
     with subprocess.Popen(command, cwd=scratch, stderr=subprocess.DEVNULL) as first:
         while len(seen) < total // 2 and first.poll() is None:

@@ -17,7 +17,7 @@ STAGES = {
     "keypoints": ("dataset",),
     "parsing": ("dataset",),
     "pairs": ("dataset",),
-    "pseudo_labels": ("dataset",),
+    "pseudo_labels": ("dataset", "rule"),
     "distance_maps": ("dataset",),
     "pretrain": ("dataset", "component"),
     "reference": ("dataset",),
@@ -28,16 +28,19 @@ STAGES = {
 }
 COMMANDS = ("status", "inspect", "figure", "export", "handoff", "score_images", "architecture", "schema")
 
-# What an axis may be, from params.yaml.
+# What an axis may be: most of it from params.yaml.
 CHOICES = {
     "dataset": params.datasets,
+    "rule": lambda: list(layout.RULES),
     "net": lambda: list(params.load()["weights"]),
     "component": lambda: list(next(iter(params.load()["pretrain"].values()))),
     "variant": params.variants,
 }
 
 # What a stage's --help shows it with: what `make demo` runs.
-EXAMPLE = {"dataset": "synthetic", "net": "squeezenet1_1", "component": "spig_flow", "variant": "spig"}
+EXAMPLE = {
+    "dataset": "synthetic", "rule": "equation", "net": "squeezenet1_1", "component": "spig_flow", "variant": "spig"
+}  # fmt: skip
 
 
 def _about(name: str) -> str:

@@ -107,7 +107,8 @@ class Phase:
 #   unpaired      training pairs without the target's image: `target` is None, the target's pose and labels are there
 #   images        single training images: the first half of a batch as sources, the rest as targets
 #   pseudo_pairs  training images with their stand-ins, whose pose and labels are the target's; `target` is None
-DATA = ("pairs", "unpaired", "images", "pseudo_pairs")
+#   balanced_pseudo_pairs  the same, where the stand-ins were chosen by the rule `balanced` instead of the paper's
+DATA = ("pairs", "unpaired", "images", "pseudo_pairs", "balanced_pseudo_pairs")
 
 
 @dataclass(frozen=True)

@@ -248,25 +248,27 @@ BATCH = {"market1501": 16, "deepfashion": 4}
 # The same for all variants, so that joint training is not longer training; its joint part is the last fifth.
 STEPS, ALONE = 250_000, 0.8
 
-COMPONENTS = (
-    Component(
-        name="spt_parsing",
-        paper="SPT",
-        build=SemanticGenerator,
-        objective=semantic_objective,
-        phase=Phase(
-            generators=("parsing",),
-            discriminators=("discriminator",),
-            optimisers={"parsing": ADAM, "discriminator": ADAM},
-            weights={"cross_entropy": 1.0, "adversarial": 0.1},
-            batch=BATCH,
-            steps={"market1501": 50_000, "deepfashion": 50_000},
-        ),
-        features=None,
-        into="parsing",
-        needs_parsing=True,
-        data="pseudo_pairs",
+SPT_PARSING = Component(
+    name="spt_parsing",
+    paper="SPT",
+    build=SemanticGenerator,
+    objective=semantic_objective,
+    phase=Phase(
+        generators=("parsing",),
+        discriminators=("discriminator",),
+        optimisers={"parsing": ADAM, "discriminator": ADAM},
+        weights={"cross_entropy": 1.0, "adversarial": 0.1},
+        batch=BATCH,
+        steps={"market1501": 50_000, "deepfashion": 50_000},
     ),
+    features=None,
+    into="parsing",
+    needs_parsing=True,
+    data="pseudo_pairs",
+)
+COMPONENTS = (
+    SPT_PARSING,
+    replace(SPT_PARSING, name="spt_parsing_balanced", data="balanced_pseudo_pairs"),
     # The pose loss has a detector of its own: what a method was trained on must not measure its PCKh. It always has its
     # full width: `objective` knows no other.
     replace(
@@ -286,9 +288,10 @@ def variant(
     regions: str = "semantic",
     face: bool = True,
     joint: bool = False,
+    predictor: str = "spt_parsing",
 ) -> Variant:
     """face: with a face loss from 256 pixels on, so not on Market-1501. joint: the last part of the run trains H_S on
-    L_A, too.
+    L_A, too. predictor: the component that a "predicted" parsing comes from.
     """
 
     def objective(generator: SPT, height: int, width: int, scale: float, weights: Mapping[str, float]) -> SptObjective:
@@ -300,7 +303,7 @@ def variant(
         paper="SPT",
         row=row,
         build=partial(SPT, parsing=parsing),
-        components=("spt_parsing",) if parsing == PREDICTED else (),
+        components=(predictor,) if parsing == PREDICTED else (),
         needs_parsing=parsing != NONE,
         features="vgg16",
         objective=objective,
@@ -325,6 +328,13 @@ VARIANTS = (
     variant("spt_ts_pred", "Table 1, TS-Pred", PREDICTED),
     variant("spt_ts_gt", "Table 1, TS-GT"),
     variant("spt", "Table 1, E2E", PREDICTED, joint=True),
+    variant(
+        "spt_balanced",
+        "not in the paper: H_S learns from stand-ins by the rule balanced",
+        PREDICTED,
+        joint=True,
+        predictor="spt_parsing_balanced",
+    ),
     variant("spt_mask_style", "Figure 7, mask-style loss", regions="mask"),
     variant("spt_patch_style", "Figure 7, patch-style loss", regions="patch"),
     variant("spt_no_face", "Figure 7, w/o face loss", face=False),

@@ -36,7 +36,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def _how_to_make(dataset: str, stages: Iterable[str]) -> list[str]:
-    lines = [f"python -m pipeline {stage} --dataset {dataset}" for stage in stages]
+    further = {"pseudo_labels": f" --rule {layout.RULES[0]}"}
+    lines = [f"python -m pipeline {stage} --dataset {dataset}{further.get(stage, '')}" for stage in stages]
     if lines and layout.PARAMS.exists() and dataset not in params.datasets():
         lines.insert(0, f"(add {dataset} to datasets in {layout.PARAMS}, then)")
     return lines
@@ -141,9 +142,8 @@ def sheet(dataset: str, image_id: str, ids: list[str]) -> np.ndarray:
     partner = _partner(dataset, image_id, set(ids))
     if partner is not None:
         panels.append(_posed(dataset, partner[1], partner[0]))
-    pseudo = prepared.stored(layout.pseudo_labels(dataset), image_id)
-    if pseudo is not None and pseudo["pseudo_id"] is not None:
-        panels += _parsed(dataset, pseudo["pseudo_id"], f"pseudo target parsing, cost {pseudo['cost']:.0f} px")
+    for rule, row in prepared.stand_ins(dataset, image_id).items():
+        panels += _parsed(dataset, row["pseudo_id"], f"pseudo target parsing ({rule}), cost {row['cost']:.0f} px")
     return np.pad(
         drawing.below([drawing.beside(panels), *_maps(dataset, image_id)]),
         ((8, 0), (8, 0), (0, 0)),

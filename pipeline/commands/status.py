@@ -163,7 +163,13 @@ def _rows(everything: list[Job], found: dict[str, State]) -> Iterator[tuple[str,
     yield "", "networks", stages((job for job in everything if job.stage == "weights"), "net"), ""
     for dataset in params.datasets():
         of = [job for job in everything if job.axes.get("dataset") == dataset]
-        yield dataset, "data", stages(job for job in of if list(job.axes) == ["dataset"]), ""
+        data = [job for job in of if job.axes.keys() <= {"dataset", "rule"}]
+        yield (
+            dataset,
+            "data",
+            _stages((" ".join([job.stage, *[*job.axes.values()][1:]]), found[job.name]) for job in data),
+            "",
+        )
         asked = [job for job in of if values["components"].get(job.axes.get("component"), job.stage == "pretrain")]
         for job in asked:
             yield dataset, job.axes["component"], stages([job]), ""

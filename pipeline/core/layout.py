@@ -16,6 +16,7 @@ REPORT = Path("reports/html/index.html")
 REPORT_PICTURES = Path("reports/html/pictures")  # the pictures that the page links to
 REPORT_TIMES = Path("reports/html/times.html")  # made from logs/: no declared output, since no two runs agree
 PROTOCOLS = Path("docs/protocols.md")
+RULES = ("equation", "balanced")  # of the search for pseudo labels, the paper's first: a folder each
 WORK = Path(".work")  # state to resume from, trainings that were set aside: no declared output, read by no other stage
 
 
@@ -44,8 +45,8 @@ def pairs(dataset: str) -> Path:
     return Path("data") / dataset / "pairs.parquet"
 
 
-def pseudo_labels(dataset: str) -> Path:
-    return Path("data") / dataset / "pseudo_labels"
+def pseudo_labels(dataset: str, rule: str) -> Path:
+    return Path("data") / dataset / "pseudo_labels" / rule
 
 
 def distance_maps(dataset: str) -> Path:

@@ -21,6 +21,7 @@ RETIRED = {  # keys that were renamed or given up, and what to say of them
     "train.*.reference": "is called train.D.floors now",
     "weights.*.files": _OWN_COPY,
     "weights.*.either": _OWN_COPY,
+    "pseudo_labels.*.rule": "is gone: the paper's rule is spt_parsing's, the other one spt_parsing_balanced's",
     "report.times": "is gone: durations are on a page beside the report",
     "train.*.ema": "is gone: no paper uses a running mean of the weights",
     "pretrain.*.ema": "is gone: no paper uses a running mean of the weights",

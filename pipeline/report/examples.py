@@ -17,8 +17,8 @@ MAP_HEIGHT = 96  # pixels of one distance map
 
 def _chosen(dataset: str) -> list[str]:
     """Images to show: evenly spread over those that have a stand-in, without pseudo labels over all."""
-    if layout.pseudo_labels(dataset).exists():
-        table = store.read_table(layout.pseudo_labels(dataset), columns=["image_id", "pseudo_id"])
+    if rules := prepared.searched(dataset):
+        table = store.read_table(layout.pseudo_labels(dataset, rules[0]), columns=["image_id", "pseudo_id"])
         ids = table.filter(table["pseudo_id"].is_valid())["image_id"].to_pylist()
     else:
         ids = store.read_table(layout.images(dataset), columns=["image_id"])["image_id"].to_pylist()
@@ -63,12 +63,11 @@ def _example(dataset: str, image_id: str, album: Album, photographs: str) -> dic
     if joints and image:
         panels.append({"title": "joints", "pose": album.add_pose(joints, image["height"], image["width"])})
     drawn("parsing", _label_picture(dataset, image_id), f"parsing of {image_id} in the colours of the bars")
-    pseudo = prepared.stored(layout.pseudo_labels(dataset), image_id)
-    if pseudo is not None and pseudo["pseudo_id"] is not None:
-        other = pseudo["pseudo_id"]
-        photograph("its stand-in", prepared.stored(layout.images(dataset), other))
-        alt = f"pseudo target label of {image_id}: the parsing of {other}"
-        drawn(f"pseudo label, {pseudo['cost']:.0f} px apart", _label_picture(dataset, other), alt)
+    for rule, row in prepared.stand_ins(dataset, image_id).items():
+        other = row["pseudo_id"]
+        photograph(f"its stand-in ({rule})", prepared.stored(layout.images(dataset), other))
+        alt = f"pseudo target label of {image_id} by the rule {rule}: the parsing of {other}"
+        drawn(f"pseudo label ({rule}), {row['cost']:.0f} px apart", _label_picture(dataset, other), alt)
     maps = prepared.stored(layout.distance_maps(dataset), image_id)
     if maps is not None:
         drawn("distance maps of twelve limbs", _map_picture(maps), f"distance maps of {image_id}, white on the limb")

@@ -4,6 +4,7 @@ Each function of STAGES reads one stage's output under data/D/ and raises UserEr
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import starmap
 from pathlib import Path
 from typing import NamedTuple
@@ -141,13 +142,15 @@ def _pairs(dataset: str) -> Iterator[Line]:
 
 
 def _pseudo_labels(dataset: str) -> Iterator[Line]:
-    table = store.read_table(layout.pseudo_labels(dataset), columns=["pseudo_id", "cost", "pose_distance"])
-    yield Line("training images", f"{len(table):,}")
-    yield Line("without a stand-in", f"{table['pseudo_id'].null_count:,}")
-    for name, what in (("cost", "cost, pixels"), ("pose_distance", "pose distance, torso lengths")):
-        values = table[name].drop_null().to_numpy()
-        if len(values):
-            yield Line(what, _spread(values))
+    for rule in searched(dataset):
+        folder = layout.pseudo_labels(dataset, rule)
+        table = store.read_table(folder, columns=["pseudo_id", "cost", "pose_distance"])
+        yield Line("training images", f"{len(table):,}, by the rule {rule}")
+        yield Line("without a stand-in", f"{table['pseudo_id'].null_count:,}")
+        for name, what in (("cost", "cost, pixels"), ("pose_distance", "pose distance, torso lengths")):
+            values = table[name].drop_null().to_numpy()
+            if len(values):
+                yield Line(what, _spread(values))
 
 
 def _distance_maps(dataset: str) -> Iterator[Line]:
@@ -169,7 +172,7 @@ STAGES = {
     "keypoints": Stage(layout.keypoints, _keypoints, "Joints known"),
     "parsing": Stage(layout.parsing, _parsing, "Parsing: share of the pixels"),
     "pairs": Stage(layout.pairs, _pairs, "Pairs"),
-    "pseudo_labels": Stage(layout.pseudo_labels, _pseudo_labels, "Pseudo target labels"),
+    "pseudo_labels": Stage(partial(layout.pseudo_labels, rule=layout.RULES[0]), _pseudo_labels, "Pseudo target labels"),
     "distance_maps": Stage(layout.distance_maps, _distance_maps, "Distance maps"),
 }
 
@@ -196,6 +199,22 @@ def stored(folder: Path, image_id: str) -> dict | None:
         return store.RandomReader(folder)[image_id]
     except (KeyError, TypeError):  # TypeError: shards without a row have no statistics
         return None
+
+
+def searched(dataset: str) -> list[str]:
+    """The rules by which pseudo labels were searched: one that nothing is trained on has a folder without rows."""
+    folders = {rule: layout.pseudo_labels(dataset, rule) for rule in layout.RULES}
+    return [
+        rule
+        for rule, folder in folders.items()
+        if folder.exists() and any(pq.read_metadata(part).num_rows for part in store.parts(folder))
+    ]
+
+
+def stand_ins(dataset: str, image_id: str) -> dict[str, dict]:
+    """By rule, an image's row of schema.PSEUDO_LABELS, if it has a stand-in."""
+    found = {rule: stored(layout.pseudo_labels(dataset, rule), image_id) for rule in searched(dataset)}
+    return {rule: row for rule, row in found.items() if row is not None and row["pseudo_id"] is not None}
 
 
 def joints(dataset: str, image_id: str) -> list | None:

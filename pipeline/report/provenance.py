@@ -22,10 +22,10 @@ def _scored(dataset: str, variants: Iterable[str]) -> list[Path]:
 
 def _prepared(dataset: str) -> list[Path]:
     stages = (
-        layout.images, layout.rejects, layout.keypoints, layout.parsing, layout.pairs, layout.pseudo_labels,
-        layout.distance_maps,
+        layout.images, layout.rejects, layout.keypoints, layout.parsing, layout.pairs, layout.distance_maps
     )  # fmt: skip
-    found = [path(dataset) for path in stages] + [layout.reference(dataset) / "reference.json"]
+    found = [path(dataset) for path in stages] + [layout.pseudo_labels(dataset, rule) for rule in layout.RULES]
+    found += [layout.reference(dataset) / "reference.json"]
     return [path for path in found if path.exists()]
 
 

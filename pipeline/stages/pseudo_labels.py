@@ -1,4 +1,4 @@
-"""Find a stand-in target parsing for every training image (SPT's pseudo labels): data/D/pseudo_labels/part-*.parquet.
+"""Find a stand-in target parsing for every training image (SPT's pseudo labels): data/D/pseudo_labels/R/part-*.parquet.
 
 When SPT trains on single images, there is no parsing of the person in another pose. It takes another training image's:
 the one whose parsing is most like the source's once each of ten body parts is moved onto it (the equation is in
@@ -10,11 +10,16 @@ none. One row per training image:
   cost           the equation's sum: 2 for each pixel of a part whose label differs, 1 where only one of the two has any
   pose_distance  mean distance of the joints seen in both, in torso lengths of the source
 
-Candidates are training images with shoulders and hips, without those that show nobody in particular. `pseudo_labels.D`:
+Candidates are training images with shoulders and hips, without those that show nobody in particular. The rule R chooses
+among them:
 
-  rule               equation: the lowest cost, as published; it favours small people who show few parts.
-                     balanced: the lowest cost per pixel of the candidate's parts, of candidates that show every part
-                     that the source shows
+  equation           the lowest cost, as published; it favours small people who show few parts
+  balanced           the lowest cost per pixel of the candidate's parts, of candidates that show every part that the
+                     source shows; not published
+
+Each rule serves a component, spt_parsing and spt_parsing_balanced. While that is false under `components` in
+params.yaml, nothing is searched and the output has no rows. Both rules take their settings from `pseudo_labels.D`:
+
   exclude_below      poses nearer than this are left out (torso lengths; not published)
   min_shared_joints  candidates with fewer joints in common are left out
   rerank             how many of the best by the approximate ranking are compared exactly
@@ -26,7 +31,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -42,16 +47,13 @@ from pipeline.formats import pictures
 from pipeline.loading import devices
 from pipeline.stand_ins import body_parts, part_search
 
+READER = {"equation": "spt_parsing", "balanced": "spt_parsing_balanced"}  # the component that is trained on a rule's
 CHUNK = 1024  # sources at a time: all candidates' features are made once for each chunk
 _BATCH = 64
 
 
 @dataclass(frozen=True)
 class Params:
-    rule: Literal["equation", "balanced"] = setting(
-        "the paper's sum, which favours small people who show few parts, or a sum that does not (docs/papers.md)",
-        "balanced",
-    )
     rerank: int = setting("how many of the approximate ranking are compared exactly", 64, minimum=1)
     exclude_below: float = setting(
         "poses nearer than this are left out (torso lengths; not published)", 0.25, minimum=0
@@ -116,14 +118,14 @@ def candidates(names: list[str], people: part_search.People, junk: tuple[str, ..
     return part_search.index(people, found, block.frame, devices.device(block.device))
 
 
-def rows(names: list[str], index: part_search.Index, block: Params, some: np.ndarray) -> list[dict]:
-    """Rows of schema.PSEUDO_LABELS for the sources at positions `some` (int64)."""
+def rows(names: list[str], index: part_search.Index, block: Params, rule: str, some: np.ndarray) -> list[dict]:
+    """Rows of schema.PSEUDO_LABELS by a rule, for the sources at positions `some` (int64)."""
     some = np.asarray(some)
     people = index.people
     usable = body_parts.usable(people.joints[some], people.valid[some])
     chosen, cost, distance = np.full(len(some), -1), np.zeros(len(some)), np.zeros(len(some))
     chosen[usable], cost[usable], distance[usable] = part_search.search(
-        index, some[usable], block.rerank, block.exclude_below, block.min_shared_joints, block.rule
+        index, some[usable], block.rerank, block.exclude_below, block.min_shared_joints, rule
     )
     return [
         {
@@ -136,11 +138,11 @@ def rows(names: list[str], index: part_search.Index, block: Params, some: np.nda
     ]
 
 
-def write(dataset: str, block: Params) -> None:
-    """Write `data/D/pseudo_labels/`. Raises UserError: no parsing, no usable pose, no such device."""
-    keypoints, parsing = layout.keypoints(dataset), layout.parsing(dataset)
-    settings = {key: value for key, value in asdict(block).items() if key != "device"}
-    work = layout.work("pseudo_labels", dataset)
+def write(dataset: str, rule: str, block: Params) -> None:
+    """Write `data/D/pseudo_labels/RULE/`. Raises UserError: no parsing, no usable pose, no such device."""
+    keypoints, parsing, output = layout.keypoints(dataset), layout.parsing(dataset), layout.pseudo_labels(dataset, rule)
+    settings = {"rule": rule} | {key: value for key, value in asdict(block).items() if key != "device"}
+    work = layout.work("pseudo_labels", dataset, rule)
     work.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=work.parent) as file:  # label maps: on disk, gone with the process
         table = store.read_table(keypoints, columns=["image_id", "split", "keypoints"])
@@ -148,23 +150,27 @@ def write(dataset: str, block: Params) -> None:
         index = candidates(names, people, datasets.get(dataset).JUNK, block)
         found = resume.rows(
             work,
-            resume.stamp(code_of("pseudo_labels", dataset), keypoints, parsing, settings),
+            resume.stamp(code_of("pseudo_labels", dataset, rule), keypoints, parsing, settings),
             range(len(names)),
-            lambda some: rows(names, index, block, some),
+            lambda some: rows(names, index, block, rule, some),
             schema.PSEUDO_LABELS,
             "pseudo_labels",
             CHUNK,
         )
         described = {key: str(value) for key, value in settings.items()}
-        store.write_shards(layout.pseudo_labels(dataset), found, schema.PSEUDO_LABELS, dataset=dataset, **described)
+        store.write_shards(output, found, schema.PSEUDO_LABELS, dataset=dataset, **described)
     resume.finished(work)
-    written = store.read_table(layout.pseudo_labels(dataset), columns=["pseudo_id"]).column("pseudo_id")
+    written = store.read_table(output, columns=["pseudo_id"]).column("pseudo_id")
     console.say(
-        f"pseudo_labels {dataset}: {len(names)} images, {written.null_count} without a stand-in;"
+        f"pseudo_labels {dataset} {rule}: {len(names)} images, {written.null_count} without a stand-in;"
         f" {len(pc.unique(written.drop_null()))} different ones"
     )
 
 
-def run(dataset: str) -> None:
-    """Write `data/D/pseudo_labels/` by the block of `params.yaml`."""
-    write(dataset, params.block(Params, "pseudo_labels", dataset))
+def run(dataset: str, rule: str) -> None:
+    """Write `data/D/pseudo_labels/RULE/` by the block of `params.yaml`; without rows where nothing is trained on it."""
+    if params.load()["components"][READER[rule]]:
+        write(dataset, rule, params.block(Params, "pseudo_labels", dataset))
+        return
+    store.write_shards(layout.pseudo_labels(dataset, rule), [], schema.PSEUDO_LABELS, dataset=dataset, rule=rule)
+    console.say(f"pseudo_labels {dataset} {rule}: not searched, components.{READER[rule]} is false in {layout.PARAMS}")

@@ -15,11 +15,15 @@ from pipeline.core.errors import UserError
 from pipeline.loading import pair_lists, parallel, shard_loader
 from pipeline.loading.arrays import ImageData, PairData, UnpairedData, load_images, pair_up
 
+# The kinds that pair an image with its stand-in, and the rule by which that was chosen.
+RULES = {"pseudo_pairs": "equation", "balanced_pseudo_pairs": "balanced"}
+
 
 def inputs(dataset: str, kind: str, parsing: bool) -> tuple[Path, ...]:
     """The files and folders that `load` reads."""
     read = [layout.images(dataset), layout.keypoints(dataset), layout.pairs(dataset)]
-    read += [layout.parsing(dataset)] * parsing + [layout.pseudo_labels(dataset)] * (kind == "pseudo_pairs")
+    read += [layout.parsing(dataset)] * parsing
+    read += [layout.pseudo_labels(dataset, RULES[kind])] if kind in RULES else []
     return tuple(read)
 
 
@@ -51,17 +55,19 @@ def training_images(dataset: str) -> pa.Array:
     return usable["image_id"].combine_chunks()
 
 
-def stand_in_pairs(dataset: str) -> pa.Table:
+def stand_in_pairs(dataset: str, rule: str) -> pa.Table:
     """pair_index, source_id, target_id: each training image paired with its stand-in, if that may be trained on too.
 
     Says how many are left out. Raises UserError if none is left.
     """
-    found = store.read_table(layout.pseudo_labels(dataset), columns=["image_id", "pseudo_id"])
+    found = store.read_table(layout.pseudo_labels(dataset, rule), columns=["image_id", "pseudo_id"])
     usable = training_images(dataset)
     found = found.filter(pc.is_in(found["image_id"], usable))
     kept = found.filter(pc.is_in(found["pseudo_id"], usable))
     if not len(kept):
-        raise UserError(f"{layout.pseudo_labels(dataset)}: no training image has a stand-in; run pseudo_labels again")
+        raise UserError(
+            f"{layout.pseudo_labels(dataset, rule)}: no training image has a stand-in; run pseudo_labels again"
+        )
     if len(kept) < len(found):
         without = len(found) - len(kept)
         console.say(f"{dataset}: {without} of {len(found)} training images have no stand-in that may be trained on")
@@ -93,7 +99,7 @@ def load(dataset: str, kind: str, where: torch.device, parsing: bool, resident: 
         pairs = pair_lists.read(dataset, "train")
         wanted = pair_lists.image_ids(pairs)
     else:
-        pairs = stand_in_pairs(dataset) if kind == "pseudo_pairs" else pair_lists.read(dataset, "train")
+        pairs = stand_in_pairs(dataset, RULES[kind]) if kind in RULES else pair_lists.read(dataset, "train")
         wanted, targets = pc.unique(pairs["source_id"]), pc.unique(pairs["target_id"])
         unseen = targets.filter(pc.invert(pc.is_in(targets, wanted)))
     if resident == "auto":

@@ -38,7 +38,7 @@ def folder(tmp_path, monkeypatch):
         {"image_id": name, "pseudo_id": images[-1] if number else None, "cost": 100.0 * number, "pose_distance": 0.5}
         for number, name in enumerate(images)
     ]
-    store.write_shards(layout.pseudo_labels("synthetic"), pseudo, schema.PSEUDO_LABELS)
+    store.write_shards(layout.pseudo_labels("synthetic", "equation"), pseudo, schema.PSEUDO_LABELS)
     yield tmp_path
     params.load.cache_clear()
 
@@ -68,7 +68,7 @@ def test_counts_are_those_of_the_shards(folder, capsys):
         assert found[labels.LIP20[label]] == f"{100 * (np.stack(maps) == label).mean():.2f} %"
     assert found["train pairs"] == "18: 9 sources, 9 targets, 3 people"
     assert found["val pairs"].startswith("6: 3 sources")
-    assert (found["training images"], found["without a stand-in"]) == ("11", "1")
+    assert (found["training images"], found["without a stand-in"]) == ("11, by the rule equation", "1")
     assert found["cost, pixels"] == "500 (5 to 95 %: 50 to 950)"
     assert found["kappa"] == "-0.1"
     assert "missing" not in printed
@@ -168,7 +168,11 @@ def test_partly_prepared_data_says_what_is_missing(folder, capsys, gone):
     lines = capsys.readouterr().out.splitlines()
     commands = [line.strip() for line in lines if "python -m pipeline" in line]
     order = list(prepared.STAGES)
-    assert commands == [f"python -m pipeline {stage} --dataset synthetic" for stage in sorted(gone, key=order.index)]
+    further = {"pseudo_labels": " --rule equation"}
+    assert commands == [
+        f"python -m pipeline {stage} --dataset synthetic{further.get(stage, '')}"
+        for stage in sorted(gone, key=order.index)
+    ]
 
 
 def test_without_images_there_are_counts_and_no_picture(folder, capsys):
@@ -182,7 +186,7 @@ def test_without_images_there_are_counts_and_no_picture(folder, capsys):
 
 def test_a_data_set_outside_params_is_shown_and_said(folder, capsys):
     (folder / "data/synthetic").rename(folder / "data/market1501")
-    shutil.rmtree(layout.pseudo_labels("market1501"))
+    shutil.rmtree(layout.pseudo_labels("market1501", "equation"))
     assert main(["inspect", "market1501"]) == 0
     assert "(add market1501 to datasets in params.yaml, then)" in capsys.readouterr().out
 

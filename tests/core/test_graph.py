@@ -21,6 +21,7 @@ from models.variants import COMPONENTS, FAMILIES, VARIANTS
 from pipeline import __main__ as command_line
 from pipeline.core import graph, params
 from pipeline.core.errors import UserError
+from pipeline.training.training_data import RULES
 from tests.conftest import ROOT, copy_project
 
 # What carries data and names it, without deciding what a result is: an edit here re-runs nothing.
@@ -110,7 +111,7 @@ def other_jobs() -> list[graph.Job]:
 def test_both_engines_see_one_graph(project):
     both = resolve(project)
     assert differences(both, project) == []
-    assert len(both["dvc"]) == 47
+    assert len(both["dvc"]) == 49
 
 
 def test_both_engines_see_one_graph_of_everything(everything, jobs):
@@ -198,7 +199,7 @@ def test_components_are_inputs_of_what_starts_from_them(jobs):
         if job.stage != "score":
             starts_from = (*entry.components, *getattr(entry, "judges", {}).values())
             needed |= {f"runs/{dataset}/{component}/checkpoints" for component in starts_from}
-            needed |= {f"data/{dataset}/pseudo_labels"} if entry.data == "pseudo_pairs" else set()
+            needed |= {f"data/{dataset}/pseudo_labels/{RULES[entry.data]}"} if entry.data in RULES else set()
             needed |= {f"data/weights/{entry.features}", "data/weights/squeezenet1_1"} if entry.features else set()
         needed |= {f"data/{dataset}/parsing"} if entry.needs_parsing else set()
         assert needed <= set(job.inputs), job
@@ -360,7 +361,7 @@ def trained_on(job: graph.Job) -> set[str]:
     entry = (COMPONENTS | VARIANTS)[name]
     also = {
         "parsing": entry.needs_parsing,
-        "pseudo_labels": entry.data == "pseudo_pairs",
+        "pseudo_labels": entry.data in RULES,
         "weights": entry.features,
         "pretrain": entry.components or getattr(entry, "judges", ()),
     }

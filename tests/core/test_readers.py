@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -27,7 +28,7 @@ KINDS = {
     "keypoints": (layout.keypoints, schema.KEYPOINTS),
     "parsing": (layout.parsing, schema.PARSING),
     "pairs": (layout.pairs, schema.PAIRS),
-    "pseudo_labels": (layout.pseudo_labels, schema.PSEUDO_LABELS),
+    "pseudo_labels": (partial(layout.pseudo_labels, rule="equation"), schema.PSEUDO_LABELS),
     "distance_maps": (layout.distance_maps, schema.DISTANCE_MAPS),
 }
 NAMES = [(person, view) for person in range(tiny_dataset.PEOPLE) for view in range(tiny_dataset.VIEWS)]
@@ -67,7 +68,7 @@ def folder(tmp_path_factory) -> Path:
             for which in STORED
         ]
         store.write_shards(path / layout.distance_maps(DATASET), maps, schema.DISTANCE_MAPS, 2, kappa="-0.1")
-        store.write_shards(path / layout.pseudo_labels(DATASET), PSEUDO, schema.PSEUDO_LABELS)
+        store.write_shards(path / layout.pseudo_labels(DATASET, "equation"), PSEUDO, schema.PSEUDO_LABELS)
     store.write_table(path / layout.rejects(DATASET), REJECTS, schema.REJECTS)
     return path
 
@@ -220,7 +221,7 @@ def test_the_written_schema_is_the_schema():
     wanted = {}
     for where, columns in KINDS.values():
         path = where("D").as_posix()
-        path = path if path.endswith(".parquet") else f"{path}/part-*.parquet"
+        path = path if path.endswith(".parquet") else f"{path.replace('equation', 'RULE')}/part-*.parquet"
         wanted[path] = [(field.name, type_name(field.type)) for field in columns]
     assert written == wanted
 

@@ -21,7 +21,7 @@ def folder(tmp_path, monkeypatch):
     tiny_dataset.write(tmp_path, parsing_source="oracle")
     people = [name(person, view) for person in range(3) for view in range(3)]
     rows = [{"image_id": one, "pseudo_id": other, "cost": 1.0, "pose_distance": 1.0} for one, other in pairwise(people)]
-    store.write_shards(tmp_path / layout.pseudo_labels("synthetic"), rows, schema.PSEUDO_LABELS)
+    store.write_shards(tmp_path / layout.pseudo_labels("synthetic", "equation"), rows, schema.PSEUDO_LABELS)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -596,6 +596,18 @@ def test_schedules():
     assert COMPONENTS["spt_parsing"].data == "pseudo_pairs"
 
 
+def test_the_balanced_entries_differ_from_the_papers_in_the_rule_alone():
+    """Those of the paper, H_S's component and what starts from it, have stand-ins by the published arg-min."""
+    parsing, balanced = COMPONENTS["spt_parsing"], COMPONENTS["spt_parsing_balanced"]
+    assert replace(balanced, name=parsing.name, data=parsing.data) == parsing
+    assert balanced.data == "balanced_pseudo_pairs"
+    assert all(VARIANTS[name].components == ("spt_parsing",) for name in ("spt", "spt_ts_pred"))
+    ours, theirs = vars(VARIANTS["spt_balanced"]), vars(VARIANTS["spt"])
+    assert {key for key in ours if ours[key] != theirs[key]} == {"name", "row", "components", "build", "objective"}
+    assert ours["components"] == ("spt_parsing_balanced",)
+    assert ours["build"].keywords == theirs["build"].keywords
+
+
 # Learning
 
 

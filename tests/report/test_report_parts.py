@@ -318,7 +318,7 @@ def test_what_is_prepared_is_on_the_page():
     valid = np.array([tiny_dataset.joints(p, v)[1] for p in range(4) for v in range(3)])
     share = f"{100 * valid[:, 7].mean():.1f} %"
     assert re.search(rf'<th scope="row">left wrist</th>.*?<td class="number">{share}</td>', section)
-    for panel in ("image", "joints", "parsing", "its stand-in", "pseudo label, 1 px apart"):
+    for panel in ("image", "joints", "parsing", "its stand-in (equation)", "pseudo label (equation), 1 px apart"):
         assert section.count(f"<figcaption>{panel}</figcaption>") == 2
 
 
@@ -331,6 +331,6 @@ def test_drawings_of_photographs_stay_where_photographs_are_left_out(monkeypatch
     assert set(re.findall("<figcaption>([^<]*)</figcaption>", section)) == {
         "joints",
         "parsing",
-        "pseudo label, 1 px apart",
+        "pseudo label (equation), 1 px apart",
         "distance maps of twelve limbs",
     }

@@ -4,18 +4,22 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import yaml
 
+from models.variants import COMPONENTS
 from pipeline.anatomy import labels, pose
-from pipeline.core import console, layout, schema, store
+from pipeline.core import console, layout, params, schema, store
 from pipeline.core.errors import UserError
 from pipeline.stages import pseudo_labels
 from pipeline.stand_ins import part_search
+from pipeline.training import training_data
 from tests.conftest import ROOT
 from tests.stand_ins.test_body_parts import people
 from tests.stand_ins.test_part_search import drawn
 
-BLOCK = pseudo_labels.Params("equation", rerank=8, frame=6, device="cpu")
+BLOCK = pseudo_labels.Params(rerank=8, frame=6, device="cpu")
 
 
 def prepare(folder, count: int = 30, changed=None) -> list[str]:
@@ -40,17 +44,18 @@ def prepare(folder, count: int = 30, changed=None) -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    shutil.copy(ROOT / "params.yaml", tmp_path)  # the graph asks it which jobs there are
+    for name in ("params.yaml", "params.schema.json"):  # the graph asks which jobs there are
+        shutil.copy(ROOT / name, tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def contents() -> list[bytes]:
-    return [path.read_bytes() for path in store.parts(layout.pseudo_labels("synthetic"))]
+    return [path.read_bytes() for path in store.parts(layout.pseudo_labels("synthetic", "equation"))]
 
 
-def stored() -> pa.Table:
-    return store.read_table(layout.pseudo_labels("synthetic"))
+def stored(rule: str) -> pa.Table:
+    return store.read_table(layout.pseudo_labels("synthetic", rule))
 
 
 def loaded(file) -> tuple[list[str], part_search.People]:
@@ -63,9 +68,9 @@ def test_rows(folder, rule):
         valid[7, 2] = False  # no shoulder: neither source nor candidate
 
     names = prepare(folder, changed=changed)
-    block = pseudo_labels.Params(rule, rerank=30, frame=6, device="cpu")
-    pseudo_labels.write("synthetic", block)
-    table = stored()
+    block = pseudo_labels.Params(rerank=30, frame=6, device="cpu")
+    pseudo_labels.write("synthetic", rule, block)
+    table = stored(rule)
     assert table.column("image_id").to_pylist() == names
     rows = table.to_pylist()
     assert rows[names.index("0003_c1s1_000007_00.png")] == {
@@ -92,41 +97,41 @@ def test_rows(folder, rule):
 def test_killed_and_started_again(folder, monkeypatch):
     names = prepare(folder)
     monkeypatch.setattr(pseudo_labels, "CHUNK", 5)
-    pseudo_labels.write("synthetic", BLOCK)
+    pseudo_labels.write("synthetic", "equation", BLOCK)
     whole = contents()
-    assert not layout.work("pseudo_labels", "synthetic").exists()
+    assert not layout.work("pseudo_labels", "synthetic", "equation").exists()
     monkeypatch.setattr(pseudo_labels, "CHUNK", 1024)
-    pseudo_labels.write("synthetic", BLOCK)
+    pseudo_labels.write("synthetic", "equation", BLOCK)
     assert contents() == whole
 
     monkeypatch.setattr(pseudo_labels, "CHUNK", 5)
     seen, real = [], pseudo_labels.rows
 
-    def rows(ids, index, block, some):
+    def rows(ids, index, block, rule, some):
         if len(seen) == 15:
             raise KeyboardInterrupt
         seen.extend(some)
-        return real(ids, index, block, some)
+        return real(ids, index, block, rule, some)
 
-    layout.pseudo_labels("synthetic").rename("before")
+    layout.pseudo_labels("synthetic", "equation").rename("before")
     with monkeypatch.context() as patch:
         patch.setattr(pseudo_labels, "rows", rows)
         with pytest.raises(KeyboardInterrupt):
-            pseudo_labels.write("synthetic", BLOCK)
-    assert not layout.pseudo_labels("synthetic").exists()
+            pseudo_labels.write("synthetic", "equation", BLOCK)
+    assert not layout.pseudo_labels("synthetic", "equation").exists()
 
-    def rest(ids, index, block, some):
+    def rest(ids, index, block, rule, some):
         seen.extend(some)
-        return real(ids, index, block, some)
+        return real(ids, index, block, rule, some)
 
     monkeypatch.setattr(pseudo_labels, "rows", rest)
     said = []
     monkeypatch.setattr(console, "say", said.append)
-    pseudo_labels.write("synthetic", BLOCK)
+    pseudo_labels.write("synthetic", "equation", BLOCK)
     assert seen == list(range(len(names)))  # each once
     assert contents() == whole
     assert said[0] == f"going on: 15 of {len(names)} done before"
-    assert sorted(path.name for path in layout.work("pseudo_labels").iterdir()) == []
+    assert sorted(path.name for path in layout.work("pseudo_labels", "synthetic").iterdir()) == []
 
 
 def test_people_who_are_nobody_are_no_candidates(folder):
@@ -158,8 +163,8 @@ def test_without_parsing_it_says_what_to_set(folder):
     prepare(folder)
     store.write_shards(layout.parsing("synthetic"), [], schema.PARSING)
     with pytest.raises(UserError, match=r"no parsing of a training image; set parsing\.source"):
-        pseudo_labels.write("synthetic", BLOCK)
-    assert not layout.pseudo_labels("synthetic").exists()
+        pseudo_labels.write("synthetic", "equation", BLOCK)
+    assert not layout.pseudo_labels("synthetic", "equation").exists()
 
 
 def test_without_hips_it_says_so(folder):
@@ -168,4 +173,27 @@ def test_without_hips_it_says_so(folder):
 
     prepare(folder, changed=changed)
     with pytest.raises(UserError, match="no training image shows both shoulders and both hips"):
-        pseudo_labels.write("synthetic", BLOCK)
+        pseudo_labels.write("synthetic", "equation", BLOCK)
+
+
+def test_each_rule_has_an_output_which_the_component_that_reads_it_asks_for(folder):
+    """And neither rule's depends on what is asked of the other."""
+    assert set(pseudo_labels.READER) == set(part_search.RULES) == set(layout.RULES)
+    for rule, component in pseudo_labels.READER.items():
+        assert training_data.RULES[COMPONENTS[component].data] == rule
+    names = prepare(folder)
+    values = yaml.safe_load(Path("params.yaml").read_text())
+    values["variants"]["spt"] = []  # which would need one of them
+    for asked in ([False, True], [True, False], [True, True]):
+        values["components"] |= dict(zip(pseudo_labels.READER.values(), asked, strict=True))
+        Path("params.yaml").write_text(yaml.safe_dump(values))
+        params.load.cache_clear()
+        for rule, searched in zip(pseudo_labels.READER, asked, strict=True):
+            pseudo_labels.run("synthetic", rule)
+            assert stored(rule)["image_id"].to_pylist() == (names if searched else [])
+            assert (
+                pq.read_schema(store.parts(layout.pseudo_labels("synthetic", rule))[0]).metadata[b"rule"]
+                == rule.encode()
+            )
+    params.load.cache_clear()
+    assert stored("equation")["pseudo_id"] != stored("balanced")["pseudo_id"]

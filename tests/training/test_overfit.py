@@ -86,7 +86,7 @@ def test_overfits_eight_pairs_to_a_stated_loss(name, net, tmp_path, one_thread):
         settings={},
     )
     trainer, batch = loop.Trainer(run, objective, net), figures(8, *SIZE, seed=0)
-    if spec.data in ("unpaired", "pseudo_pairs"):
+    if spec.data in ("unpaired", "pseudo_pairs", "balanced_pseudo_pairs"):
         batch.target = None
     found = []
     for step in range(1, STEPS + 1):

@@ -25,7 +25,7 @@ def folder(tmp_path, monkeypatch):
     rows = [
         {"image_id": one, "pseudo_id": other, "cost": 1.0, "pose_distance": 1.0} for one, other in STAND_INS.items()
     ]
-    store.write_shards(tmp_path / layout.pseudo_labels("synthetic"), rows, schema.PSEUDO_LABELS)
+    store.write_shards(tmp_path / layout.pseudo_labels("synthetic", "equation"), rows, schema.PSEUDO_LABELS)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -85,7 +85,7 @@ def test_a_stand_in_takes_the_targets_place(folder, capfd):
 
 def test_no_stand_in_at_all_is_one_line(folder):
     rows = [{"image_id": one, "pseudo_id": None, "cost": None, "pose_distance": None} for one in STAND_INS]
-    store.write_shards(layout.pseudo_labels("synthetic"), rows, schema.PSEUDO_LABELS)
+    store.write_shards(layout.pseudo_labels("synthetic", "equation"), rows, schema.PSEUDO_LABELS)
     with pytest.raises(UserError, match="no training image has a stand-in; run pseudo_labels again"):
         training_data.load("synthetic", "pseudo_pairs", CPU, parsing=True)
 
@@ -115,4 +115,5 @@ def test_inputs_are_what_a_kind_reads():
     always = {layout.images("d"), layout.keypoints("d"), layout.pairs("d")}
     assert set(training_data.inputs("d", "pairs", False)) == always
     assert set(training_data.inputs("d", "images", True)) == always | {layout.parsing("d")}
-    assert set(training_data.inputs("d", "pseudo_pairs", False)) == always | {layout.pseudo_labels("d")}
+    for kind, rule in {"pseudo_pairs": "equation", "balanced_pseudo_pairs": "balanced"}.items():
+        assert set(training_data.inputs("d", kind, False)) == always | {layout.pseudo_labels("d", rule)}
