@@ -300,7 +300,7 @@ def pretrained(run: Session, name: str, seconds: float) -> list[str]:
         entry = COMPONENTS[name]
         steps = steps_in(run, entry, seconds)
         if name == "detector":
-            run.settle("pretrain", name, source="trained", seed=0, steps=steps)
+            run.settle("pretrain", name, source="trained", seed=0, steps=steps, batch=entry.phase.batch[DATASET])
         else:
             changed = {"steps": steps, "checkpoint_every": steps, "width": run.width, "features": FEATURES}
             run.settle("pretrain", name, **changed, missing_weights="seeded")
