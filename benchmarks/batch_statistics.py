@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--dataset", default="synthetic")
     options = parser.parse_args()
     os.chdir(options.project)
-    data = arrays.load_pairs(options.dataset, "test", devices.device("auto"), parsing=True)
+    data = arrays.load_pairs(options.dataset, "test", devices.device("auto"), label_set="cihp-20")
     folder = layout.checkpoints(options.dataset, "spgnet")
     step = checkpoints.steps(folder)[-1]
     generator, _ = checkpoints.load(folder, step)

@@ -58,7 +58,7 @@ def masked(parsing: np.ndarray, table: np.ndarray) -> np.ndarray:
 def coloured_pixel_by_pixel(parsing: np.ndarray) -> np.ndarray:
     """The field's colouring (LIP toolbox, CIHP_PGN): a Python loop over pixels."""
     out = np.zeros((*parsing.shape, 3), np.uint8)
-    colours = [tuple(colour) for colour in labels.COLOURS.tolist()]
+    colours = [tuple(colour) for colour in labels.COLOURS[:20].tolist()]
     for y, row in enumerate(parsing):
         for x, label in enumerate(row):
             out[y, x] = colours[label]
@@ -67,7 +67,7 @@ def coloured_pixel_by_pixel(parsing: np.ndarray) -> np.ndarray:
 
 def from_colours_masked(image: np.ndarray) -> np.ndarray:
     out = np.zeros(image.shape[:2], np.uint8)
-    for label, colour in enumerate(labels.COLOURS):
+    for label, colour in enumerate(labels.COLOURS[:20]):
         out[(image == colour).all(axis=2)] = label
     return out
 

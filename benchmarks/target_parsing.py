@@ -51,7 +51,7 @@ def main() -> None:
     options = parser.parse_args()
     os.chdir(options.project)
     where = devices.device("auto")
-    data = arrays.load_pairs(options.dataset, "test", where, parsing=True)
+    data = arrays.load_pairs(options.dataset, "test", where, label_set="cihp-20")
     print(f"{len(data)} test pairs of {options.dataset}, {data.height} x {data.width}\n")
     print("| target's parsing | mIoU | without background | pixels right |\n|---|---|---|---|")
     print(line("the source's, as it is", count(lambda batch: batch.source_labels, data)))

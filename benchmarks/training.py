@@ -105,7 +105,7 @@ def make_plain(trainer: loop.Trainer) -> None:
 
 def resident(setup: Setup) -> Iterator[Batch]:
     """Our batches of the data set in the working folder, without end."""
-    data = arrays.load_pairs("d", "train", setup.device, parsing=setup.variant.needs_parsing)
+    data = arrays.load_pairs("d", "train", setup.device, label_set=setup.variant.labels)
     order = BatchOrder(len(data), setup.batch, 0)
     for step in range(1, 1 << 30):
         yield data.batch(order.rows(step))
@@ -118,7 +118,7 @@ def through_loader(setup: Setup, jpegs: list[bytes]) -> Iterator[Batch]:
     height, width = SIZES[setup.dataset]
     joints, valid = skeletons(5, len(jpegs), height, width)
     dense = DensePairs(jpegs, joints, valid, height, width)
-    data = arrays.load_pairs("d", "train", setup.device, parsing=setup.variant.needs_parsing)
+    data = arrays.load_pairs("d", "train", setup.device, label_set=setup.variant.labels)
     loader = torch.utils.data.DataLoader(dense, setup.batch, num_workers=2, persistent_workers=True, drop_last=True)
     for _ in repeat(None):
         for number, loaded in enumerate(loader):
@@ -376,7 +376,7 @@ def curves(options: argparse.Namespace) -> None:
     device = devices.device(options.device)
     (name,) = options.variants
     setup = Setup(VARIANTS[name], "market1501", options.width, options.features, device)
-    data = arrays.load_pairs(options.dataset, "train", device, parsing=setup.variant.needs_parsing)
+    data = arrays.load_pairs(options.dataset, "train", device, label_set=setup.variant.labels)
     if (data.height, data.width) != SIZES["market1501"]:
         sys.exit("curves needs a data set of 128x64")
     compare({way: losses(setup, way, data, options.steps) for way in WAYS}, output)

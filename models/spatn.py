@@ -112,7 +112,7 @@ SPATN = Component(
     phase=PHASE,
     features=None,
     into="parsing",
-    needs_parsing=True,
+    labels="cihp-20",
     limb_maps=True,
 )
 COMPONENTS = (

@@ -525,7 +525,7 @@ def variant(
         row=row,
         build=partial(SPGNet, **options),
         components=components,
-        needs_parsing=True,
+        labels="cihp-20",
         features="vgg19",
         objective=partial(objective, true_parsing=true_parsing),
         phase=schedule,

@@ -15,7 +15,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 class Batch:
     """Pairs on one device: images (B, 3, H, W) float in [-1, 1] RGB, joints (B, 18, 2) float pixels, valid bool.
 
-    Labels are human parsing, uint8 (B, H, W) of LIP-20 ids; None where not loaded.
+    Labels are human parsing, uint8 (B, H, W): ids of the set that the entry names; None where not loaded.
     """
 
     source: Tensor
@@ -42,7 +42,7 @@ class Output:
     `flows` and `visibilities` are keyed by stride (SPIG: 8 and 4; SPGNet: 1): (B, parts, 2, H/stride, W/stride)
     in cells of that grid, and (B, parts, 1, H/stride, W/stride) in [0, 1]. `relation_maps` are keyed by pooled
     size s: (B, s*s, s*s), row = target patch. `parsing`: logits of the predicted target parsing, (B, 20, H, W) of
-    LIP-20 or (B, 10, H, W) of SPT's labels.
+    the entry's label set or (B, 10, H, W) of SPT's labels.
     """
 
     image: Tensor

@@ -1,4 +1,4 @@
-"""What networks that generate a parsing share: LIP-20 labels, PATN's encoder and decoder, and the cross-entropy."""
+"""What networks that generate a parsing share: how many labels, PATN's encoder and decoder, the cross-entropy."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from models.layers.blocks import full_precision
 from models.layers.losses import widen
 
-LABELS = 20  # LIP-20
+LABELS = 20  # of LIP-20 and of CIHP-20
 
 
 def conv_norm(

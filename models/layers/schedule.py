@@ -118,7 +118,7 @@ class Component:
 
     `features`: the net of `features.NETS` through which the paper's losses look, None where they look through none.
     `into`: the generator's submodule that takes the trained weights; None for a network used by itself. `components`:
-    those that it starts from itself. `limb_maps`: as for `Variant`.
+    those that it starts from itself. `labels` and `limb_maps`: as for `Variant`.
     """
 
     name: str
@@ -128,10 +128,14 @@ class Component:
     phase: Phase
     features: str | None
     into: str | None
-    needs_parsing: bool = False
+    labels: str | None = None
     components: tuple[str, ...] = ()
     data: str = "pairs"
     limb_maps: bool = False
+
+    @property
+    def needs_parsing(self) -> bool:
+        return self.labels is not None
 
 
 @dataclass(frozen=True)
@@ -140,6 +144,9 @@ class Variant:
     reads neither `target` nor `target_labels`: scoring calls it with `batch.without_target()`. With
     `given_target_parsing` it is given the true target's parsing, in training and in scoring:
     `batch.without_target(parsing=True)`.
+
+    `labels`: the set of the label ids that it is given, which is what its paper's parser speaks: "lip-20" or "cihp-20";
+    None where it reads no parsing.
 
     `objective(generator, height, width, scale, weights)` adds what else training needs, such as a discriminator. A
     floor has neither objective nor phase: it is not trained, but fitted if its generator has `fit(image batches)`.
@@ -153,7 +160,7 @@ class Variant:
     row: str
     build: Callable[[int, int, float], nn.Module]
     components: tuple[str, ...] = ()
-    needs_parsing: bool = False
+    labels: str | None = None
     features: str | None = None
     objective: Callable[[nn.Module, int, int, float, Mapping[str, float]], Objective] | None = None
     phase: Phase | None = None
@@ -161,3 +168,7 @@ class Variant:
     data: str = "pairs"
     given_target_parsing: bool = False
     limb_maps: bool = False
+
+    @property
+    def needs_parsing(self) -> bool:
+        return self.labels is not None

@@ -291,7 +291,7 @@ def matcher(name: str, inputs: int, parsing: bool) -> Component:
         ),
         features=None,
         into="matcher",
-        needs_parsing=parsing,
+        labels="cihp-20" if parsing else None,
         data="images",
     )
 
@@ -314,7 +314,7 @@ COMPONENTS = (
         ),
         features=None,
         into="parser",
-        needs_parsing=True,
+        labels="cihp-20",
     ),
     matcher("sgw_matcher", LABELS, parsing=True),
     matcher("sgw_matcher_pose", JOINTS, parsing=False),
@@ -342,7 +342,7 @@ def variant(
         row=row,
         build=partial(SoftGatedWarpingGAN, **switches),
         components=components,
-        needs_parsing=switches.get("parsing", True),
+        labels="cihp-20" if switches.get("parsing", True) else None,
         features="vgg19",
         objective=objective,
         phase=Phase(

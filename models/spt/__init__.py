@@ -263,7 +263,7 @@ SPT_PARSING = Component(
     ),
     features=None,
     into="parsing",
-    needs_parsing=True,
+    labels="lip-20",
     data="pseudo_pairs",
 )
 COMPONENTS = (
@@ -304,7 +304,7 @@ def variant(
         row=row,
         build=partial(SPT, parsing=parsing),
         components=(predictor,) if parsing == PREDICTED else (),
-        needs_parsing=parsing != NONE,
+        labels=None if parsing == NONE else "lip-20",
         features="vgg16",
         objective=objective,
         phase=Phase(

@@ -1,6 +1,8 @@
-"""Parsing label sets: names, flips, colours, and lookup tables to and from LIP-20, in which all label maps are stored.
+"""Parsing label sets: names, flips, colours, and the lookup tables between them.
 
-Left and right are the person's. docs/labels.md says where each set and each table comes from, and what is our choice.
+LIP-20 and CIHP-20 are whole sets: parsing is stored in one of them, or in lip-cihp-21, which tells apart what either
+does; each network works in the one that its paper's parser speaks. The others are coarser, or know no side. Left and
+right are the person's. docs/labels.md says where each set and each table comes from, and what is our choice.
 """
 
 from enum import IntEnum
@@ -19,6 +21,7 @@ Lip = IntEnum("Lip", [name.upper().replace("-", "_") for name in LIP20], start=0
 NAMES = {
     "lip-20": LIP20,
     "cihp-20": (*LIP20[:10], "torso-skin", *LIP20[11:]),
+    "lip-cihp-21": (*LIP20, "torso-skin"),
     "atr-18": (
         "background", "hat", "hair", "sunglasses", "upper-clothes", "skirt", "pants", "dress", "belt", "left-shoe",
         "right-shoe", "face", "left-leg", "right-leg", "left-arm", "right-arm", "bag", "scarf",
@@ -46,6 +49,24 @@ def _mirrored(names: tuple[str, ...]) -> np.ndarray:
 FLIPS = {label_set: _mirrored(names) for label_set, names in NAMES.items()}
 LIP20_FLIP = FLIPS["lip-20"]
 
+EVERY = "lip-cihp-21"
+TORSO_SKIN = NAMES[EVERY].index("torso-skin")  # of neck and chest
+STORED = ("lip-20", "cihp-20", EVERY)  # what parsing is stored in
+# Where a whole set lacks a label, this one stands for it.
+STANDS_FOR = {"torso-skin": "face", "jumpsuits": "dress"}
+
+
+def exchange(stored: str, wanted: str) -> np.ndarray:
+    """(n,) uint8: the label in `wanted` for each label of `stored`; both of STORED."""
+    names = NAMES[wanted]
+    return _table(*(names.index(name if name in names else STANDS_FOR[name]) for name in NAMES[stored]))
+
+
+def tells(made_in: str, wanted: str) -> bool:
+    """Whether maps that were made in a set (of NAMES) can hold every label of `wanted`."""
+    return set(NAMES[wanted]) <= set(NAMES[made_in])
+
+
 # FROM_LIP20[label_set] (20,) uint8: the label in a coarser set of each LIP-20 label.
 FROM_LIP20 = {
     "adgan-8": _table(0, 2, 2, 6, 4, 5, 5, 5, 7, 1, 4, 5, 3, 4, 6, 6, 7, 7, 7, 7),
@@ -57,8 +78,7 @@ FROM_LIP20 = {
 # TO_LIP20[label_set] (n,) uint8: the LIP-20 label that stands for each label. Arms and legs of sets that know no side
 # (pascal-7, adgan-8) are the left ones here; `to_lip20` finds their side.
 TO_LIP20 = {
-    "lip-20": _table(*range(20)),
-    "cihp-20": _table(*range(10), 13, *range(11, 20)),
+    **{whole: exchange(whole, "lip-20") for whole in STORED},
     "atr-18": _table(0, 1, 2, 4, 5, 12, 9, 6, 5, 18, 19, 13, 16, 17, 14, 15, 0, 11),
     "pascal-7": _table(0, 13, 5, 14, 14, 9, 16),
     "adgan-8": _table(0, 9, 2, 12, 13, 5, 14, 16),
@@ -66,13 +86,15 @@ TO_LIP20 = {
 }
 _NO_SIDE = ("pascal-7", "adgan-8")
 
-# (20, 3) uint8 RGB: the colours of the LIP toolbox, which CIHP_PGN, JPPNet and Graphonomy share.
+# (21, 3) uint8 RGB: the colours of the LIP toolbox, which CIHP_PGN, JPPNet and Graphonomy share: id 10 is jumpsuits in
+# LIP, torso skin in CIHP. The last one is ours, for torso skin beside jumpsuits.
 COLOURS = np.array(
     [
         (0, 0, 0), (128, 0, 0), (255, 0, 0), (0, 85, 0), (170, 0, 51),
         (255, 85, 0), (0, 0, 85), (0, 119, 221), (85, 85, 0), (0, 85, 85),
         (85, 51, 0), (52, 86, 128), (0, 128, 0), (0, 0, 255), (51, 170, 221),
         (0, 255, 255), (85, 255, 170), (170, 255, 85), (255, 255, 0), (255, 170, 0),
+        (255, 170, 170),
     ],
     dtype=np.uint8,
 )  # fmt: skip
@@ -88,8 +110,8 @@ VOC_COLOURS = _voc_colours(20)  # (20, 3) uint8 RGB: SCHP's palette
 
 # Colour-coded maps: the label set and the colour of each label.
 COLOUR_CODED = {
-    "lip-20-colours": ("lip-20", COLOURS),
-    "cihp-20-colours": ("cihp-20", COLOURS),
+    "lip-20-colours": ("lip-20", COLOURS[:20]),
+    "cihp-20-colours": ("cihp-20", COLOURS[:20]),
     "lip-20-voc-colours": ("lip-20", VOC_COLOURS),
 }
 

@@ -114,7 +114,7 @@ def _edit(
     """Change a person's clothes by editing their parsing (SPT's second application).
 
     Either replace labels by others (repeat --relabel for several), or paint: --save-parsing writes the image's parsing
-    as a PNG in the legend's colours, --parsing reads it back after editing (without smoothing; a grey PNG of LIP-20 ids
+    as a PNG in the legend's colours, --parsing reads it back after editing (without smoothing; a grey PNG of label ids
     will do too). The person keeps pose and appearance.
 
       python -m pipeline figure edit --dataset synthetic --variant spt --image ID --relabel pants=skirt

@@ -19,11 +19,12 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline import drawing
-from pipeline.anatomy import pose
+from pipeline.anatomy import labels, pose
 from pipeline.core import layout, params, schema, store
 from pipeline.core.atomic import atomic_file
 from pipeline.core.errors import UserError
 from pipeline.formats import pictures
+from pipeline.loading import stored_labels
 from pipeline.report import prepared
 
 _PANEL, _SMALL_PANEL = 384, 192  # heights in pixels that pictures are enlarged to, about
@@ -101,8 +102,10 @@ def _parsed(dataset: str, image_id: str, title: str) -> Iterator[np.ndarray]:
     row = prepared.stored(layout.images(dataset), image_id)
     if stored is not None and row is not None:
         picture = pictures.decode_stored(row["image"]["bytes"], image_id)
-        where = f"{layout.parsing(dataset)}: {image_id}"
-        label_map = pictures.decode_labels(stored["parsing"]["bytes"], where, picture.shape[:2])
+        folder = layout.parsing(dataset)
+        label_map = stored_labels.decoder(folder, labels.EVERY)(
+            stored["parsing"]["bytes"], f"{folder}: {image_id}", picture.shape[:2]
+        )
         drawn = drawing.enlarged(drawing.parsing(picture, label_map), _scale(picture))
         yield drawing.titled(drawn, title, image_id, f"source: {stored['label_source']}")
         yield drawing.titled(drawing.legend(np.unique(label_map).tolist()), "labels")

@@ -50,7 +50,7 @@ KEYPOINTS = pa.schema(
 PARSING = pa.schema(
     [
         ("image_id", pa.string()),
-        ("parsing", IMAGE),  # 8-bit PNG of LIP-20 ids
+        ("parsing", IMAGE),  # 8-bit PNG of ids of the set that the metadata's `label_set` names
         ("label_source", pa.string()),
     ]
 )

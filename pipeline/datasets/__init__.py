@@ -19,7 +19,8 @@ A data set's module has
 `pairs-test.csv`          the published list of test pairs, if there is one
 `pairs-train.csv`         the published list of training pairs, if there is one; else the `pairs` stage makes it by rule
 `truth.parquet`           the true joints (schema.TRUTH), if the data set knows them
-`parsing.zip`             label maps, 8-bit PNG of LIP-20 ids under the names of `images.zip`, if there are any
+`parsing.zip`             label maps, 8-bit PNG of lip-cihp-21 ids (docs/labels.md) under the names of `images.zip`, if
+                          there are any
 `source.json`             what it was made from: digests, counts, licence; no paths of this machine and no times
 
 Layer 3; may import: core, anatomy, formats, fetching.

@@ -48,7 +48,7 @@ def skeleton(picture: np.ndarray, joints: np.ndarray, valid: np.ndarray, scale: 
 
 
 def parsing(picture: np.ndarray, label_map: np.ndarray, opacity: float = 0.7) -> np.ndarray:
-    """LIP-20 ids (H, W) in their colours over the picture; background shows the picture dimmed."""
+    """Label ids (H, W) in their colours over the picture; background shows the picture dimmed."""
     return np.rint(opacity * labels.colour(label_map) + (1 - opacity) * picture).astype(np.uint8)
 
 
@@ -79,13 +79,14 @@ def titled(picture: np.ndarray, *lines: str) -> np.ndarray:
 
 
 def legend(present: Sequence[int]) -> np.ndarray:
-    """Colour and name of LIP-20 labels."""
-    width = 20 + max((text_width(labels.LIP20[label]) for label in present), default=0)
+    """Colour and name of lip-cihp-21 labels."""
+    names = labels.NAMES[labels.EVERY]
+    width = 20 + max((text_width(names[label]) for label in present), default=0)
     sheet = np.full((_LINE * max(1, len(present)), width, 3), PAPER, np.uint8)
     for number, label in enumerate(present):
         top = _LINE * number
         sheet[top + 1 : top + _LINE - 1, :14] = labels.COLOURS[label]
-        _write(sheet, labels.LIP20[label], 19, top + _LINE - 4)
+        _write(sheet, names[label], 19, top + _LINE - 4)
     return sheet
 
 

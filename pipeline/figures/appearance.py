@@ -4,8 +4,8 @@ Both need a generator with
 
     appearance(source, source_labels, source_joints, source_valid, target_labels, target_joints, target_valid) -> image
 
-images (B, 3, H, W) in [-1, 1], labels (B, H, W) uint8 of LIP-20 ids, joints (B, 18, 2), valid (B, 18): the source's
-appearance in the given parsing and pose.
+images (B, 3, H, W) in [-1, 1], labels (B, H, W) uint8 of the variant's label set, joints (B, 18, 2), valid (B, 18): the
+source's appearance in the given parsing and pose.
 """
 
 from collections.abc import Sequence
@@ -24,9 +24,9 @@ from pipeline.figures.parsing import legend, panel
 from pipeline.figures.subject import Person, Trained
 from pipeline.formats import pictures
 
-# Names for --relabel: LIP-20's, and SPT's own for the same (trousers).
+# Names for --relabel: those of LIP-20 and CIHP-20, and SPT's own for the same (trousers).
 NAMES = dict(zip(labels.NAMES["spt-10"], labels.TO_LIP20["spt-10"].tolist(), strict=True)) | {
-    name: label for label, name in enumerate(labels.LIP20)
+    name: label for label, name in enumerate(labels.NAMES[labels.EVERY])
 }
 
 
@@ -46,9 +46,9 @@ def require(trained: Trained) -> None:
 @torch.inference_mode()
 def render(trained: Trained, source: Person, target_labels: np.ndarray, target: subject.Pose) -> np.ndarray:
     """The source's appearance in another parsing and pose, as a picture."""
-    labels = (subject.labelled(trained, one) for one in (source.labels, target_labels))
+    maps = (subject.labelled(trained, one) for one in (source.labels, target_labels))
     poses = *subject.posed(trained, source), *subject.posed(trained, target)
-    image = trained.generator.appearance(Batch(subject.as_input(trained, source), None, *poses, *labels))
+    image = trained.generator.appearance(Batch(subject.as_input(trained, source), None, *poses, *maps))
     return subject.as_picture(subject.refuse_nan(trained, Output(image)).image)
 
 
@@ -99,11 +99,12 @@ def edit(trained: Trained, person: Person, edited: np.ndarray) -> np.ndarray:
 
 
 def present(label_map: np.ndarray) -> str:
-    return ", ".join(labels.LIP20[label] for label in np.unique(label_map))
+    return ", ".join(labels.NAMES[labels.EVERY][label] for label in np.unique(label_map))
 
 
 def read_parsing(path: Path, person: Person) -> np.ndarray:
-    """An edited label map: 8-bit PNG of LIP-20 ids, or in the legend's colours, of the person's size -> (H, W) uint8.
+    """An edited label map: 8-bit PNG of lip-cihp-21 ids, or in the legend's colours, of the person's size ->
+    (H, W) uint8.
 
     Raises UserError: not there, no picture, another size or depth, an unknown id or colour.
     """
@@ -113,7 +114,7 @@ def read_parsing(path: Path, person: Person) -> np.ndarray:
         )
     found = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if found is None or found.dtype != np.uint8 or (found.ndim == 3 and found.shape[2] not in (3, 4)):
-        raise UserError(f"--parsing {path}: no 8-bit PNG of LIP-20 ids or of their colours")
+        raise UserError(f"--parsing {path}: no 8-bit PNG of label ids or of their colours")
     if found.shape[:2] != person.labels.shape:
         sizes = [f"{size[0]} x {size[1]}" for size in (found.shape, person.labels.shape)]
         raise UserError(f"--parsing {path}: {sizes[0]} (height x width), but {person.image_id} is {sizes[1]}")
@@ -122,8 +123,9 @@ def read_parsing(path: Path, person: Person) -> np.ndarray:
             return labels.from_colours(found[:, :, 2::-1])
         except UserError as error:
             raise UserError(f"--parsing {path}: {error}") from None
-    if found.max() >= len(labels.LIP20):
-        raise UserError(f"--parsing {path}: id {found.max()} is no label; LIP-20 has 0 to {len(labels.LIP20) - 1}")
+    last = len(labels.NAMES[labels.EVERY]) - 1
+    if found.max() > last:
+        raise UserError(f"--parsing {path}: id {found.max()} is no label; {labels.EVERY} has 0 to {last}")
     return found
 
 
@@ -136,7 +138,7 @@ def relabel(label_map: np.ndarray, changes: Sequence[str], image_id: str) -> np.
     """The map (H, W) with all changes "FROM=TO" (names) made at once. Raises UserError for a label that does not exist
     or that the map does not show.
     """
-    table = np.arange(len(labels.LIP20), dtype=np.uint8)
+    table = np.arange(len(labels.NAMES[labels.EVERY]), dtype=np.uint8)
     for change in changes:
         ends = [name.strip() for name in change.split("=")]
         if len(ends) != 2:

@@ -14,7 +14,7 @@ from pipeline.formats import pictures
 
 PAIRS = 2  # of each kind of figure
 POSES = 6
-# The first of these clothes that a person wears is edited into the other; LIP-20 names.
+# The first of these clothes that a person wears is edited into the other.
 EDITS = (("pants", "skirt"), ("skirt", "pants"), ("dress", "upper-clothes"), ("upper-clothes", "dress"))
 WORN = 0.02  # least share of the pixels of clothes that are worn
 # A kind of figure of one pair -> the field of `Output` that it shows, where a generator gives it, and how it is drawn.
@@ -79,7 +79,7 @@ def _applications(trained: Trained, people: list[Person]) -> Iterator[Drawn]:
         yield "texture-transfer", f"{first.image_id} and {second.image_id}", picture
     for person in people:
         for before, after in EDITS:
-            if (person.labels == labels.LIP20.index(before)).mean() >= WORN:
+            if (person.labels == labels.NAMES[labels.EVERY].index(before)).mean() >= WORN:
                 edited = appearance.relabel(person.labels, [f"{before}={after}"], person.image_id)
                 yield "edit", f"{person.image_id}, {before} made {after}", appearance.edit(trained, person, edited)
                 break

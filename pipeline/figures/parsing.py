@@ -11,7 +11,7 @@ from pipeline.figures.subject import Person, Trained
 
 
 def predicted(logits: Tensor) -> np.ndarray:
-    """`Output.parsing` (1, C, H, W) -> LIP-20 ids (H, W) uint8; ten channels are SPT's labels."""
+    """`Output.parsing` (1, C, H, W) -> ids (H, W) uint8 of the variant's set; ten channels are SPT's labels."""
     ids = logits[0].argmax(0).to("cpu").numpy().astype(np.uint8)
     return labels.relabel(ids, labels.TO_LIP20["spt-10"]) if logits.shape[1] == 10 else ids
 
@@ -32,7 +32,8 @@ def draw(trained: Trained, source: Person, target: Person) -> np.ndarray:
     if output.parsing is None:
         raise UserError(f"{trained.variant} predicts no parsing of the target; try spgnet, sgw or spt")
     guess = predicted(output.parsing)
-    agreed = (guess == target.labels).mean()
+    agreed = (guess == subject.in_its_set(trained, target.labels)).mean()
+    guess = labels.relabel(guess, labels.exchange(trained.label_set, labels.EVERY))
     panels = [
         drawing.titled(subject.enlarged(source.picture), "source"),
         panel(source.labels, "its parsing"),

@@ -1,6 +1,7 @@
 """What a figure is made of: a trained variant at one checkpoint, and people of a data set.
 
-Pictures are (H, W, 3) uint8 RGB, label maps (H, W) uint8 of LIP-20 ids, joints (18, 2) float32 as (x, y) in pixels.
+Pictures are (H, W, 3) uint8 RGB, joints (18, 2) float32 as (x, y) in pixels, label maps (H, W) uint8 of lip-cihp-21
+ids, from which each variant is given its own set.
 """
 
 import difflib
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from models.variants import VARIANTS, Batch, Output
 from pipeline import drawing
-from pipeline.anatomy import pose
+from pipeline.anatomy import labels, pose
 from pipeline.core import layout, schema, store
 from pipeline.core.errors import UserError
 from pipeline.core.params import variant_of
@@ -52,8 +53,12 @@ class Trained:
         return f"{self.variant}, step {self.step}, {self.dataset}"
 
     @property
+    def label_set(self) -> str | None:
+        return VARIANTS[variant_of(self.variant)].labels
+
+    @property
     def reads_parsing(self) -> bool:
-        return VARIANTS[variant_of(self.variant)].needs_parsing
+        return self.label_set is not None
 
     @property
     def reads_target_parsing(self) -> bool:
@@ -92,7 +97,8 @@ def people(dataset: str, ids: Sequence[str], parsing: bool = False) -> dict[str,
     for name in set(ids) - set(known):
         near = ", ".join(difflib.get_close_matches(name, known, n=3, cutoff=0)) or "nothing; run index"
         raise UserError(f"{layout.images(dataset)}: no image {name} with joints; names there look like {near}")
-    data = arrays.load_images(dataset, pa.array(sorted(set(ids)), pa.string()), torch.device("cpu"), parsing)
+    wanted, label_set = pa.array(sorted(set(ids)), pa.string()), labels.EVERY if parsing else None
+    data = arrays.load_images(dataset, wanted, torch.device("cpu"), label_set)
     rows = zip(
         data.ids,
         data.joints.numpy(),
@@ -128,9 +134,14 @@ def posed(trained: Trained, at: Pose) -> tuple[Tensor, Tensor]:
     return torch.tensor(at.joints, device=trained.device)[None], torch.tensor(at.valid, device=trained.device)[None]
 
 
-def labelled(trained: Trained, labels: np.ndarray) -> Tensor:
-    """Label ids (1, H, W) uint8 on the device."""
-    return torch.tensor(labels, device=trained.device)[None]
+def in_its_set(trained: Trained, label_map: np.ndarray) -> np.ndarray:
+    """A label map in the variant's own set."""
+    return labels.relabel(label_map, labels.exchange(labels.EVERY, trained.label_set))
+
+
+def labelled(trained: Trained, label_map: np.ndarray) -> Tensor:
+    """Label ids (1, H, W) uint8 in the variant's own set, on the device."""
+    return torch.tensor(in_its_set(trained, label_map), device=trained.device)[None]
 
 
 @torch.inference_mode()

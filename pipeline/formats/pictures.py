@@ -36,15 +36,20 @@ def decode_stored(data: bytes, image_id: str) -> np.ndarray:
 
 
 def decode_labels(
-    data: bytes, what: str, size: tuple[int, int] | None = None, remedy: str = "run parsing again"
+    data: bytes,
+    what: str,
+    size: tuple[int, int] | None = None,
+    remedy: str = "run parsing again",
+    label_set: str = "lip-20",
 ) -> np.ndarray:
-    """(H, W) uint8 LIP-20 ids. Raises UserError, naming `what`, if `data` holds anything else, or not `size`."""
+    """(H, W) uint8 ids of `label_set`. Raises UserError, naming `what`, if `data` holds anything else or not `size`."""
     found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
     if found is None or found.dtype != np.uint8 or found.ndim != 2 or (size is not None and found.shape != size):
         wanted = f" of {size[0]} x {size[1]}" if size else ""
         raise UserError(f"{what} is no 8-bit label map{wanted}; {remedy}")
-    if found.max() >= len(labels.LIP20):
-        raise UserError(f"{what} holds label {found.max()}, LIP-20 ends at {len(labels.LIP20) - 1}; {remedy}")
+    last = len(labels.NAMES[label_set]) - 1
+    if found.max() > last:
+        raise UserError(f"{what} holds label {found.max()}, {label_set.upper()} ends at {last}; {remedy}")
     return found
 
 

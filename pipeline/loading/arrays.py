@@ -29,7 +29,7 @@ class ImageData:
     images: uint8 (N, 3, H, W), RGB, on the device or in main memory; only of the
     first ids where the last ones' pictures are not wanted.  joints: float32 (N, 18, 2), (x, y) in pixels, zeros where
     missing.  valid: bool (N, 18).  ids: in the order of the rows.
-    labels: uint8 (N, H, W), LIP-20 ids, beside the images; None unless parsing was asked for.
+    labels: uint8 (N, H, W), ids of the set that was asked for, beside the images; None if none was.
     Where main memory is too small for them, both stay in their shards and are read batch by batch.
     """
 
@@ -62,11 +62,11 @@ class ImageData:
         return as_floats(self.images[rows.to(self.images.device)].to(self.device, non_blocking=True))
 
     def parsing(self, rows: torch.Tensor) -> torch.Tensor:
-        """LIP-20 ids of images `rows` (int64; of a pair data set: `pairs[...]`) as uint8 (B, H, W) on the device.
+        """Label ids of images `rows` (int64; of a pair data set: `pairs[...]`) as uint8 (B, H, W) on the device.
 
-        `models.layers.pose_maps.one_hot` makes channels of them. Only after loading with `parsing=True`.
+        `models.layers.pose_maps.one_hot` makes channels of them. Only after loading with a label set.
         """
-        assert self.labels is not None, "load with parsing=True"
+        assert self.labels is not None, "load with a label set"
         return self.labels[rows.to(self.labels.device)].to(self.device, non_blocking=True)
 
     def _batch(self, source: torch.Tensor, target: torch.Tensor, target_images: bool = True) -> Batch:
@@ -121,13 +121,13 @@ def load_images(
     dataset: str,
     wanted: pa.Array,
     where: torch.device,
-    parsing: bool = False,
+    label_set: str | None = None,
     unseen: pa.Array | None = None,
     resident: bool = True,
 ) -> ImageData:
     """The stored images in `wanted` with their joints; all must have a row in `keypoints.parquet`.
 
-    parsing: their label ids, too. unseen: more ids, of which joints and labels are wanted but no picture.
+    label_set: their label ids in this set, too. unseen: more ids, of which joints and labels are wanted but no picture.
     resident: decode all now; else each batch decodes its own. Raises UserError if one is missing.
     """
     ids, images = (stored_images.decoded if resident else stored_images.in_shards)(dataset, wanted)
@@ -136,23 +136,23 @@ def load_images(
     rows = pc.index_in(pa.array(ids, pa.string()), value_set=table["image_id"].combine_chunks())
     joints, valid = (torch.from_numpy(array).to(where) for array in pose.batch_arrays(table["keypoints"].take(rows)))
     labels = None
-    if parsing:
+    if label_set is not None:
         read = stored_labels.decoded if resident else stored_labels.in_shards
-        labels = read(dataset, ids, tuple(images.shape[2:]))
+        labels = read(dataset, ids, tuple(images.shape[2:]), label_set)
     if resident:
         images, labels = place(images, where), None if labels is None else place(labels, where)
     return ImageData(images, joints, valid, ids, where, labels=labels)
 
 
 def load_pairs(
-    dataset: str, split: str, where: torch.device, limit: int | None = None, parsing: bool = False
+    dataset: str, split: str, where: torch.device, limit: int | None = None, label_set: str | None = None
 ) -> PairData:
     """The images of `pair_lists.read(dataset, split, limit)` and the pairs over them. Split: train | val | test.
 
-    parsing: also the images' label ids (`PairData.parsing`).
+    label_set: also the images' label ids in this set (`PairData.parsing`).
     """
     pairs = pair_lists.read(dataset, split, limit)
-    return pair_up(PairData, load_images(dataset, pair_lists.image_ids(pairs), where, parsing), pairs)
+    return pair_up(PairData, load_images(dataset, pair_lists.image_ids(pairs), where, label_set), pairs)
 
 
 def pair_up(kind: type[PairData], data: ImageData, pairs: pa.Table) -> PairData:

@@ -7,7 +7,8 @@ from pipeline import drawing
 from pipeline.anatomy import labels
 from pipeline.core import layout, store
 from pipeline.datasets import title as dataset_title
-from pipeline.formats.pictures import decode_labels, encode_png
+from pipeline.formats.pictures import encode_png
+from pipeline.loading import stored_labels
 from pipeline.report import prepared
 from pipeline.report.album import Album
 
@@ -29,7 +30,9 @@ def _label_picture(dataset: str, image_id: str) -> bytes | None:
     row = prepared.stored(layout.parsing(dataset), image_id)
     if row is None:
         return None
-    return encode_png(labels.colour(decode_labels(row["parsing"]["bytes"], f"{layout.parsing(dataset)}: {image_id}")))
+    folder = layout.parsing(dataset)
+    label_map = stored_labels.decoder(folder, labels.EVERY)
+    return encode_png(labels.colour(label_map(row["parsing"]["bytes"], f"{folder}: {image_id}")))
 
 
 def _map_picture(row: dict) -> bytes:

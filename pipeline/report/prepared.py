@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from pipeline.anatomy import labels, pose
 from pipeline.core import layout, schema, store
-from pipeline.formats import pictures
+from pipeline.loading import stored_labels
 
 LABEL_SAMPLE = 256  # parsing maps that label shares are taken from, evenly spread over the data set
 LISTED = 6  # image sizes, and reasons for rejects, that are listed
@@ -77,14 +77,15 @@ def _keypoints(dataset: str) -> Iterator[Line]:
 
 
 def label_shares(dataset: str) -> tuple[np.ndarray, int]:
-    """Share of the pixels that each LIP-20 label has, float64 (20,), and the number of maps it was taken from."""
+    """Share of the pixels that each lip-cihp-21 label has, float64 (21,), and the number of maps it is taken from."""
     folder = layout.parsing(dataset)
     ids = store.read_table(folder, columns=["image_id"])["image_id"].to_pylist()
     chosen = [ids[i] for i in np.unique(np.linspace(0, len(ids) - 1, min(len(ids), LABEL_SAMPLE)).astype(int))]
     reader = store.RandomReader(folder, ["parsing"])
-    counts = np.zeros(len(labels.LIP20), np.int64)
+    label_map = stored_labels.decoder(folder, labels.EVERY)
+    counts = np.zeros(len(labels.NAMES[labels.EVERY]), np.int64)
     for name in chosen:
-        found = pictures.decode_labels(reader[name]["parsing"]["bytes"], f"{folder}: {name}")
+        found = label_map(reader[name]["parsing"]["bytes"], f"{folder}: {name}")
         counts += np.bincount(found.reshape(-1), minlength=len(counts))
     return counts / counts.sum(), len(chosen)
 
@@ -107,7 +108,7 @@ def _parsing(dataset: str) -> Iterator[Line]:
     for label in np.argsort(-shares, kind="stable").tolist():
         if shares[label]:
             colour = "#" + labels.COLOURS[label].astype(np.uint8).tobytes().hex()
-            yield Line(labels.LIP20[label], f"{100 * shares[label]:.2f} %", float(shares[label]), colour)
+            yield Line(labels.NAMES[labels.EVERY][label], f"{100 * shares[label]:.2f} %", float(shares[label]), colour)
 
 
 def _pose_distances(rows: np.ndarray, joints: np.ndarray, valid: np.ndarray) -> np.ndarray:

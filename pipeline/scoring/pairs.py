@@ -10,7 +10,7 @@ import torch
 from pipeline.core import layout, schema, store
 from pipeline.core.errors import UserError
 from pipeline.formats import pictures
-from pipeline.loading import pair_lists
+from pipeline.loading import pair_lists, stored_labels
 from pipeline.loading.arrays import PairData, load_images, pair_up
 from pipeline.metrics.pckh import Joints
 from pipeline.metrics.pose_mask import pose_masks
@@ -23,7 +23,9 @@ class Split:
     pairs: pa.Table  # of schema.PAIRS
     data: PairData  # the same pairs, with their images
     masks: Mapping[int, np.ndarray]  # pose masks of the targets by row of `data.images`: (H, W) uint8 {0, 1}
-    labels: Mapping[int, np.ndarray]  # their parsing by row: (H, W) uint8 LIP-20 ids; empty if no metric needs it
+    labels: Mapping[
+        int, np.ndarray
+    ]  # their parsing by row: (H, W) uint8 LIP-20 ids, the parser's; empty if no metric needs it
 
     @property
     def pair_ids(self) -> list[int]:
@@ -50,13 +52,16 @@ def listed(dataset: str, split: str, limit: int | None) -> pa.Table:
     return pair_lists.read(dataset, split, limit).replace_schema_metadata().cast(schema.PAIRS)
 
 
-def load(dataset: str, pairs: pa.Table, where: torch.device, parsing: bool = False) -> PairData:
-    """The images of these pairs, and the pairs over them. parsing: with the label maps that a generator needs."""
-    return pair_up(PairData, load_images(dataset, pair_lists.image_ids(pairs), where, parsing), pairs)
+def load(dataset: str, pairs: pa.Table, where: torch.device, label_set: str | None = None) -> PairData:
+    """The images of these pairs, and the pairs over them. label_set: with the label maps, in the generator's set."""
+    return pair_up(PairData, load_images(dataset, pair_lists.image_ids(pairs), where, label_set), pairs)
 
 
 def target_parsing(dataset: str, pairs: pa.Table) -> pa.Table:
-    """The stored parsing of the targets, as `schema.PARSING`. Raises UserError if one has none."""
+    """The stored parsing of the targets in LIP-20, the set of the parser that metrics ask, as `schema.PARSING`.
+
+    Raises UserError if one has none.
+    """
     ids = sorted(set(pairs["target_id"].to_pylist()))
     table = store.read_table(layout.parsing(dataset), filters=[("image_id", "in", ids)]).sort_by("image_id")
     lacking = sorted(set(ids) - set(table["image_id"].to_pylist()))
@@ -65,7 +70,12 @@ def target_parsing(dataset: str, pairs: pa.Table) -> pa.Table:
             f"{layout.parsing(dataset)}: no parsing of {len(lacking)} targets, {lacking[0]} the first; run parsing (its"
             f" source must not be none), or take parsing-miou out of reference.{dataset}.metrics in {layout.PARAMS}"
         )
-    return table.replace_schema_metadata().cast(schema.PARSING)
+    label_map = stored_labels.decoder(layout.parsing(dataset), "lip-20")
+    rows = table.to_pylist()
+    for row in rows:
+        found = label_map(row["parsing"]["bytes"], f"parsing of {row['image_id']}")
+        row["parsing"]["bytes"] = pictures.encode_labels(found)
+    return pa.Table.from_pylist(rows, schema.PARSING)
 
 
 def labels_of(parsing: pa.Table, data: PairData) -> dict[int, np.ndarray]:
@@ -79,8 +89,10 @@ def labels_of(parsing: pa.Table, data: PairData) -> dict[int, np.ndarray]:
     }
 
 
-def open_split(dataset: str, name: str, where: torch.device, reference: Reference, parsing: bool = False) -> Split:
-    """The pairs that the reference lists for a split, and what metrics need of their targets. parsing: as in `load`.
+def open_split(
+    dataset: str, name: str, where: torch.device, reference: Reference, label_set: str | None = None
+) -> Split:
+    """The pairs that the reference lists for a split, and what metrics need of their targets. label_set: as in `load`.
 
     Raises UserError if the data set no longer gives these pairs.
     """
@@ -89,7 +101,7 @@ def open_split(dataset: str, name: str, where: torch.device, reference: Referenc
         raise UserError(f"{folder}: made for other pairs of {name}; run reference again")
     stored = folder / "parsing.parquet"
     labelled = store.read_table(stored) if name == "test" and stored.exists() else schema.PARSING.empty_table()
-    data = load(dataset, pairs, where, parsing)
+    data = load(dataset, pairs, where, label_set)
     targets = data.pairs[:, 1].unique()
     masks = pose_masks(*joints_of(data, targets), data.height, data.width)  # once, not again for every checkpoint
     return Split(name, pairs, data, dict(zip(targets.tolist(), masks, strict=True)), labels_of(labelled, data))

@@ -1,16 +1,19 @@
-"""Put every image's human parsing into shards: data/D/parsing/part-*.parquet, 8-bit PNG of LIP-20 ids.
+"""Put every image's human parsing into shards: data/D/parsing/part-*.parquet, 8-bit PNG of label ids.
 
 `parsing.D.source` says where it comes from:
   repose   our own small parser, part of the repository; it also looks at the keypoints
   schp     SCHP trained on LIP: the ONNX file of data/weights/schp/ (stage weights; weights.schp path for your own)
   files    label maps of yours: `path` is a folder or zip with one PNG per image, named as the image (NAME.png for
            NAME.jpg), in train/ and test/ or in one folder; `labels` is the set that they use: lip-20, cihp-20,
-           atr-18, pascal-7, adgan-8, spt-10, lip-20-colours, cihp-20-colours or lip-20-voc-colours (docs/labels.md).
-           8-bit grey or palette PNGs. If the files themselves change, run this stage again by hand
+           lip-cihp-21, atr-18, pascal-7, adgan-8, spt-10, lip-20-colours, cihp-20-colours or lip-20-voc-colours
+           (docs/labels.md). 8-bit grey or palette PNGs. If the files themselves change, run this stage again by hand
   oracle   the label maps that came with the images (data/D/raw/parsing.zip; synthetic), bytes as they are
   none     there is none: one empty shard says so, and variants that need parsing stop with a message
 `path` is null and `labels` is lip-20 wherever they are not used. If interrupted, the stage goes on from where it
 stopped.
+
+The metadata says which set the ids are in (`label_set`: lip-20, cihp-20 or lip-cihp-21; files in another set become
+lip-20) and which one the source spoke (`made_in`). Whoever reads label maps gets them in the set that it works in.
 """
 
 import zipfile
@@ -35,9 +38,22 @@ from pipeline.formats import archive, label_files, pictures
 from pipeline.loading import published_weights
 
 CHUNK = 64  # images: at most this many are lost to a kill
-_ROWS = schema.PARSING.append(pa.field("pixels", pa.list_(pa.int64(), len(labels.LIP20))))  # of each label, to count
+_ROWS = schema.PARSING.append(pa.field("pixels", pa.list_(pa.int64())))  # of each label, to count
 
 Parse = Callable[[Sequence[Mapping]], Iterable[np.ndarray | bytes]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What parses the images: `parse`, the name that every row bears, the set of the ids that it gives, the set that
+    they were made in, and what else the result is made from (for `resume.stamp`).
+    """
+
+    parse: Parse
+    name: str
+    label_set: str
+    made_in: str
+    made_from: Sequence[Any]
 
 
 @dataclass(frozen=True)
@@ -85,7 +101,8 @@ def oracle(raw: Path, stack: ExitStack) -> Parse:
 
 
 def files(path: Path, label_set: str, images: Sequence[Mapping], joints: Joints, stack: ExitStack) -> Parse:
-    """The user's label maps. Raises UserError if an image has none."""
+    """The user's label maps, those of a set that is not stored as LIP-20. Raises UserError if an image has none."""
+    base = label_files.base(label_set)
     source = stack.enter_context(archive.reading(path))
     members, extra = label_files.find(source.names, images, str(path))
     if extra:
@@ -96,7 +113,7 @@ def files(path: Path, label_set: str, images: Sequence[Mapping], joints: Joints,
         for image, *points_of_it in zip(images, points, valid, strict=True):
             name = members[image["image_id"]]
             ids = label_files.read(source.read(name), label_set, image["height"], image["width"], f"{path}: {name}")
-            yield labels.to_lip20(ids, label_files.base(label_set), *points_of_it)
+            yield ids if base in labels.STORED else labels.to_lip20(ids, base, *points_of_it)
 
     return parse
 
@@ -129,17 +146,14 @@ def repose(parser: Callable, folder: Path, joints: Joints) -> Parse:
     return parse
 
 
-def parser(block: Params, dataset: str, images: Sequence[Mapping], stack: ExitStack) -> tuple[Parse, str, list[Any]]:
-    """What parses the images, `label_source`, and what the result is made from (for `resume.stamp`).
-
-    Raises UserError if the source lacks what it needs.
-    """
+def parser(block: Params, dataset: str, images: Sequence[Mapping], stack: ExitStack) -> Source:
+    """What parses the images. Raises UserError if the source lacks what it needs."""
     folder, keypoints = layout.images(dataset), layout.keypoints(dataset)
     if block.path is not None and block.source != "files":
         raise UserError(f"{layout.PARAMS}: parsing.{dataset}.path is for files, not for {block.source}; set it to null")
     if block.source == "oracle":
         raw = layout.raw(dataset)
-        return oracle(raw, stack), "oracle", [raw / "parsing.zip"]
+        return Source(oracle(raw, stack), "oracle", labels.EVERY, labels.EVERY, [raw / "parsing.zip"])
     if block.source == "files":
         if block.path is None:
             raise UserError(f"{layout.PARAMS}: parsing.{dataset}.path is null; name your folder or zip of label maps")
@@ -150,7 +164,9 @@ def parser(block: Params, dataset: str, images: Sequence[Mapping], stack: ExitSt
             allowed = ", ".join(label_files.SETS)
             raise UserError(f"{layout.PARAMS}: parsing.{dataset}.labels is {block.labels!r}; allowed: {allowed}")
         parse = files(path, block.labels, images, Joints(keypoints), stack)
-        return parse, f"files:{block.labels}", [path, block.labels, keypoints]
+        made_in = label_files.base(block.labels)
+        label_set = made_in if made_in in labels.STORED else "lip-20"
+        return Source(parse, f"files:{block.labels}", label_set, made_in, [path, block.labels, keypoints])
     if block.source == "schp":
         found = published_weights.files("schp")
         if found is None:
@@ -158,36 +174,39 @@ def parser(block: Params, dataset: str, images: Sequence[Mapping], stack: ExitSt
                 f"parsing.{dataset}.source is schp, whose weights could not be had: set weights.schp path in"
                 f" {layout.PARAMS} and run `python -m pipeline weights --net schp`, or set source: repose"
             )
-        return schp(found[0], folder), "schp", found
+        return Source(schp(found[0], folder), "schp", "lip-20", "lip-20", found)
     from pipeline.extraction import repose_parser
 
-    return repose(repose_parser.load(), folder, Joints(keypoints)), "repose", [repose_parser.WEIGHTS, keypoints]
+    parse, made_from = repose(repose_parser.load(), folder, Joints(keypoints)), [repose_parser.WEIGHTS, keypoints]
+    return Source(parse, "repose", "lip-20", "lip-20", made_from)
 
 
-def rows(images: Sequence[Mapping], parse: Parse, label_source: str) -> Iterator[dict]:
+def rows(images: Sequence[Mapping], source: Source) -> Iterator[dict]:
     """Rows of schema.PARSING, and the pixels of each label, for some images. Raises UserError for a broken label map.
 
-    `parse` gives each image's labels, or a PNG of them, which is checked and kept as it is.
+    The source gives each image's labels, or a PNG of them, which is checked and kept as it is.
     """
-    for image, parsing in zip(images, parse(images), strict=True):
+    count = len(labels.NAMES[source.label_set])
+    for image, parsing in zip(images, source.parse(images), strict=True):
         data, where = parsing, f"label map of {image['split']}/{image['image_id']}"
         if isinstance(parsing, bytes):
-            parsing = pictures.decode_labels(data, where, (image["height"], image["width"]), "run fetch again")
+            size = image["height"], image["width"]
+            parsing = pictures.decode_labels(data, where, size, "run fetch again", source.label_set)
         else:
             data = pictures.encode_labels(parsing)
         assert parsing.shape == (image["height"], image["width"]), where
         yield {
             "image_id": image["image_id"],
             "parsing": {"bytes": data, "path": image["image_id"]},
-            "label_source": label_source,
-            "pixels": np.bincount(parsing.reshape(-1), minlength=len(labels.LIP20)).tolist(),
+            "label_source": source.name,
+            "pixels": np.bincount(parsing.reshape(-1), minlength=count).tolist(),
         }
 
 
-def report(dataset: str, pixels: np.ndarray, empty: Sequence[str]) -> None:
+def report(dataset: str, names: Sequence[str], pixels: np.ndarray, empty: Sequence[str]) -> None:
     """Log which labels occur, and how many images show no person at all."""
     order = [label for label in np.argsort(-pixels, kind="stable") if pixels[label]]
-    shares = ", ".join(f"{labels.LIP20[label]} {pixels[label] / pixels.sum():.1%}" for label in order[:8])
+    shares = ", ".join(f"{names[label]} {pixels[label] / pixels.sum():.1%}" for label in order[:8])
     console.say(f"parsing {dataset}: {len(order)} labels occur, by pixels: {shares}")
     if empty:
         console.say(f"parsing {dataset}: WARNING: no person in {len(empty)} label maps, the first {empty[0]}")
@@ -204,13 +223,16 @@ def run(dataset: str) -> None:
         return
     table = store.read_table(layout.images(dataset), columns=["image_id", "split", "height", "width"])
     images = table.to_pylist()
-    pixels, empty = np.zeros(len(labels.LIP20), dtype=np.int64), []
+    empty = []
     with ExitStack() as stack:
-        parse, label_source, made_from = parser(block, dataset, images, stack)
+        source = parser(block, dataset, images, stack)
+        metadata |= {"label_set": source.label_set, "made_in": source.made_in}
+        names = labels.NAMES[source.label_set]
+        pixels = np.zeros(len(names), dtype=np.int64)
 
         def counted() -> Iterator[dict]:
-            compute = partial(rows, parse=parse, label_source=label_source)
-            stamp = resume.stamp(code_of("parsing", dataset), layout.images(dataset), label_source, *made_from)
+            compute = partial(rows, source=source)
+            stamp = resume.stamp(code_of("parsing", dataset), layout.images(dataset), source.name, *source.made_from)
             for row in resume.rows(work, stamp, images, compute, _ROWS, "parsing", CHUNK):
                 counts = np.array(row.pop("pixels"))
                 pixels[:] += counts
@@ -220,5 +242,5 @@ def run(dataset: str) -> None:
 
         count = store.write_shards(folder, counted(), schema.PARSING, **metadata)
     resume.finished(work)
-    console.say(f"parsing {dataset}: {count} label maps (source: {label_source})")
-    report(dataset, pixels, empty)
+    console.say(f"parsing {dataset}: {count} label maps (source: {source.name}, {source.label_set})")
+    report(dataset, names, pixels, empty)

@@ -67,13 +67,13 @@ def run(dataset: str, variant: str) -> None:
             f"{folder}: no checkpoint; run: python -m pipeline train --dataset {dataset} --variant {variant}"
         )
     where = device(block.device)
-    parsing = VARIANTS[params.variant_of(variant)].needs_parsing
+    label_set = VARIANTS[params.variant_of(variant)].labels
     code = code_of("score", dataset, variant)
     made_from = [
         {**asdict(block), "batch": None, "device": str(where), "torch": torch.__version__},
         meta,
         sha256(layout.reference(dataset)),
-        *(store.parts(layout.parsing(dataset)) if parsing else []),
+        *(store.parts(layout.parsing(dataset)) if label_set else []),
     ]
     # Pictures are kept of the last checkpoint's first pairs, and of those that any checkpoint fails on.
     first = {step: block.samples * (step == steps[-1]) if block.samples else None for step in steps}
@@ -86,7 +86,7 @@ def run(dataset: str, variant: str) -> None:
         console.say(f"{variant}: {len(steps) - len(missing)} of {len(steps)} checkpoints scored before")
     if missing:
         protocol = open_protocol(dataset, where)
-        splits = [open_split(dataset, name, where, protocol.reference, parsing) for name in SPLITS]
+        splits = [open_split(dataset, name, where, protocol.reference, label_set) for name in SPLITS]
     for step in missing:
         console.say(f"{variant} step {step}")
         scored = checkpoint.score(

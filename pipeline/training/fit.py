@@ -164,7 +164,7 @@ def train(task: Task) -> None:
         if entry.features:
             wanted_by = f"{task.stage}.{dataset}.{task.family or entry.name}"
             source = features.load(entry.features, block.features, block.missing_weights, wanted_by)
-        data = training_data.load(dataset, entry.data, where, entry.needs_parsing, block.resident)
+        data = training_data.load(dataset, entry.data, where, entry.labels, block.resident)
         inputs = training_data.inputs(dataset, entry.data, entry.needs_parsing)
         trained, meta = fit(task, data, inputs, source, group)
         publish(dataset, task.name, trained, meta)

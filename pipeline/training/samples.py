@@ -44,6 +44,6 @@ def draw(generator: nn.Module, data: PairData, path: Path, parsing: bool = False
 
 def drawer(variant: Variant, dataset: str, folder: Path, where: torch.device) -> Callable[[int, nn.Module], None]:
     """A function of a step and its generator that draws the same validation pairs each time, into `folder`."""
-    pairs = load_pairs(dataset, "val", where, PAIRS, variant.needs_parsing)
+    pairs = load_pairs(dataset, "val", where, PAIRS, variant.labels)
     given = variant.given_target_parsing
     return lambda step, generator: draw(generator, pairs, folder / f"step-{step:07d}.png", given)

@@ -88,9 +88,9 @@ def fits(dataset: str, images: int, labels: int) -> bool:
     return False
 
 
-def load(dataset: str, kind: str, where: torch.device, parsing: bool, resident: bool | str = True) -> ImageData:
-    """Data of a kind. parsing: with label ids. resident: decode all now (onto the device if it has room), else batch by
-    batch; "auto": as memory allows. Raises UserError for missing data.
+def load(dataset: str, kind: str, where: torch.device, label_set: str | None, resident: bool | str = True) -> ImageData:
+    """Data of a kind. label_set: with label ids of this set. resident: decode all now (onto the device if it has room),
+    else batch by batch; "auto": as memory allows. Raises UserError for missing data.
     """
     pairs, unseen = None, None
     if kind == "images":
@@ -103,7 +103,7 @@ def load(dataset: str, kind: str, where: torch.device, parsing: bool, resident: 
         wanted, targets = pc.unique(pairs["source_id"]), pc.unique(pairs["target_id"])
         unseen = targets.filter(pc.invert(pc.is_in(targets, wanted)))
     if resident == "auto":
-        labels = len(wanted) + (0 if unseen is None else len(unseen)) if parsing else 0
+        labels = len(wanted) + (0 if unseen is None else len(unseen)) if label_set is not None else 0
         resident = fits(dataset, len(wanted), labels)
-    data = load_images(dataset, wanted, where, parsing, unseen, resident)
+    data = load_images(dataset, wanted, where, label_set, unseen, resident)
     return data if pairs is None else pair_up(PairData if kind == "pairs" else UnpairedData, data, pairs)

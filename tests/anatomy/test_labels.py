@@ -23,7 +23,7 @@ def random_joints(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.where(valid[:, None], rng.uniform((0, 0), (22, 31), (18, 2)), 0).astype(np.float32), valid
 
 
-@pytest.mark.parametrize(("label_set", "count"), [(name, int(name.split("-")[1])) for name in labels.NAMES])
+@pytest.mark.parametrize(("label_set", "count"), [(name, int(name.split("-")[-1])) for name in labels.NAMES])
 def test_sets_have_as_many_labels_as_their_name_says(label_set, count):
     names = labels.NAMES[label_set]
     assert len(names) == len(set(names)) == count
@@ -52,7 +52,7 @@ def test_tables_commute_with_the_flip(label_set):
     assert (labels.FLIPS[label_set][table] == table[labels.LIP20_FLIP]).all()
 
 
-@pytest.mark.parametrize("label_set", ["lip-20", "cihp-20", "atr-18", "spt-10"])
+@pytest.mark.parametrize("label_set", [*labels.STORED, "atr-18", "spt-10"])
 def test_tables_to_lip20_commute_with_the_flip(label_set):
     table = labels.TO_LIP20[label_set]
     assert (labels.LIP20_FLIP[table] == table[labels.FLIPS[label_set]]).all()
@@ -115,6 +115,42 @@ def test_adgan_of_cihp_labels_is_the_published_merge():
         wanted[published[name]] = label
     assert (labels.FROM_LIP20["adgan-8"] == wanted).all()
     assert (labels.FROM_LIP20["adgan-8"][labels.TO_LIP20["cihp-20"]] == wanted).all()
+
+
+NAMED = [(stored, wanted) for stored in labels.STORED for wanted in labels.STORED]
+
+
+@pytest.mark.parametrize(("stored", "wanted"), NAMED)
+def test_whole_sets_exchange_every_label_but_the_one_that_the_other_lacks(stored, wanted):
+    names, others = labels.NAMES[stored], labels.NAMES[wanted]
+    there = [others[label] for label in labels.exchange(stored, wanted)]
+    changed = {name: other for name, other in zip(names, there, strict=True) if name != other}
+    lost = set(names) - set(others)
+    stands_for = {"torso-skin": "face", "jumpsuits": "dress"}  # skin of the neck; a garment of one piece
+    assert changed == {name: stands_for[name] for name in lost}
+    assert lost == {"lip-20": {"torso-skin"}, "cihp-20": {"jumpsuits"}, "lip-cihp-21": set()}[wanted] & set(names)
+    assert labels.tells(stored, wanted) == (stored in (wanted, "lip-cihp-21"))
+    parsing = random_map(4, len(names))
+    through = labels.relabel(parsing, labels.exchange(stored, labels.EVERY))
+    both = labels.relabel(through, labels.exchange(labels.EVERY, wanted))
+    assert (both == labels.relabel(parsing, labels.exchange(stored, wanted))).all()  # figures take this way
+
+
+def test_coarser_sets_do_not_tell_what_the_whole_ones_do():
+    for made_in in ("atr-18", *COARSE):
+        for wanted in labels.STORED:
+            assert not labels.tells(made_in, wanted)
+
+
+def test_spt_s_ten_labels_are_the_same_from_either_whole_set():
+    """Of what the renderer draws: torso skin is a face there, and a jumpsuit a dress's label."""
+    parsing = random_map(5, 21)
+    ten = [
+        labels.to_spt10(labels.relabel(labels.relabel(parsing, labels.exchange(labels.EVERY, stored)), to_lip))
+        for stored, to_lip in ((stored, labels.TO_LIP20[stored]) for stored in labels.STORED)
+    ]
+    assert (ten[0] == ten[1]).all()
+    assert (ten[0] == ten[2]).all()
 
 
 def test_labels_that_lip20_lacks_stand_for_the_nearest_it_has():

@@ -71,7 +71,9 @@ class Painter(nn.Module):
 
 def entry(kind: str, network: type[nn.Module], paper: str, parsing: bool) -> Variant:
     phase = variants.VARIANTS["spig"].phase
-    return Variant(kind, paper, "-", lambda height, width, scale: network(), needs_parsing=parsing, phase=phase)
+    return Variant(
+        kind, paper, "-", lambda height, width, scale: network(), labels="lip-20" if parsing else None, phase=phase
+    )
 
 
 @pytest.fixture

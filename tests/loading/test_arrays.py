@@ -101,7 +101,7 @@ def test_a_split_without_usable_pairs_is_one_line(folder):
 def test_label_ids_lie_beside_the_images(tmp_path, monkeypatch):
     tiny_dataset.write(tmp_path, parsing_source="oracle")
     monkeypatch.chdir(tmp_path)
-    data = arrays.load_pairs("synthetic", "train", CPU, parsing=True)
+    data = arrays.load_pairs("synthetic", "train", CPU, label_set="lip-20")
     assert data.labels.dtype == torch.uint8
     assert data.labels.shape == (len(data.ids), 64, 32)
     rows = data.pairs[[5, 2, 5]]
@@ -129,6 +129,6 @@ def test_missing_or_broken_parsing_is_one_line(tmp_path, monkeypatch, fault):
         "one missing": r"no parsing of 1 of 8 images, 0001_2.png the first",
     }.get(fault, r"parsing of 0001_2.png is no 8-bit label map of 64 x 32; run parsing again")
     with pytest.raises(UserError, match=message) as caught:
-        arrays.load_pairs("synthetic", "train", CPU, parsing=True)
+        arrays.load_pairs("synthetic", "train", CPU, label_set="lip-20")
     assert "\n" not in str(caught.value)
     assert len(arrays.load_pairs("synthetic", "train", CPU)) == 14  # who does not ask is not stopped

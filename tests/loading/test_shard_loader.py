@@ -28,8 +28,8 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["pairs", "unpaired", "images", "pseudo_pairs"])
 def test_batches_from_shards_equal_resident_ones(folder, kind):
-    resident = training_data.load("synthetic", kind, CPU, parsing=True, resident=True)
-    sharded = training_data.load("synthetic", kind, CPU, parsing=True, resident=False)
+    resident = training_data.load("synthetic", kind, CPU, "lip-20", resident=True)
+    sharded = training_data.load("synthetic", kind, CPU, "lip-20", resident=False)
     assert (resident.resident, sharded.resident) == (True, False)
     assert sharded.ids == resident.ids
     assert (sharded.height, sharded.width, len(sharded)) == (64, 32, len(resident))
@@ -43,23 +43,23 @@ def test_what_is_missing_or_of_another_size_is_one_line(folder):
     rows = list(store.iter_rows(layout.parsing("synthetic")))
     store.write_shards(layout.parsing("synthetic"), rows[1:], schema.PARSING)
     with pytest.raises(UserError, match=r"no parsing of 1 of 8 images, 0000_0.png the first; set parsing.synthetic"):
-        training_data.load("synthetic", "pairs", CPU, parsing=True, resident=False)
+        training_data.load("synthetic", "pairs", CPU, "lip-20", resident=False)
     rows = list(store.iter_rows(layout.images("synthetic")))
     rows[5]["height"] = 60
     store.write_shards(layout.images("synthetic"), rows, schema.IMAGES)
     with pytest.raises(UserError, match=r"images of one size .*: 64 x 32 \(0000_0.png\), 60 x 32 \(0002_0.png\)"):
-        training_data.load("synthetic", "pairs", CPU, parsing=False, resident=False)
+        training_data.load("synthetic", "pairs", CPU, None, resident=False)
 
 
 def test_pictures_stay_in_their_shards_where_memory_is_short(folder, monkeypatch, capfd):
     size = 64 * 32 * (3 * 8 + 8)  # eight images with their labels
     for memory, kept in ((2 * size, True), (2 * size - 1, False)):
         monkeypatch.setattr(shard_loader, "main_memory", lambda memory=memory: memory)
-        assert training_data.load("synthetic", "pairs", CPU, parsing=True, resident="auto").resident == kept
+        assert training_data.load("synthetic", "pairs", CPU, "lip-20", resident="auto").resident == kept
     assert "0 MiB of pictures stay in their shards" in capfd.readouterr().err
-    assert training_data.load("synthetic", "pairs", CPU, parsing=False, resident="auto").resident
+    assert training_data.load("synthetic", "pairs", CPU, None, resident="auto").resident
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")  # each process would keep its own
-    assert not training_data.load("synthetic", "pairs", CPU, parsing=False, resident="auto").resident
+    assert not training_data.load("synthetic", "pairs", CPU, None, resident="auto").resident
 
 
 def test_main_memory_is_that_of_the_machine_or_less():

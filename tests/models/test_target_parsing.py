@@ -12,7 +12,7 @@ from tests import tiny_dataset
 def test_every_pair_counts_once_against_its_own_target(tmp_path, monkeypatch):
     tiny_dataset.write(tmp_path, parsing_source="oracle")
     monkeypatch.chdir(tmp_path)
-    data = arrays.load_pairs("synthetic", "train", torch.device("cpu"), parsing=True)
+    data = arrays.load_pairs("synthetic", "train", torch.device("cpu"), label_set="lip-20")
 
     def truth(rows: torch.Tensor) -> torch.Tensor:
         return data.parsing(rows)

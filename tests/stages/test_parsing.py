@@ -71,6 +71,12 @@ def write_images(images: dict[str, bytes]) -> None:
     store.write_shards(layout.images("synthetic"), rows, schema.IMAGES)
 
 
+def said_of_labels() -> tuple[str, str]:
+    """Which set the stored ids are in, and which one they were made in."""
+    metadata = pq.read_schema(layout.parsing("synthetic") / "part-00000.parquet").metadata
+    return metadata[b"label_set"].decode(), metadata[b"made_in"].decode()
+
+
 @pytest.fixture
 def settle(tmp_path, monkeypatch):
     """Enter a project of a few images; set the block parsing.synthetic."""
@@ -128,9 +134,10 @@ def image_id(image: str) -> str:
 
 
 def test_oracle_keeps_the_bytes_in_image_order(settle):
-    maps = {name: label_map(seed) for seed, name in enumerate(NAMES)}
+    maps = {name: label_map(seed, top=21) for seed, name in enumerate(NAMES)}
     settle(maps)
     parsing.run("synthetic")
+    assert said_of_labels() == ("lip-cihp-21", "lip-cihp-21")
     rows = list(store.iter_rows(layout.parsing("synthetic")))
     assert [row["image_id"] for row in rows] == [
         row["image_id"] for row in store.iter_rows(layout.images("synthetic"), ["image_id"])
@@ -160,7 +167,7 @@ BAD = {
     "size": label_map(0, 64, 32),
     "colour": cv2.imencode(".png", np.zeros((128, 64, 3), np.uint8))[1].tobytes(),
     "16 bit": cv2.imencode(".png", np.zeros((128, 64), np.uint16))[1].tobytes(),
-    "label 20": label_map(0, top=21),
+    "label 21": label_map(0, top=22),
 }
 
 
@@ -219,14 +226,16 @@ def test_a_zip_gives_the_same_bytes_as_its_folder(photographs, settle, tmp_path)
 
 
 @pytest.mark.parametrize("label_set", label_files.SETS)
-def test_every_label_set_becomes_lip20(photographs, label_set):
+def test_whole_label_sets_are_kept_and_others_become_lip20(photographs, label_set):
     base = label_files.base(label_set)
     wanted = {name: ids(seed, top=len(labels.NAMES[base])) for seed, name in enumerate(PHOTOGRAPHS)}
     coded = {name: labels.COLOUR_CODED[label_set][1][one] if base != label_set else one for name, one in wanted.items()}
     found = photographs({file_name(name): png(one) for name, one in coded.items()}, label_set)
     joints, valid = write_keypoints(0, PHOTOGRAPHS)
     for row, (name, one) in enumerate(wanted.items()):
-        assert (found[image_id(name)] == labels.to_lip20(one, base, joints[row], valid[row])).all()
+        kept = base in ("lip-20", "cihp-20", "lip-cihp-21")
+        assert (found[image_id(name)] == (one if kept else labels.to_lip20(one, base, joints[row], valid[row]))).all()
+    assert said_of_labels() == (base if kept else "lip-20", base)
     sides = [np.isin(parsing, (14, 15)).any() for parsing in found.values()]
     assert all(sides)
 
@@ -453,6 +462,6 @@ def test_shares_and_images_without_a_person(settle, capfd):
     settle({name: png(one) for name, one in maps.items()})
     parsing.run("synthetic")
     said = capfd.readouterr().err
-    assert "3 label maps (source: oracle)" in said
+    assert "3 label maps (source: oracle, lip-cihp-21)" in said
     assert "3 labels occur, by pixels: background 79.2%, upper-clothes 16.7%, pants 4.2%" in said
     assert f"no person in 2 label maps, the first {image_id(NAMES[1])}" in said

@@ -420,9 +420,7 @@ def test_missing_weights_stop_where_params_say_so(enter, capfd):
 
 def test_a_variant_that_needs_parsing_is_refused_without(enter, capfd, monkeypatch, prepared, tmp_path):
     folder = enter()
-    monkeypatch.setitem(
-        VARIANTS, "spig", VARIANTS["spig"].__class__(**{**vars(VARIANTS["spig"]), "needs_parsing": True})
-    )
+    monkeypatch.setitem(VARIANTS, "spig", VARIANTS["spig"].__class__(**{**vars(VARIANTS["spig"]), "labels": "lip-20"}))
     assert "train synthetic spig: needs human parsing, but data/synthetic/parsing has none" in refused(TRAIN, capfd)
     (folder / "data/synthetic").unlink()
     tiny_dataset.write(folder, parsing_source="oracle")
@@ -510,7 +508,7 @@ def test_a_variant_without_targets_with_a_judge_and_a_part_that_thaws(components
         row="none",
         build=lambda height, width, scale: Judged(),
         components=("spatn",),
-        needs_parsing=True,
+        labels="lip-20",
         objective=lambda generator, height, width, scale, weights: PoseObjective(generator),
         phase=replace(phase, thaw={"parsing": {"market1501": 0.5}}),
         judges={"detector": "detector"},

@@ -55,7 +55,7 @@ def test_unpaired_data_never_reads_a_targets_picture(folder, monkeypatch):
         return decode(encoded, image_id)
 
     monkeypatch.setattr(pictures, "decode_stored", look)
-    data = training_data.load("synthetic", "unpaired", CPU, parsing=True)
+    data = training_data.load("synthetic", "unpaired", CPU, "lip-20")
     paired = pair_lists.read("synthetic", "train")
     sources, targets = paired["source_id"].to_pylist(), paired["target_id"].to_pylist()
     assert read == set(sources)
@@ -71,7 +71,7 @@ def test_unpaired_data_never_reads_a_targets_picture(folder, monkeypatch):
 
 def test_a_stand_in_takes_the_targets_place(folder, capfd):
     """Without those whose stand-in is missing, was rejected, or is of the people held out; sources of them neither."""
-    data = training_data.load("synthetic", "pseudo_pairs", CPU, parsing=True)
+    data = training_data.load("synthetic", "pseudo_pairs", CPU, "lip-20")
     assert "3 of 7 training images have no stand-in that may be trained on" in capfd.readouterr().err
     assert [(data.ids[one], data.ids[other]) for one, other in data.pairs.tolist()] == USED
     assert len(data.images) == len(USED)  # (2, 2) stands in without being a source
@@ -80,14 +80,14 @@ def test_a_stand_in_takes_the_targets_place(folder, capfd):
     check_side(batch, "source", [USED[3][0], USED[0][0]])
     check_side(batch, "target", [USED[3][1], USED[0][1]])
     np.testing.assert_allclose(batch.source.numpy(), [picture(USED[3][0]), picture(USED[0][0])], atol=1e-6)
-    assert training_data.load("synthetic", "pseudo_pairs", CPU, parsing=False).labels is None
+    assert training_data.load("synthetic", "pseudo_pairs", CPU, None).labels is None
 
 
 def test_no_stand_in_at_all_is_one_line(folder):
     rows = [{"image_id": one, "pseudo_id": None, "cost": None, "pose_distance": None} for one in STAND_INS]
     store.write_shards(layout.pseudo_labels("synthetic", "equation"), rows, schema.PSEUDO_LABELS)
     with pytest.raises(UserError, match="no training image has a stand-in; run pseudo_labels again"):
-        training_data.load("synthetic", "pseudo_pairs", CPU, parsing=True)
+        training_data.load("synthetic", "pseudo_pairs", CPU, "lip-20")
 
 
 def test_images_are_those_of_nobody_in_a_validation_pair(folder):
@@ -95,7 +95,7 @@ def test_images_are_those_of_nobody_in_a_validation_pair(folder):
     pairs = store.read_table(layout.pairs("synthetic")).to_pylist()
     pairs = [row for row in pairs if name(3, 0) not in (row["source_id"], row["target_id"])]
     store.write_table(layout.pairs("synthetic"), pairs, schema.PAIRS)
-    data = training_data.load("synthetic", "images", CPU, parsing=True)
+    data = training_data.load("synthetic", "images", CPU, "lip-20")
     expected = [name(person, view) for person in range(3) for view in range(3) if (person, view) != (0, 2)]
     assert data.ids == expected
     batch = data.batch(torch.tensor([6, 1, 4]))

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pipeline.anatomy import labels
 from pipeline.anatomy.labels import Lip
 from pipeline.core.errors import UserError
 from pipeline.core.schema import JOINTS
@@ -70,7 +71,7 @@ class Rendering:
     """One image of size (H, W) and its truth, all at the pixel centres."""
 
     image: np.ndarray  # (H, W, 3) uint8 RGB
-    parsing: np.ndarray  # (H, W) uint8 LIP-20
+    labels: np.ndarray  # (H, W) uint8 of lip-cihp-21
     joints: np.ndarray  # (18, 2) float32 (x, y) in pixels, NaN where not in the image
     occluded: np.ndarray  # (18,) bool: hidden by the person's own body or clothes; False outside the image
     part: np.ndarray  # (H, W) int8 rigid bone, -1 on the background
@@ -78,6 +79,11 @@ class Rendering:
     depth: np.ndarray  # (H, W) float32 pixels away from the viewer, infinite on the background
     bones: np.ndarray  # (16, 3, 4) float64: bone frame to pixel x, y and depth
     identity: Identity
+
+    @property
+    def parsing(self) -> np.ndarray:
+        """The labels (H, W) uint8 in LIP-20."""
+        return labels.relabel(self.labels, labels.TO_LIP20[labels.EVERY])
 
 
 def scenes(seed: int, split: str, identities: int, views: int) -> list[Scene]:
@@ -380,15 +386,15 @@ def render(scene: Scene, height: int = 128, width: int = 64) -> Rendering:
 
     centre = (rows & columns & 1) == 1
     at = rows[centre] // 2, columns[centre] // 2
-    parsing = np.zeros((height, width), np.uint8)
-    parsing[at] = label[centre]
+    seen = np.zeros((height, width), np.uint8)
+    seen[at] = label[centre]
     part = np.full((height, width), -1, np.int8)
     part[at] = bone[centre]
     surface = np.zeros((height, width, 3), np.float32)
     surface[at] = local[centre]
     depth = depth[1::2, 1::2].astype(np.float32)
     joints, occluded = _joints(who, bones, part, depth)
-    return Rendering(image, parsing, joints, occluded, part, surface, depth, bones, who)
+    return Rendering(image, seen, joints, occluded, part, surface, depth, bones, who)
 
 
 def _times(matrices: np.ndarray, vectors: np.ndarray) -> np.ndarray:

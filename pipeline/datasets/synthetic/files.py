@@ -49,7 +49,7 @@ def fetch(block: Fetch, raw: Path) -> dict:
         for name in sorted(scenes, key=str.encode):
             drawn = synthetic.render(scenes[name], block.height, block.width)
             joints[name], occluded[name] = drawn.joints, drawn.occluded
-            parsing[name] = pictures.encode_png(drawn.parsing)
+            parsing[name] = pictures.encode_png(drawn.labels)
             yield name, pictures.encode_png(drawn.image)
             advance()
 

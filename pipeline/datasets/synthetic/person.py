@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.anatomy.labels import Lip
+from pipeline.anatomy.labels import TORSO_SKIN, Lip
 from pipeline.core.schema import JOINTS
 
 BONES = (
@@ -94,7 +94,7 @@ class Body:
     """The P parts of a dressed identity; does not depend on the pose.
 
     bone (P,); local (P, 3, 4): part to bone; profile (P, 3): α, β, γ; span (P, 2): range of y; label (P,):
-    LIP-20; material (P,); strip (P, 4): where z < 0 and |x| < strip[0] + strip[1] * y in the bone frame, the
+    of lip-cihp-21; material (P,); strip (P, 4): where z < 0 and |x| < strip[0] + strip[1] * y in the bone frame, the
     front shows label strip[2] and material strip[3] instead.
     """
 
@@ -239,7 +239,7 @@ def _torso(tailor: _Tailor, who: Identity):
     chest = 0.097 * (0.5 + 0.5 * g) * (0.4 + 0.6 * sh / 0.1)
     opening = (who.opening, 0.08, Lip.UPPER_CLOTHES, TOP) if who.opening else (0, 0, 0, 0)
     # A V that closes `neckline` below the shoulder line.
-    vee = (0.7 * (neck + 0.012 + who.neckline), -0.7, Lip.FACE, SKIN) if who.neckline else (0, 0, 0, 0)
+    vee = (0.7 * (neck + 0.012 + who.neckline), -0.7, TORSO_SKIN, SKIN) if who.neckline else (0, 0, 0, 0)
     front = opening if who.opening else vee
     dress = top, paint
     torso = w + air, chest + air, sh - 0.004 + air
@@ -251,7 +251,7 @@ def _torso(tailor: _Tailor, who: Identity):
         for side in SIDES:
             radii = np.array((1.2, 1.2, 1.3)) * who.bust
             tailor.ball(CHEST, (side * 0.036, -0.100, -0.032 * g), radii, *dress, strip=front)
-    tailor.cone(CHEST, (0, neck + 0.03, 0), (0, neck - 0.07, -0.010), (0.031 * g, 0.028 * g), Lip.FACE, SKIN)
+    tailor.cone(CHEST, (0, neck + 0.03, 0), (0, neck - 0.07, -0.010), (0.031 * g, 0.028 * g), TORSO_SKIN, SKIN)
     coat = top is Lip.COAT
     if coat:
         tailor.cone(CHEST, (0, neck + 0.004, 0.004), (0, neck - 0.046, 0.006), (0.052, 0.040), *dress, 0.95, front)
