@@ -236,7 +236,7 @@ def agreement(run: Session) -> list[str]:
             for where in (torch.device("cpu"), run.device):
                 setup = Setup(VARIANTS[name], DATASET, 0.125, FEATURES, where)
                 trainer = setup.trainer("plain")
-                data = arrays.load_pairs("d", "train", where, parsing=setup.variant.needs_parsing)
+                data = arrays.load_pairs("d", "train", where, label_set=setup.variant.labels)
                 rows_of = BatchOrder(len(data), 4, 0)
                 with loop.backends(where, "fp32"):
                     found.append([trainer.step(step, data.batch(rows_of.rows(step))) for step in (1, 2)])
@@ -278,7 +278,7 @@ def steps_in(run: Session, entry: Component | Variant, seconds: float) -> int:
     started = time.perf_counter()
     setup = Setup(entry, DATASET, run.width, FEATURES, run.device)
     trainer = setup.trainer("ours")
-    data = training_data.load(DATASET, entry.data, run.device, entry.needs_parsing)
+    data = training_data.load(DATASET, entry.data, run.device, entry.labels)
     order = BatchOrder(len(data), setup.batch, 0)
     number, begin = 0, 0.0
     with loop.backends(run.device, "bf16"):

@@ -83,7 +83,7 @@ def test_label_shares_may_come_from_a_sample(folder, monkeypatch):
     some, count = prepared.label_shares("synthetic")
     assert count == 3
     maps = [tiny_dataset.label_map(*which) for which in ((0, 0), (2, 0), (3, 2))]  # rows 0, 5 and 10
-    np.testing.assert_allclose(some, np.bincount(np.stack(maps).reshape(-1), minlength=20) / np.stack(maps).size)
+    np.testing.assert_allclose(some, np.bincount(np.stack(maps).reshape(-1), minlength=21) / np.stack(maps).size)
     assert prepared.Line("share of the pixels", "of 3 maps, evenly chosen") in prepared.lines("synthetic")["parsing"]
 
 

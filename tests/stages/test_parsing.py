@@ -252,7 +252,7 @@ def test_palette_pictures_are_read_as_ids(photographs, bits, top):
 
 def test_palette_pictures_of_a_colour_coded_set_are_read_by_colour(photographs):
     wanted = {name: ids(seed) for seed, name in enumerate(PHOTOGRAPHS)}
-    maps = {file_name(name): palette_png(19 - one, labels.COLOURS[::-1].copy()) for name, one in wanted.items()}
+    maps = {file_name(name): palette_png(19 - one, labels.COLOURS[19::-1].copy()) for name, one in wanted.items()}
     found = photographs(maps, "lip-20-colours")
     for name, one in wanted.items():
         assert (found[image_id(name)] == one).all()
