@@ -521,7 +521,7 @@ def test_a_relabelling_that_means_nothing_lists_the_labels_there_are(folder, cap
     ("picture", "said"),
     [
         (np.zeros((HEIGHT, WIDTH + 1), np.uint8), "64 x 33 (height x width), but 0001_0.png is 64 x 32"),
-        (np.full((HEIGHT, WIDTH), 20, np.uint8), "id 20 is no label; LIP-20 has 0 to 19"),
+        (np.full((HEIGHT, WIDTH), 21, np.uint8), "id 21 is no label; lip-cihp-21 has 0 to 20"),
         (np.zeros((HEIGHT, WIDTH), np.uint16), "no 8-bit PNG"),
         (np.full((HEIGHT, WIDTH, 3), 7, np.uint8), "colour (7, 7, 7) is no label's"),
         (None, "not there; --save-parsing mine.png writes the image's own"),

@@ -128,6 +128,18 @@ def test_every_label_occurs(drawn):
     assert not [LIP20[k] for k in np.nonzero(count < 30)[0]]
 
 
+def test_skin_of_neck_and_chest_is_told_from_the_face(drawn):
+    """CIHP-20's label 10, which LIP-20 calls face. It is on the chest bone, the face on the head."""
+    count = 0
+    for _, r in drawn:
+        torso_skin = r.labels == 20
+        assert (r.part[torso_skin] == body.CHEST).all()
+        assert (r.part[r.labels == 13] == body.HEAD).all()
+        np.testing.assert_array_equal(np.where(torso_skin, 13, r.labels), r.parsing)
+        count += torso_skin.sum()
+    assert count > 30 * len(drawn) / 4
+
+
 def test_a_person_fills_the_frame(drawn):
     share = [np.mean(r.parsing > 0) for _, r in drawn]
     assert 0.2 < np.mean(share) < 0.5
