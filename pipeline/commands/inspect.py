@@ -24,7 +24,6 @@ from pipeline.core import layout, params, schema, store
 from pipeline.core.atomic import atomic_file
 from pipeline.core.errors import UserError
 from pipeline.formats import pictures
-from pipeline.loading import stored_labels
 from pipeline.report import prepared
 
 _PANEL, _SMALL_PANEL = 384, 192  # heights in pixels that pictures are enlarged to, about
@@ -103,7 +102,7 @@ def _parsed(dataset: str, image_id: str, title: str) -> Iterator[np.ndarray]:
     if stored is not None and row is not None:
         picture = pictures.decode_stored(row["image"]["bytes"], image_id)
         folder = layout.parsing(dataset)
-        label_map = stored_labels.decoder(folder, labels.EVERY)(
+        label_map = pictures.label_decoder(folder, labels.EVERY)(
             stored["parsing"]["bytes"], f"{folder}: {image_id}", picture.shape[:2]
         )
         drawn = drawing.enlarged(drawing.parsing(picture, label_map), _scale(picture))

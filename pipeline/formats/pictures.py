@@ -3,7 +3,7 @@
 A picture in memory is (H, W, 3) uint8 RGB everywhere: OpenCV's BGR does not leave this module.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -51,6 +51,25 @@ def decode_labels(
     if found.max() > last:
         raise UserError(f"{what} holds label {found.max()}, {label_set.upper()} ends at {last}; {remedy}")
     return found
+
+
+def said_label_set(folder: Path, key: str) -> str:
+    """`label_set` (of the stored ids) or `made_in` (of the source) of label shards; LIP-20 where they do not say."""
+    return (pq.read_schema(store.parts(folder)[0]).metadata or {}).get(key.encode(), b"lip-20").decode()
+
+
+def label_decoder(folder: Path, wanted: str) -> Callable[..., np.ndarray]:
+    """For the label maps in the shards `folder`: a function (PNG, what it is, perhaps its size (H, W)) -> (H, W) uint8
+    ids of `wanted`, one of `labels.STORED`. It raises UserError as `decode_labels` does.
+    """
+    stored = said_label_set(folder, "label_set")
+    table = labels.exchange(stored, wanted)
+
+    def label_map(data: bytes, what: str, size: tuple[int, int] | None = None) -> np.ndarray:
+        found = decode_labels(data, what, size, label_set=stored)
+        return found if stored == wanted else labels.relabel(found, table)
+
+    return label_map
 
 
 def _encode(suffix: str, picture: np.ndarray, *settings: int) -> bytes:

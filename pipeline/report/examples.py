@@ -7,8 +7,7 @@ from pipeline import drawing
 from pipeline.anatomy import labels
 from pipeline.core import layout, store
 from pipeline.datasets import title as dataset_title
-from pipeline.formats.pictures import encode_png
-from pipeline.loading import stored_labels
+from pipeline.formats.pictures import encode_png, label_decoder
 from pipeline.report import prepared
 from pipeline.report.album import Album
 
@@ -31,7 +30,7 @@ def _label_picture(dataset: str, image_id: str) -> bytes | None:
     if row is None:
         return None
     folder = layout.parsing(dataset)
-    label_map = stored_labels.decoder(folder, labels.EVERY)
+    label_map = label_decoder(folder, labels.EVERY)
     return encode_png(labels.colour(label_map(row["parsing"]["bytes"], f"{folder}: {image_id}")))
 
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from pipeline.anatomy import labels, pose
 from pipeline.core import layout, schema, store
-from pipeline.loading import stored_labels
+from pipeline.formats import pictures
 
 LABEL_SAMPLE = 256  # parsing maps that label shares are taken from, evenly spread over the data set
 LISTED = 6  # image sizes, and reasons for rejects, that are listed
@@ -82,7 +82,7 @@ def label_shares(dataset: str) -> tuple[np.ndarray, int]:
     ids = store.read_table(folder, columns=["image_id"])["image_id"].to_pylist()
     chosen = [ids[i] for i in np.unique(np.linspace(0, len(ids) - 1, min(len(ids), LABEL_SAMPLE)).astype(int))]
     reader = store.RandomReader(folder, ["parsing"])
-    label_map = stored_labels.decoder(folder, labels.EVERY)
+    label_map = pictures.label_decoder(folder, labels.EVERY)
     counts = np.zeros(len(labels.NAMES[labels.EVERY]), np.int64)
     for name in chosen:
         found = label_map(reader[name]["parsing"]["bytes"], f"{folder}: {name}")

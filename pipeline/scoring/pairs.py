@@ -10,7 +10,7 @@ import torch
 from pipeline.core import layout, schema, store
 from pipeline.core.errors import UserError
 from pipeline.formats import pictures
-from pipeline.loading import pair_lists, stored_labels
+from pipeline.loading import pair_lists
 from pipeline.loading.arrays import PairData, load_images, pair_up
 from pipeline.metrics.pckh import Joints
 from pipeline.metrics.pose_mask import pose_masks
@@ -70,7 +70,7 @@ def target_parsing(dataset: str, pairs: pa.Table) -> pa.Table:
             f"{layout.parsing(dataset)}: no parsing of {len(lacking)} targets, {lacking[0]} the first; run parsing (its"
             f" source must not be none), or take parsing-miou out of reference.{dataset}.metrics in {layout.PARAMS}"
         )
-    label_map = stored_labels.decoder(layout.parsing(dataset), "lip-20")
+    label_map = pictures.label_decoder(layout.parsing(dataset), "lip-20")
     rows = table.to_pylist()
     for row in rows:
         found = label_map(row["parsing"]["bytes"], f"parsing of {row['image_id']}")

@@ -43,7 +43,8 @@ from pipeline.core import console, layout, params, resume, schema, store
 from pipeline.core.digests import code_of
 from pipeline.core.errors import UserError
 from pipeline.core.settings import device_setting, setting
-from pipeline.loading import devices, stored_labels
+from pipeline.formats import pictures
+from pipeline.loading import devices
 from pipeline.stand_ins import body_parts, part_search
 
 READER = {"equation": "spt_parsing", "balanced": "spt_parsing_balanced"}  # the component that is trained on a rule's
@@ -93,7 +94,7 @@ def load(keypoints: pa.Table, parsing: Path, file: BinaryIO) -> tuple[list[str],
 
 def _batches_of_one_size(parsing: Path, wanted: dict[str, int]) -> Iterator[list[tuple[str, np.ndarray]]]:
     """(image_id, LIP-20 ids uint8 (H, W)) of wanted images in order, in lists of at most _BATCH and one size."""
-    label_map = stored_labels.decoder(parsing, "lip-20")
+    label_map = pictures.label_decoder(parsing, "lip-20")
     some: list[tuple[str, np.ndarray]] = []
     for row in store.iter_rows(parsing, columns=["image_id", "parsing"]):
         if row["image_id"] not in wanted:
