@@ -137,11 +137,12 @@ class StyleEncoder(nn.Module):
             *(nn.Conv2d(c2, c3, 3, stride=2, padding=1, bias=False), *norm_act(c3)),
             nn.ConvTranspose2d(c3, c4, 3, stride=2, padding=1, output_padding=1, bias=False),
             *norm_act(c4),
-            *(nn.ReflectionPad2d(1), nn.Conv2d(c4, c3, 3), nn.Tanh()),
+            *(nn.ReflectionPad2d(1), nn.Conv2d(c4, c3, 3)),
         )
 
     def forward(self, image: Tensor, parsing: Tensor) -> Tensor:
-        return region_average_pooling(self.features(image), parsing[..., ::2, ::2])
+        features = torch.tanh(losses.widen(self.features(image)))  # in bfloat16 flat from 3.5 on
+        return region_average_pooling(features, parsing[..., ::2, ::2])
 
 
 class Sean(nn.Module):
@@ -367,8 +368,10 @@ class SPGNet(nn.Module):
             skips = [torch.cat(pair, dim=1) for pair in zip(pose[level], appearance[level], strict=True)]
             stride = 2**level
             x = self.decoder[level](x, skips, parsing[..., ::stride, ::stride], codes)
+        with full_precision(x):  # a tanh in bfloat16 is flat from 3.5 on: no gradient
+            image = torch.tanh(self.image(losses.widen(x)))
         visible = (visibility == VISIBLE).float()
-        return Output(torch.tanh(self.image(x)), {1: flow.unsqueeze(1)}, {1: visible.unsqueeze(1)})
+        return Output(image, {1: flow.unsqueeze(1)}, {1: visible.unsqueeze(1)})
 
     def forward(self, batch: Batch) -> Output:
         logits = self.parsing(batch)

@@ -11,28 +11,47 @@ mean square of the right and the left shoulder-hip distance:
                     and hand) of the length so far past its end; half-width 0.2 st
 
 A pose that lacks a hip or a shoulder has no parts. Joints are (B, 18, 2) in pixels, pixel centres at integers;
-values at joints that are not valid are ignored, NaN included.
+values at joints that are not valid are ignored, NaN included. Results have the joints' precision, whatever autocast
+or TF32 do elsewhere: nothing here is a matrix product, which they would round. In bfloat16 the pixel 255 is as far as
+the pixel 256.
 """
 
 import torch
 from torch import Tensor, nn
-
-from models.layers.blocks import full_precision
 
 PARTS = (
     "torso", "head",
     "right-thigh", "left-thigh", "right-shin", "left-shin",
     "right-upper-arm", "left-upper-arm", "right-forearm", "left-forearm",
 )  # fmt: skip
-MIRROR = (0, 1, 3, 2, 5, 4, 7, 6, 9, 8)  # the same part of the other side
-TRUNK = (2, 5, 8, 11)  # shoulders, hips
-SHOULDERS = (2, 5)
-HEAD = (0, 14, 15, 16, 17)
-START = (8, 11, 9, 12, 2, 5, 3, 6)
-END = (9, 12, 10, 13, 3, 6, 4, 7)
-BEYOND = (0.1, 0.1, 0.5, 0.5, 0.1, 0.1, 0.5, 0.5)
+BEYOND = {"upper": 0.1, "lower": 0.5}  # how far a limb reaches past its end, in its length
 FLAT = 1e-6  # control points on one line: smaller variance over larger, at most
 VISIBLE, INVISIBLE, BACKGROUND = 0.0, 1.0, 2.0
+
+
+# Slices rather than lists of indices: a device would wait for a list to be copied to it. Along dimension 1, with or
+# without coordinates behind it.
+
+
+def trunk(joints: Tensor) -> Tensor:
+    """Right and left shoulder, right and left hip: (B, 18, ...) -> (B, 4, ...)."""
+    return joints[:, 2:12:3]
+
+
+def head(joints: Tensor) -> Tensor:
+    """Nose, eyes and ears: (B, 18, ...) -> (B, 5, ...)."""
+    return torch.cat([joints[:, :1], joints[:, 14:]], dim=1)
+
+
+def limbs(joints: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the eight limbs begin and end, in the order of PARTS: (B, 18, ...) -> twice (B, 8, ...)."""
+    chains = joints[:, 2:14].unflatten(1, (2, 2, 3)).flip(1).transpose(2, 3)  # leg and arm, joint, right and left
+    return chains[:, :, :2].flatten(1, 3), chains[:, :, 1:].flatten(1, 3)
+
+
+def other_side(parts: Tensor) -> Tensor:
+    """The limbs (B, 8, ...) in the order of PARTS, right and left exchanged."""
+    return parts.unflatten(1, (4, 2)).flip(2).flatten(1, 2)
 
 
 def rectangles(joints: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
@@ -42,80 +61,78 @@ def rectangles(joints: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     corner, the edge from its first to its last, and its first corner. Zero where the part is missing.
     """
     joints = torch.where(valid.unsqueeze(-1), joints, 0.0)
-    trunk, head = joints[:, TRUNK], joints[:, HEAD]
-    st = (((trunk[:, 0] - trunk[:, 2]).square() + (trunk[:, 1] - trunk[:, 3]).square()).sum(-1) / 2).sqrt()
-    st = st.view(-1, 1)
+    corners, heads = trunk(joints), head(joints)
+    st = ((corners[:, :2] - corners[:, 2:]).square().sum((1, 2)) / 2).sqrt().view(-1, 1)
 
-    low, high = trunk.amin(1) - 0.1 * st, trunk.amax(1) + 0.1 * st
-    seen = valid[:, HEAD].sum(1, keepdim=True)
-    centre = head.sum(1) / seen.clamp(min=1)
-    low = torch.stack([low, centre - 0.4 * st], dim=1)  # (B, 2, 2): torso, head
-    high = torch.stack([high, centre + 0.4 * st], dim=1)
-    across, down = torch.zeros_like(low), torch.zeros_like(low)
-    across[..., 0], down[..., 1] = (high - low).unbind(-1)
-    upright = torch.stack([across, down, low], dim=-1)
+    seen = head(valid).sum(1, keepdim=True)
+    centre = heads.sum(1) / seen.clamp(min=1)
+    low = torch.stack([corners.amin(1) - 0.1 * st, centre - 0.4 * st], dim=1)  # (B, 2, 2): torso, head
+    high = torch.stack([corners.amax(1) + 0.1 * st, centre + 0.4 * st], dim=1)
+    upright = torch.cat([torch.diag_embed(high - low), low.unsqueeze(-1)], dim=-1)
 
-    start, end = joints[:, START], joints[:, END]
+    start, end = limbs(joints)
     along = end - start  # (B, 8, 2)
     length = along.norm(dim=-1, keepdim=True)
     side = torch.stack([-along[..., 1], along[..., 0]], dim=-1) / length.clamp(min=1e-12)
     side = 0.2 * st.unsqueeze(1) * side  # to the limb's right, for who looks along it
     start = start - 0.1 * along
-    along = (end - start) * (1 + along.new_tensor(BEYOND).view(-1, 1))
-    limbs = torch.stack([-2 * side, along, start + side], dim=-1)
+    upper, lower = along.unflatten(1, (2, 2, 2)).unbind(2)
+    whole = 1.1 * torch.stack([(1 + BEYOND["upper"]) * upper, (1 + BEYOND["lower"]) * lower], dim=2).flatten(1, 3)
+    limb = torch.stack([-2 * side, whole, start + side], dim=-1)
 
+    begun, ended = limbs(valid)
     present = torch.cat(
-        [
-            torch.ones_like(seen, dtype=torch.bool),
-            seen > 0,
-            valid[:, START] & valid[:, END] & (length.squeeze(-1) > 0),
-        ],
-        dim=1,
+        [torch.ones_like(seen, dtype=torch.bool), seen > 0, begun & ended & (length.squeeze(-1) > 0)], dim=1
     )
-    present &= valid[:, TRUNK].all(1, keepdim=True) & (st > 0)
-    return torch.where(present[..., None, None], torch.cat([upright, limbs], dim=1), 0.0), present
+    present &= trunk(valid).all(1, keepdim=True) & (st > 0)
+    return torch.where(present[..., None, None], torch.cat([upright, limb], dim=1), 0.0), present
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """Matrices (..., 2, 2) times (..., 2, K), in their own precision."""
+    return (a.unsqueeze(-1) * b.unsqueeze(-3)).sum(-2)
+
+
+def adjugate(a: Tensor) -> tuple[Tensor, Tensor]:
+    """Of matrices (..., 2, 2), the inverse is the adjugate (..., 2, 2) over the determinant (..., 1, 1)."""
+    (p, q), (r, s) = (row.unbind(-1) for row in a.unbind(-2))
+    return torch.stack([s, -q, -r, p], dim=-1).unflatten(-1, (2, 2)), (p * s - q * r)[..., None, None]
 
 
 def inverse(maps: Tensor) -> Tensor:
     """Inverse of affine maps (..., 2, 3); of one that is not invertible, the map of all points to (-1, -1)."""
-    a, b, c, d = maps[..., 0, 0], maps[..., 0, 1], maps[..., 1, 0], maps[..., 1, 1]
-    determinant = a * d - b * c
-    good = (determinant != 0)[..., None, None]
-    linear = torch.stack([torch.stack([d, -b], dim=-1), torch.stack([-c, a], dim=-1)], dim=-2)
-    linear = linear / torch.where(good, determinant[..., None, None], 1.0)
-    result = torch.cat([linear, -linear @ maps[..., 2:]], dim=-1)
-    return torch.where(good, result, maps.new_tensor([[0.0, 0.0, -1.0], [0.0, 0.0, -1.0]]))
+    linear, determinant = adjugate(maps[..., :2])
+    good = determinant != 0
+    linear = torch.where(good, linear / determinant, 0.0)
+    return torch.cat([linear, torch.where(good, -product(linear, maps[..., 2:]), -1.0)], dim=-1)
 
 
 def compose(after: Tensor, before: Tensor) -> Tensor:
     """after(before(point)) of affine maps (..., 2, 3)."""
-    return torch.cat([after[..., :2] @ before[..., :2], after[..., :2] @ before[..., 2:] + after[..., 2:]], dim=-1)
+    linear, shift = product(after[..., :2], before).split((2, 1), dim=-1)
+    return torch.cat([linear, shift + after[..., 2:]], dim=-1)
 
 
 def fit(target: Tensor, source: Tensor, control: Tensor) -> tuple[Tensor, Tensor]:
     """Affine maps A by least squares: the least sum of |A(target) - source|^2 over the control points.
 
-    target, source (B, P, 2), control (B, P) bool -> (B, 2, 3), and (B,) bool: false, with a zero map, where
+    target, source (..., P, 2), control (..., P) bool -> (..., 2, 3), and (...) bool: false, with a zero map, where
     the points of either side lie on one line or are fewer than three.
     """
-    weight = control.to(target.dtype).unsqueeze(-1)
-    count = weight.sum(1).clamp(min=1)
-
-    def centred(points: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        points = torch.where(control.unsqueeze(-1), points, 0.0)
-        mean = points.sum(1) / count
-        points = (points - mean.unsqueeze(1)) * weight
-        scatter = points.transpose(1, 2) @ points
-        determinant = scatter[:, 0, 0] * scatter[:, 1, 1] - scatter[:, 0, 1] ** 2
-        return points, mean, scatter, determinant > FLAT * (scatter[:, 0, 0] + scatter[:, 1, 1]) ** 2
-
-    x, x_mean, scatter, spread = centred(target)
-    y, y_mean, _, source_spread = centred(source)
-    good = (spread & source_spread & (control.sum(1) >= 3)).view(-1, 1, 1)
-    scatter = torch.where(good, scatter, torch.eye(2, dtype=x.dtype, device=x.device))
-    linear = y.transpose(1, 2) @ x @ torch.linalg.inv(scatter)
-    maps = torch.cat([linear, (y_mean.unsqueeze(-1) - linear @ x_mean.unsqueeze(-1))], dim=-1)
-    return torch.where(good, maps, 0.0), good.view(-1)
+    control = control.unsqueeze(-1)
+    points = torch.where(control, torch.cat([target, source], dim=-1), 0.0)  # (..., P, 4)
+    count = control.sum(-2)
+    mean = points.sum(-2) / count.clamp(min=1)
+    points = (points - mean.unsqueeze(-2)) * control
+    scatter = (points.unsqueeze(-1) * points.unsqueeze(-2)).sum(-3)  # (..., 4, 4)
+    inverted, determinant = adjugate(scatter[..., :2, :2])
+    spread = scatter.diagonal(dim1=-2, dim2=-1).unflatten(-1, (2, 2)).sum(-1).square()  # of target and source
+    area = torch.cat([determinant, adjugate(scatter[..., 2:, 2:])[1]], dim=-1).squeeze(-2)
+    good = (area > FLAT * spread).all(-1) & (count.squeeze(-1) >= 3)
+    linear = product(scatter[..., 2:, :2], inverted) / determinant
+    target_mean, source_mean = mean.unsqueeze(-1).split(2, dim=-2)
+    maps = torch.cat([linear, source_mean - product(linear, target_mean)], dim=-1)
+    return torch.where(good[..., None, None], maps, 0.0), good
 
 
 def affine_maps(
@@ -129,42 +146,44 @@ def affine_maps(
     """
     target, present = rectangles(target_joints, target_valid)
     source, available = rectangles(source_joints, source_valid)
-    mirrored = ~available & available[:, MIRROR]
-    mirrored[:, :2] = False
-    source = torch.where(mirrored[..., None, None], source[:, MIRROR], source)
-    maps, given = compose(source, inverse(target)), available | mirrored
+    whole = available[:, :1]
+    target, source, available = target[:, 2:], source[:, 2:], available[:, 2:]
+    mirrored = ~available & other_side(available)
+    source = torch.where(mirrored[..., None, None], other_side(source), source)
+    limb = compose(source, inverse(target))
 
-    control = torch.zeros_like(target_valid)
-    control[:, TRUNK] = True
-    maps[:, 0], given[:, 0] = fit(target_joints, source_joints, control & target_valid & source_valid)
-    control = torch.zeros_like(target_valid)
-    control[:, HEAD] = (target_valid & source_valid)[:, HEAD]
-    shared = control.any(1)
-    control[:, SHOULDERS] = True
-    maps[:, 1], fitted = fit(target_joints, source_joints, control & target_valid & source_valid)
-    given[:, 1] = fitted & shared
-    given &= present & available[:, :1]
-    return torch.where(given[..., None, None], maps, 0.0), given, mirrored & given
+    both = target_valid & source_valid
+    both = torch.cat([trunk(both), head(both)], dim=1)  # (B, 9), shoulders first
+    points = (torch.cat([trunk(joints), head(joints)], dim=1).unsqueeze(1) for joints in (target_joints, source_joints))
+    index = torch.arange(9, device=both.device)
+    members = torch.stack([index < 4, (index < 2) | (index >= 4)])  # (2, 9): the torso's, the head's
+    upright, fitted = fit(*points, both.unsqueeze(1) & members)
+    fitted = fitted & torch.stack([whole[:, 0], both[:, 4:].any(1)], dim=1)
 
-
-def grid(height: int, width: int, like: Tensor) -> Tensor:
-    """Pixel centres (2, height, width) as (x, y)."""
-    x = torch.arange(width, device=like.device, dtype=like.dtype).expand(height, -1)
-    y = torch.arange(height, device=like.device, dtype=like.dtype).unsqueeze(-1).expand(-1, width)
-    return torch.stack([x, y])
+    given = torch.cat([fitted, available | mirrored], dim=1) & present & whole
+    mirrored = torch.cat([torch.zeros_like(fitted), mirrored], dim=1) & given
+    return torch.where(given[..., None, None], torch.cat([upright, limb], dim=1), 0.0), given, mirrored
 
 
-def apply(maps: Tensor, points: Tensor) -> Tensor:
-    """Affine maps (..., 2, 3) of the points (2, H, W) -> (..., 2, H, W)."""
-    return torch.einsum("...ij,jhw->...ihw", maps[..., :2], points) + maps[..., 2, None, None]
+def grid(height: int, width: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Pixel centres, to be broadcast against each other: x (width), y (height, 1)."""
+    x = torch.arange(width, device=like.device, dtype=like.dtype)
+    return x, torch.arange(height, device=like.device, dtype=like.dtype).unsqueeze(-1)
+
+
+def apply(maps: Tensor, points: tuple[Tensor, Tensor]) -> Tensor:
+    """Affine maps (..., 2, 3) of points x and y, both of a shape that broadcasts to (H, W) -> (..., 2, H, W)."""
+    across, down, shift = maps[..., None, None].unbind(-3)
+    return across * points[0] + (down * points[1] + shift)
 
 
 def place(joints: Tensor, valid: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Where the pixels lie in each part's unit square: (B, 10, 2, height, width), and whether inside it, (B, 10,
-    height, width) bool; none are inside a missing part.
+    """How far the pixels lie from each part's middle line, in widths of the part: (B, 10, height, width), and whether
+    inside the part, (B, 10, height, width) bool; none are inside a missing part.
     """
-    within = apply(inverse(rectangles(joints, valid)[0]), grid(height, width, joints))
-    return within, ((within >= 0) & (within <= 1)).all(2)
+    linear, shift = inverse(rectangles(joints, valid)[0]).split((2, 1), dim=-1)
+    across, along = apply(torch.cat([linear, shift - 0.5], dim=-1), grid(height, width, joints)).abs().unbind(2)
+    return across, (across <= 0.5) & (along <= 0.5)
 
 
 class AffineFlow(nn.Module):
@@ -175,6 +194,7 @@ class AffineFlow(nn.Module):
     parts overlap, the one whose middle line is nearest, in widths of the part, is taken to be seen.
     """
 
+    @torch.no_grad()
     def forward(
         self,
         source_joints: Tensor,
@@ -184,23 +204,20 @@ class AffineFlow(nn.Module):
         height: int,
         width: int,
     ) -> tuple[Tensor, Tensor]:
-        with full_precision(source_joints), torch.no_grad():
-            source_joints, target_joints = source_joints.float(), target_joints.float()
-            maps, given, mirrored = affine_maps(target_joints, target_valid, source_joints, source_valid)
-            within, inside = place(target_joints, target_valid, height, width)
-            part = (within[:, :, 0] - 0.5).abs().masked_fill(~inside, torch.inf).argmin(1)  # (B, H, W)
-            person = inside.any(1).unsqueeze(1)
+        maps, given, mirrored = affine_maps(target_joints, target_valid, source_joints, source_valid)
+        across, inside = place(target_joints, target_valid, height, width)
+        part = across.masked_fill(~inside, torch.inf).min(1).indices  # (B, H, W); argmin takes five times as long
+        person = inside.any(1, keepdim=True)
+        turned = adjugate(maps[:, :1, :, :2])[1].view(-1, 1) < 0
+        shown = given & ~mirrored & ~turned
 
-            turned = torch.linalg.det(maps[:, 0, :, :2]) < 0
-            shown = given & ~mirrored & ~turned.unsqueeze(1)
-            shown = shown.gather(1, part.flatten(1)).view_as(part).unsqueeze(1)
-            given = given.gather(1, part.flatten(1)).view_as(part).unsqueeze(1)
-
-            here = grid(height, width, target_joints)
-            chosen = part[:, None, None].expand(-1, 1, 2, -1, -1)
-            there = apply(maps, here).gather(1, chosen).squeeze(1)  # (B, 2, H, W)
-            flow = torch.where(person & given, there - here, 0.0)
-            limits = there.new_tensor([width - 0.5, height - 0.5]).view(2, 1, 1)
-            framed = ((there >= -0.5) & (there < limits)).all(1, keepdim=True)
-            visibility = torch.where(person, torch.where(shown & framed, VISIBLE, INVISIBLE), BACKGROUND)
-        return flow, visibility
+        # What a pixel needs to know of its part: its map's six numbers, whether there is a map, whether it is shown.
+        known = torch.cat([maps.flatten(2), given.unsqueeze(-1), shown.unsqueeze(-1)], dim=-1).transpose(1, 2)
+        known = known.gather(2, part.flatten(1).unsqueeze(1).expand(-1, 8, -1)).unflatten(2, (height, width))
+        a, b, c, d, e, f, given, shown = known.unbind(1)
+        x, y = grid(height, width, target_joints)
+        to_x, to_y = a * x + (b * y + c), d * x + (e * y + f)
+        flow = torch.where(person & (given > 0).unsqueeze(1), torch.stack([to_x - x, to_y - y], dim=1), 0.0)
+        framed = (to_x >= -0.5) & (to_x < width - 0.5) & (to_y >= -0.5) & (to_y < height - 0.5)
+        seen = (framed & (shown > 0)).unsqueeze(1)
+        return flow, torch.where(person, torch.where(seen, VISIBLE, INVISIBLE), BACKGROUND)

@@ -13,6 +13,7 @@ from tests import figures
 
 HEIGHT, WIDTH = 128, 64
 EVERY = torch.ones(1, 18, dtype=torch.bool)
+TRUNK = [2, 5, 8, 11]  # shoulders, hips
 
 
 def poses(count: int, seed: int = 0) -> Tensor:
@@ -39,11 +40,17 @@ def middle(points: Tensor, a: int, b: int) -> tuple[int, int]:
 
 def test_the_limbs_are_those_of_the_pose_module():
     names = {"right-thigh": "right_hip", "left-shin": "left_knee", "right-upper-arm": "right_shoulder"}
+    joints = torch.arange(18).view(1, 18)
+    start, end = (side[0].tolist() for side in affine_flow.limbs(joints))
+    assert start == [8, 11, 9, 12, 2, 5, 3, 6]
+    assert end == [9, 12, 10, 13, 3, 6, 4, 7]
     for part, joint in names.items():
-        assert pose.JOINT_NAMES[affine_flow.START[PARTS.index(part) - 2]] == joint
-    for part, other in zip(PARTS, affine_flow.MIRROR, strict=True):
+        assert pose.JOINT_NAMES[start[PARTS.index(part) - 2]] == joint
+    assert affine_flow.trunk(joints).tolist() == [TRUNK]
+    assert affine_flow.head(joints).tolist() == [[0, 14, 15, 16, 17]]
+    for part, other in zip(PARTS[2:], affine_flow.other_side(torch.arange(8).view(1, 8))[0].tolist(), strict=True):
         swapped = part.replace("right", "?").replace("left", "right").replace("?", "left")
-        assert PARTS[other] == swapped
+        assert PARTS[2 + other] == swapped
 
 
 def test_the_same_pose_stays_where_it_is():
@@ -64,7 +71,7 @@ def test_a_similar_pose_is_found_by_its_similarity():
     turn = size * torch.tensor([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]], dtype=torch.float32)
     source = target @ turn.T + shift
     flow, visibility = run(source, target)
-    here = affine_flow.grid(HEIGHT, WIDTH, target)
+    here = torch.stack(torch.broadcast_tensors(*affine_flow.grid(HEIGHT, WIDTH, target)))
     expected = torch.einsum("ij,jhw->ihw", turn, here) + shift[:, None, None] - here
     person = visibility != BACKGROUND
     assert person.sum() > 500
@@ -137,7 +144,7 @@ def test_overlapping_parts_by_the_nearer_middle_line():
 def test_missing_joints_are_not_looked_at_and_pairs_do_not_mix():
     source, target = poses(3), poses(3, seed=1)
     valid = torch.rand(2, 3, 18, generator=torch.Generator().manual_seed(2)) > 0.2
-    valid[..., affine_flow.TRUNK] = True
+    valid[..., TRUNK] = True
     valid[1, 1, 5] = False
     whole = AffineFlow()(source, valid[0], target, valid[1], HEIGHT, WIDTH)
     holes = [
@@ -151,6 +158,41 @@ def test_missing_joints_are_not_looked_at_and_pairs_do_not_mix():
         assert whole[which].isfinite().all()
         assert torch.equal(whole[which], holed[which])
         assert torch.allclose(whole[which], torch.cat([pair[which] for pair in alone]), atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(128, 64), (256, 256)])
+def test_autocast_moves_no_pixel(size):
+    """bfloat16 would: with 8 bits the pixels 255 and 256 are in the same place."""
+    generator = torch.Generator().manual_seed(0)
+    source, target = figures.pose(4, *size, generator), figures.pose(4, *size, generator)
+    valid = torch.rand(2, 4, 18, generator=generator) > 0.1
+    pair = target, valid[1], source, valid[0]
+    calls = {
+        "masks": lambda: affine_flow.place(*pair[:2], *size),
+        "maps": lambda: affine_flow.affine_maps(*pair),
+        "flow": lambda: AffineFlow()(*pair[2:], *pair[:2], *size),
+    }
+    for name, call in calls.items():
+        plain = call()
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = call()
+        for before, after in zip(plain, mixed, strict=True):
+            assert torch.equal(before, after), name  # the precision too
+
+
+def test_fit_is_least_squares():
+    """Against numpy's, with points weighed out, several fits at once."""
+    generator = torch.Generator().manual_seed(0)
+    target, source = (torch.randn(3, 1, 7, 2, generator=generator, dtype=torch.float64) for _ in range(2))
+    control = torch.rand(3, 2, 7, generator=generator) > 0.3
+    control[..., :3] = True
+    maps, good = affine_flow.fit(target, source, control)
+    assert good.all()
+    for b in range(3):
+        for k in range(2):
+            x, y = (points[b, 0][control[b, k]].numpy() for points in (target, source))
+            expected = np.linalg.lstsq(np.column_stack([x, np.ones(len(x))]), y, rcond=None)[0]
+            np.testing.assert_allclose(maps[b, k].numpy(), expected.T, atol=1e-12)
 
 
 def test_fit_needs_three_points_that_span_a_plane():
@@ -174,7 +216,7 @@ def test_agrees_with_the_numpy_form():
     )
     source, target = poses(20).double(), poses(20, seed=1).double()
     valid = torch.rand(2, 20, 18, generator=torch.Generator().manual_seed(2)) > 0.2
-    valid[:, 2:, affine_flow.TRUNK] = True
+    valid[:, 2:, TRUNK] = True
     maps = affine_flow.affine_maps(target, valid[1], source, valid[0])
     theirs = body_parts.affine_maps(target.numpy(), valid[1].numpy(), source.numpy(), valid[0].numpy())
     for ours, other in zip(maps, theirs, strict=True):
