@@ -6,6 +6,13 @@ One step of a phase:
     sum(losses.values()).backward(); step the optimiser of every network in phase.generators
     losses = objective.discriminator_losses(batch, output)         # {} without an adversary: skip
     sum(losses.values()).backward(); step the optimiser of every network in phase.discriminators
+
+Where `phase.discriminators_first`, discriminators judge what the generators make before their update, and the
+generators see the discriminators after theirs:
+
+    output = objective.generate(batch)
+    losses = objective.discriminator_losses(batch, output), and so on
+    losses, _ = objective.generator_losses(batch, features, output), and so on
 """
 
 from collections.abc import Callable, Mapping
@@ -22,7 +29,9 @@ class Objective(Protocol):
     """The losses of a phase's networks on a batch: scalars by name, each multiplied by its weight.
 
     `weights`: by term; a term of weight 0 may be left out. An attribute `progress: float`, where an objective has one,
-    is set before every step to the share of the run's steps that are done, in [0, 1).
+    is set before every step to the share of the run's steps that are done, in [0, 1). With discriminators first there
+    is also `generate(batch)`, which returns the generators' output with its graph, and `generator_losses` takes that as
+    its third argument.
     """
 
     weights: Mapping[str, float]
@@ -87,6 +96,7 @@ class Phase:
     `frozen` and data set: the share of the run's steps after which it is trained too. `delays`, by loss term and data
     set: the share of the run's steps during which the term is left out. `augment`, by data set; others are not
     augmented. `decay_from`: the share of the steps after which all learning rates fall linearly, to 0 at the end.
+    `discriminators_first`: they are updated before the generators.
     """
 
     generators: tuple[str, ...]
@@ -100,6 +110,7 @@ class Phase:
     delays: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     augment: Mapping[str, Jitter] = field(default_factory=dict)
     decay_from: float = 1.0
+    discriminators_first: bool = False
 
 
 # What an entry is trained on: `data` of Component and Variant. Nobody in a validation pair is in any of them.

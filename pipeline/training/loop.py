@@ -141,6 +141,10 @@ class Trainer:
         self.thawed = set(run.thaws)  # Adam skips parameters without a gradient, those that are still frozen
         freeze_untrained(run.phase, self.networks, self.thawed)
         self.optimisers = optimisers(run.phase, self.networks, run.device)
+        # 1 once a loss was no finite number: no optimiser takes a step from then on, long before the host knows.
+        self.failed = torch.zeros((), device=run.device)
+        for optimiser in self.optimisers.values():
+            optimiser.found_inf = self.failed
         if run.compile:
             compiling.compile_blocks(self.networks.values(), run.device)
 
@@ -165,71 +169,101 @@ class Trainer:
         bf16 = self.run.precision == "bf16"
         return torch.autocast(self.run.device.type, torch.bfloat16) if bf16 else nullcontext()
 
+    def _each(self, parts: Sequence[Callable[[], Any]]) -> Iterator[Any]:
+        """What each part returns, in the run's precision; all start from the same spectral vectors, as the whole batch
+        does.
+        """
+        powers = spectral_vectors(self.networks.values()) if len(parts) > 1 else []
+        before = [value.clone() for value in powers]
+        for number, part in enumerate(parts):
+            if number and powers:
+                torch._foreach_copy_(powers, before)
+            with self._autocast():
+                made = part()
+            yield made
+
     def _update(
         self,
         step: int,
         names: tuple[str, ...],
         parts: Sequence[Callable[[], Mapping[str, Tensor]]],
         shares: Sequence[float],
-    ) -> dict[str, float]:
-        """One step of the optimisers `names` on the losses of all parts; returns the terms, {} if there are none."""
+    ) -> dict[str, Tensor]:
+        """One step of the optimisers `names` on the losses of all parts, as long as all losses are finite numbers;
+        returns the terms, summed over parts and processes, {} if there are none.
+        """
         for name in names:
             self.optimisers[name].zero_grad(set_to_none=True)
-        powers = spectral_vectors(self.networks.values()) if len(parts) > 1 else []
-        before = [value.clone() for value in powers]
-        values: dict[str, float] = {}
-        for number, (losses_of, share) in enumerate(zip(parts, shares, strict=True)):
-            if number and powers:  # each part starts from the same, as the whole batch does
-                torch._foreach_copy_(powers, before)
-            with self._autocast():
-                losses = losses_of()
+        terms, total = (), None
+        for losses, share in zip(self._each(parts), shares, strict=True):
             if not losses:
                 return {}
-            # Before backward, so that a NaN reaches neither a weight nor a kernel.
-            for term, value in self._finite(step, losses, share).items():
-                values[term] = values.get(term, 0.0) + value
+            found = self.group.sum(share * torch.stack([loss.detach().float() for loss in losses.values()]))
+            terms, total = tuple(losses), found if total is None else total + found
+            if self.run.device.type == "cpu":  # some of its kernels crash on a NaN, and nothing has to be waited for
+                self._read(step, dict(zip(terms, found, strict=True)))
             (share * sum(losses.values())).backward()
+        torch.maximum(self.failed, (~total.isfinite()).any().float(), out=self.failed)
         for name in names:
             self.group.sum_gradients(self.networks[name].parameters())
             self.optimisers[name].step()
-        return values
+        return dict(zip(terms, total, strict=True))
 
-    def _finite(self, step: int, terms: Mapping[str, Tensor], share: float) -> dict[str, float]:
-        """A part's loss terms as numbers, summed over processes. Raises UserError if one is NaN or infinite."""
-        found = self.group.sum(share * torch.stack([term.detach().float() for term in terms.values()])).tolist()
-        for name, value in zip(terms, found, strict=True):
+    def _read(self, step: int, terms: Mapping[str, Tensor]) -> dict[str, float]:
+        """Loss terms as numbers, for which the host waits. Raises UserError if one is NaN or infinite."""
+        values = dict(zip(terms, torch.stack(list(terms.values())).tolist(), strict=True))
+        for name, value in values.items():
             if not math.isfinite(value):
                 _stop(self.run, step, f"the loss term {name} is {value}")
-        return dict(zip(terms, found, strict=True))
+        return values
+
+    def _update_generators(
+        self, step: int, batches: Sequence[Batch], shares: Sequence[float], made: Sequence[Any]
+    ) -> tuple[dict[str, Tensor], list[Any]]:
+        """The loss terms, and each part's output, which `made` holds if it was made before."""
+        phase, outputs = self.run.phase, []
+
+        def losses_of(*of: Any) -> Mapping[str, Tensor]:
+            losses, output = self.objective.generator_losses(*of)
+            outputs.append(output)
+            return losses
+
+        parts = [partial(losses_of, batch, self.features, *made[k : k + 1]) for k, batch in enumerate(batches)]
+        for name in phase.discriminators:  # gradients pass through to the generators, and none is kept here
+            self.networks[name].requires_grad_(False)
+        terms = self._update(step, phase.generators, parts, shares)
+        for name in phase.discriminators:
+            self.networks[name].requires_grad_(True)
+        return terms, outputs
 
     def step(self, step: int, *batches: Batch, shares: Sequence[float] = (1.0,)) -> dict[str, float]:
-        """Update generators, then discriminators, on the parts of one batch; return the value of every loss term.
+        """Update generators and discriminators, in the phase's order, on the parts of one batch; return the value of
+        every loss term, for which the host waits at the end.
 
-        shares: each part's share of the global batch. Raises UserError if a loss is NaN or infinite.
+        shares: each part's share of the global batch. Raises UserError if a loss is NaN or infinite: then neither it
+        nor what came after it has changed a weight or an optimiser's state.
         """
-        phase, outputs = self.run.phase, []
+        phase = self.run.phase
         for batch in batches:
             batch.source = batch.source.contiguous(memory_format=self.layout)
             if batch.target is not None:
                 batch.target = batch.target.contiguous(memory_format=self.layout)
         self._enter(step)
 
-        def generator_losses(batch: Batch) -> Mapping[str, Tensor]:
-            losses, output = self.objective.generator_losses(batch, self.features)
-            outputs.append(output)
-            return losses
-
-        for name in phase.discriminators:  # gradients pass through to the generators, and none is kept here
-            self.networks[name].requires_grad_(False)
-        values = self._update(step, phase.generators, [partial(generator_losses, batch) for batch in batches], shares)
-        for name in phase.discriminators:
-            self.networks[name].requires_grad_(True)
-        if phase.discriminators:
+        def update_discriminators(outputs: Sequence[Any]) -> dict[str, Tensor]:
             judge = self.objective.discriminator_losses
             parts = [partial(judge, *both) for both in zip(batches, outputs, strict=True)]
-            values |= self._update(step, phase.discriminators, parts, shares)
+            return self._update(step, phase.discriminators, parts, shares) if phase.discriminators else {}
+
+        if phase.discriminators_first:
+            made = list(self._each([partial(self.objective.generate, batch) for batch in batches]))
+            judged = update_discriminators(made)
+            terms, _ = self._update_generators(step, batches, shares, made)
+        else:
+            terms, made = self._update_generators(step, batches, shares, ())
+            judged = update_discriminators(made)
         self.group.average_statistics(self.networks[name] for name in (*phase.generators, *phase.discriminators))
-        return values
+        return self._read(step, terms | judged)
 
     def state(self, step: int) -> dict[str, Any]:
         """All that the next step depends on, the same in every process. All processes must call this."""
@@ -254,7 +288,8 @@ class Trainer:
     def check(self, step: int) -> None:
         """Raises UserError if a weight or buffer is NaN or infinite."""
         for name, network in self.networks.items():
-            if not all(torch.isfinite(value).all() for value in network.state_dict().values()):
+            finite = [value.isfinite().all() for value in network.state_dict().values()]
+            if finite and not torch.stack(finite).all():
                 _stop(self.run, step, f"a weight of the network {name} is no finite number")
 
 

@@ -1,5 +1,7 @@
+import copy
 import json
 import signal
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -15,6 +17,7 @@ from models.variants import COMPONENTS, Adam, Phase
 from pipeline.core.errors import UserError
 from pipeline.loading import checkpoints
 from pipeline.training import loop
+from tests.fake_device import FakeCuda
 from tests.figures import figures
 from tests.models.test_spig import build, take, with_gaps
 
@@ -104,6 +107,16 @@ def run(tmp_path):
     )
 
 
+def sent(batch, device):
+    return Batch(*(None if one is None else one.to(device) for one in vars(batch).values()))
+
+
+def named(tree, prefix=""):
+    """The tensors in nested dictionaries and lists, with their places."""
+    for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+        yield from [(f"{prefix}{key}", value)] if isinstance(value, torch.Tensor) else named(value, f"{prefix}{key}.")
+
+
 def files(run):
     return {path.name: path.read_bytes() for path in (run.work / "checkpoints").iterdir()}
 
@@ -141,6 +154,49 @@ def test_steps_equal_a_loop_written_out_with_plain_adam(run):
         sum(judged.values()).backward()
         discriminator.step()
         wanted = {name: loss.item() for name, loss in {**losses, **judged}.items()}
+        assert terms == pytest.approx(wanted, rel=1e-5, abs=1e-7)
+    for name, network in ours.networks().items():
+        torch.testing.assert_close(network.state_dict(), theirs.networks()[name].state_dict())
+
+
+class JudgedFirst(Game):
+    """For `discriminators_first`; dropout and batch norm would show a second forward."""
+
+    def generate(self, batch):
+        return self.generator(batch.source)
+
+    def generator_losses(self, batch, features, made=None):
+        self.calls += 1
+        return {
+            "l1": (made.float() - batch.target).abs().mean(),
+            "adversarial": -self.discriminator(made).float().mean(),
+        }, made
+
+
+def test_discriminators_first_equal_a_loop_written_out(run):
+    """As GFLA's and SPGNet's released code goes: one forward, the discriminator's step on it, the generator's against
+    the new discriminator.
+    """
+    data, order = Noise(), loop.BatchOrder(11, run.batch, run.seed)
+    ours, theirs = JudgedFirst(), JudgedFirst()
+    trainer = loop.Trainer(replace(run, phase=replace(PHASE, discriminators_first=True)), ours, None)
+    generator = torch.optim.Adam(theirs.generator.parameters(), 0.01, (0.5, 0.9), foreach=False)
+    discriminator = torch.optim.Adam(theirs.discriminator.parameters(), 0.02, (0.0, 0.99), foreach=False)
+    for step in (1, 2, 3):
+        batch = data.batch(order.rows(step))
+        torch.manual_seed(step)
+        terms = trainer.step(step, batch)
+        torch.manual_seed(step)
+        made = theirs.generator(batch.source)
+        judged = theirs.discriminator_losses(batch, made)["discriminator"]
+        discriminator.zero_grad()
+        judged.backward()
+        discriminator.step()
+        losses, _ = theirs.generator_losses(batch, None, made)
+        generator.zero_grad()
+        sum(losses.values()).backward()
+        generator.step()
+        wanted = {name: loss.item() for name, loss in {**losses, "discriminator": judged}.items()}
         assert terms == pytest.approx(wanted, rel=1e-5, abs=1e-7)
     for name, network in ours.networks().items():
         torch.testing.assert_close(network.state_dict(), theirs.networks()[name].state_dict())
@@ -236,10 +292,16 @@ class Plain(Game):
         self.frozen = nn.Sequential(nn.Conv2d(3, 2, 1))
 
 
+class PlainJudgedFirst(JudgedFirst, Plain):
+    pass
+
+
+@pytest.mark.parametrize("kind", [Plain, PlainJudgedFirst])
 @pytest.mark.parametrize("accumulate", [2, 3, 4])
-def test_micro_batches_make_the_large_batchs_step(run, tmp_path, accumulate):
+def test_micro_batches_make_the_large_batchs_step(run, tmp_path, accumulate, kind):
     """Unequal parts among them (4 = 2 + 1 + 1), spectral norms, both updates: the same weights and the same log."""
-    whole, small = Plain(), Plain()
+    whole, small = kind(), kind()
+    run = replace(run, phase=replace(PHASE, discriminators_first=kind is PlainJudgedFirst))
     loop.train(run, whole, None, Noise())
     parts = replace(run, accumulate=accumulate, work=tmp_path / "parts", metrics=tmp_path / "parts.jsonl")
     loop.train(parts, small, None, Noise())
@@ -439,6 +501,53 @@ def test_a_loss_that_is_no_number_stops_the_run(run, value, shown):
     assert "step-0000003.safetensors" in message
     with pytest.raises(UserError, match="at step 2; no checkpoint yet"):
         loop.train(replace(run, seed=8), Game({2: spoil}), None, Noise())
+
+
+def kept(trainer):
+    """Copies of all weights and of the optimisers' states."""
+    weights = {name: {**net.state_dict()} for name, net in trainer.networks.items()}
+    return copy.deepcopy(
+        {name: [weights[name], trainer.optimisers[name].state_dict()["state"]] for name in trainer.optimisers}
+    )
+
+
+class Spoilt(Game):
+    """From its second step on, one side's loss is NaN in the middle of the batch, and its gradients with it."""
+
+    def __init__(self, side):
+        super().__init__()
+        self.side = side
+
+    def generator_losses(self, batch, features):
+        terms, made = super().generator_losses(batch, features)
+        return {name: self._spoil("generator", term) for name, term in terms.items()}, made
+
+    def discriminator_losses(self, batch, made):
+        terms = super().discriminator_losses(batch, made)
+        return {name: self._spoil("discriminator", term) for name, term in terms.items()}
+
+    def _spoil(self, side, term):
+        return term * float("nan") if self.calls > 1 and side == self.side else term
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize(("side", "term"), [("generator", "l1"), ("discriminator", "discriminator")])
+def test_a_loss_that_is_no_number_reaches_no_weight(run, side, term, device):
+    """Nor Adam's moments and number of steps, though a GPU is asked for the loss only when the step is over."""
+    with FakeCuda() if device == "cuda" else nullcontext():
+        device = torch.device(device)
+        trainer = loop.Trainer(replace(run, device=device), Spoilt(side), None)
+        trainer.step(1, sent(Noise().batch(torch.arange(4)), device))
+        before = kept(trainer)
+        with pytest.raises(UserError, match=f"the loss term {term} is nan at step 2"):
+            trainer.step(2, sent(Noise().batch(torch.arange(4)), device))
+        after = kept(trainer)
+    spoilt = ("generator", "discriminator") if side == "generator" else ("discriminator",)
+    for name in spoilt:
+        for (key, value), now in zip(named(before[name]), dict(named(after[name])).values(), strict=True):
+            if "running_" not in key and "num_batches" not in key:  # of batch norms, which follow what they see
+                assert torch.equal(value, now), f"{name}: {key}"
+    assert torch.equal(after["discriminator"][1][0]["step"], torch.tensor(1.0))
 
 
 def test_a_weight_that_is_no_number_is_never_saved(run):
