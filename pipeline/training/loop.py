@@ -142,7 +142,7 @@ class Trainer:
         freeze_untrained(run.phase, self.networks, self.thawed)
         self.optimisers = optimisers(run.phase, self.networks, run.device)
         # 1 once a loss was no finite number: no optimiser takes a step from then on, long before the host knows.
-        self.failed = torch.zeros((), device=run.device)
+        self.failed, self.one = torch.zeros((), device=run.device), torch.ones((), device=run.device)
         for optimiser in self.optimisers.values():
             optimiser.found_inf = self.failed
         if run.compile:
@@ -203,7 +203,7 @@ class Trainer:
             if self.run.device.type == "cpu":  # some of its kernels crash on a NaN, and nothing has to be waited for
                 self._read(step, dict(zip(terms, found, strict=True)))
             (share * sum(losses.values())).backward()
-        torch.maximum(self.failed, (~total.isfinite()).any().float(), out=self.failed)
+        torch._amp_foreach_non_finite_check_and_unscale_([total], self.failed, self.one)  # one kernel, unlike isfinite
         for name in names:
             self.group.sum_gradients(self.networks[name].parameters())
             self.optimisers[name].step()
