@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from models.layers import losses
-from models.layers.blocks import Batch, Output, channels, initialise, warp
+from models.layers.blocks import Batch, Output, channels, full_precision, initialise, warp
 from models.layers.features import Features
 from models.layers.parsing import LABELS, conv_norm, cross_entropy, decoder, encoder
 from models.layers.pose_maps import JOINTS, disks, one_hot
 from models.layers.schedule import Adam, Component, Phase, Variant
-from models.sgw_gan.geometric_matcher import GeometricMatcher, MatcherObjective, flow
+from models.sgw_gan.geometric_matcher import Cells, GeometricMatcher, MatcherObjective
 
 RADIUS = 4.0  # of a joint's disk, pixels at any image size
 BLOCKS = 9
@@ -115,21 +115,21 @@ class ParserObjective:
     def networks(self) -> dict[str, nn.Module]:
         return {"parser": self.parser, "discriminator": self.discriminator}
 
-    def judge(self, batch: Batch, parsing: Tensor) -> Tensor:
-        return self.discriminator(torch.cat([self.parser.inputs(batch), parsing], dim=1))[0]
-
     def generator_losses(self, batch: Batch, features: Features | None) -> tuple[dict[str, Tensor], Tensor]:
-        logits = self.parser(batch)
-        parsing = losses.widen(logits).softmax(1)
+        inputs = self.parser.inputs(batch)
+        logits = self.parser.layers(inputs)
+        judged = torch.cat([inputs, losses.widen(logits).softmax(1)], dim=1)
         terms = {
             "cross_entropy": cross_entropy(logits, batch.target_labels),
-            "adversarial": losses.adversarial_generator(self.judge(batch, parsing)),
+            "adversarial": losses.adversarial_generator(self.discriminator(judged)[0]),
         }
-        return {name: self.weights[name] * term for name, term in terms.items()}, parsing
+        return {name: self.weights[name] * term for name, term in terms.items()}, judged.detach()
 
     def discriminator_losses(self, batch: Batch, output: Tensor) -> dict[str, Tensor]:
-        real = self.judge(batch, one_hot(batch.target_labels, LABELS))
-        return {"discriminator": losses.adversarial_discriminator(real, self.judge(batch, output.detach()))}
+        """`output`: the parser's inputs and what it foresaw, as the discriminator saw them."""
+        true = torch.cat([output[:, :-LABELS], one_hot(batch.target_labels, LABELS)], dim=1)
+        real, fake = self.discriminator(torch.cat([true, output]))[0].chunk(2)
+        return {"discriminator": losses.adversarial_discriminator(real, fake)}
 
 
 # Stage two: rendering
@@ -190,26 +190,35 @@ class SoftGatedWarpingGAN(nn.Module):
             self.renderer[-1][-1].weight.mul_(0.1)  # begin inside tanh's linear range
         self.parser = PoseGuidedParser(scale) if parsing else None
         self.matcher = GeometricMatcher(height, width, LABELS if parsing else JOINTS, scale) if warping else None
+        self.cells = Cells(height // 4, width // 4, self.matcher.control) if warping else None
 
     def forward(self, batch: Batch) -> Output:
-        joints = target_joints(batch)
         logits = None
-        source, target = [batch.source], [joints]
-        matched = source_joints(batch), joints
-        if self.parser is not None:
-            logits = self.parser(batch)
-            matched = one_hot(batch.source_labels, LABELS), one_hot(logits.argmax(1), LABELS)
-            source.append(matched[0])
-            target.append(matched[1])
-        x = self.appearance(torch.cat(source, dim=1))
+        if self.parser is None:
+            pose = target_joints(batch)
+            source = batch.source
+            matched = (source_joints(batch), pose) if self.warping is not None else ()
+        else:
+            inputs = self.parser.inputs(batch)
+            logits = self.parser.layers(inputs)
+            labels, joints = inputs[:, :LABELS], inputs[:, LABELS : LABELS + JOINTS]
+            matched = labels, one_hot(logits.argmax(1), LABELS)
+            source, pose = torch.cat([batch.source, labels], dim=1), torch.cat([joints, matched[1]], dim=1)
+        x = self.appearance(source)
         flows, visibilities = {}, {}
         if self.warping is not None:
-            moves = flow(*self.matcher(*matched), self.matcher.control, *x.shape[-2:])
+            moves = self.cells(*self.matcher(*matched))
             x, gate = self.warping(x, moves)
             flows[4], visibilities[4] = moves.unsqueeze(1), gate.mean(1, keepdim=True).unsqueeze(1)
-        pose = self.pose(torch.cat(target, dim=1))
-        image = torch.tanh(self.renderer(torch.cat([x, pose], dim=1)))
+        drawn = self.renderer(torch.cat([x, self.pose(pose)], dim=1))
+        with full_precision(drawn):
+            image = torch.tanh(losses.widen(drawn))
         return Output(image, flows, visibilities, parsing=logits)
+
+
+def perceptual(generated: dict[str, Tensor], target: dict[str, Tensor], layers: tuple[str, ...]) -> Tensor:
+    """Johnson et al.'s feature loss: the mean squared difference of features, summed over layers."""
+    return sum((losses.widen(generated[name]) - losses.widen(target[name])).square().mean() for name in layers)
 
 
 def hierarchy(generated: list[Tensor], real: list[Tensor]) -> Tensor:
@@ -220,7 +229,7 @@ def hierarchy(generated: list[Tensor], real: list[Tensor]) -> Tensor:
 class SgwObjective:
     """networks: generator, discriminator. Terms: adversarial, perceptual, hierarchy (where it has a weight).
 
-    The discriminator sees an image and what it was made from: target joints, predicted parsing, source image.
+    The discriminator sees what an image was made from (source image, target joints, predicted parsing) and the image.
     """
 
     def __init__(
@@ -233,41 +242,43 @@ class SgwObjective:
     def networks(self) -> dict[str, nn.Module]:
         return {"generator": self.generator, "discriminator": self.discriminator}
 
-    def judge(self, batch: Batch, output: Output, image: Tensor) -> tuple[Tensor, list[Tensor]]:
-        stack = [batch.source, image, target_joints(batch)]
-        if output.parsing is not None:
-            stack.append(one_hot(output.parsing.argmax(1), LABELS))
-        return self.discriminator(torch.cat(stack, dim=1))
-
-    def generator_losses(self, batch: Batch, features: Features | None) -> tuple[dict[str, Tensor], Output]:
+    def generator_losses(self, batch: Batch, features: Features | None) -> tuple[dict[str, Tensor], Tensor]:
         output = self.generator(batch)
-        judged, fake = self.judge(batch, output, output.image)
+        condition = [batch.source, target_joints(batch)]
+        if output.parsing is not None:
+            condition.append(one_hot(output.parsing.argmax(1), LABELS))
+        shown = torch.cat([*condition, output.image], dim=1)
+        judged, fake = self.discriminator(shown)
         with torch.no_grad():
             target = features(batch.target, features.content)
         generated = features(output.image, features.content)
         terms = {
             "adversarial": losses.adversarial_generator(judged),
-            "perceptual": losses.perceptual(generated, target, features.content),
+            "perceptual": perceptual(generated, target, features.content),
         }
         if "hierarchy" in self.weights:
             with torch.no_grad():
-                _, real = self.judge(batch, output, batch.target)
+                _, real = self.discriminator(torch.cat([*condition, batch.target], dim=1))
             terms["hierarchy"] = hierarchy(fake, real)
-        return {name: self.weights[name] * term for name, term in terms.items()}, output
+        return {name: self.weights[name] * term for name, term in terms.items()}, shown.detach()
 
-    def discriminator_losses(self, batch: Batch, output: Output) -> dict[str, Tensor]:
-        real, _ = self.judge(batch, output, batch.target)
-        fake, _ = self.judge(batch, output, output.image.detach())
+    def discriminator_losses(self, batch: Batch, output: Tensor) -> dict[str, Tensor]:
+        """`output`: the generated images as the discriminator saw them. It sees both kinds in one pass: its instance
+        norms look at each image by itself.
+        """
+        true = torch.cat([output[:, :-3], batch.target], dim=1)
+        real, fake = self.discriminator(torch.cat([true, output]))[0].chunk(2)
         return {"discriminator": losses.adversarial_discriminator(real, fake)}
 
 
-# The paper's optimisers, weights and lengths are not known. Chosen here: pix2pix's Adam, pix2pixHD's weights for the
-# same three terms, 10 epochs of 263,632 pairs (Market-1501) and 15 of 101,966 (DeepFashion). For the matcher, as Rocco
-# et al.: 20 epochs of 12,936 and 48,674 images.
+# The paper's optimisers, weights and lengths are not known. Chosen here: pix2pix's Adam, pix2pixHD's weights (its
+# perceptual 10 is that of an L1; a pair's squared error is 2.7 times its L1 where features have unit scale, and VGG's
+# are larger), 10 epochs of 263,632 pairs (Market-1501) and 15 of 101,966 (DeepFashion). For the matcher, as Rocco et
+# al.: 20 epochs of 12,936 and 48,674 images.
 ADAM = Adam(lr=2e-4, betas=(0.5, 0.999))
 BATCH = {"market1501": 32, "deepfashion": 8}
 STEPS = {"market1501": 82_385, "deepfashion": 191_186}
-WEIGHTS = {"adversarial": 1.0, "perceptual": 10.0, "hierarchy": 10.0}
+WEIGHTS = {"adversarial": 1.0, "perceptual": 2.0, "hierarchy": 10.0}
 
 
 def matcher(name: str, inputs: int, parsing: bool) -> Component:
@@ -343,7 +354,7 @@ def variant(
         build=partial(SoftGatedWarpingGAN, **switches),
         components=components,
         labels="cihp-20" if switches.get("parsing", True) else None,
-        features="vgg19",
+        features="vgg16",
         objective=objective,
         phase=Phase(
             generators=("generator",),
@@ -362,5 +373,5 @@ VARIANTS = (
     variant("sgw_no_parsing", "w/o parsing", ("sgw_matcher_pose",), parsing=False),
     variant("sgw_no_warp", "w/o soft-gated warping-block", ("sgw_parser",), warping=False),
     variant("sgw_no_gate", "w/o A_att", gate=False),
-    variant("sgw_no_hierarchy", "w/o L_PH", weights={"adversarial": 1.0, "perceptual": 10.0}),
+    variant("sgw_no_hierarchy", "w/o L_PH", weights={term: WEIGHTS[term] for term in ("adversarial", "perceptual")}),
 )

@@ -29,10 +29,10 @@ BEND = 0.25  # of the distance between control points
 # Transformations
 
 
-def centres(height: int, width: int, like: Tensor) -> Tensor:
+def centres(height: int, width: int) -> Tensor:
     """Centres of the cells of a grid over the image: (height * width, 2), row by row."""
-    x = (2 * torch.arange(width, device=like.device, dtype=like.dtype) + 1 - width) / height
-    y = (2 * torch.arange(height, device=like.device, dtype=like.dtype) + 1 - height) / height
+    x = (2 * torch.arange(width) + 1 - width) / height
+    y = (2 * torch.arange(height) + 1 - height) / height
     return torch.stack([x.expand(height, -1), y.unsqueeze(-1).expand(-1, width)], dim=-1).flatten(0, 1)
 
 
@@ -53,8 +53,9 @@ def radial(points: Tensor, control: Tensor) -> Tensor:
     return torch.cat([torch.xlogy(squared, squared) / 2, torch.ones_like(points[:, :1]), points], dim=1)
 
 
-def spline(moved: Tensor, points: Tensor, control: Tensor) -> Tensor:
-    """The thin-plate spline that takes control points (K, 2) to `moved` (B, K, 2), at points (N, 2) -> (B, N, 2).
+def shares(points: Tensor, control: Tensor) -> Tensor:
+    """The thin-plate spline that takes control points (K, 2) to `moved` (B, K, 2) is `shares @ moved`, (B, N, 2), at
+    points (N, 2): (N, K), solved in float64.
 
     Of all smooth functions through these values it is the least bent: a sum of r^2 log r and an affine map.
     """
@@ -64,8 +65,38 @@ def spline(moved: Tensor, points: Tensor, control: Tensor) -> Tensor:
     system = basis.new_zeros(count + 3, count + 3)
     system[:count] = basis
     system[count:, :count] = basis[:, count:].T  # the radial weights have no affine part
-    share = torch.linalg.solve(system.T, radial(at, control).T).T[:, :count]  # of each control point at each point
-    return share.to(moved.dtype) @ moved
+    return torch.linalg.solve(system.T, radial(at, control).T).T[:, :count].to(points.dtype)
+
+
+class Points(nn.Module):
+    """Fixed points of the target, (N, 2), on which transformations are compared.
+
+    forward: affine maps (B, 2, 3) and moved control points (B, 9, 2), None for no spline -> affine(spline(point)),
+    (B, N, 2). Runs in float32 whatever autocast says, and solves nothing: the points' shares are known from the start.
+    """
+
+    def __init__(self, at: Tensor, control: Tensor):
+        super().__init__()
+        self.register_buffer("at", at, persistent=False)
+        self.register_buffer("shares", shares(at, control), persistent=False)
+
+    def forward(self, maps: Tensor, moved: Tensor | None = None) -> Tensor:
+        with full_precision(maps):
+            return affine(maps, self.at if moved is None else self.shares @ moved)
+
+
+class Cells(Points):
+    """The cells of a grid of height x width over the image. forward: as `Points`, but as a flow (B, 2, height, width)
+    for `blocks.warp`: (dx, dy) in cells.
+    """
+
+    def __init__(self, height: int, width: int, control: Tensor):
+        super().__init__(centres(height, width).to(control), control)
+        self.size = (height, width)
+
+    def forward(self, maps: Tensor, moved: Tensor | None = None) -> Tensor:
+        offset = (super().forward(maps, moved) - self.at) * (self.size[0] / 2)
+        return offset.transpose(1, 2).unflatten(2, self.size)
 
 
 # The network
@@ -120,30 +151,22 @@ class GeometricMatcher(nn.Module):
         )
         self.affine = Regressor(HEIGHT // 4, columns, 6, scale)
         self.spline = Regressor(HEIGHT // 4, columns, 18, scale)
-        self.register_buffer("control", lattice(3, width / height), persistent=False)
+        control = lattice(3, width / height)
+        self.register_buffer("control", control, persistent=False)
+        self.register_buffer("identity", torch.eye(2, 3), persistent=False)
+        self.matched = Cells(*self.size, control)  # the grid of the maps that are matched
+        self.image = Cells(height, width, control)  # that of the images, and points of them: what training warps and
+        self.compared = Points(lattice(POINTS, width / height), control)  # compares
 
     def forward(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         with full_precision(source):
             source, target = (F.adaptive_avg_pool2d(widen(maps), self.size) for maps in (source, target))
             wanted = self.features(target)
             offset = self.affine(correlate(self.features(source), wanted)).view(-1, 2, 3)
-            maps = offset + torch.eye(2, 3, device=offset.device, dtype=offset.dtype)
-            start = warp(source, flow(maps.detach(), None, self.control, *self.size))
+            maps = offset + self.identity
+            start = warp(source, self.matched(maps.detach()))
             moved = self.spline(correlate(self.features(start), wanted)).view(-1, 9, 2) + self.control
             return maps, moved
-
-
-def transform(maps: Tensor, moved: Tensor | None, control: Tensor, points: Tensor) -> Tensor:
-    """affine(spline(point)): maps (B, 2, 3), moved (B, 9, 2) or None for no spline, points (N, 2) -> (B, N, 2)."""
-    with full_precision(points):
-        return affine(maps, points if moved is None else spline(moved, points, control))
-
-
-def flow(maps: Tensor, moved: Tensor | None, control: Tensor, height: int, width: int) -> Tensor:
-    """`transform` as a flow (B, 2, height, width) for `blocks.warp`: (dx, dy) in cells of a grid over the image."""
-    points = centres(height, width, maps)
-    offset = (transform(maps, moved, control, points) - points) * (height / 2)
-    return offset.transpose(1, 2).unflatten(2, (height, width))
 
 
 # Training
@@ -191,18 +214,12 @@ class MatcherObjective:
         return {"matcher": self.matcher}
 
     def generator_losses(self, batch: Batch, features: Features | None) -> tuple[dict[str, Tensor], None]:
-        control = self.matcher.control
-        source = self.maps(batch)
+        matcher, source = self.matcher, self.maps(batch)
         with full_precision(source):
-            truth = random_warps(len(source), control)
-            target = sample(source, flow(*truth, control, *source.shape[-2:]))
-            maps, moved = self.matcher(source, target)
-            points = lattice(POINTS, control[:, 0].max().item()).to(control)
-            right = transform(*truth, control, points)
-            found = {
-                "affine": transform(maps, None, control, points),
-                "spline": transform(maps.detach(), moved, control, points),
-            }
+            truth = random_warps(len(source), matcher.control)
+            maps, moved = matcher(source, sample(source, matcher.image(*truth)))
+            right = matcher.compared(*truth)
+            found = {"affine": matcher.compared(maps), "spline": matcher.compared(maps.detach(), moved)}
             terms = {name: (there - right).square().sum(-1).mean() for name, there in found.items()}
         return {name: self.weights[name] * term for name, term in terms.items()}, None
 

@@ -1,5 +1,6 @@
 """Soft-Gated Warping-GAN: inputs and layers, the warping block and losses in closed form, what each variant lacks."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,7 @@ from models.layers import features, losses
 from models.layers.blocks import Batch, warp
 from models.layers.pose_maps import disks, one_hot
 from models.sgw_gan import PoseGuidedParser, PyramidDiscriminator, SgwObjective, SoftGatedWarping, SoftGatedWarpingGAN
-from models.sgw_gan.geometric_matcher import flow
+from models.sgw_gan.geometric_matcher import Cells
 from models.variants import COMPONENTS, VARIANTS
 from tests.figures import figures
 
@@ -33,6 +34,12 @@ def objective(name: str) -> tuple[SoftGatedWarpingGAN, SgwObjective]:
     variant = VARIANTS[name]
     model = variant.build(*SIZE, SCALE)
     return model, variant.objective(model, *SIZE, SCALE, variant.phase.weights)
+
+
+def flow(model: SoftGatedWarpingGAN, *matched: Tensor) -> Tensor:
+    """The matcher's flow between two maps in cells of the features."""
+    maps, moved = model.matcher(*matched)
+    return Cells(*(side // 4 for side in matched[0].shape[-2:]), model.matcher.control)(maps, moved)
 
 
 def moving(model: SoftGatedWarpingGAN) -> SoftGatedWarpingGAN:
@@ -101,12 +108,10 @@ def test_flow_and_gate_are_put_out_at_stride_four(size):
     with torch.no_grad():
         output = model(batch.without_target())
         parsing = one_hot(output.parsing.argmax(1), 20)
-        found = model.matcher(one_hot(batch.source_labels, 20), parsing)
-        expected = flow(*found, model.matcher.control, size[0] // 4, size[1] // 4)
+        expected = flow(model, one_hot(batch.source_labels, 20), parsing)
         x = model.appearance(torch.cat([batch.source, one_hot(batch.source_labels, 20)], dim=1))
         _, gate = model.warping(x, expected)
-        found = model.matcher(parsing, one_hot(batch.source_labels, 20))
-        swapped = flow(*found, model.matcher.control, size[0] // 4, size[1] // 4)
+        swapped = flow(model, parsing, one_hot(batch.source_labels, 20))
     assert output.image.shape == (1, 3, *size)
     assert torch.equal(output.flows[4], expected.unsqueeze(1))
     assert not torch.allclose(expected, swapped, atol=1e-3)
@@ -187,6 +192,33 @@ def test_the_discriminator_shows_its_features_last_first_and_judges_images_one_b
     assert logits.shape == (3, 1, 6, 2)
 
 
+def test_bf16_keeps_the_gradient_of_a_pixel_that_is_nearly_full():
+    """tanh(4) is 1 in bfloat16, and its gradient there 0."""
+    model, batch = SoftGatedWarpingGAN(*SIZE, SCALE), figures(2, *SIZE, seed=0)
+    drawn = torch.full((2, 3, *SIZE), 4.0, dtype=torch.bfloat16, requires_grad=True)
+    model.renderer.forward = lambda features: drawn
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model(batch)
+        output.image.sum().backward()
+    assert output.image.dtype == output.flows[4].dtype == torch.float32
+    assert torch.allclose(drawn.grad.float(), torch.tensor(1 - math.tanh(4) ** 2), rtol=0.01)
+
+
+def test_both_kinds_of_images_are_judged_in_one_pass_as_in_two():
+    _, judged = objective("sgw")
+    batch, shown = figures(3, *SIZE, seed=0), torch.randn(3, 44, *SIZE)
+    passes = []
+    judged.discriminator.register_forward_hook(lambda module, inputs, output: passes.append(len(inputs[0])))
+    found = judged.discriminator_losses(batch, shown)["discriminator"]
+    joined = torch.autograd.grad(found, list(judged.discriminator.parameters()))
+    assert passes == [6]
+    true = torch.cat([shown[:, :-3], batch.target], dim=1)
+    apart = losses.adversarial_discriminator(*(judged.discriminator(one)[0] for one in (true, shown)))
+    assert torch.allclose(found, apart, rtol=1e-5)
+    for one, other in zip(joined, torch.autograd.grad(apart, list(judged.discriminator.parameters())), strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
 def test_hierarchy_is_a_sum_of_means():
     shapes = [(2, 3, 1, 1), (2, 2, 4, 3)]
     fake, real = ([torch.randn(*shape) for shape in shapes] for _ in range(2))
@@ -197,24 +229,26 @@ def test_hierarchy_is_a_sum_of_means():
 
 @pytest.mark.parametrize("name", ["sgw", "sgw_no_parsing"])
 def test_terms(name, net):
-    _, judged = objective(name)
+    model, judged = objective(name)
     batch = figures(2, *SIZE, seed=0)
     with torch.no_grad():
-        terms, output = judged.generator_losses(batch, net)
-        other = judged.discriminator_losses(batch, output)
+        terms, shown = judged.generator_losses(batch, net)
+        other = judged.discriminator_losses(batch, shown)
+        image = shown[:, -3:]
         joints = disks(batch.target_joints, batch.target_valid, *SIZE, 4.0)
-        parsing = [] if name == "sgw_no_parsing" else [one_hot(output.parsing.argmax(1), 20)]
+        parsing = [] if name == "sgw_no_parsing" else [one_hot(model.parser(batch).argmax(1), 20)]
+        condition = torch.cat([batch.source, joints, *parsing], dim=1)
+        assert torch.equal(shown[:, :-3], condition)
         (fake, fake_features), (real, real_features) = (
-            judged.discriminator(torch.cat([batch.source, image, joints, *parsing], dim=1))
-            for image in (output.image, batch.target)
+            judged.discriminator(torch.cat([condition, one], dim=1)) for one in (image, batch.target)
         )
-        pair = [net(image, net.content) for image in (output.image, batch.target)]
+        pair = [net(one, net.content) for one in (image, batch.target)]
     entropy = nn.functional.binary_cross_entropy_with_logits
     ones, zeros = torch.ones_like(real), torch.zeros_like(real)
     assert terms["adversarial"].item() == pytest.approx(entropy(fake, ones).item(), rel=1e-4)
     expected = (entropy(real, ones) + entropy(fake, zeros)).item()
     assert other["discriminator"].item() == pytest.approx(expected, rel=1e-4)
-    content = sum(10 * (pair[0][layer] - pair[1][layer]).abs().mean().item() for layer in net.content)
+    content = sum(2 * ((pair[0][layer] - pair[1][layer]) ** 2).mean().item() for layer in net.content)
     assert terms["perceptual"].item() == pytest.approx(content, rel=1e-4)
     pyramid = sum(10 * (f - r).abs().mean().item() for f, r in zip(fake_features, real_features, strict=True))
     assert terms["hierarchy"].item() == pytest.approx(pyramid, rel=1e-4)
@@ -227,8 +261,8 @@ def test_terms_of_the_parser():
     judged = component.objective(parser, *SIZE, SCALE, component.phase.weights)
     batch = figures(2, *SIZE, seed=0)
     with torch.no_grad():
-        terms, output = judged.generator_losses(batch, None)
-        other = judged.discriminator_losses(batch, output)
+        terms, seen = judged.generator_losses(batch, None)
+        other = judged.discriminator_losses(batch, seen)
         shares = parser(batch).double().softmax(1)
         truth = one_hot(batch.target_labels, 20)
         fake, real = (
@@ -268,10 +302,10 @@ def test_without_parsing_no_label_is_read_and_the_matcher_sees_joints(net):
     batch = replace(figures(2, *SIZE, seed=0), source_labels=None, target_labels=None)
     moving(model).eval()
     with torch.no_grad():
-        terms, output = judged.generator_losses(batch, net)
+        terms, _ = judged.generator_losses(batch, net)
         maps = sgw_gan.source_joints(batch), sgw_gan.target_joints(batch)
-        expected = flow(*model.matcher(*maps), model.matcher.control, 16, 8)
-        swapped = flow(*model.matcher(*reversed(maps)), model.matcher.control, 16, 8)
+        expected, swapped = flow(model, *maps), flow(model, *reversed(maps))
+        output = model(batch.without_target())
     assert output.parsing is None
     assert torch.equal(output.flows[4][:, 0], expected)
     assert not torch.allclose(expected, swapped, atol=1e-3)
@@ -303,11 +337,11 @@ def test_training_sees_the_parsing_foreseen_not_the_true_one(name, net):
     other = replace(batch, target_labels=(batch.target_labels + 1) % 20)
     with torch.no_grad():
         first, second = (judged.generator_losses(one, net) for one in (batch, other))
-        assert torch.equal(first[1].image, second[1].image)
+        assert torch.equal(first[1][:, -3:], second[1][:, -3:])
         assert all(torch.equal(first[0][term], second[0][term]) for term in first[0])
         if name != "sgw_no_parsing":
             moved = judged.generator(replace(batch, source_labels=(batch.source_labels + 1) % 20))
-            assert not torch.equal(first[1].image, moved.image)
+            assert not torch.equal(first[1][:, -3:], moved.image)
 
 
 def test_components_are_trained_on_what_they_need():
@@ -335,12 +369,12 @@ def test_overfits_eight_pairs(net):
     model, judged = objective("sgw")
     batch: Batch = figures(8, *SIZE, seed=0)
     truth = one_hot(batch.target_labels, 20)
-    model.parser.forward = lambda batch: truth
+    model.parser.layers.forward = lambda inputs: truth
     judged.weights = {**judged.weights, "adversarial": 0.0}
     optimiser = torch.optim.Adam(model.parameters(), lr=2e-3, betas=(0.5, 0.999))
     for _ in range(30):
-        terms, output = judged.generator_losses(batch, net)
+        terms, shown = judged.generator_losses(batch, net)
         optimiser.zero_grad()
         sum(terms.values()).backward()
         optimiser.step()
-    assert losses.l1(output.image, batch.target) < 0.8 * batch.target.abs().mean()
+    assert losses.l1(shown[:, -3:], batch.target) < 0.8 * batch.target.abs().mean()
