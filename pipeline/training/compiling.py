@@ -8,11 +8,22 @@ from collections.abc import Iterable, Iterator
 
 import torch
 from torch import nn
-from torch.nn.utils.parametrizations import _SpectralNorm  # for isinstance alone
+from torch.nn.utils.parametrizations import _SpectralNorm
 
 from pipeline.core import console
 
 SHAPES = 64  # instances of one class of blocks differ in width, and torch's limit is 8
+
+
+class Uncompiled(_SpectralNorm):
+    """A spectral norm that stays eager. Its power iteration writes into buffers that Inductor keeps for backward: a
+    second call of the block in one step (a discriminator on real and on generated images) would corrupt the gradients
+    of the first.
+
+    A class, since a `forward` stored in the module is bound to it: a copy's would write into the original's buffers.
+    """
+
+    forward = torch.compiler.disable(_SpectralNorm.forward)
 
 
 def blocks(network: nn.Module) -> Iterator[nn.Module]:
@@ -42,9 +53,7 @@ def compile_blocks(networks: Iterable[nn.Module], device: torch.device, backend:
     torch._dynamo.config.recompile_limit = SHAPES
     for network in networks:
         for module in network.modules():
-            # Its power iteration writes into buffers that Inductor keeps for backward: a second call of the block in
-            # one step (a discriminator on real and on generated images) would corrupt the gradients of the first.
-            if isinstance(module, _SpectralNorm):
-                module.forward = torch.compiler.disable(module.forward)
+            if type(module) is _SpectralNorm:
+                module.__class__ = Uncompiled
         for block in blocks(network):
             block.compile(backend=backend)

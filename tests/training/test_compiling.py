@@ -1,5 +1,7 @@
 """torch.compile with and without a compiler. `aot_eager` traces as the real one does, and saves the minutes of C++."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -44,6 +46,29 @@ def test_compiled_blocks_compute_and_save_the_same(tmp_path):
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-5)
     saved = [checkpoints.save(tmp_path / kind, 1, module).read_bytes() for kind, module in (("a", plain), ("b", net))]
     assert saved[0] == saved[1]
+
+
+class Normed(Net):
+    def __init__(self):
+        super().__init__()
+        self.enter = nn.Sequential(spectral_norm(nn.Conv2d(3, 4, 3)), nn.ReLU())
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_copy_of_compiled_blocks_leaves_the_original_alone(training):
+    """Samples are drawn by a copy in the middle of training: neither its spectral norms nor its weights are shared."""
+    net, plain, x = Normed(), Normed(), torch.randn(2, 3, 9, 9, generator=torch.Generator().manual_seed(1))
+    compiling.compile_blocks([net], CPU, "aot_eager")
+    torch.testing.assert_close(net.render(x), plain.render(x))
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    twin = copy.deepcopy(net).train(training)
+    wanted = plain.train(training).render(x)
+    torch.testing.assert_close(twin.render(x), wanted)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    for value in twin.state_dict().values():
+        value.zero_()
+    twin.render(x)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
 def test_without_a_compiler_training_goes_on_with_a_line(monkeypatch, capfd):
