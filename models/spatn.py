@@ -56,21 +56,21 @@ class Spatn(nn.Module):
         self.blocks = nn.ModuleList(PoseAttentionBlock(4 * base, first=k == 0) for k in range(BLOCKS))
         self.decoder = decoder(base, LABELS)
 
-    def pose_maps(self, joints: Tensor, valid: Tensor, height: int, width: int) -> Tensor:
-        """(B, 18, H, W), or (B, 30, H, W) with distance maps."""
-        maps = heatmaps(joints, valid, height, width)
-        if self.kappa is None:
-            return maps
-        return torch.cat([maps, limb_maps(joints, valid, height, width, self.kappa)], dim=1)
+    def pose_maps(self, batch: Batch) -> Tensor:
+        """Both poses' maps, the source's first: (B, 36, H, W), or (B, 60, H, W) with distance maps."""
+        size = batch.source.shape[-2:]
+        joints = torch.stack([batch.source_joints, batch.target_joints], dim=1).flatten(0, 1)  # both poses at once
+        valid = torch.stack([batch.source_valid, batch.target_valid], dim=1).flatten(0, 1)
+        maps = heatmaps(joints, valid, *size)
+        if self.kappa is not None:
+            maps = torch.cat([maps, limb_maps(joints, valid, *size, self.kappa)], dim=1)
+        return maps.unflatten(0, (-1, 2)).flatten(1, 2)
 
     def forward(self, batch: Batch) -> Tensor:
         if batch.source_labels is None:
             raise ValueError("SPATN needs the source's parsing: source_labels is None")
-        size = batch.source.shape[-2:]
-        source = self.pose_maps(batch.source_joints, batch.source_valid, *size)
-        target = self.pose_maps(batch.target_joints, batch.target_valid, *size)
         semantic = self.semantic(one_hot(batch.source_labels, LABELS))
-        pose = self.pose(torch.cat([source, target], dim=1))
+        pose = self.pose(self.pose_maps(batch))
         for block in self.blocks:
             semantic, pose = block(semantic, pose)
         return self.decoder(semantic)

@@ -30,6 +30,22 @@ DISK = 1 / 32  # radius of a joint's disk in image heights: 8 px at 256, 4 px at
 WHOLE_BODY = (tuple(range(JOINTS)),)
 
 
+def initialise(module: nn.Module) -> None:
+    """As in the code: He et al.'s normal weights, zero biases; batch norms' weights around 1, 0.02 wide."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and not parametrize.is_parametrized(module):
+        nn.init.kaiming_normal_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    if isinstance(module, nn.BatchNorm2d) and module.affine:
+        nn.init.normal_(module.weight, 1.0, 0.02)
+
+
+def initialised(module: nn.Module) -> nn.Module:
+    """Before spectral norm is put on: the size of its weights decides how fast Adam turns them."""
+    initialise(module)
+    return module
+
+
 # Encoders
 
 
@@ -78,32 +94,39 @@ class Encoder(nn.Module):
         return features, x
 
 
-def pool_flow(flow: Tensor, level: int) -> Tensor:
-    """Flow (B, 2, H, W) in pixels -> its mean over cells of 2^level pixels, in cells: (B, 2, H/2^level, W/2^level)."""
-    return F.avg_pool2d(flow, 2**level) / 2**level
+def pyramid(flow: Tensor, visibility: Tensor, levels: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """What each of the finest `levels` needs to know: the flow's mean over a cell of 2^level pixels, in cells, (B, 2,
+    h, w); where the cell is visible, and where invisible, (B, 1, h, w) of 0 and 1.
 
-
-def pool_visibility(visibility: Tensor, level: int) -> Tensor:
-    """Classes (B, 1, H, W) -> classes of cells of 2^level pixels: the first of visible (0), invisible (1), background
-    (2) that occurs in the cell.
+    flow (B, 2, H, W) in pixels, visibility (B, 1, H, W) of classes. A cell is of the first of visible (0), invisible
+    (1), background (2) that occurs in it.
     """
-    return -F.max_pool2d(-visibility, 2**level)
+    known, rank = [], BACKGROUND - visibility  # rank: the larger wins
+    for level in range(levels):
+        if level:
+            flow, rank = F.avg_pool2d(flow, 2) / 2, F.max_pool2d(rank, 2)
+        known.append((flow, *((rank == BACKGROUND - shown).to(rank.dtype) for shown in (VISIBLE, INVISIBLE))))
+    return known
 
 
 class FeatureDeformation(nn.Module):
-    """Table D: warp, separate visible from invisible features, join them in a residual block.
+    """Table D, for `count` feature maps of a level: warp, separate visible from invisible features, join them in a
+    residual block.
 
-    forward: features (B, C, h, w), flow (B, 2, h, w) in cells, visibility (B, 1, h, w) of 0, 1, 2 -> (B, C, h, w).
+    forward: features, a list of (B, C, h, w), and the level's flow and masks from `pyramid` -> features as before.
     """
 
-    def __init__(self, features: int):
+    def __init__(self, features: int, count: int):
         super().__init__()
-        self.join = ResidualBlock(features, side=2 * features)
+        self.join = nn.ModuleList(ResidualBlock(features, side=2 * features) for _ in range(count))
 
-    def forward(self, features: Tensor, flow: Tensor, visibility: Tensor) -> Tensor:
-        warped = warp(features, flow)
-        copies = [warped * (visibility == shown) for shown in (VISIBLE, INVISIBLE)]
-        return self.join(warped, torch.cat(copies, dim=1))
+    def forward(self, features: list[Tensor], flow: Tensor, visible: Tensor, invisible: Tensor) -> list[Tensor]:
+        dtype = features[0].dtype
+        warped = warp(torch.cat(features, dim=1), flow).to(dtype).chunk(len(features), dim=1)
+        visible, invisible = visible.to(dtype), invisible.to(dtype)
+        return [
+            join(x, torch.cat([x * visible, x * invisible], dim=1)) for join, x in zip(self.join, warped, strict=True)
+        ]
 
 
 # Style
@@ -145,62 +168,92 @@ class StyleEncoder(nn.Module):
         return region_average_pooling(features, parsing[..., ::2, ::2])
 
 
-class Sean(nn.Module):
-    """Region-adaptive normalisation (SEAN): batch norm without weights, then a scale and shift for each pixel, from the
-    style code of its label and from the parsing around it, blended by learned shares.
+def patches(parsing: Tensor, kernel: int) -> Tensor:
+    """What a kernel sees around each pixel, zeros outside: (B, L, h, w) -> (B, L kernel^2, h w)."""
+    padded = F.pad(parsing, [kernel // 2] * 4)
+    return padded.unfold(2, kernel, 1).unfold(3, kernel, 1).permute(0, 1, 4, 5, 2, 3).flatten(4).flatten(1, 3)
 
-    forward: x (B, C, h, w), parsing (B, 20, h, w), codes (B, 20, S) -> (B, C, h, w). In train mode, noise of a
-    learned size (zero at first) is added to x.
+
+class Regions(nn.Module):
+    """Scale and shift of SEAN for each pixel: from the style code of its label (a linear layer a label, ReLU, painted
+    by the parsing, a convolution) and from the parsing around it, blended by learned shares. For `count` norms of
+    `features` channels at one resolution, all at once.
+
+    forward: parsing (B, 20, h, w), its `patches`, codes (B, 20, S) -> for each norm 1 + scale and shift, each (B, C,
+    h, w). A convolution of a painted map is a sum over labels, and a style the same all over its label: so the styles
+    go into the kernels, and 20 channels are convolved in place of S.
     """
 
-    def __init__(self, features: int, scale: float, kernel: int):
+    def __init__(self, count: int, features: int, scale: float, kernel: int):
         super().__init__()
         style, hidden = channels(128, scale), channels(64, scale)
-        conv = partial(nn.Conv2d, kernel_size=kernel, padding=kernel // 2)
-        self.noise = nn.Parameter(torch.zeros(features))
-        self.norm = nn.BatchNorm2d(features, affine=False)
-        self.label_weight = nn.Parameter(torch.empty(LABELS, style, style))  # one linear layer a label
-        self.label_bias = nn.Parameter(torch.zeros(LABELS, style))
+        self.count = count
+        self.label_weight = nn.Parameter(torch.empty(LABELS, style, count * style))
+        self.label_bias = nn.Parameter(torch.zeros(LABELS, 1, count * style))
         nn.init.normal_(self.label_weight, std=math.sqrt(2 / style))
-        self.style = conv(style, 2 * features)
-        self.shared = conv(LABELS, hidden)
-        self.semantic = conv(hidden, 2 * features)
-        self.blend = nn.Parameter(torch.zeros(2))  # scale, shift: the style's share before the sigmoid
+        grouped = partial(nn.Conv2d, kernel_size=kernel, padding=kernel // 2, groups=count)  # both hold weights alone
+        self.style = grouped(count * style, 2 * count * features)
+        self.shared = nn.Conv2d(LABELS, count * hidden, kernel, padding=kernel // 2)
+        self.semantic = grouped(count * hidden, 2 * count * features)
+        self.blend = nn.Parameter(torch.zeros(count, 2, 1))  # the style's share of scale and shift, before a sigmoid
+        self.register_buffer("one", torch.tensor([1.0, 0.0]).view(2, 1), persistent=False)  # in 1 + scale
 
-    def modulation(self, parsing: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """Scale and shift, each (B, C, h, w)."""
-        styles = F.relu(torch.einsum("bls,lst->blt", codes, self.label_weight) + self.label_bias)
-        painted = torch.einsum("blhw,blt->bthw", parsing, styles)
-        by_style = self.style(painted).chunk(2, dim=1)
-        by_semantic = self.semantic(F.relu(self.shared(parsing))).chunk(2, dim=1)
-        shares = torch.sigmoid(self.blend)
-        scale, shift = (s * a + (1 - s) * b for s, a, b in zip(shares, by_style, by_semantic, strict=True))
-        return scale, shift
+    def forward(self, parsing: Tensor, around: Tensor, codes: Tensor) -> list[tuple[Tensor, Tensor]]:
+        share, parts = torch.sigmoid(self.blend), (self.count, 2, -1)
+        by_style, by_semantic = self.style, self.semantic
+        bias = torch.lerp(by_semantic.bias.view(parts), by_style.bias.view(parts), share) + self.one
+        share = share[..., None, None, None]
+        weight = ((1 - share) * by_semantic.weight.unflatten(0, parts)).flatten(0, 2)
+        hidden = F.relu(self.shared(parsing))
+        blended = F.conv2d(hidden, weight, bias.flatten(), padding=by_semantic.padding, groups=self.count)
 
-    def forward(self, x: Tensor, parsing: Tensor, codes: Tensor) -> Tensor:
+        styles = F.relu(torch.baddbmm(self.label_bias, codes.transpose(0, 1), self.label_weight))  # (20, B, count S)
+        weight = (share * by_style.weight.unflatten(0, parts)).flatten(1, 2).flatten(3)  # (count, 2 C, S, kernel^2)
+        kernels = torch.einsum("lbns,ncst->bnclt", styles.unflatten(2, (self.count, -1)), weight)
+        kernels = kernels.flatten(3).flatten(1, 2)  # (B, 2 count C, 20 kernel^2)
+        flat = blended.flatten(2)
+        if blended.is_contiguous(memory_format=torch.channels_last):  # stay in it
+            flat = torch.baddbmm(flat.mT, around.mT, kernels.mT).mT
+        else:
+            flat = torch.baddbmm(flat, kernels, around)
+        maps = flat.unflatten(2, blended.shape[2:]).unflatten(1, (2 * self.count, -1)).unbind(1)
+        return list(zip(maps[::2], maps[1::2], strict=True))
+
+
+class Sean(nn.Module):
+    """Region-adaptive normalisation (SEAN): batch norm without weights, then the scale and shift of `Regions`.
+
+    forward: x (B, C, h, w), (1 + scale, shift) -> (B, C, h, w). In train mode, noise of a learned size (zero at first)
+    is added to x, the same in all channels but for its size.
+    """
+
+    def __init__(self, features: int):
+        super().__init__()
+        self.noise = nn.Parameter(torch.zeros(features, 1, 1))
+        self.norm = nn.BatchNorm2d(features, affine=False)
+
+    def forward(self, x: Tensor, regions: tuple[Tensor, Tensor]) -> Tensor:
         if self.norm.training:
             noise = torch.randn(len(x), 1, *x.shape[-2:], device=x.device, dtype=x.dtype)
-            x = x + noise * self.noise.view(-1, 1, 1)
-        scale, shift = self.modulation(parsing, codes)
-        return self.norm(x) * (1 + scale) + shift
+            x = torch.addcmul(x, noise, self.noise.to(x.dtype))
+        scale, shift = regions
+        return torch.addcmul(shift, self.norm(x), scale)
 
 
 class SpgBlock(nn.Module):
-    """Table C. forward: x (B, C, h, w), skip [pose, warped appearance] (B, 2C, h, w), parsing, codes -> (B, C, h,
-    w).
+    """Table C. forward: x (B, C, h, w), skip [pose, warped appearance] (B, 2C, h, w), what `Regions` has for each of
+    its two norms -> (B, C, h, w).
     """
 
-    def __init__(self, features: int, scale: float, kernel: int):
+    def __init__(self, features: int):
         super().__init__()
-        self.skip_norm = Sean(2 * features, scale, kernel)
-        self.skip = spectral_norm(nn.Conv2d(2 * features, features, 1, bias=False))
-        self.norm = Sean(2 * features, scale, kernel)
-        self.conv = spectral_norm(nn.Conv2d(2 * features, features, 3, padding=1, bias=False))
+        self.skip_norm, self.norm = Sean(2 * features), Sean(2 * features)
+        self.skip = spectral_norm(initialised(nn.Conv2d(2 * features, features, 1, bias=False)))
+        self.conv = spectral_norm(initialised(nn.Conv2d(2 * features, features, 3, padding=1, bias=False)))
 
-    def forward(self, x: Tensor, skip: Tensor, parsing: Tensor, codes: Tensor) -> Tensor:
-        skip = self.skip(F.relu(self.skip_norm(skip, parsing, codes)))
-        joined = self.norm(torch.cat([x, skip], dim=1), parsing, codes)
-        return x + self.conv(F.relu(joined))
+    def forward(self, x: Tensor, skip: Tensor, regions: list[tuple[Tensor, Tensor]]) -> Tensor:
+        skip = self.skip(F.relu(self.skip_norm(skip, regions[0])))
+        return x + self.conv(F.relu(self.norm(torch.cat([x, skip], dim=1), regions[1])))
 
 
 class DecoderLevel(nn.Module):
@@ -210,23 +263,28 @@ class DecoderLevel(nn.Module):
     normalises after the upsampling and has no batch norm.
     """
 
-    def __init__(self, inputs: int, outputs: int, scale: float, kernel: int, norm_first: bool):
+    def __init__(self, inputs: int, outputs: int, scale: float, kernel: int, norm_first: bool, blocks: int):
         super().__init__()
-        self.norm_first = norm_first
-        self.norm = Sean(inputs if norm_first else outputs, scale, kernel)
+        self.norm_first, self.kernel = norm_first, kernel
+        self.norm = Sean(inputs if norm_first else outputs)
+        self.norm_regions = Regions(1, inputs if norm_first else outputs, scale, kernel)
         self.up = nn.Sequential(nn.ReLU(), nn.Conv2d(inputs, 4 * outputs, 3, padding=1, bias=False), nn.PixelShuffle(2))
         if norm_first:
             self.up.append(nn.BatchNorm2d(outputs))
-        self.blocks = nn.ModuleList(SpgBlock(outputs, scale, kernel) for _ in range(2))
+        self.blocks = nn.ModuleList(SpgBlock(outputs) for _ in range(blocks))
+        self.regions = Regions(2 * blocks, 2 * outputs, scale, kernel)
 
     def forward(self, x: Tensor, skips: list[Tensor], parsing: Tensor, codes: Tensor) -> Tensor:
         """x (B, inputs, h, w), skips of (B, 2 outputs, 2h, 2w), the last used first; parsing (B, 20, 2h, 2w)."""
+        around = patches(parsing, self.kernel)
         if self.norm_first:
-            x = self.up(self.norm(x, parsing[..., ::2, ::2], codes))
+            coarse = parsing[..., ::2, ::2]
+            x = self.up(self.norm(x, *self.norm_regions(coarse, patches(coarse, self.kernel), codes)))
         else:
-            x = self.norm(self.up(x), parsing, codes)
-        for block, skip in zip(self.blocks, reversed(skips), strict=True):
-            x = block(x, skip, parsing, codes)
+            x = self.norm(self.up(x), *self.norm_regions(parsing, around, codes))
+        regions = self.regions(parsing, around, codes)
+        for k, (block, skip) in enumerate(zip(self.blocks, reversed(skips), strict=True)):
+            x = block(x, skip, regions[2 * k : 2 * k + 2])
         return x
 
 
@@ -284,26 +342,14 @@ def scales(height: int, width: int) -> int:
     return min(7, min(height, width).bit_length() - 2)
 
 
-def initialise(module: nn.Module) -> None:
-    """He et al.'s normal weights, zero biases. Under spectral norm torch's weights stay: their size does not matter."""
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and not parametrize.is_parametrized(module):
-        nn.init.kaiming_normal_(module.weight)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-
-
 class SPGNet(nn.Module):
     """Both stages. forward: Batch -> Output with flow and visibility (1: visible) at stride 1, and stage one's logits.
 
     height, width: multiples of 2^scales; scale: width multiplier. The target's parsing is stage one's prediction
     (`parsing`): the labels, or with `soft_parsing` their probabilities, which let gradients through.
-    flow: "affine" or "learned". kappa: of stage one's distance maps, None for none.
-
-    Set `test_batch_statistics` before eval() to evaluate as the released code does, whose eval() does nothing: with
-    each test batch's own statistics, and with noise. An image then depends on the others of its batch.
+    flow: "affine" or "learned". kappa: of stage one's distance maps, None for none. blocks: SPG blocks a level, each
+    with the features of one of the encoders' residual blocks; if one, of the second.
     """
-
-    test_batch_statistics = False
 
     def __init__(
         self,
@@ -313,23 +359,24 @@ class SPGNet(nn.Module):
         flow: str = "affine",
         kappa: float | None = KAPPA,
         soft_parsing: bool = False,
+        blocks: int = 2,
     ):
         super().__init__()
         if flow not in FLOWS:
             raise ValueError(f"flow {flow!r}: choose from {', '.join(FLOWS)}")
-        self.soft_parsing = soft_parsing
+        self.soft_parsing, self.spg_blocks = soft_parsing, blocks
         large = min(height, width) >= 256
         levels = scales(height, width)
         self.widths = [channels(min(32 * (level + 1), 128), scale) for level in range(levels + 1)]
         self.pose = Encoder(JOINTS, self.widths)
         self.appearance = Encoder(3, self.widths)
         self.deformation = nn.ModuleList(
-            nn.ModuleList(FeatureDeformation(width) for _ in range(2)) for width in self.widths[: min(5, levels - 1)]
+            FeatureDeformation(width, blocks) for width in self.widths[: min(5, levels - 1)]
         )
         self.style = StyleEncoder(scale)
         self.fuse = conv_norm(2 * self.widths[-1], self.widths[-1], 1)
         self.decoder = nn.ModuleList(
-            DecoderLevel(before, after, scale, kernel=5 if large else 3, norm_first=large)
+            DecoderLevel(before, after, scale, kernel=5 if large else 3, norm_first=large, blocks=blocks)
             for after, before in pairwise(self.widths)
         )
         self.image = nn.Sequential(nn.ReflectionPad2d(3), nn.Conv2d(self.widths[0], 3, 7))
@@ -339,31 +386,20 @@ class SPGNet(nn.Module):
         self.parsing = Spatn(scale, kappa)
         self.flow = FLOWS[flow](height, width, scale)
 
-    def train(self, mode: bool = True) -> "SPGNet":
-        super().train(mode)
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.train(mode or self.test_batch_statistics)
-                module.track_running_stats = mode  # a test moves none
-        return self
-
-    def appearance_features(self, image: Tensor, flow: Tensor, visibility: Tensor) -> tuple[list[list[Tensor]], Tensor]:
-        """As `Encoder.forward`, the features of the first levels deformed to the target's pose."""
-        features, bottleneck = self.appearance(image)
-        for level, blocks in enumerate(self.deformation):
-            where = pool_flow(flow, level), pool_visibility(visibility, level)
-            features[level] = [block(x, *where) for block, x in zip(blocks, features[level], strict=True)]
-        return features, bottleneck
-
     def render(self, batch: Batch, parsing: Tensor) -> Output:
         """Stage two: the image, given the target's parsing (B, 20, H, W)."""
         size = batch.source.shape[-2:]
         poses = batch.source_joints, batch.source_valid, batch.target_joints, batch.target_valid
         flow, visibility = self.flow(*poses, *size)
         codes = self.style(batch.source, one_hot(batch.source_labels, LABELS))
-        appearance, a = self.appearance_features(batch.source, flow, visibility)
+        appearance, a = self.appearance(batch.source)
         pose, p = self.pose(joint_maps(batch))
+        pose, appearance = ([level[-self.spg_blocks :] for level in levels] for levels in (pose, appearance))
+        known = pyramid(flow, visibility, len(self.deformation))
+        for level, (deform, what) in enumerate(zip(self.deformation, known, strict=True)):
+            appearance[level] = deform(appearance[level], *what)
         x = self.fuse(torch.cat([p, a], dim=1))
+        parsing, codes = parsing.to(x.dtype), codes.to(x.dtype)  # under autocast once, not in every norm
         for level in reversed(range(len(self.decoder))):
             skips = [torch.cat(pair, dim=1) for pair in zip(pose[level], appearance[level], strict=True)]
             stride = 2**level
@@ -431,14 +467,20 @@ class SpgnetObjective:
     def networks(self) -> dict[str, nn.Module]:
         return {"generator": self.generator, "discriminator": self.discriminator}
 
-    def judge(self, batch: Batch, image: Tensor) -> Tensor:
-        return self.discriminator(torch.cat([batch.source, image, joint_maps(batch)], dim=1))
+    def judge(self, batch: Batch, *images: Tensor) -> list[Tensor]:
+        """The discriminator's logits of each image, in calls of their own: its batch norms mix no real with fake."""
+        joints = joint_maps(batch)
+        return [self.discriminator(torch.cat([batch.source, image, joints], dim=1)) for image in images]
 
-    def generator_losses(self, batch: Batch, features: Features | None) -> tuple[dict[str, Tensor], Output]:
+    def generate(self, batch: Batch) -> Output:
         if self.true_parsing:
-            output = self.generator.render(batch, one_hot(batch.target_labels, LABELS))
-        else:
-            output = self.generator(batch)
+            return self.generator.render(batch, one_hot(batch.target_labels, LABELS))
+        return self.generator(batch)
+
+    def generator_losses(
+        self, batch: Batch, features: Features | None, output: Output | None = None
+    ) -> tuple[dict[str, Tensor], Output]:
+        output = output or self.generate(batch)
         with torch.no_grad():
             target = features(batch.target, features.content)
         generated = features(output.image, features.content)
@@ -447,7 +489,7 @@ class SpgnetObjective:
             "perceptual": losses.perceptual(generated, target, features.content),
         }
         if self.weights["adversarial"]:
-            terms["adversarial"] = losses.adversarial_generator(self.judge(batch, output.image))
+            terms["adversarial"] = losses.adversarial_generator(*self.judge(batch, output.image))
         if "parsing" in self.weights:
             terms["parsing"] = cross_entropy(output.parsing, batch.target_labels)
         return {name: self.weights[name] * term for name, term in terms.items()}, output
@@ -456,12 +498,12 @@ class SpgnetObjective:
         weight = self.weights["adversarial"]
         if not weight:
             return {}
-        real, fake = self.judge(batch, batch.target), self.judge(batch, output.image.detach())
+        real, fake = self.judge(batch, batch.target, output.image.detach())
         return {"discriminator": 0.5 * weight * losses.adversarial_discriminator(real, fake)}
 
 
 # As in the released code: 10 epochs of 263,632 pairs on Market-1501, 45 of 101,966 on DeepFashion; on both, the
-# adversary joins in the sixth epoch.
+# adversary joins in the sixth epoch. In a step the discriminator is updated first.
 WEIGHTS = {"l1": 1.0, "perceptual": 0.125, "adversarial": 0.01}
 ADAM = Adam(lr=2e-4, betas=(0.5, 0.999))
 
@@ -480,6 +522,7 @@ def phase(frozen: tuple[str, ...], **weights: float) -> Phase:
         steps={"market1501": 82_385, "deepfashion": 1_147_118},
         frozen=frozen,
         delays={"adversarial": {"market1501": 5 / 10, "deepfashion": 5 / 45}},
+        discriminators_first=True,
         augment={"market1501": MOVES},
     )
 
@@ -520,7 +563,7 @@ def variant(
     components: tuple[str, ...] = ("spatn",),
     true_parsing: bool = True,
     schedule: Phase = SECOND_STAGE,
-    **options: bool | str | None,
+    **options: bool | int | str | None,
 ) -> Variant:
     return Variant(
         name=name,
@@ -547,5 +590,6 @@ VARIANTS = (
         soft_parsing=True,
     ),
     variant("spgnet_no_distance", "section C, without distance maps", ("spatn_no_distance",), kappa=None),
+    variant("spgnet_one_block", "Table B as printed: one SPG block a level, where the code has two", blocks=1),
     variant("spgnet_learned_flow", "not in the paper", ("spatn", "spgnet_flow"), flow="learned"),
 )

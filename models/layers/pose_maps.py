@@ -90,12 +90,13 @@ def limb_maps(joints: Tensor, valid: Tensor, height: int, width: int, kappa: flo
     joints (B, 18, 2) float, valid (B, 18) bool -> (B, 12, height, width) float32 in [0, 1], in the order of
     LIMBS, 1 on the limb. Zero for a limb with a missing end; a limb of no length is a point.
     """
-    start, end = (torch.tensor(ends, device=joints.device) for ends in zip(*LIMBS, strict=True))
-    both = valid[:, start] & valid[:, end]
     points = torch.where(valid.unsqueeze(-1), joints.float(), 0.0)
-    along = points[:, end] - points[:, start]  # (B, 12, 2)
-    x = torch.arange(width, device=joints.device) - points[:, start, :1]  # (B, 12, width)
-    y = torch.arange(height, device=joints.device) - points[:, start, 1:]
+    # Column by column: a device would wait for a list of indices to be copied to it.
+    start, end = (torch.stack([points[:, limb[side]] for limb in LIMBS], dim=1) for side in (0, 1))  # (B, 12, 2)
+    both = torch.stack([valid[:, limb[0]] for limb in LIMBS], 1) & torch.stack([valid[:, limb[1]] for limb in LIMBS], 1)
+    along = end - start
+    x = torch.arange(width, device=joints.device) - start[..., :1]  # (B, 12, width)
+    y = torch.arange(height, device=joints.device) - start[..., 1:]
     # The nearest point of the segment lies at this share of the way.
     share = (x * along[..., :1]).unsqueeze(-2) + (y * along[..., 1:]).unsqueeze(-1)
     share = (share / along.square().sum(-1).clamp(min=1e-12)[..., None, None]).clamp(0, 1)

@@ -8,12 +8,13 @@ import torch
 from torch import nn
 from torch.autograd import gradcheck
 
+from benchmarks.batch_statistics import released_eval
 from models import spgnet
 from models.layers import features, losses, pose_maps
 from models.layers.affine_flow import AffineFlow
 from models.layers.blocks import Batch, warp
 from models.layers.pose_maps import one_hot
-from models.spgnet import FeatureDeformation, Sean, SPGNet, SpgnetObjective, region_average_pooling
+from models.spgnet import FeatureDeformation, Regions, Sean, SPGNet, SpgnetObjective, region_average_pooling
 from models.variants import COMPONENTS, VARIANTS
 from tests.figures import figures
 
@@ -75,10 +76,10 @@ def test_layer_table(size, widths, warped, kernel, bottleneck):
         ]
         assert all(down[1][0].stride == (2, 2) for down in encoder.down)
     assert len(model.deformation) == warped
-    for width, blocks in zip(widths, model.deformation, strict=False):
-        for block in blocks:  # copies of 2 c channels beside: 1x1 to c, joined with c
-            assert block.join.side[1][0].weight.shape == (width, 2 * width, 1, 1)
-            assert block.join.branch[1][0].weight.shape == (width, 2 * width, 3, 3)
+    for width, deformation in zip(widths, model.deformation, strict=False):
+        for join in deformation.join:  # copies of 2 c channels beside: 1x1 to c, joined with c
+            assert join.side[1][0].weight.shape == (width, 2 * width, 1, 1)
+            assert join.branch[1][0].weight.shape == (width, 2 * width, 3, 3)
     assert model.fuse[0].weight.shape == (128, 256, 1, 1)
     ups = [level.up[1].weight.shape[:2] for level in reversed(model.decoder)]
     printed = [512, 512, 512, 512, 384, 256, 128][-levels:]
@@ -90,11 +91,12 @@ def test_layer_table(size, widths, warped, kernel, bottleneck):
         for block in level.blocks:
             assert block.skip.weight.shape == (width, 2 * width, 1, 1)
             assert block.conv.weight.shape == (width, 2 * width, 3, 3)
-            for sean in (block.skip_norm, block.norm):
-                assert sean.style.weight.shape == (4 * width, 128, kernel, kernel)
-                assert sean.shared.weight.shape == (64, 20, kernel, kernel)
-                assert sean.semantic.weight.shape == (4 * width, 64, kernel, kernel)
-                assert sean.label_weight.shape == (20, 128, 128)
+        for found, norms, wide in ((level.regions, 4, 2 * width), (level.norm_regions, 1, level.norm.noise.numel())):
+            assert found.style.weight.shape == (norms * 2 * wide, 128, kernel, kernel)
+            assert found.shared.weight.shape == (norms * 64, 20, kernel, kernel)
+            assert found.semantic.weight.shape == (norms * 2 * wide, 64, kernel, kernel)
+            assert found.label_weight.shape == (20, 128, norms * 128)
+        assert level.norm.noise.numel() == (level.up[1].in_channels if kernel == 5 else level.up[1].out_channels // 4)
     assert model.image[1].weight.shape == (3, 32, 7, 7)
     style = [layer for layer in model.style.modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)]
     assert [layer.out_channels for layer in style] == [32, 64, 128, 256, 128]
@@ -106,10 +108,39 @@ def test_layer_table(size, widths, warped, kernel, bottleneck):
         for name in (f"pose.blocks.{level}.1", f"appearance.blocks.{level}.1", f"decoder.{level}.blocks.1"):
             assert found[name] == at, name
         assert found[f"pose.down.{level}"] == half
-        assert (f"deformation.{level}.1" in found) == (level < warped)
+        assert (f"deformation.{level}.join.1" in found) == (level < warped)
     assert found["fuse"] == bottleneck
     assert found["style.features"] == (size[0] // 2, size[1] // 2)
     assert found["image"] == size
+
+
+@pytest.mark.parametrize(("size", "released"), [((128, 64), 30_914_805), ((256, 256), 87_795_177)])
+def test_as_many_parameters_as_the_released_code_has(size, released):
+    """Its style encoder has 480 biases more, each before an instance norm, which takes it away again."""
+
+    def count(network: nn.Module) -> int:
+        return sum(parameter.numel() for parameter in network.parameters())
+
+    with torch.device("meta"):
+        model, discriminator = SPGNet(*size), spgnet.ConditionalDiscriminator()
+    assert count(model) - count(model.parsing) == released - 480
+    assert count(discriminator) == 2_787_137
+
+
+def test_weights_start_as_the_released_code_s():
+    """He et al.'s normal under spectral norm too, whose size decides how fast Adam turns them, and batch norms' weights
+    around 1.
+    """
+    model = SPGNet(64, 32, 1.0)
+    for block in model.decoder[0].blocks:
+        for conv in (block.skip, block.conv):
+            weight = conv.parametrizations.weight.original
+            assert weight.std().item() == pytest.approx((2 / weight[0].numel()) ** 0.5, rel=0.1)
+            norm = torch.linalg.matrix_norm(conv.eval().weight.flatten(1), 2)
+            assert norm.item() == pytest.approx(1, abs=0.05)
+    norms = torch.cat([module.weight for module in model.pose.modules() if isinstance(module, nn.BatchNorm2d)])
+    assert norms.mean().item() == pytest.approx(1, abs=0.005)
+    assert norms.std().item() == pytest.approx(0.02, rel=0.1)
 
 
 def test_unknown_options_are_refused():
@@ -150,124 +181,170 @@ def test_region_average_pooling_gradients():
     assert gradcheck(region_average_pooling, (x, soft))
 
 
-def sean(features: int = 4, kernel: int = 3) -> Sean:
-    """A small one with random biases, blends and statistics, in eval mode."""
-    module = Sean(features, 0.0625, kernel)
+def regions(count: int = 1, features: int = 4, kernel: int = 3) -> Regions:
+    """Small ones with random biases and shares."""
+    module = Regions(count, features, 0.0625, kernel)
+    module.apply(spgnet.initialise)
     with torch.no_grad():
-        for parameter in (module.label_bias, module.blend, module.noise):
+        for parameter in (module.label_bias, module.blend, module.style.bias, module.semantic.bias, module.shared.bias):
             parameter.normal_()
-        module.norm.running_mean.normal_()
-        module.norm.running_var.uniform_(0.5, 2)
-    return module.double().eval()
+    return module.double()
 
 
-def test_sean_with_one_label_is_its_closed_form():
-    """Away from the border every convolution of a constant map is the sum of its weights times that constant."""
-    module, label = sean(), 7
-    x = torch.randn(2, 4, 9, 8, dtype=torch.float64)
+def one_by_one(module: Regions, parsing: torch.Tensor, codes: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The scale and shift of each norm as the released code has them: a map painted with styles, three convolutions."""
+    pad, found = {"padding": module.shared.padding}, []
+    weights = (module.label_weight.chunk(module.count, 2), module.label_bias.squeeze(1).chunk(module.count, 1))
+    convolutions = (
+        zip(layer.weight.chunk(module.count), layer.bias.chunk(module.count), strict=True)
+        for layer in (module.style, module.shared, module.semantic)
+    )
+    for weight, bias, style, shared, semantic, blend in zip(*weights, *convolutions, module.blend, strict=True):
+        styles = torch.relu(torch.stack([codes[:, k] @ weight[k] + bias[k] for k in range(20)], dim=1))
+        painted = sum(parsing[:, k, None] * styles[:, k, :, None, None] for k in range(20))
+        by_style = nn.functional.conv2d(painted, *style, **pad).chunk(2, dim=1)
+        hidden = torch.relu(nn.functional.conv2d(parsing, *shared, **pad))
+        by_semantic = nn.functional.conv2d(hidden, *semantic, **pad).chunk(2, dim=1)
+        shares = torch.sigmoid(blend)
+        found.append(tuple(s * a + (1 - s) * b for s, a, b in zip(shares, by_style, by_semantic, strict=True)))
+    return found
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["rows", "channels_last"])
+@pytest.mark.parametrize(("count", "kernel"), [(1, 3), (4, 3), (2, 5), (3, 1)])
+def test_all_norms_at_once_are_each_norm_the_plain_way(count, kernel, layout):
+    module = regions(count, 6, kernel).to(memory_format=layout)
+    soft = torch.rand(2, 20, 7, 6, dtype=torch.float64).softmax(1)
     codes = torch.randn(2, 20, 8, dtype=torch.float64)
-    maps = one_hot(torch.full((2, 9, 8), label), 20).double()
+    for parsed in (one_hot(parsing(2, 7, 6), 20).double(), soft):
+        parsed = parsed.contiguous(memory_format=layout)
+        with torch.no_grad():
+            found = module(parsed, spgnet.patches(parsed, kernel), codes)
+            expected = one_by_one(module, parsed, codes)
+        for (scale, shift), (plain_scale, plain_shift) in zip(found, expected, strict=True):
+            torch.testing.assert_close(scale, 1 + plain_scale, rtol=0, atol=1e-12)
+            torch.testing.assert_close(shift, plain_shift, rtol=0, atol=1e-12)
+    single = module.float(), parsed.float(), codes.float()
     with torch.no_grad():
-        style = (codes[:, label] @ module.label_weight[label] + module.label_bias[label]).clamp(min=0)
-        by_style = style @ module.style.weight.sum((2, 3)).T + module.style.bias
-        hidden = (module.shared.weight.sum((2, 3))[:, label] + module.shared.bias).clamp(min=0)
-        by_semantic = module.semantic.weight.sum((2, 3)) @ hidden + module.semantic.bias
-        shares = torch.sigmoid(module.blend).repeat_interleave(4)  # scales, then shifts
-        scale, shift = (shares * by_style + (1 - shares) * by_semantic)[..., None, None].chunk(2, dim=1)
-        norm = module.norm
-        flat = (x - norm.running_mean.view(-1, 1, 1)) / (norm.running_var + norm.eps).sqrt().view(-1, 1, 1)
-        expected = flat * (1 + scale) + shift
-        found = module(x, maps, codes)
-    inner = (..., slice(2, -2), slice(2, -2))
-    assert torch.allclose(found[inner], expected[inner])
-    assert not torch.allclose(found, expected)
+        for ours, plain in zip(
+            single[0](single[1], spgnet.patches(single[1], kernel), single[2]), expected, strict=True
+        ):
+            torch.testing.assert_close(ours[0].double(), 1 + plain[0], rtol=1e-5, atol=1e-5)
+
+
+def test_a_norm_is_scaled_and_shifted_by_its_regions():
+    module = Sean(4).double().eval()
+    module.norm.running_mean.normal_()
+    module.norm.running_var.uniform_(0.5, 2)
+    x, scale, shift = (torch.randn(2, 4, 5, 6, dtype=torch.float64) for _ in range(3))
+    norm = module.norm
+    flat = (x - norm.running_mean.view(-1, 1, 1)) / (norm.running_var + norm.eps).sqrt().view(-1, 1, 1)
+    assert torch.allclose(module(x, (scale, shift)), flat * scale + shift)
 
 
 def test_sean_paints_each_region_with_its_own_code():
-    """With 1x1 kernels a pixel's style depends on its own label's code, and probabilities mix styles."""
-    module = sean(kernel=1)
+    """With 1x1 kernels a pixel's scale depends on its own label's code."""
+    module = regions(kernel=1)
     labels = parsing(1, 8, 8, labels=3)
+    maps = one_hot(labels, 20).double()
     codes = torch.randn(1, 20, 8, dtype=torch.float64)
     other = codes.clone()
     other[:, 1] += 1
-    x = torch.randn(1, 4, 8, 8, dtype=torch.float64)
     with torch.no_grad():
-        before, after = (module(x, one_hot(labels, 20).double(), code) for code in (codes, other))
-        changed = (before != after).any(1)
-        assert torch.equal(changed, labels == 1)
-        painted = [one_hot(torch.full((1, 8, 8), k), 20).double() for k in (0, 1)]
-        styles = [torch.relu(codes[0, k] @ module.label_weight[k] + module.label_bias[k]) for k in (0, 1)]
-        mixed = module.style((0.3 * styles[0] + 0.7 * styles[1]).view(1, -1, 1, 1))
-        module.blend.fill_(100.0)  # style alone
-        scale, shift = module.modulation(0.3 * painted[0] + 0.7 * painted[1], codes)
-        assert torch.allclose(torch.cat([scale, shift], dim=1), mixed.expand(-1, -1, 8, 8))
+        before, after = (module(maps, spgnet.patches(maps, 1), code)[0][0] for code in (codes, other))
+    assert torch.equal((before != after).any(1), labels == 1)
 
 
 def test_sean_gradients():
-    module = sean(2)
-    x = torch.randn(2, 2, 3, 4, dtype=torch.float64, requires_grad=True)
-    maps = torch.rand(2, 20, 3, 4, dtype=torch.float64).softmax(1).requires_grad_()
-    codes = torch.randn(2, 20, 8, dtype=torch.float64, requires_grad=True)
-    assert gradcheck(module, (x, maps, codes))
-    for parameter in module.parameters():
-        parameter.requires_grad_(False)
-    with torch.no_grad():
-        module.noise.normal_()
-    module.train()
+    """Of scale and shift by parsing and codes and by every weight; of the norm by its input and by its noise's size."""
+    module = regions(2, 2)
+    maps = torch.rand(1, 20, 2, 3, dtype=torch.float64).softmax(1).requires_grad_()
+    codes = torch.randn(1, 20, 8, dtype=torch.float64, requires_grad=True)
 
-    def noisy(x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    def flat(maps: torch.Tensor, codes: torch.Tensor, *shares: torch.Tensor) -> torch.Tensor:
+        changed = dict(zip(("blend", "semantic.bias", "style.bias"), shares, strict=True))
+        inputs = maps, spgnet.patches(maps, 3), codes
+        return torch.stack([one for pair in torch.func.functional_call(module, changed, inputs) for one in pair])
+
+    shares = [
+        part.detach().clone().requires_grad_() for part in (module.blend, module.semantic.bias, module.style.bias)
+    ]
+    assert gradcheck(flat, (maps, codes, *shares), fast_mode=True)
+
+    norm = Sean(2).double()
+    x, scale, shift = (torch.randn(2, 2, 3, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
+
+    def noisy(x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         torch.manual_seed(1)
-        return torch.func.functional_call(module, {"noise": noise}, (x, maps.detach(), codes.detach()))
+        return torch.func.functional_call(norm, {"noise": noise}, (x, (scale, shift)))
 
-    assert gradcheck(noisy, (x, module.noise.clone().requires_grad_()))
+    noise = torch.randn(2, 1, 1, dtype=torch.float64, requires_grad=True)
+    assert gradcheck(noisy, (x, scale, shift, noise))
 
 
 def test_noise_is_added_in_training_only():
-    module = sean()
-    arguments = torch.randn(2, 4, 5, 5).double(), torch.rand(2, 20, 5, 5).double(), torch.randn(2, 20, 8).double()
-    assert torch.equal(module(*arguments), module(*arguments))
+    """The same in all channels, times each channel's size."""
+    module = Sean(3).double().eval()
+    with torch.no_grad():
+        module.noise.copy_(torch.tensor([1.0, 2.0, 0.0]).view(-1, 1, 1))
+    x, regions = torch.randn(2, 3, 5, 5).double(), (torch.ones(2, 3, 5, 5).double(), torch.zeros(2, 3, 5, 5).double())
+    assert torch.equal(module(x, regions), module(x, regions))
     module.train()
-    assert not torch.allclose(module(*arguments), module(*arguments))
+    module.norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0] - x))
+    seen: list[torch.Tensor] = []
+    module(x, regions)
+    module(x, regions)
+    assert not torch.equal(seen[0], seen[1])
+    assert torch.allclose(2 * seen[0][:, 0], seen[0][:, 1])
+    assert seen[0][:, 2].abs().max() < 1e-12
+    assert seen[0][:, 0].std().item() == pytest.approx(1, abs=0.3)
 
 
-def test_pooled_flow_is_the_mean_in_cells():
-    flow = torch.randn(2, 2, 8, 4, dtype=torch.float64)
-    assert spgnet.pool_flow(flow, 0) is not None
-    assert torch.equal(spgnet.pool_flow(flow, 0), flow)
-    pooled = spgnet.pool_flow(flow, 2)
-    assert pooled.shape == (2, 2, 2, 1)
-    assert torch.allclose(pooled[0, :, 1, 0], flow[0, :, 4:].mean((1, 2)) / 4)
+def test_the_pyramid_s_flow_is_the_mean_in_cells():
+    flow, nowhere = torch.randn(2, 2, 8, 4, dtype=torch.float64), torch.zeros(2, 1, 8, 4, dtype=torch.float64)
+    levels = [flow for flow, _, _ in spgnet.pyramid(flow, nowhere, 3)]
+    assert torch.equal(levels[0], flow)
+    for level, pooled in enumerate(levels):
+        torch.testing.assert_close(pooled, nn.functional.avg_pool2d(flow, 2**level) / 2**level)
+    assert torch.allclose(levels[2][0, :, 1, 0], flow[0, :, 4:].mean((1, 2)) / 4)
 
 
-def test_pooled_visibility_prefers_visible_then_invisible():
+def test_the_pyramid_prefers_visible_then_invisible():
     classes = torch.tensor([[2, 2, 2, 1], [2, 2, 2, 2], [1, 0, 1, 1], [2, 2, 1, 1]]).float().view(1, 1, 4, 4)
-    assert spgnet.pool_visibility(classes, 1).view(2, 2).tolist() == [[2, 1], [0, 1]]
-    assert spgnet.pool_visibility(classes, 2).item() == 0
-    assert torch.equal(spgnet.pool_visibility(classes, 0), classes)
+    levels = spgnet.pyramid(torch.zeros(1, 2, 4, 4), classes, 3)
+    assert torch.equal(levels[0][1], (classes == 0).float())
+    assert torch.equal(levels[0][2], (classes == 1).float())
+    assert levels[1][1].view(2, 2).tolist() == [[0, 0], [1, 0]]
+    assert levels[1][2].view(2, 2).tolist() == [[0, 1], [0, 1]]
+    assert (levels[2][1].item(), levels[2][2].item()) == (1, 0)
 
 
 def test_deformation_of_what_stays_and_is_visible_is_the_direct_path():
-    block = FeatureDeformation(4).eval()
-    x, rest = torch.randn(2, 4, 6, 5), torch.zeros(2, 2, 6, 5)
+    """Two feature maps at once, each with its own block."""
+    module = FeatureDeformation(4, 2).eval()
+    pair, rest = list(torch.randn(2, 2, 4, 6, 5)), torch.zeros(2, 2, 6, 5)
+    yes, no = torch.ones(2, 1, 6, 5), torch.zeros(2, 1, 6, 5)
+
+    def plain(flow: torch.Tensor, visible: torch.Tensor, invisible: torch.Tensor) -> list[torch.Tensor]:
+        warped = [warp(x, flow) for x in pair]
+        return [
+            join(x, torch.cat([x * visible, x * invisible], dim=1)) for join, x in zip(module.join, warped, strict=True)
+        ]
+
     with torch.no_grad():
-        found = block(x, rest, torch.zeros(2, 1, 6, 5))
-        assert torch.allclose(found, block.join(x, torch.cat([x, torch.zeros_like(x)], dim=1)), atol=1e-6)
-        hidden = block(x, rest, torch.ones(2, 1, 6, 5))
-        assert torch.allclose(hidden, block.join(x, torch.cat([torch.zeros_like(x), x], dim=1)), atol=1e-6)
-        nowhere = block(x, rest, torch.full((2, 1, 6, 5), 2.0))
-        assert torch.allclose(nowhere, block.join(x, torch.zeros(2, 8, 6, 5)), atol=1e-6)
-        assert not torch.allclose(found, hidden, atol=1e-3)
-        flow = torch.randn(2, 2, 6, 5)
-        moved = block(x, flow, torch.zeros(2, 1, 6, 5))
-        assert torch.allclose(moved, block(warp(x, flow), rest, torch.zeros(2, 1, 6, 5)), atol=1e-6)
+        for shown in ((yes, no), (no, yes), (no, no)):
+            for flow in (rest, torch.randn(2, 2, 6, 5)):
+                torch.testing.assert_close(module(pair, flow, *shown), plain(flow, *shown))
+        direct = [join(x, torch.cat([x, 0 * x], dim=1)) for join, x in zip(module.join, pair, strict=True)]
+        torch.testing.assert_close(module(pair, rest, yes, no), direct)
 
 
 def test_deformation_gradients():
-    block = FeatureDeformation(2).double().eval()
-    x = torch.randn(1, 2, 4, 3, dtype=torch.float64, requires_grad=True)
+    module = FeatureDeformation(2, 2).double().eval()
+    pair = [torch.randn(1, 2, 4, 3, dtype=torch.float64, requires_grad=True) for _ in range(2)]
     flow = torch.randn(1, 2, 4, 3, dtype=torch.float64)
-    visibility = torch.randint(0, 3, (1, 1, 4, 3)).double()
-    assert gradcheck(lambda x: block(x, flow, visibility), (x,))
+    visible = torch.randint(0, 2, (1, 1, 4, 3)).double()
+    assert gradcheck(lambda *pair: tuple(module(list(pair), flow, visible, 1 - visible)), tuple(pair))
 
 
 # Flow
@@ -368,26 +445,19 @@ def take(batch: Batch, rows: slice) -> Batch:
     return Batch(**{name: value[rows] for name, value in vars(batch).items()})
 
 
-def test_test_batch_statistics_are_the_released_code_s_way():
-    """With them on, an image depends on the others of its batch and on noise; off, on neither. No statistic moves."""
+def test_the_released_code_s_eval_mode_mixes_the_images_of_a_batch():
+    """There an image depends on the others of its batch and on noise; in ours on neither. No statistic moves."""
     batch = figures(3, 64, 32, seed=0)
-    plain = SPGNet(64, 32, SCALE)
-    asked = SPGNet(64, 32, SCALE)
-    asked.test_batch_statistics = True
-    asked.load_state_dict(plain.state_dict())
-    for model, depends in ((plain, False), (asked, True)):
-        model.eval()
-        before = {key: value.clone() for key, value in model.state_dict().items()}
+    model = SPGNet(64, 32, SCALE)
+    next(module for module in model.modules() if isinstance(module, Sean)).noise.data.fill_(1.0)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    for mode, depends in ((nn.Module.eval, False), (released_eval, True)):
+        mode(model)
         with torch.no_grad():
-            whole, part = model(batch).image[:1], model(take(batch, slice(0, 2))).image[:1]
-            assert torch.allclose(whole, part, atol=1e-5) != depends
-            next(module for module in model.modules() if isinstance(module, Sean)).noise.fill_(1.0)
-            assert torch.equal(model(batch).image, model(batch).image) != depends
-        after = model.state_dict()
-        assert all(torch.equal(value, after[key]) for key, value in before.items() if not key.endswith("noise"))
-    plain.train()
-    plain(batch)
-    assert not torch.equal(plain.state_dict()["fuse.1.running_mean"], before["fuse.1.running_mean"])
+            whole, again, part = model(batch).image, model(batch).image, model(take(batch, slice(0, 2))).image[:1]
+        assert torch.allclose(whole[:1], part, atol=1e-5) != depends
+        assert torch.equal(whole, again) != depends
+        assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
 # Training
@@ -419,13 +489,17 @@ def test_the_three_schemes(name, sees_truth, reaches_parsing, net):
     assert ("parsing" in terms) == (name == "spgnet_joint")
 
 
+DIFFERENCES = ("sequential", "joint", "no_distance", "one_block", "learned_flow")
+
+
 def test_variants_differ_as_they_say():
     built = {name: VARIANTS[name].build(64, 32, SCALE) for name in VARIANTS if name.startswith("spgnet")}
-    assert set(built) == {"spgnet", "spgnet_sequential", "spgnet_joint", "spgnet_no_distance", "spgnet_learned_flow"}
+    assert set(built) == {f"spgnet{rest}" for rest in ("", *(f"_{word}" for word in DIFFERENCES))}
     for name, model in built.items():
         assert model.parsing.kappa == (None if name == "spgnet_no_distance" else -0.1)
         assert VARIANTS[name].limb_maps == (name != "spgnet_no_distance")
         assert model.soft_parsing == (name == "spgnet_joint")
+        assert {len(level.blocks) for level in model.decoder} == {1 if name == "spgnet_one_block" else 2}
         assert isinstance(model.flow, spgnet.LearnedFlow if name == "spgnet_learned_flow" else AffineFlow)
         assert VARIANTS[name].phase.frozen == (("flow",) if name == "spgnet_joint" else ("parsing", "flow"))
         assert VARIANTS[name].needs_parsing
@@ -455,6 +529,35 @@ def test_terms_are_those_of_the_released_code(net):
     assert terms["adversarial"].item() == pytest.approx(0.01 * entropy(fake, ones).item(), rel=1e-4)
     expected = 0.01 * 0.5 * (entropy(real, ones) + entropy(fake, zeros)).item()
     assert other["discriminator"].item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_discriminator_is_updated_first_and_judges_what_the_generator_is_then_judged_by(net):
+    """The generator runs once a step, and its loss comes from the discriminator after its update."""
+    assert VARIANTS["spgnet"].phase.discriminators_first
+    _, judged = objective("spgnet")
+    batch = figures(2, 64, 32, seed=0)
+    output = judged.generate(batch)
+    first, same = judged.generator_losses(batch, net, output)
+    assert same is output
+    loss = judged.discriminator_losses(batch, output)["discriminator"]
+    step = torch.optim.SGD(judged.discriminator.parameters(), lr=10.0)
+    loss.backward()
+    step.step()
+    second = judged.generator_losses(batch, net, output)[0]
+    assert torch.equal(first["l1"], second["l1"])
+    assert second["adversarial"] > first["adversarial"]
+
+
+def test_one_block_a_level_reads_the_second_residual_block():
+    """Table B as printed: no weight of SPGNet's first blocks is left, and the decoder's skip is the last feature."""
+    model, batch = VARIANTS["spgnet_one_block"].build(64, 32, SCALE).eval(), figures(1, 64, 32, seed=0)
+    seen = []
+    model.decoder[0].blocks[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1]))
+    poses = []
+    model.pose.blocks[0][1].register_forward_hook(lambda _, inputs, out: poses.append(out))
+    with torch.no_grad():
+        model(batch)
+    assert torch.equal(seen[0][:, : model.widths[0]], poses[0])
 
 
 def test_without_its_weight_there_is_no_adversary(net):
