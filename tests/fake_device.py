@@ -92,6 +92,9 @@ class Moment:
 
     wait_event = wait_stream = record
 
+    def record_event(self) -> "Moment":
+        return self
+
 
 class FakeCuda(TorchFunctionMode):
     def __init__(self):
@@ -158,6 +161,7 @@ class FakeCuda(TorchFunctionMode):
             (torch.cuda, "Stream", Waited),
             (torch.cuda, "current_stream", Waited),
             (torch.cuda, "stream", lambda stream: contextlib.nullcontext()),
+            (Tensor, "record_stream", lambda tensor, stream: None),
             (torch, "autocast", lambda device, *rest, **options: real_autocast("cpu", *rest, **options)),
             # Optimisers ask whether a graph is being captured: one name in torch 2.11, the other in 2.15.
             (torch.optim.Optimizer, "_cuda_graph_capture_health_check", lambda optimiser: None),
@@ -191,8 +195,6 @@ class FakeCuda(TorchFunctionMode):
             return self._add(self._pinned, first.clone())
         if name == "is_pinned":
             return self._in(self._pinned, first)
-        if name == "record_stream":
-            return None
 
         device = kwargs.get("device")
         asked = None if device is None else torch.device(device).type == "cuda"

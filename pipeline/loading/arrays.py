@@ -1,6 +1,7 @@
 """Images of a data set with their joints and parsing, and the pairs over them: what training and scoring read.
 
-Pictures are decoded once and kept as uint8, on the device where they fit. Heatmaps, masks, one-hot labels and floats
+Pictures are decoded once and kept as uint8, on the device where they fit; else batches of them go there by pinned
+memory. Heatmaps, masks, one-hot labels and floats
 are made per batch, on the device: an image costs height x width x 3 bytes however often it is used, its parsing height
 x width.
 """
@@ -17,7 +18,7 @@ from models.variants import Batch
 from pipeline.anatomy import pose
 from pipeline.core import layout, store
 from pipeline.loading import pair_lists, stored_images, stored_labels
-from pipeline.loading.devices import place
+from pipeline.loading.devices import place, send
 from pipeline.loading.pixels import as_floats
 from pipeline.loading.shard_loader import ShardPictures
 
@@ -44,7 +45,8 @@ class ImageData:
 
     @property
     def resident(self) -> bool:
-        return isinstance(self.images, torch.Tensor)
+        """Whether the pictures are where they are used: nothing has to be decoded or copied ahead."""
+        return isinstance(self.images, torch.Tensor) and self.images.device.type == self.device.type
 
     @property
     def height(self) -> int:
@@ -57,9 +59,12 @@ class ImageData:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def _of(self, stored: torch.Tensor | ShardPictures, rows: torch.Tensor) -> torch.Tensor:
+        return send(stored[send(rows, stored.device)], self.device)
+
     def pictures(self, rows: torch.Tensor) -> torch.Tensor:
         """Images `rows` (int64) as float32 (B, 3, H, W) in [-1, 1] on the device."""
-        return as_floats(self.images[rows.to(self.images.device)].to(self.device, non_blocking=True))
+        return as_floats(self._of(self.images, rows))
 
     def parsing(self, rows: torch.Tensor) -> torch.Tensor:
         """Label ids of images `rows` (int64; of a pair data set: `pairs[...]`) as uint8 (B, H, W) on the device.
@@ -67,32 +72,43 @@ class ImageData:
         `models.layers.pose_maps.one_hot` makes channels of them. Only after loading with a label set.
         """
         assert self.labels is not None, "load with a label set"
-        return self.labels[rows.to(self.labels.device)].to(self.device, non_blocking=True)
+        return self._of(self.labels, rows)
 
     def _batch(self, source: torch.Tensor, target: torch.Tensor, target_images: bool = True) -> Batch:
+        """The host waits for nothing, if the rows are on its side: each kind of data is gathered once for both."""
+        rows, first = torch.cat([source, target]), len(source)
+        here = send(rows, self.device)  # once, for all that lies on the device
+
+        def at(stored: torch.Tensor | ShardPictures) -> torch.Tensor:
+            return here if stored.device.type == self.device.type else rows
+
+        seen = at(self.images) if target_images else at(self.images)[:first]
+        pictures, labels = self.pictures(seen), None if self.labels is None else self.parsing(at(self.labels))
+        joints, valid = self.joints[here], self.valid[here]
         return Batch(
-            source=self.pictures(source),
-            target=self.pictures(target) if target_images else None,
-            source_joints=self.joints[source],
-            source_valid=self.valid[source],
-            target_joints=self.joints[target],
-            target_valid=self.valid[target],
-            source_labels=None if self.labels is None else self.parsing(source),
-            target_labels=None if self.labels is None else self.parsing(target),
+            source=pictures[:first],
+            target=pictures[first:] if target_images else None,
+            source_joints=joints[:first],
+            source_valid=valid[:first],
+            target_joints=joints[first:],
+            target_valid=valid[first:],
+            source_labels=None if labels is None else labels[:first],
+            target_labels=None if labels is None else labels[first:],
         )
 
     def batch(self, rows: torch.Tensor) -> Batch:
-        """Images at positions `rows` (int64 (B,), any device), for networks that look at one image at a time: the
+        """Images at positions `rows` (int64 (B,), in main memory), for networks that look at one image at a time: the
         first half as sources, the rest as targets.
         """
-        return self._batch(*rows.to(self.joints.device).tensor_split(2))
+        return self._batch(*rows.tensor_split(2))
 
 
 @dataclass(frozen=True)
 class PairData(ImageData):
     """The P pairs over N images, in the order of `pairs.parquet`.
 
-    pairs: int64 (P, 2), rows of `images`: source, target.  pair_index: int64 (P,), as stored. `len` counts pairs.
+    pairs: int64 (P, 2), rows of `images`: source, target.  pair_index: int64 (P,), as stored. Both are in main memory,
+    where batches are looked up. `len` counts pairs.
     """
 
     unit: ClassVar[str] = "pairs"
@@ -104,8 +120,8 @@ class PairData(ImageData):
         return len(self.pairs)
 
     def batch(self, rows: torch.Tensor) -> Batch:
-        """The pairs at positions `rows` (int64 (B,), any device) as a batch on the device."""
-        return self._batch(*self.pairs[rows.to(self.pairs.device)].unbind(1))
+        """The pairs at positions `rows` (int64 (B,), in main memory) as a batch on the device."""
+        return self._batch(*self.pairs[rows].unbind(1))
 
 
 class UnpairedData(PairData):
@@ -114,7 +130,7 @@ class UnpairedData(PairData):
     """
 
     def batch(self, rows: torch.Tensor) -> Batch:
-        return self._batch(*self.pairs[rows.to(self.pairs.device)].unbind(1), target_images=False)
+        return self._batch(*self.pairs[rows].unbind(1), target_images=False)
 
 
 def load_images(
@@ -157,10 +173,10 @@ def load_pairs(
 
 def pair_up(kind: type[PairData], data: ImageData, pairs: pa.Table) -> PairData:
     """`data` with `pairs` (pair_index, source_id, target_id) over its images."""
-    ids, where = pa.array(data.ids, pa.string()), data.device
+    ids = pa.array(data.ids, pa.string())
     rows = [pc.index_in(pairs[name], value_set=ids).to_numpy() for name in ("source_id", "target_id")]
     return kind(
         **vars(data),
-        pairs=torch.from_numpy(np.stack(rows, axis=1).astype(np.int64)).to(where),
-        pair_index=torch.from_numpy(pairs["pair_index"].to_numpy().astype(np.int64)).to(where),
+        pairs=torch.from_numpy(np.stack(rows, axis=1).astype(np.int64)),
+        pair_index=torch.from_numpy(pairs["pair_index"].to_numpy().astype(np.int64)),
     )

@@ -27,11 +27,18 @@ def device(name: str) -> torch.device:
 
 
 def place(images: torch.Tensor, where: torch.device) -> torch.Tensor:
-    """Move uint8 images (or label ids) to the device if they fit, else pin them in main memory."""
+    """Move uint8 images (or label ids) to the device if they fit, else leave them in main memory."""
     if where.type != "cuda":
         return images.to(where)
     free, _ = torch.cuda.mem_get_info(where)
     if images.numel() <= SHARE_OF_MEMORY * free:
         return images.to(where)
     console.say(f"images ({images.numel() >> 20} MiB) stay in main memory: the device has {free >> 20} MiB free")
-    return images.pin_memory()
+    return images
+
+
+def send(tensor: torch.Tensor, where: torch.device) -> torch.Tensor:
+    """`tensor` on the device, for which the host does not wait: from main memory it goes through pinned memory."""
+    if where.type != "cuda" or tensor.device.type == "cuda":
+        return tensor.to(where)
+    return tensor.pin_memory().to(where, non_blocking=True)

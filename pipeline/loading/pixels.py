@@ -5,7 +5,7 @@ import torch
 
 def as_floats(images: torch.Tensor) -> torch.Tensor:
     """uint8 in [0, 255] -> float32 in [-1, 1], any shape: what every network here takes."""
-    return images.float().div_(127.5).sub_(1.0)
+    return images.div(127.5).sub_(1.0)
 
 
 def as_bytes(images: torch.Tensor) -> torch.Tensor:

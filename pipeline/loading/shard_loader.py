@@ -1,7 +1,7 @@
 """Pictures of a data set that does not fit into memory: decoded from the shards when a batch asks for them.
 
 `ShardPictures` takes the place of a resident data set's uint8 tensor, so that batches are the same; `ahead` makes the
-next batches in the background.
+next batches in the background, also those of pictures in main memory that a GPU has no room for.
 """
 
 import os
@@ -9,8 +9,9 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -68,16 +69,44 @@ def main_memory() -> int:
     return total if allowed == "max" else min(total, int(allowed))
 
 
-def ahead(make: Callable[[int], Item], steps: Iterable[int]) -> Iterator[Item]:
-    """make(step) for every step, in order; up to AHEAD of them made by one thread before they are asked for."""
+def _tensors(item: Any) -> Iterator[torch.Tensor]:
+    """The tensors in nested tuples, lists and records."""
+    if isinstance(item, torch.Tensor):
+        yield item
+    elif isinstance(item, tuple | list) or is_dataclass(item):
+        for part in item if isinstance(item, tuple | list) else vars(item).values():
+            yield from _tensors(part)
+
+
+def ahead(make: Callable[[int], Item], steps: Iterable[int], where: torch.device) -> Iterator[Item]:
+    """make(step) for every step, in order; up to AHEAD of them made by one thread before they are asked for.
+
+    On a GPU they are copied and computed on a stream of their own, beside the steps that are trained meanwhile.
+    """
+    side = torch.cuda.Stream(where) if where.type == "cuda" else None
+
+    def made(step: int) -> tuple[Item, Any]:
+        if side is None:
+            return make(step), None
+        with torch.cuda.stream(side):
+            return make(step), side.record_event()
+
+    def received(item: Item, ready: Any) -> Item:
+        if ready is not None:
+            here = torch.cuda.current_stream(where)
+            here.wait_event(ready)
+            for tensor in _tensors(item):
+                tensor.record_stream(here)  # the side stream reuses its memory only after this stream is done with it
+        return item
+
     with ThreadPoolExecutor(1, "batches") as thread:
         waiting = deque()
         try:
             for step in steps:
-                waiting.append(thread.submit(make, step))
+                waiting.append(thread.submit(made, step))
                 if len(waiting) > AHEAD:
-                    yield waiting.popleft().result()
+                    yield received(*waiting.popleft().result())
             while waiting:
-                yield waiting.popleft().result()
+                yield received(*waiting.popleft().result())
         finally:
             thread.shutdown(wait=True, cancel_futures=True)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from models.layers.schedule import Jitter, Move
 from models.variants import Batch
+from pipeline.loading.devices import send
 
 STREAM = 5  # keeps them apart from the batch order's, which come from [seed, epoch]
 SIDES = ("source", "target")
@@ -65,9 +66,7 @@ def move_joints(
 
 def move(batch: Batch, jitter: Jitter, moves: Tensor) -> Batch:
     """The batch, moved by its rows of `draws`. A side without a `Move` is left as it is, to the bit."""
-    device, size, changed = batch.source.device, batch.source.shape[-2:], {}
-    if device.type == "cuda":  # pinned, so that the host need not wait for the copy
-        moves = moves.pin_memory().to(device, non_blocking=True)
+    moves, size, changed = send(moves, batch.source.device), batch.source.shape[-2:], {}
     for side, name in enumerate(SIDES):
         how: Move | None = getattr(jitter, name)
         if how is None:

@@ -43,7 +43,7 @@ class Data(Protocol):
     """What the loop asks of a data set: `arrays.PairData` or `arrays.ImageData`."""
 
     unit: str  # what a batch counts: pairs | images
-    resident: bool  # all in memory: nothing to fetch ahead
+    resident: bool  # the pictures are where they are used: nothing to fetch ahead
 
     def __len__(self) -> int: ...
 
@@ -375,12 +375,13 @@ def train(
     folder, wanted, writes = run.work / "checkpoints", checkpoint_steps(run), group.rank == 0
     first, saved = _open(run, trainer)
     steps = range(first + 1, run.steps + 1)
+    made = (make(step) for step in steps) if data.resident else shard_loader.ahead(make, steps, run.device)
     started = state_time = time.monotonic()
     with (
         backends(run.device, run.precision),
         _stop_between_steps(patient=group.size > 1) as asked,
         (run.metrics if writes else Path(os.devnull)).open("a", buffering=1, encoding="utf-8") as log,
-        closing((make(step) for step in steps) if data.resident else shard_loader.ahead(make, steps)) as parts,
+        closing(made) as parts,
         console.progress(run.title, run.steps) as advance,
     ):
         advance(first)

@@ -77,7 +77,7 @@ def test_batches_come_in_order_and_no_more_than_a_few_ahead():
         return step * step
 
     seen, most = [], 0
-    for value in shard_loader.ahead(make, range(1, 40)):
+    for value in shard_loader.ahead(make, range(1, 40), CPU):
         time.sleep(0.002)
         seen.append(value)
         most = max(most, len(started) - len(seen))
@@ -92,11 +92,11 @@ def test_an_error_in_the_background_reaches_the_loop_at_its_step_and_the_thread_
             raise UserError("damaged")
         return step
 
-    batches = shard_loader.ahead(make, range(1, 100))
+    batches = shard_loader.ahead(make, range(1, 100), CPU)
     assert [next(batches), next(batches)] == [1, 2]
     with pytest.raises(UserError, match="damaged"):
         next(batches)
-    batches = shard_loader.ahead(make, range(10, 1000))
+    batches = shard_loader.ahead(make, range(10, 1000), CPU)
     next(batches)
     batches.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("batches")]

@@ -63,4 +63,4 @@ def made(name: str, device: torch.device) -> tuple[loop.Trainer, arrays.ImageDat
         return trainer, arrays.ImageData(**fields)
     kind = arrays.PairData if entry.data == "pairs" else arrays.UnpairedData
     pairs = torch.arange(images).view(-1, 2)
-    return trainer, kind(**fields, pairs=pairs.to(device), pair_index=torch.arange(BATCH).to(device))
+    return trainer, kind(**fields, pairs=pairs, pair_index=torch.arange(BATCH))
