@@ -86,12 +86,29 @@ def spectral_vectors(networks: Iterable[nn.Module]) -> list[Tensor]:
     return [value for name, value in named if "parametrizations." in name]
 
 
+def lower_untrained(networks: Iterable[nn.Module]) -> None:
+    """Store in bf16 the weights that bf16 autocast would round to it anew at every call, since it keeps no copy of what
+    is not trained. For networks that no checkpoint holds.
+    """
+    for network in networks:
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+                module.to(torch.bfloat16)
+
+
 @contextmanager
 def backends(device: torch.device, precision: str) -> Iterator[None]:
-    """Deterministic on the CPU; on CUDA the fastest convolutions, with TF32 only where bf16 is allowed anyway."""
+    """Deterministic on the CPU; on CUDA the fastest convolutions, and TF32, for matrix products too, only where bf16 is
+    allowed anyway.
+    """
     if device.type == "cuda":
-        with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=precision == "bf16"):
-            yield
+        tf32, products = precision == "bf16", torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("high" if tf32 else "highest")
+        try:
+            with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=tf32):
+                yield
+        finally:
+            torch.set_float32_matmul_precision(products)
         return
     before = torch.are_deterministic_algorithms_enabled()
     fill = torch.utils.deterministic.fill_uninitialized_memory
@@ -137,6 +154,9 @@ class Trainer:
         self.layout = torch.channels_last if run.device.type == "cuda" else torch.contiguous_format
         for network in (*self.networks.values(), *([] if features is None else [features])):
             network.to(run.device, memory_format=self.layout)
+        if run.precision == "bf16":
+            untrained = self.networks.keys() - {*run.phase.generators, *run.phase.discriminators}
+            lower_untrained([*(self.networks[name] for name in untrained), *([] if features is None else [features])])
         self.generator = self.networks[run.phase.generators[0]]
         self.thawed = set(run.thaws)  # Adam skips parameters without a gradient, those that are still frozen
         freeze_untrained(run.phase, self.networks, self.thawed)

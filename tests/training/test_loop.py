@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.layers import features
 from models.layers.blocks import Batch
@@ -577,3 +578,42 @@ def test_global_switches_are_put_back(run):
     assert seen == [True]
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.utils.deterministic.fill_uninitialized_memory
+
+
+@pytest.mark.parametrize(("precision", "products"), [("fp32", "highest"), ("bf16", "high")])
+def test_matrix_products_are_as_precise_as_convolutions(precision, products):
+    """On a GPU: TF32 for both where bf16 is allowed, for neither where it is not, and as before afterwards."""
+    with loop.backends(torch.device("cuda"), precision):
+        assert torch.get_float32_matmul_precision() == products
+        assert torch.backends.cudnn.allow_tf32 == (precision == "bf16")
+        assert torch.backends.cudnn.benchmark
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+class Casts(TorchDispatchMode):
+    """Counts what is made of some weights in another precision."""
+
+    def __init__(self, networks):
+        super().__init__()
+        self.count, self.of = 0, {weight.data_ptr() for network in networks for weight in network.parameters()}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._to_copy.default and args[0].data_ptr() in self.of
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("lower", [True, False])
+def test_frozen_networks_are_kept_in_the_steps_precision(run, monkeypatch, lower):
+    """No step rounds their weights anew, and the values are those that rounding gives, to the bit."""
+    rounded, net = loop.lower_untrained, features.build("squeezenet1_1")
+    monkeypatch.setattr(loop, "lower_untrained", lambda networks: rounded(networks) if lower else None)
+    trainer = loop.Trainer(replace(run, precision="bf16"), Game(), net)
+    image = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with Casts([net, trainer.networks["frozen"]]) as casts, torch.autocast("cpu", torch.bfloat16):
+        torch.manual_seed(1)
+        trainer.step(1, Noise().batch(torch.arange(4)))
+        found = net(image, net.content)
+    assert (casts.count == 0) == lower
+    with torch.autocast("cpu", torch.bfloat16):
+        wanted = features.build("squeezenet1_1")(image, net.content)
+    assert all(torch.equal(found[layer], wanted[layer]) for layer in wanted)
