@@ -31,7 +31,7 @@ SCORING = dict(threads=8, gpu=1, mem_mb=32_000, runtime=1_440)
 TRAINING = dict(threads=8, gpu=1, mem_mb=32_000, runtime=10_080)
 NEEDS = dict(
     keypoints=CORES,
-    parsing=CORES,
+    parsing=SCORING,
     pseudo_labels=CORES,
     pretrain=TRAINING,
     train=TRAINING,

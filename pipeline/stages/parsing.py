@@ -9,8 +9,8 @@
            (docs/labels.md). 8-bit grey or palette PNGs. If the files themselves change, run this stage again by hand
   oracle   the label maps that came with the images (data/D/raw/parsing.zip; synthetic), bytes as they are
   none     there is none: one empty shard says so, and variants that need parsing stop with a message
-`path` is null and `labels` is lip-20 wherever they are not used. If interrupted, the stage goes on from where it
-stopped.
+`path` is null and `labels` is lip-20 wherever they are not used; `device` says where our own parser runs, as openvino
+runs SCHP on the CPU. If interrupted, the stage goes on from where it stopped.
 
 The metadata says which set the ids are in (`label_set`: lip-20, cihp-20 or lip-cihp-21; files in another set become
 lip-20) and which one the source spoke (`made_in`). Whoever reads label maps gets them in the set that it works in.
@@ -33,9 +33,9 @@ from pipeline.anatomy import labels, pose
 from pipeline.core import console, layout, params, resume, schema, store
 from pipeline.core.digests import code_of
 from pipeline.core.errors import UserError
-from pipeline.core.settings import setting
+from pipeline.core.settings import device_setting, setting
 from pipeline.formats import archive, label_files, pictures
-from pipeline.loading import published_weights
+from pipeline.loading import devices, published_weights
 
 CHUNK = 64  # images: at most this many are lost to a kill
 _ROWS = schema.PARSING.append(pa.field("pixels", pa.list_(pa.int64())))  # of each label, to count
@@ -63,6 +63,7 @@ class Params:
     )
     path: str | None = setting("source files: the folder or zip of label maps", None, minLength=1)
     labels: str = setting("source files: the label set they are in", "lip-20", enum=label_files.SETS)
+    device: str = device_setting()
 
 
 class Joints:
@@ -177,8 +178,9 @@ def parser(block: Params, dataset: str, images: Sequence[Mapping], stack: ExitSt
         return Source(schp(found[0], folder), "schp", "lip-20", "lip-20", found)
     from pipeline.extraction import repose_parser
 
-    parse, made_from = repose(repose_parser.load(), folder, Joints(keypoints)), [repose_parser.WEIGHTS, keypoints]
-    return Source(parse, "repose", "lip-20", "lip-20", made_from)
+    where = devices.device(block.device)
+    parse = repose(repose_parser.load(where), folder, Joints(keypoints))
+    return Source(parse, "repose", "lip-20", "lip-20", [repose_parser.WEIGHTS, keypoints, where.type])
 
 
 def rows(images: Sequence[Mapping], source: Source) -> Iterator[dict]:

@@ -2,6 +2,7 @@ import io
 import shutil
 import types
 import zipfile
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,8 +15,10 @@ from PIL import Image
 from pipeline.anatomy import labels, pose
 from pipeline.core import layout, params, schema, store
 from pipeline.core.errors import UserError
+from pipeline.extraction import repose_parser
 from pipeline.formats import archive, label_files, pictures
 from pipeline.stages import parsing
+from tests.fake_device import FakeCuda
 from tests.small_project import contents, enter, jpeg, write_raw
 
 NAMES = [f"{split}/{i:04d}_c1s1_000001_00.png" for split, i in (("train", 2), ("test", 1), ("train", 3))]
@@ -355,7 +358,7 @@ def counted_parser(monkeypatch):
 
     counted = types.SimpleNamespace(seen=seen, stop_after=None, parse=parse)
     weights = layout.Path("weights.bin")
-    module = types.SimpleNamespace(load=lambda: parse, WEIGHTS=weights)
+    module = types.SimpleNamespace(load=lambda where: parse, WEIGHTS=weights)
     monkeypatch.setitem(__import__("sys").modules, "pipeline.extraction.repose_parser", module)
     monkeypatch.setattr("pipeline.extraction.repose_parser", module, raising=False)
     counted.place = lambda: weights.write_bytes(b"weights")
@@ -414,6 +417,27 @@ def test_interrupted_nothing_is_done_twice_and_the_bytes_are_the_same(settle, co
     assert contents(layout.parsing("synthetic")) == whole
     again = capfd.readouterr().err
     assert again.splitlines()[-1] == said.splitlines()[-1]  # shares are of all images, not of the second half
+
+
+def test_our_parser_runs_on_a_gpu_where_there_is_one(settle, monkeypatch, one_thread):
+    """As `device: auto` says; `cpu` keeps it away. The maps are the same."""
+    images, real, places = many(2), repose_parser.load, []
+    monkeypatch.setattr(repose_parser, "load", lambda where: places.append(where.type) or real(where))
+    settle(None, "repose", images=images)
+    with FakeCuda() as device:
+        parsing.run("synthetic")
+        assert sum(device.operations.values()) > 50
+    on_a_gpu = stored()
+    parsing.run("synthetic")
+    assert places == ["cuda", "cpu"]
+    assert all((on_a_gpu[name] == found).all() for name, found in stored().items())
+    values = yaml.safe_load(Path("params.yaml").read_text())
+    values["parsing"]["synthetic"] = {"source": "repose", "device": "cpu"}
+    Path("params.yaml").write_text(yaml.safe_dump(values))
+    params.load.cache_clear()
+    with FakeCuda():
+        parsing.run("synthetic")
+    assert places[2:] == ["cpu"]
 
 
 def test_other_joints_throw_unfinished_work_away(settle, counted_parser, monkeypatch):

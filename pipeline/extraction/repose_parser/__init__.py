@@ -90,7 +90,7 @@ class Parser:
         return self._model(x, joints_in, known_in)[:count]
 
 
-def load(device: str = "cpu", weights: Path = WEIGHTS) -> Parser:
+def load(device: str | torch.device = "cpu", weights: Path = WEIGHTS) -> Parser:
     """The parser with its shipped weights. Raises UserError where the file is missing or is not this network's."""
     where = torch.device(device)
     model = network.Parser()
