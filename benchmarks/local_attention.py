@@ -75,7 +75,7 @@ def published_block(block: LocalAttention, source: Tensor, target: Tensor, flow:
     weight = torch.cat([block.target.weight, block.source.weight], dim=1).flatten(1)
     hidden = F.conv2d(both.flatten(1, 2), weight[..., None, None], block.target.bias)
     kernel = torch.softmax(block.predict(hidden), dim=1)
-    return (by_source * kernel.unsqueeze(1)).sum(2)
+    return (by_source * kernel.unsqueeze(1)).mean(2)
 
 
 def kept(run: Callable[[], Tensor], operands: list[Tensor]) -> float:

@@ -1,13 +1,14 @@
 """GFLA: Deep Image Spatial Transformation for Person Image Generation (Ren et al., CVPR 2020), a global flow and local
 attention; "DIST" in SPIG's Table 1.
 
-docs/papers.md lists what the authors' code fixes and what is chosen here. SPIG builds on this network, and the two
-share their blocks. Strides are relative to the image: attention is at strides 8 and 4 for images of 256 pixels, and at
-stride 4 alone for smaller ones.
+docs/papers.md lists what the authors' code fixes and what is chosen here. Strides are relative to the image: attention
+is at strides 8 and 4 for images of 256 pixels, and at stride 4 alone for smaller ones.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import pairwise
+from math import exp
 
 import torch
 import torch.nn.functional as F
@@ -16,16 +17,12 @@ from torch import Tensor, nn
 from models.layers import losses
 from models.layers.blocks import (
     Batch,
-    DownBlock,
-    Hourglass,
     Output,
     PatchDiscriminator,
-    ResBlock,
     channels,
     flow_levels,
     full_precision,
-    initialise,
-    norm_act,
+    orthogonal,
     warp,
 )
 from models.layers.features import Features
@@ -41,30 +38,130 @@ def kernel_sizes(height: int) -> dict[int, int]:
     return {8: 3, 4: 5} if height >= 256 else {4: 3}
 
 
+def norm_act(features: int) -> nn.Sequential:
+    return nn.Sequential(nn.InstanceNorm2d(features, affine=True), nn.LeakyReLU(0.1))
+
+
+# The released blocks, without the biases that a norm behind them takes back. Their leading norms also stand before the
+# first convolutions, on images and heatmaps as they come.
+
+UP = {"kernel_size": 3, "stride": 2, "padding": 1, "output_padding": 1}
+
+
+class EncoderBlock(nn.Sequential):
+    """Halve the resolution: norm, act, 4x4 stride 2, norm, act, 3x3. (B, inputs, H, W) -> (B, outputs, H/2, W/2)."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__(
+            *(norm_act(inputs), nn.Conv2d(inputs, outputs, 4, stride=2, padding=1, bias=False)),
+            *(norm_act(outputs), nn.Conv2d(outputs, outputs, 3, padding=1)),
+        )
+
+
+class DecoderBlock(nn.Module):
+    """Double the resolution: norm, act, 3x3, norm, act, 3x3 transposed, plus a transposed shortcut.
+
+    forward: (B, inputs, H, W) -> (B, outputs, 2H, 2W).
+    """
+
+    def __init__(self, inputs: int, hidden: int, outputs: int):
+        super().__init__()
+        self.branch = nn.Sequential(
+            *(norm_act(inputs), nn.Conv2d(inputs, hidden, 3, padding=1, bias=False)),
+            *(norm_act(hidden), nn.ConvTranspose2d(hidden, outputs, **UP)),
+        )
+        self.shortcut = nn.ConvTranspose2d(inputs, outputs, **UP)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.branch(x) + self.shortcut(x)
+
+
+class ResBlock(nn.Module):
+    """x + (norm, act, 3x3, norm, act, 3x3)."""
+
+    def __init__(self, features: int):
+        super().__init__()
+        self.branch = nn.Sequential(
+            *(norm_act(features), nn.Conv2d(features, features, 3, padding=1, bias=False)),
+            *(norm_act(features), nn.Conv2d(features, features, 3, padding=1)),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.branch(x)
+
+
+def last(inputs: int, outputs: int) -> nn.Sequential:
+    """Act, 3x3 on reflected borders: the skips and the image."""
+    return nn.Sequential(nn.LeakyReLU(0.1), nn.ReflectionPad2d(1), nn.Conv2d(inputs, outputs, 3))
+
+
 class FlowEstimator(nn.Module):
     """The global flow field estimator: source image and both poses -> flow and visibility at each attention's stride.
+
+    An encoder to 1/32 (where the smallest map would be a single cell, which has no instance norm: to fewer), a decoder
+    to 1/4 with additive skips.
 
     forward: image (B, 3, H, W), source and target heatmaps (B, 18, H, W) -> flows, visibilities as in `Output`.
     """
 
     def __init__(self, height: int, width: int, scale: float = 1.0):
         super().__init__()
+        levels = flow_levels(height, width)
         base, largest = channels(32, scale), channels(256, scale)
-        self.trunk = Hourglass(3 + 2 * JOINTS, base, flow_levels(height, width), largest)
+        count = [3 + 2 * JOINTS] + [min(base * 2**level, largest) for level in range(levels)]  # count[k] at 1/2^k
+        self.down = nn.ModuleList(EncoderBlock(before, after) for before, after in pairwise(count))
+        steps = range(levels - 1, 1, -1)  # the levels that the decoder reaches, down to 2
+        self.up = nn.ModuleList(DecoderBlock(count[k + 1], count[k], count[k]) for k in steps)
+        self.skip = nn.ModuleList(last(count[k], count[k]) for k in steps)
         self.heads = nn.ModuleDict(
-            {str(stride): nn.Conv2d(self.trunk.widths[stride], 3, 3, padding=1) for stride in kernel_sizes(height)}
+            {str(stride): nn.Conv2d(count[stride.bit_length() - 1], 3, 3, padding=1) for stride in kernel_sizes(height)}
         )
-        self.apply(initialise)
-        for head in self.heads.values():  # start near zero flow and half visible
-            nn.init.normal_(head.weight, std=0.001)
+        self.apply(orthogonal)
 
     def forward(self, image: Tensor, source: Tensor, target: Tensor) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-        trunk = self.trunk(torch.cat([image, source, target], dim=1))
-        with full_precision(image):
-            found = {int(stride): head(trunk[int(stride)].float()) for stride, head in self.heads.items()}
-        flows = {stride: x[:, None, :2] for stride, x in found.items()}
-        visibilities = {stride: torch.sigmoid(x[:, None, 2:]) for stride, x in found.items()}
+        x, encoded, flows, visibilities = torch.cat([image, source, target], dim=1), [], {}, {}
+        for down in self.down:
+            x = down(x)
+            encoded.append(x)
+        for up, skip, beside in zip(self.up, self.skip, encoded[-2::-1], strict=False):
+            x = up(x) + skip(beside)
+            stride = image.shape[-2] // x.shape[-2]
+            if str(stride) in self.heads:
+                with full_precision(image):
+                    found = self.heads[str(stride)](x.float()).unsqueeze(1)
+                    flows[stride], visibilities[stride] = found[:, :, :2], torch.sigmoid(found[:, :, 2:])
         return flows, visibilities
+
+
+def targets(flow: Tensor) -> tuple[Tensor, Tensor]:
+    """Where a flow (B, 2, H, W) in cells points to: x and y, (B, H, W), in cells."""
+    x = flow[:, 0] + torch.arange(flow.shape[-1], device=flow.device, dtype=flow.dtype)
+    y = flow[:, 1] + torch.arange(flow.shape[-2], device=flow.device, dtype=flow.dtype).unsqueeze(-1)
+    return x, y
+
+
+def weighted_cells(source: Tensor, left: Tensor, top: Tensor, weights: Tensor) -> Tensor:
+    """out[l] = sum over i, j of weights[i, j, l] source[top[l] + i, left[l] + j]; outside the grid, the nearest border
+    value.
+
+    source (B, C, H, W), left and top (B, H, W) whole numbers, weights (B, m, m, H, W) -> (B, C, H, W). No patch is
+    stored: beside its operands, a position needs memory for m^2 weights and cell numbers.
+    """
+    batch, features, height, width = source.shape
+    side = torch.arange(weights.shape[1], device=weights.device).view(-1, 1, 1)
+    rows, columns = (
+        (first.detach().nan_to_num().unsqueeze(1) + side).clamp(0, length - 1).long()  # (B, m, H, W)
+        for first, length in ((top, height), (left, width))
+    )
+    image = torch.arange(batch, device=weights.device).view(-1, 1, 1, 1, 1)
+    index = (image * height + rows.unsqueeze(2)) * width + columns.unsqueeze(1)  # (B, m, m, H, W)
+
+    def bags(values: Tensor) -> Tensor:  # one a position
+        return values.flatten(1, 2).permute(0, 2, 3, 1).flatten(0, 2)
+
+    table = source.to(weights.dtype).permute(0, 2, 3, 1).reshape(-1, features)
+    total = F.embedding_bag(bags(index), table, per_sample_weights=bags(weights), mode="sum")
+    return total.view(batch, height, width, features).permute(0, 3, 1, 2)
 
 
 def attend(source: Tensor, kernel: Tensor, flow: Tensor) -> Tensor:
@@ -75,41 +172,22 @@ def attend(source: Tensor, kernel: Tensor, flow: Tensor) -> Tensor:
     cells -> (B, C, H, W) of the flow's type, NaN where the flow is NaN or infinite.
 
     All samples of a patch lie at the same fraction of a cell, so that kernel and bilinear weights make one kernel of
-    (n + 1)^2 weights on whole cells. No patch is stored: beside its operands, a position needs memory for (n + 1)^2
-    weights and cell numbers.
+    (n + 1)^2 weights on whole cells.
     """
     size = int(kernel.shape[1] ** 0.5)
-    batch, features, height, width = source.shape
     with full_precision(source):
-        x = flow[:, 0] + torch.arange(width, device=flow.device, dtype=flow.dtype)
-        y = flow[:, 1] + torch.arange(height, device=flow.device, dtype=flow.dtype).unsqueeze(-1)
+        x, y = targets(flow)
         left, top = x.floor(), y.floor()
-        right, below = (
-            (x - left)[:, None, None],
-            (y - top)[:, None, None],
-        )  # (B, 1, 1, H, W), shares of the farther cell
+        right, below = (x - left)[:, None, None], (y - top)[:, None, None]  # (B, 1, 1, H, W), the farther cell's share
         weights = kernel.to(flow.dtype).unflatten(1, (size, size))  # (B, n rows, n columns, H, W)
         weights = (1 - right) * F.pad(weights, (0, 0, 0, 0, 0, 1)) + right * F.pad(weights, (0, 0, 0, 0, 1, 0))
         weights = (1 - below) * F.pad(weights, (0,) * 7 + (1,)) + below * F.pad(weights, (0,) * 6 + (1, 0))
-
-        def cells(first: Tensor, length: int) -> Tensor:  # (B, H, W) -> (B, n + 1, H, W), inside the grid
-            offset = torch.arange(size + 1, device=flow.device).view(-1, 1, 1) - size // 2
-            return (first.nan_to_num().unsqueeze(1) + offset).clamp(0, length - 1).long()
-
-        rows, columns = cells(top.detach(), height), cells(left.detach(), width)
-        image = torch.arange(batch, device=flow.device).view(-1, 1, 1, 1, 1)
-        index = (image * height + rows.unsqueeze(2)) * width + columns.unsqueeze(1)  # (B, n + 1, n + 1, H, W)
-
-        def bags(values: Tensor) -> Tensor:  # one a position
-            return values.flatten(1, 2).permute(0, 2, 3, 1).flatten(0, 2)
-
-        table = source.to(flow.dtype).permute(0, 2, 3, 1).reshape(-1, features)
-        total = F.embedding_bag(bags(index), table, per_sample_weights=bags(weights), mode="sum")
-        return total.view(batch, height, width, features).permute(0, 3, 1, 2)
+        return weighted_cells(source, left - size // 2, top - size // 2, weights)
 
 
 class LocalAttention(nn.Module):
-    """Local attention: a kernel predicted from the target's patch and the flowed source patch, applied to the latter.
+    """Local attention: a kernel predicted from the target's patch and the flowed source patch, applied to the latter
+    and averaged over the patch.
 
     forward: source, target (B, C, H, W), flow (B, 2, H, W) in cells -> (B, C, H, W).
 
@@ -126,6 +204,14 @@ class LocalAttention(nn.Module):
         self.target = nn.Conv2d(features, hidden, size)
         self.predict = nn.Sequential(nn.LeakyReLU(0.1), nn.Conv2d(hidden, size**2, 1))
 
+    def draw(self) -> None:
+        """Initial weights of the first layer, which is one for both patches."""
+        both = nn.Conv2d(2 * self.source.in_channels, self.source.out_channels, self.source.kernel_size)
+        orthogonal(both)
+        with torch.no_grad():
+            for part, weight in zip((self.target, self.source), both.weight.chunk(2, dim=1), strict=True):
+                part.weight.copy_(weight)
+
     def kernel(self, source: Tensor, target: Tensor, flow: Tensor) -> Tensor:
         """(B, n^2, H, W) float32, sums to 1 over the patch."""
         r = self.radius
@@ -136,32 +222,12 @@ class LocalAttention(nn.Module):
             return torch.softmax(self.predict(widen(hidden)), dim=1)
 
     def forward(self, source: Tensor, target: Tensor, flow: Tensor) -> Tensor:
-        return attend(source, self.kernel(source, target, flow), flow)
-
-
-class DecoderBlock(nn.Module):
-    """Doubles the resolution; as blocks.UpBlock, but the transposed convolution changes the channels."""
-
-    def __init__(self, inputs: int, outputs: int):
-        super().__init__()
-        up = {"kernel_size": 3, "stride": 2, "padding": 1, "output_padding": 1}
-        self.branch = nn.Sequential(
-            norm_act(inputs),
-            nn.Conv2d(inputs, inputs, 3, padding=1, bias=False),
-            norm_act(inputs),
-            nn.ConvTranspose2d(inputs, outputs, bias=False, **up),
-        )
-        self.shortcut = nn.ConvTranspose2d(inputs, outputs, **up)
-
-    def forward(self, x: Tensor) -> Tensor:  # (B, inputs, H, W) -> (B, outputs, 2H, 2W)
-        return self.branch(x) + self.shortcut(x)
+        kernel = self.kernel(source, target, flow)
+        return attend(source, kernel / kernel.shape[1], flow)
 
 
 def encoder(inputs: int, widths: list[int]) -> nn.ModuleList:
-    return nn.ModuleList(
-        DownBlock(before, after, first=k == 0)
-        for k, (before, after) in enumerate(zip([inputs, *widths], widths, strict=False))
-    )
+    return nn.ModuleList(EncoderBlock(before, after) for before, after in pairwise([inputs, *widths]))
 
 
 class GFLA(nn.Module):
@@ -186,16 +252,14 @@ class GFLA(nn.Module):
         steps = [(8, widths[2], widths[1]), (4, widths[1], widths[0]), (2, widths[0], widths[0])]
         self.decoder = nn.ModuleDict(
             {
-                str(stride): nn.Sequential(ResBlock(before), DecoderBlock(before, after))
+                str(stride): nn.Sequential(ResBlock(before), DecoderBlock(before, before, after))
                 for stride, before, after in steps
             }
         )
-        self.image = nn.Sequential(nn.LeakyReLU(0.2), nn.ReflectionPad2d(1), nn.Conv2d(widths[0], 3, 3))
-        self.apply(initialise)
-        with torch.no_grad():
-            self.image[-1].weight.mul_(0.1)  # begin inside tanh's linear range
-            for attention in self.attention.values():
-                attention.predict[-1].weight.mul_(0.1)  # and with nearly uniform kernels
+        self.image = last(widths[0], 3)
+        self.apply(orthogonal)
+        for attention in self.attention.values():
+            attention.draw()
         self.flow = FlowEstimator(height, width, scale)
 
     def forward(self, batch: Batch) -> Output:
@@ -213,10 +277,32 @@ class GFLA(nn.Module):
                 attended = self.attention[str(stride)](sources[stride], x, flows[stride].squeeze(1))
                 x = (1 - shown) * x + shown * attended
             x = self.decoder[str(stride)](x)
-        return Output(torch.tanh(self.image(x)), flows, visibilities)
+        return Output(torch.tanh(widen(self.image(x))), flows, visibilities)
 
 
 # Losses
+
+
+def gaussian_sample(source: Tensor, flow: Tensor, sigma: float = 2.0) -> Tensor:
+    """The mean of the 4x4 cells around each flowed position, weighted by exp(-distance^2 / 2 sigma^2): how the released
+    code samples features for the sampling correctness. source (B, C, H, W), flow (B, 2, H, W) -> (B, C, H, W).
+    """
+    x, y = targets(flow)
+    left, top = x.floor() - 1, y.floor() - 1
+    cell = torch.arange(4, device=flow.device).view(-1, 1, 1)
+    across, down = (  # (B, 4, H, W)
+        torch.softmax(-((cell - (at - first).unsqueeze(1)) ** 2) / (2 * sigma**2), dim=1)
+        for at, first in ((x, left), (y, top))
+    )
+    return weighted_cells(source, left, top, down.unsqueeze(2) * across.unsqueeze(1))
+
+
+def sampling_correctness(source: Tensor, target: Tensor, flow: Tensor) -> Tensor:
+    """As `losses.sampling_correctness` of the whole image, but for the sampling."""
+    best = losses.best_cosine(source, target)
+    with full_precision(flow):
+        cosine = F.cosine_similarity(gaussian_sample(source, widen(flow)), widen(target), dim=1)
+        return torch.exp(-cosine / best.clamp(min=1e-6)).mean() - exp(-1)
 
 
 def affine_residual(flow: Tensor, size: int) -> Tensor:
@@ -242,7 +328,7 @@ def flow_losses(
     sampling = affine = 0.0
     for stride, size in kernel_sizes(height).items():
         layer, flow = features.correctness[stride], flows[stride].squeeze(1)
-        sampling = sampling + losses.sampling_correctness(source[layer], target[layer], flow)
+        sampling = sampling + sampling_correctness(source[layer], target[layer], flow)
         affine = affine + affine_residual(flow, size)
     return {"sampling": sampling, "affine": affine}
 
@@ -282,8 +368,13 @@ class GflaObjective:
     def networks(self) -> dict[str, nn.Module]:
         return {"generator": self.generator, "discriminator": self.discriminator}
 
-    def generator_losses(self, batch: Batch, features: Features | None) -> tuple[dict[str, Tensor], Output]:
-        output = self.generator(batch)
+    def generate(self, batch: Batch) -> Output:
+        return self.generator(batch)
+
+    def generator_losses(
+        self, batch: Batch, features: Features | None, output: Output | None = None
+    ) -> tuple[dict[str, Tensor], Output]:
+        output = self.generate(batch) if output is None else output
         correctness = tuple(features.correctness[stride] for stride in output.flows)
         compared = tuple({*features.content, *features.style})
         with torch.no_grad():
@@ -361,6 +452,7 @@ VARIANTS = (
             batch=BATCH,
             steps={"market1501": 200_000, "deepfashion": 200_000},
             augment=AUGMENT,
+            discriminators_first=True,
         ),
     ),
 )

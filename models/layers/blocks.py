@@ -4,6 +4,7 @@ Feature maps are (B, C, H, W). `channels(base, scale)` is the one place where th
 """
 
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -63,6 +64,14 @@ def initialise(module: nn.Module) -> None:
     """
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def orthogonal(module: nn.Module) -> None:
+    """GFLA's initial weights, orthogonal and of gain 0.02, and zero biases: `net.apply(orthogonal)`."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.orthogonal_(module.weight, gain=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
 
@@ -257,40 +266,46 @@ class PyramidNonLocal(nn.Module):
         return total, relations
 
 
+def unit_spectral(convolution: nn.Conv2d) -> nn.Module:
+    """The convolution under spectral norm, which divides its initial gain out, but not Adam's step relative to it."""
+    orthogonal(convolution)
+    return spectral_norm(convolution)
+
+
 class DiscriminatorBlock(nn.Module):
-    """Halve the resolution: (act), 3x3, act, 4x4 stride 2, plus average pooling and 1x1. Spectral norm, no
-    other norm.
+    """Halve the resolution: act, 3x3, act, 4x4 stride 2, plus average pooling and 1x1. Spectral norm, no other
+    norm.
     """
 
-    def __init__(self, inputs: int, outputs: int, first: bool):
+    def __init__(self, inputs: int, hidden: int, outputs: int):
         super().__init__()
         self.branch = nn.Sequential(
-            nn.Identity() if first else nn.LeakyReLU(0.2),
-            spectral_norm(nn.Conv2d(inputs, outputs, 3, padding=1)),
-            nn.LeakyReLU(0.2),
-            spectral_norm(nn.Conv2d(outputs, outputs, 4, stride=2, padding=1)),
+            nn.LeakyReLU(0.1),
+            unit_spectral(nn.Conv2d(inputs, hidden, 3, padding=1)),
+            nn.LeakyReLU(0.1),
+            unit_spectral(nn.Conv2d(hidden, outputs, 4, stride=2, padding=1)),
         )
-        self.shortcut = nn.Sequential(nn.AvgPool2d(2), spectral_norm(nn.Conv2d(inputs, outputs, 1, bias=False)))
+        self.shortcut = nn.Sequential(nn.AvgPool2d(2), unit_spectral(nn.Conv2d(inputs, outputs, 1)))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # (B, inputs, H, W) -> (B, outputs, H/2, W/2)
         return self.branch(x) + self.shortcut(x)
 
 
 class PatchDiscriminator(nn.Module):
-    """Residual patch discriminator: image (B, 3, H, W) -> one logit per patch (B, 1, H/2^levels, W/2^levels).
+    """GFLA's residual discriminator: image (B, 3, H, W) -> one logit per patch (B, 1, H/2^levels, W/2^levels).
 
-    GFLA's: 32 to 128 channels, 4 levels for images of 256 pixels, 3 below. Unconditional, as in SPIG's
-    equation 12.
+    32 to 128 channels, 4 levels for images of 256 pixels, 3 below. Unconditional, as in SPIG's equation 12.
     """
 
     def __init__(self, height: int, width: int, scale: float = 1.0):
         super().__init__()
         levels = 4 if min(height, width) >= 256 else 3
-        count = [3] + [channels(min(32 * 2**level, 128), scale) for level in range(levels)]
+        count = [channels(min(32 * 2**level, 128), scale) for level in range(levels)]
         self.blocks = nn.Sequential(
-            *(DiscriminatorBlock(count[k], count[k + 1], first=k == 0) for k in range(levels)),
-            nn.LeakyReLU(0.2),
-            spectral_norm(nn.Conv2d(count[-1], 1, 1)),
+            DiscriminatorBlock(3, count[0], count[0]),
+            *(DiscriminatorBlock(before, before, after) for before, after in pairwise(count)),
+            nn.LeakyReLU(0.1),
+            unit_spectral(nn.Conv2d(count[-1], 1, 1)),
         )
 
     def forward(self, image: Tensor) -> Tensor:

@@ -228,7 +228,7 @@ def test_discriminator_patches_and_unit_spectral_norm(size, patches):
         logits = net(torch.randn(1, 3, *size))
     assert logits.shape == (1, 1, *patches)
     convolutions = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
-    assert len(convolutions) == 3 * (len(net.blocks) - 2) + 1
+    assert len(convolutions) == 3 * (len(net.blocks) - 2) + 1  # three a block, and the last
     for convolution in convolutions:
         largest = torch.linalg.matrix_norm(convolution.weight.flatten(1), 2).item()
         assert largest == pytest.approx(1, abs=0.05)

@@ -1,5 +1,6 @@
 """Local attention against loops, other libraries and closed forms; GFLA's layer table, blending and losses."""
 
+import math
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise, product
@@ -119,7 +120,7 @@ def test_the_kernel_is_predicted_from_both_patches(size, reach):
         assert torch.allclose(kernel, expected, atol=1e-10)
         assert torch.allclose(kernel.sum(1), torch.ones_like(kernel[:, 0]))
         found = block(source, target, flow)
-    assert torch.allclose(found, (expected.unsqueeze(1) * patches(source, flow, size)).sum(2), atol=1e-10)
+    assert torch.allclose(found, (expected.unsqueeze(1) * patches(source, flow, size)).mean(2), atol=1e-10)
 
 
 def test_attention_keeps_little_for_its_gradient():
@@ -158,13 +159,10 @@ def published(scales: dict[int, int]) -> dict[str, list[tuple[int, int, int]]]:
 
 
 def convolutions(model: gfla.GFLA, part: str) -> Counter:
-    """Of the generator: (inputs, outputs, kernel side), without the encoder blocks' shortcuts, which are ours."""
+    """Of the generator: (inputs, outputs, kernel side)."""
     found = Counter()
     for name, module in model.named_modules():
-        down = isinstance(model.get_submodule(name.rsplit(".shortcut", 1)[0]), blocks.DownBlock)
-        if not isinstance(module, nn.Conv2d | nn.ConvTranspose2d) or (".shortcut" in name and down):
-            continue
-        if name.startswith("flow.") == (part == "flow"):
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and name.startswith("flow.") == (part == "flow"):
             found[module.in_channels, module.out_channels, module.kernel_size[0]] += 1
     for block in model.attention.values() if part == "renderer" else ():  # one layer on both, split
         half = block.source.in_channels, block.source.out_channels, block.source.kernel_size[0]
@@ -173,26 +171,31 @@ def convolutions(model: gfla.GFLA, part: str) -> Counter:
     return +found
 
 
-def test_layers_are_the_published():
-    model = gfla.GFLA(256, 256)
-    table = published({8: 3, 4: 5})
+@pytest.mark.parametrize(("size", "scales"), [((256, 256), {8: 3, 4: 5}), ((128, 64), {4: 3})])
+def test_layers_are_the_published(size, scales):
+    model, table = gfla.GFLA(*size), published(scales)
+    if 8 not in scales:  # the source's last encoder block feeds nothing there
+        table["renderer"] = list((Counter(table["renderer"]) - Counter([(128, 256, 4), (256, 256, 3)])).elements())
     for part, layers in table.items():
         assert convolutions(model, part) == Counter(layers)
-    # As the authors count, 14.04 M: every convolution with a bias, and an instance norm's two weights a channel before
-    # each but the attentions', shortcuts, skips, heads and the last.
-    count = sum(a * b * k * k + b for layers in table.values() for a, b, k in layers)
-    blocks_of = [39, 32, 32, 64, 64, 128, 128, 256, 256, 256, 256, 256, 256, 128, 128, 64]
-    blocks_of += [3, 64, 64, 128, 128, 256, 18, 64, 64, 128, 128, 256, *[256] * 4, *[128] * 4, *[64] * 4]
-    assert (count + 2 * sum(blocks_of)) / 1e6 == pytest.approx(14.047, abs=0.001)
-    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(14.234, abs=0.001)
+    assert {m.negative_slope for m in model.modules() if isinstance(m, nn.LeakyReLU)} == {0.1}
 
 
-def test_layers_below_256_pixels():
-    model = gfla.GFLA(128, 64)
-    table = published({4: 3})
-    table["renderer"] = list((Counter(table["renderer"]) - Counter({(128, 256, 4): 1, (256, 256, 3): 1})).elements())
-    for part, layers in table.items():  # the source's last encoder block feeds nothing there
-        assert convolutions(model, part) == Counter(layers)
+@pytest.mark.parametrize("net", [gfla.GFLA(64, 32, SCALE), blocks.PatchDiscriminator(64, 32, SCALE)], ids=["G", "D"])
+def test_weights_start_orthogonal_of_gain_002(net):
+    """As rows or, where there are more rows than columns, as columns; the attention's two halves are one matrix."""
+    weights = []
+    for name, module in net.named_modules():
+        if isinstance(module, gfla.LocalAttention):
+            weights.append(torch.cat([module.target.weight, module.source.weight], dim=1))
+        elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and not name.endswith(("4.source", "4.target")):
+            original = getattr(module, "parametrizations", {"weight": None})["weight"]
+            weights.append(module.weight if original is None else original.original)
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module.bias is not None:
+            assert not module.bias.any()
+    for weight in weights:
+        singular = torch.linalg.svdvals(weight.flatten(1))
+        torch.testing.assert_close(singular, torch.full_like(singular, 0.02), rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize(("size", "strides"), [((128, 64), {4}), ((256, 256), {8, 4})])
@@ -215,6 +218,7 @@ def test_visibility_chooses_between_image_and_pose():
     """Hidden everywhere, the source image does not matter; visible everywhere, both do: the pose chooses kernels."""
     torch.manual_seed(0)
     model, batch = gfla.GFLA(256, 32, SCALE).eval(), figures(2, 256, 32, seed=0)
+    model.apply(blocks.initialise)  # the first kernels are even to within float32's last digits
 
     def run(logit: float, **changes: Tensor) -> Tensor:
         with torch.no_grad():
@@ -241,6 +245,43 @@ def test_the_flow_sees_image_and_both_poses():
 
 
 # Losses
+
+
+@pytest.mark.parametrize("reach", [0.0, 0.7, 6.0])
+def test_gaussian_samples_by_hand(reach):
+    """The released kernel: 4x4 cells around the position, exp(-d^2 / 2 sigma^2) along each axis, sigma = 2, over their
+    sum; cells outside take the border's value.
+    """
+    source = torch.randn(2, 3, 6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    flow = flows(2, 6, 5, reach)
+    found = gfla.gaussian_sample(source, flow)
+    for b, row, column in product(range(2), range(6), range(5)):
+        x, y = column + flow[b, 0, row, column].item(), row + flow[b, 1, row, column].item()
+        total, expected = 0.0, torch.zeros(3, dtype=torch.float64)
+        for i, j in product(range(-1, 3), repeat=2):
+            near_y, near_x = math.floor(y) + i, math.floor(x) + j
+            weight = math.exp(-((x - near_x) ** 2 + (y - near_y) ** 2) / 8)
+            expected += weight * source[b, :, min(max(near_y, 0), 5), min(max(near_x, 0), 4)]
+            total += weight
+        torch.testing.assert_close(found[b, :, row, column], expected / total)
+
+
+def test_gradients_of_the_gaussian_samples():
+    """Away from whole cells, where the 16 cells change."""
+    source = torch.randn(2, 1, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    share = torch.rand(2, 2, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    flow = (flows(2, 2, 2, 2.0).round() + 0.1 + 0.8 * share).requires_grad_()
+    assert torch.autograd.gradcheck(gfla.gaussian_sample, (source.requires_grad_(), flow))
+
+
+def test_sampling_correctness_is_zero_for_flat_features_only():
+    """Where all cells are alike, the sample is the best match; else its Gaussian blur costs something even at rest."""
+    flat = torch.rand(2, 5, 1, 1).expand(-1, -1, 6, 5)
+    assert gfla.sampling_correctness(flat, flat, flows(2, 6, 5, 3.0).float()).item() == pytest.approx(0, abs=1e-6)
+    features_of = torch.rand(2, 5, 6, 5, generator=torch.Generator().manual_seed(0))
+    at_rest = gfla.sampling_correctness(features_of, features_of, torch.zeros(2, 2, 6, 5)).item()
+    away = gfla.sampling_correctness(features_of, features_of, torch.full((2, 2, 6, 5), 3.0)).item()
+    assert 0.01 < at_rest < away
 
 
 @pytest.mark.parametrize("size", [3, 5])
@@ -289,10 +330,11 @@ def test_flow_stage_finds_better_matches(net):
 
 
 def test_overfits_eight_pairs(net):
-    """All terms and the adversary on 8 pairs: L1 falls below 0.85 of copying the source. To get there in seconds, L1
-    weighs ten times its published weight and Adam is faster and has momentum.
+    """All terms and the adversary on 8 pairs: L1 falls below 0.7 of grey images'. To get there in seconds, the weights
+    start at unit gain, L1 weighs ten times its published weight, and Adam is faster and has momentum.
     """
     _, objective, phase = build("gfla")
+    objective.generator.apply(blocks.initialise)
     objective.weights = {**phase.weights, "l1": 50.0}
     adam = {"generator": Adam(0.002, (0.9, 0.99)), "discriminator": Adam(0.0002, (0.9, 0.99))}
     batch = figures(8, 64, 32, seed=0)
@@ -300,7 +342,7 @@ def test_overfits_eight_pairs(net):
     objective.generator.eval()
     with torch.no_grad():
         generated = objective.generator(batch).image
-    assert losses.l1(generated, batch.target) < 0.85 * losses.l1(batch.source, batch.target)
+    assert losses.l1(generated, batch.target) < 0.7 * batch.target.abs().mean()
 
 
 def test_published_settings():

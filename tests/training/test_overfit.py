@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.layers import features
+from models.layers import blocks, features
 from models.variants import COMPONENTS, VARIANTS, Adam
 from pipeline.training import loop
 from tests.figures import figures
@@ -35,7 +35,7 @@ class Stated:
 KINDS = {
     "spig_flow": Stated(("sampling",), 0.5),  # last layer 0.68
     "spgnet_flow": Stated(("sampling",), 0.41),  # 0.45
-    "gfla_flow": Stated(("sampling",), 0.36),  # 0.45
+    "gfla_flow": Stated(("sampling",), 0.36),  # 0.51
     "spatn": Stated(("cross_entropy",), 0.3),  # 0.36
     "sgw_parser": Stated(("cross_entropy",), 0.4, SLOW),  # 0.48
     "sgw_matcher": Stated(("affine", "spline"), 0.2, SLOW),  # 1.0 and 0.18: eight fixed warps
@@ -43,7 +43,7 @@ KINDS = {
     "spt_detector": Stated(("heatmap",), 0.5),
     "detector": Stated(("heatmap",), 0.5),  # 0.71
     "spig": Stated(("l1",), 0.85),  # 1.0
-    "gfla": Stated(("l1",), 0.85),  # 1.0
+    "gfla": Stated(("l1",), 0.9),  # 0.94
     "patn": Stated(("l1",), 0.65, Adam(0.002, (0.5, 0.99))),  # 0.86
     "spgnet": Stated(("l1",), 0.6, Adam(0.002, (0.5, 0.99))),  # 0.81
     "sgw": Stated(("perceptual",), 0.75, SLOW),  # 0.78 (sgw_no_parsing), 0.81 (sgw_no_warp); it has no L1
@@ -69,7 +69,9 @@ def net() -> features.Features:
 )
 def test_overfits_eight_pairs_to_a_stated_loss(name, net, tmp_path, one_thread):
     kind, spec = stated(name), (VARIANTS | COMPONENTS)[name]
-    _, objective, phase = build(name, *SIZE)
+    network, objective, phase = build(name, *SIZE)
+    if name in ("gfla", "gfla_flow"):  # whose own weights start so small that 15 steps show nothing
+        network.apply(blocks.initialise)
     weights = {term: weight * (term in kind.terms) for term, weight in phase.weights.items()}
     objective.weights = weights
     run = loop.Run(
