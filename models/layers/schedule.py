@@ -95,8 +95,9 @@ class Phase:
     `frozen`: submodules of the first generator that are not trained and stay in eval mode. `thaw`, by a name in
     `frozen` and data set: the share of the run's steps after which it is trained too. `delays`, by loss term and data
     set: the share of the run's steps during which the term is left out. `augment`, by data set; others are not
-    augmented. `decay_from`: the share of the steps after which all learning rates fall linearly, to 0 at the end.
-    `discriminators_first`: they are updated before the generators.
+    augmented. `apart`: networks of which each process has its own, made of the images that it has seen; where an
+    objective has them. `decay_from`: the share of the steps after which all learning rates fall linearly, to 0 at the
+    end. `discriminators_first`: they are updated before the generators.
     """
 
     generators: tuple[str, ...]
@@ -109,6 +110,7 @@ class Phase:
     thaw: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     delays: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     augment: Mapping[str, Jitter] = field(default_factory=dict)
+    apart: tuple[str, ...] = ()
     decay_from: float = 1.0
     discriminators_first: bool = False
 

@@ -288,16 +288,19 @@ class Trainer:
     def state(self, step: int) -> dict[str, Any]:
         """All that the next step depends on, the same in every process. All processes must call this."""
         cuda = torch.cuda.get_rng_state(self.run.device) if self.run.device.type == "cuda" else None
+        networks = {name: network.state_dict() for name, network in self.networks.items()}
+        apart = {name: networks.pop(name) for name in self.run.phase.apart if name in networks}
         return {
             "step": step,
-            "networks": {name: network.state_dict() for name, network in self.networks.items()},
+            "networks": networks,
             "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
             "rng": self.group.gather({"cpu": torch.get_rng_state(), "cuda": cuda}),
+            "apart": self.group.gather(apart),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        for name, network in self.networks.items():
-            network.load_state_dict(state["networks"][name])
+        for name, values in (state["networks"] | state["apart"][self.group.rank]).items():
+            self.networks[name].load_state_dict(values)
         for name, optimiser in self.optimisers.items():
             optimiser.load_state_dict(state["optimisers"][name])
         rng = state["rng"][self.group.rank]

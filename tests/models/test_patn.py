@@ -1,8 +1,10 @@
 """PATN's blocks by closed forms, its layer table, its two data sets' settings and its losses."""
 
+import io
 import math
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from models import patn
 from models.layers import features, losses
 from models.layers.schedule import Adam
 from models.variants import VARIANTS
+from pipeline.training import loop
 from tests.figures import figures
 from tests.models.test_spig import build, train
 
@@ -52,7 +55,7 @@ def test_attention_is_the_share_of_the_image_path(logit, share):
 
 
 def test_the_pose_path_ends_without_norm():
-    """Twice the last weights, twice the logits: a norm would take it back."""
+    """Twice the last weights and bias, twice the logits: a norm would take them back."""
     torch.manual_seed(0)
     block = patn.PoseAttentionBlock(8, first=True, large=True).eval()
     image, pose = torch.randn(1, 8, 6, 5), torch.randn(1, 8, 6, 5)
@@ -60,6 +63,7 @@ def test_the_pose_path_ends_without_norm():
     last = [module for module in block.pose if isinstance(module, nn.Conv2d)][-1]
     with torch.no_grad():
         last.weight.mul_(2)
+        last.bias.mul_(2)
     assert torch.allclose(block(image, pose)[1][:, :8], 2 * before, atol=1e-6)
 
 
@@ -87,7 +91,7 @@ def table() -> Counter:
     return Counter([*encoders, *image_paths, *pose_paths, (256, 128, 3), (128, 64, 3), (64, 3, 7)])
 
 
-@pytest.mark.parametrize(("size", "millions"), [((128, 64), 41.366), ((256, 176), 41.346), ((256, 256), 41.346)])
+@pytest.mark.parametrize(("size", "millions"), [((128, 64), 41.366), ((256, 176), 41.348), ((256, 256), 41.348)])
 def test_layers_are_the_published(size, millions):
     """The paper's 41.36 M parameters are those with batch norm (instance norm here has no weights)."""
     model = patn.PATN(*size)
@@ -100,13 +104,13 @@ def test_layers_are_the_published(size, millions):
 
 @pytest.mark.parametrize(
     ("height", "kind"),
-    [(128, nn.BatchNorm2d), (224, nn.BatchNorm2d), (256, nn.InstanceNorm2d), (512, nn.InstanceNorm2d)],
+    [(128, patn.BatchNorm), (224, patn.BatchNorm), (256, nn.InstanceNorm2d), (512, nn.InstanceNorm2d)],
 )
 def test_norm_follows_the_height(height, kind):
     objective = VARIANTS["patn"].objective(
         patn.PATN(height, 64, SCALE), height, 64, SCALE, VARIANTS["patn"].phase.weights
     )
-    for network in objective.networks().values():
+    for network in (objective.generator, objective.appearance, objective.shape):
         norms = [m for m in network.modules() if isinstance(m, NORMS)]
         assert norms
         assert all(type(m) is kind for m in norms)
@@ -147,16 +151,120 @@ def test_discriminators_see_what_they_judge():
     for network in objective.networks().values():
         network.eval()
     batch = figures(2, 64, 32, seed=0)
-    first = objective.judge(batch, batch.target)
+    maps = patn.batch_heatmaps(batch)[1]
+    first = objective.judge(objective.shown(batch, batch.target, maps))
     assert {name: tuple(x.shape) for name, x in first.items()} == {
         **{"appearance": (2, 32, 16, 8), "shape": (2, 32, 16, 8)}
     }
-    other_source = objective.judge(replace(batch, source=-batch.source), batch.target)
-    other_pose = objective.judge(replace(batch, target_joints=batch.target_joints + 5), batch.target)
+    other_source = objective.judge(objective.shown(replace(batch, source=-batch.source), batch.target, maps))
+    other_pose = objective.judge(objective.shown(batch, batch.target, maps.roll(5, dims=-1)))
     assert torch.equal(first["shape"], other_source["shape"])
     assert torch.equal(first["appearance"], other_pose["appearance"])
     assert not torch.equal(first["appearance"], other_source["appearance"])
     assert not torch.equal(first["shape"], other_pose["shape"])
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.125])
+def test_initial_weights(scale):
+    """N(0, 0.02) at full width, as the code's, and the same scale of signals at others; batch norms N(1, 0.02)."""
+    torch.manual_seed(0)
+    model = patn.PATN(64, 32, scale)
+    convs = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+    for conv in convs:
+        count = conv.weight.numel()
+        assert conv.weight.std().item() == pytest.approx(0.02 / scale**0.5, rel=5 / (2 * count) ** 0.5)
+        assert abs(conv.weight.mean().item()) < 5 * conv.weight.std().item() / count**0.5
+    scales = torch.cat([m.weight for m in model.modules() if isinstance(m, nn.BatchNorm2d)])
+    assert scales.mean().item() == pytest.approx(1, abs=0.1 / len(scales) ** 0.5)
+    assert scales.std().item() == pytest.approx(0.02, rel=0.1)
+
+
+# The pool of earlier fakes
+
+
+def pass_on(pool: list[int], given: list[int], draws: list[list[float]], size: int) -> list[int]:
+    """The released code's query, image by image: the first `size` are kept, then half are exchanged."""
+    passed = []
+    for image, odd, place in zip(given, *draws, strict=True):
+        if len(pool) < size:
+            pool.append(image)
+        elif odd > 0.5:
+            image, pool[int(place * size)] = pool[int(place * size)], image
+        passed.append(image)
+    return passed
+
+
+def test_the_pool_exchanges_images_one_by_one():
+    """Batches of 7 through a pool of 10: also an image of the same batch may come back, and one pool is not another."""
+    pool, kept, seen, given = patn.ImagePool(10, 1, 2, 2), [], [], 0
+    for step in range(40):
+        images = list(range(given, given := given + 7))
+        torch.manual_seed(step)
+        draws = torch.rand(2, 7).tolist()
+        torch.manual_seed(step)
+        passed = pool(torch.tensor(images, dtype=torch.float32).view(-1, 1, 1, 1).expand(-1, 1, 2, 2))
+        assert passed[:, 0, 0, 0].tolist() == pass_on(kept, images, draws, 10)
+        assert pool.images[: len(kept), 0, 1, 1].tolist() == kept
+        seen += [step - image // 7 for image in passed[:, 0, 1, 0].long().tolist()]
+    assert 0.45 < sum(age == 0 for age in seen) / len(seen) < 0.75
+    assert max(seen) > 5
+
+
+def market(seed: int) -> tuple[loop.Trainer, list]:
+    """PATN's training at a sixteenth of its width, with a pool that is full after the first step, and four batches."""
+    torch.manual_seed(seed)
+    entry = VARIANTS["patn"]
+    objective = entry.objective(entry.build(32, 32, 0.0625), 32, 32, 0.0625, entry.phase.weights)
+    objective.pools = {name: patn.ImagePool(3, pool.images.shape[1], 32, 32) for name, pool in objective.pools.items()}
+    where = {"work": Path("work"), "metrics": Path("metrics"), "settings": {}}
+    given = {"batch": 4, "seed": 0, "precision": "fp32", "device": torch.device("cpu")}
+    run = loop.Run("patn", entry.phase, steps=9, checkpoint_every=9, **given, **where)
+    trainer = loop.Trainer(run, objective, features.build("squeezenet1_1"))
+    return trainer, [figures(4, 32, 32, seed=step) for step in range(4)]
+
+
+def test_a_resumed_run_goes_on_with_its_pool():
+    """Two steps, the state through a file, and two more are four steps to the bit; without the pool they are not."""
+    whole, batches = market(0)
+    wanted = [whole.step(step, replace(batch)) for step, batch in enumerate(batches, start=1)]
+    first, _ = market(0)
+    assert [first.step(step, replace(batch)) for step, batch in enumerate(batches[:2], start=1)] == wanted[:2]
+    file = io.BytesIO()
+    torch.save(first.state(2), file)
+    for empty in (False, True):
+        file.seek(0)
+        state = torch.load(file)
+        second, _ = market(1)
+        if empty:
+            for pool in state["apart"][0].values():
+                pool["images"].zero_()
+        second.restore(state)
+        found = [second.step(step, replace(batch)) for step, batch in enumerate(batches[2:], start=3)]
+        assert (found == wanted[2:]) != empty
+
+
+def test_each_process_keeps_its_own_pool():
+    """The state that the first process writes holds every process's pool, and gives each its own back."""
+    trainer, batches = market(0)
+    trainer.step(1, replace(batches[0]))
+    state = trainer.state(1)
+    assert not state["networks"].keys() & set(trainer.run.phase.apart)
+    other = {name: {**pool, "images": pool["images"] + 1} for name, pool in state["apart"][0].items()}
+    second, _ = market(1)
+    second.group = replace(second.group, rank=1)
+    second.restore({**state, "apart": [*state["apart"], other], "rng": state["rng"] * 2})
+    for name, pool in other.items():
+        assert torch.equal(second.networks[name].images, pool["images"])
+        assert second.networks[name].count == 4
+
+
+def test_the_pool_is_the_discriminators_alone():
+    """A fake of the pool changes no generator's term; DeepFashion's training has none."""
+    _, objective, phase = build("patn")
+    assert {pool.images.shape[0] for pool in objective.pools.values()} == {50}
+    assert set(phase.apart) == {f"{name}_pool" for name in objective.pools}
+    _, objective, _ = build("patn", 256, 32)
+    assert set(objective.networks()) == {"generator", "appearance", "shape"}
 
 
 # Losses
@@ -171,9 +279,9 @@ def test_losses_by_size(height, net):
     batch = figures(2, height, 32, seed=0)
     terms, output = objective.generator_losses(batch, net)
     layer = patn.LAYER[net.net]
-    pair = [net(image, (layer,))[layer] for image in (output.image, batch.target)]
+    pair = [net(image, (layer,))[layer] for image in (output[0], batch.target)]
     factor = 1 if height == 256 else 10
-    assert terms["l1"].item() == pytest.approx(factor * (output.image - batch.target).abs().mean().item(), rel=1e-5)
+    assert terms["l1"].item() == pytest.approx(factor * (output[0] - batch.target).abs().mean().item(), rel=1e-5)
     assert terms["perceptual"].item() == pytest.approx(factor * (pair[0] - pair[1]).abs().mean().item(), rel=1e-5)
 
     def side(logit: float, real: bool) -> float:
@@ -204,7 +312,7 @@ def test_published_schedule():
 
 
 def test_overfits_four_pairs(net):
-    """All terms and both adversaries on 4 pairs, without dropout: L1 falls below 0.9 of copying the source. With a
+    """All terms and both adversaries on 4 pairs, without dropout: L1 falls below 0.4 of grey images'. With a
     faster Adam with momentum, to get there in seconds.
     """
     _, objective, phase = build("patn")
@@ -218,4 +326,4 @@ def test_overfits_four_pairs(net):
     objective.generator.eval()
     with torch.no_grad():
         generated = objective.generator(batch).image
-    assert losses.l1(generated, batch.target) < 0.9 * losses.l1(batch.source, batch.target)
+    assert losses.l1(generated, batch.target) < 0.4 * batch.target.abs().mean()

@@ -27,7 +27,7 @@ BUDGET = {
     "sgw_parser": (2, 588),
     "sgw_matcher": (2, 469),
     "sgw_matcher_pose": (2, 487),
-    "gfla_flow": (2, 641),
+    "gfla_flow": (2, 716),
     "detector": (2, 226),
     "spig": (27, 4677),
     "spig_no_part": (13, 2989),
@@ -52,8 +52,8 @@ BUDGET = {
     "sgw_no_warp": (2, 1027),
     "sgw_no_gate": (2, 1216),
     "sgw_no_hierarchy": (2, 1160),
-    "patn": (2, 2148),
-    "gfla": (2, 2556),
+    "patn": (2, 1638),
+    "gfla": (2, 2699),
 }
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
