@@ -7,6 +7,7 @@ are in pandas, DuckDB, polars and Hugging Face `datasets`.
 import json
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -104,10 +105,24 @@ def parts(folder: Path) -> list[Path]:
     return found
 
 
+@contextmanager
+def _undamaged(path: Path) -> Iterator[None]:
+    """What is read of a parquet file within the block; UserError that names the file where it cannot be."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        if "No match for FieldRef" in str(error):  # a column that is not there: the caller knows what that means
+            raise
+        if isinstance(error, OSError) and error.errno is not None:  # the system's, such as a file without permission
+            raise
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path}: damaged ({reason}); delete it and run the stage that writes it again") from None
+
+
 def iter_rows(folder: Path, columns: Sequence[str] | None = None) -> Iterator[dict]:
-    """All rows of a shard folder in order, one row group in memory at a time."""
+    """All rows of a shard folder in order, one row group in memory at a time. Raises UserError for a damaged shard."""
     for path in parts(folder):
-        with pq.ParquetFile(path) as file:
+        with _undamaged(path), pq.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=ROW_GROUP, columns=columns):
                 yield from batch.to_pylist()
 
@@ -119,21 +134,19 @@ def read_table(path: Path, columns: Sequence[str] | None = None, **options) -> p
     """
     if not Path(path).exists():
         raise UserError(f"{path}: not there; run the stage that writes it (snakemake --cores all)")
-    try:
+    with _undamaged(path):
         return pq.read_table(path, columns=columns, **options)
-    except pa.ArrowInvalid as error:
-        if "No match for FieldRef" in str(error):  # a column that is not there: the caller knows what that means
-            raise
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path}: damaged ({reason}); delete it and run the stage that writes it again") from None
 
 
 class RandomReader:
-    """Rows of a sorted shard folder by `image_id`, one row group decoded per read."""
+    """Rows of a sorted shard folder by `image_id`, one row group decoded per read. UserError for a damaged shard."""
 
     def __init__(self, folder: Path, columns: Sequence[str] | None = None):
         self._columns = None if columns is None else ["image_id", *columns]
-        self._files = [pq.ParquetFile(path) for path in parts(folder)]
+        self._paths, self._files = parts(folder), []
+        for path in self._paths:
+            with _undamaged(path):
+                self._files.append(pq.ParquetFile(path))
         self._groups: list[tuple[int, int]] = []
         self._first: list[str] = []  # the smallest image_id of every row group, from the footers alone
         for number, file in enumerate(self._files):
@@ -149,7 +162,8 @@ class RandomReader:
             raise KeyError(image_id)
         number, group = self._groups[position]
         # A row group is too small to share among threads: starting them takes longer than the read.
-        table = self._files[number].read_row_group(group, columns=self._columns, use_threads=False)
+        with _undamaged(self._paths[number]):
+            table = self._files[number].read_row_group(group, columns=self._columns, use_threads=False)
         ids = table.column("image_id").to_pylist()
         index = bisect_left(ids, image_id)
         if index == len(ids) or ids[index] != image_id:

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -137,3 +139,28 @@ def test_a_damaged_file_is_one_line(tmp_path):
         with pytest.raises(UserError, match=r"x\.parquet: damaged \(.*\); delete it and run") as caught:
             store.read_table(tmp_path / "x.parquet")
         assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_shard_is_one_line(tmp_path):
+    """Cut off, empty or with another byte in its data: whoever reads it row by row is told which file it is."""
+    store.write_shards(tmp_path / "x", rows(3000), COLUMNS)
+    path = tmp_path / "x/part-00001.parquet"
+    whole = path.read_bytes()
+    middle = len(whole) // 3
+
+    def list_rows(folder: Path) -> None:
+        list(store.iter_rows(folder))
+
+    def read_each(folder: Path) -> None:
+        reader = store.RandomReader(folder)
+        for i in range(2048, 3000):
+            reader[f"{i:06d}.jpg"]
+
+    for damaged in (b"", whole[:-20], whole[:middle] + bytes(64) + whole[middle + 64 :]):
+        path.write_bytes(damaged)
+        for read in (list_rows, read_each):
+            with pytest.raises(UserError, match=r"part-00001\.parquet: damaged \(.*\); delete it and run") as caught:
+                read(tmp_path / "x")
+            assert "\n" not in str(caught.value)
+    path.write_bytes(whole)
+    assert list(store.iter_rows(tmp_path / "x")) == list(rows(3000))
