@@ -17,15 +17,16 @@ from pathlib import Path
 
 import numpy as np
 
-from models.variants import VARIANTS
-from pipeline.core import layout, params
+from models.variants import COMPONENTS, VARIANTS
+from pipeline.core import layout, params, store
 from pipeline.core.atomic import atomic_file
 from pipeline.core.console import say
 from pipeline.core.errors import UserError
-from pipeline.figures import appearance, flow, grid, parsing, poses, relation_maps, subject
+from pipeline.figures import appearance, distance_maps, failures, flow, grid, parsing, poses, relation_maps, subject
 from pipeline.formats import pictures
 from pipeline.loading import checkpoints, devices
 from pipeline.tables.inputs import choose, read_scores
+from pipeline.training import training_data
 
 Drawn = tuple[np.ndarray, str]  # the picture and the stem of its default name, under reports/figures/DATASET/
 
@@ -89,6 +90,76 @@ def _parsing(dataset: str, variant: str, step: int | None, pair: int | None) -> 
     return picture, f"parsing-{variant}-{trained.step}-pair{chosen['pair_index']}"
 
 
+def _distance_maps(dataset: str, image: str | None) -> Drawn:
+    """The twelve distance maps of one pose (SPGNet's supplement, Figure A).
+
+    Those that `distance_maps` stored. Default image: the target of the fixed pair.
+
+      python -m pipeline figure distance-maps --dataset synthetic
+    """
+    image = image or subject.pairs(dataset)[0]["target_id"]
+    person = subject.people(dataset, [image])[image]
+    row = store.RandomReader(layout.distance_maps(dataset))[image]
+    maps = np.frombuffer(row["distance_maps"], np.uint8).reshape(-1, row["height"], row["width"])
+    return distance_maps.draw(person, maps, training_data.kappa(dataset)), f"distance-maps-{_plain(image)}"
+
+
+def _stage_one(dataset: str, pair: int | None) -> Drawn:
+    """One pair's target parsing, predicted without distance maps and with them, beside the target's (SPGNet).
+
+    By the last checkpoints of the components spatn_no_distance and spatn, both of which must be trained.
+
+      python -m pipeline figure stage-one --dataset synthetic --pair 3
+    """
+    titles = {"spatn_no_distance": "without distance maps", "spatn": "with distance maps"}
+    opened = [subject.open_component(dataset, name, devices.device("auto")) for name in titles]
+    chosen = subject.pairs(dataset, pair)[0]
+    picture = parsing.compare(opened, list(titles.values()), *_people(dataset, chosen, parsing=True))
+    return picture, f"stage-one-pair{chosen['pair_index']}"
+
+
+def _end_to_end(dataset: str, variants: Sequence[str] | None, pairs: int) -> Drawn:
+    """TS-Pred beside E2E: the target's parsing that each predicts, and the image that it paints into it (SPT).
+
+    Other variants that predict a parsing can be named. The pairs are a fixed draw from the test list.
+
+      python -m pipeline figure end-to-end --dataset synthetic
+      python -m pipeline figure end-to-end --dataset synthetic --variants spt spt_balanced --pairs 6
+    """
+    trained = [_variant(dataset, name, None) for name in variants or ("spt_ts_pred", "spt")]
+    return grid.draw(trained, _pairs_of_people(dataset, pairs, parsing=True), parsing=True), "end-to-end"
+
+
+def _failures(dataset: str, variant: str, step: int | None, count: int, among: int) -> Drawn:
+    """SPT's two kinds of failure: a wrongly predicted parsing, and a stand-in that wears other clothes.
+
+    The worst of --among test pairs (a fixed draw), by the share of the person's pixels that are predicted wrongly; and
+    of --among training images (evenly spaced), by the share of their pixels that would have to change label to become
+    the stand-in's. docs/figures.md has both measures.
+
+      python -m pipeline figure failures --dataset synthetic --variant spt
+      python -m pipeline figure failures --dataset synthetic --variant spt --count 3 --among 500
+    """
+    trained = _variant(dataset, variant, step)
+    data = [COMPONENTS[name].data for name in trained.entry.components]
+    rule = next((training_data.RULES[kind] for kind in data if kind in training_data.RULES), None)
+    if rule is None:
+        raise UserError(f"{variant}: learned from no pseudo labels; try spt or spt_ts_pred")
+    people = _pairs_of_people(dataset, among, parsing=True)
+    errors = [failures.parsing_error(trained, *pair) for pair in people]
+    pairs = [(errors[row], *people[row]) for row in failures.worst(errors, count)]
+
+    found = store.read_table(layout.pseudo_labels(dataset, rule))
+    found = found.filter(found["pseudo_id"].is_valid()).to_pylist()
+    found = [found[row] for row in np.unique(np.linspace(0, len(found) - 1, among).round().astype(int))]
+    shown = subject.people(dataset, [row[end] for row in found for end in ("image_id", "pseudo_id")], parsing=True)
+    sides = [(shown[row["image_id"]], shown[row["pseudo_id"]]) for row in found]
+    errors = [failures.search_error(image.labels, stand_in.labels) for image, stand_in in sides]
+    searched = [(errors[row], found[row], *sides[row]) for row in failures.worst(errors, count)]
+    picture = failures.draw(trained, pairs, searched, (len(people), len(found)), rule)
+    return picture, f"failures-{variant}-{trained.step}"
+
+
 def _texture_transfer(dataset: str, variant: str, step: int | None, first: str, second: str) -> Drawn:
     """Exchange the clothes' texture of two people (SPT's first application).
 
@@ -149,10 +220,8 @@ def _grid(dataset: str, variants: Sequence[str] | None, pairs: int) -> Drawn:
         if not variants:
             raise UserError(f"{dataset}: no variant of {layout.PARAMS} is trained; run train, or name --variants")
     trained = [_variant(dataset, name, None) for name in variants]
-    chosen = subject.pairs(dataset, count=pairs)
-    ids = [pair[end] for pair in chosen for end in ("source_id", "target_id")]
-    people = subject.people(dataset, ids, any(one.reads_parsing for one in trained))
-    return grid.draw(trained, [(people[pair["source_id"]], people[pair["target_id"]]) for pair in chosen]), "grid"
+    people = _pairs_of_people(dataset, pairs, any(one.reads_parsing for one in trained))
+    return grid.draw(trained, people), "grid"
 
 
 KINDS: dict[str, Callable[..., Drawn]] = {
@@ -160,6 +229,10 @@ KINDS: dict[str, Callable[..., Drawn]] = {
     "poses": _poses,
     "flow": _flow,
     "parsing": _parsing,
+    "distance-maps": _distance_maps,
+    "stage-one": _stage_one,
+    "end-to-end": _end_to_end,
+    "failures": _failures,
     "texture-transfer": _texture_transfer,
     "edit": _edit,
     "grid": _grid,
@@ -193,6 +266,13 @@ def _people(dataset: str, pair: dict, parsing: bool = False) -> tuple[subject.Pe
     return found[pair["source_id"]], found[pair["target_id"]]
 
 
+def _pairs_of_people(dataset: str, count: int, parsing: bool) -> list[tuple[subject.Person, subject.Person]]:
+    """Sources and targets of the first `count` test pairs of the fixed shuffle."""
+    chosen = subject.pairs(dataset, count=count)
+    found = subject.people(dataset, [pair[end] for pair in chosen for end in ("source_id", "target_id")], parsing)
+    return [(found[pair["source_id"]], found[pair["target_id"]]) for pair in chosen]
+
+
 def _plain(image_id: str) -> str:
     """An image's name as a part of a file's name."""
     return image_id.replace("/", "_")
@@ -223,10 +303,10 @@ def add_arguments(parser: ArgumentParser) -> None:
             one.add_argument("first", metavar="A", help="image of the first person")
             one.add_argument("second", metavar="B", help="image of the second person")
         one.add_argument("--dataset", required=True, metavar="D", help="a prepared data set, such as synthetic")
-        if name != "grid":
+        if name not in ("grid", "distance-maps", "stage-one", "end-to-end"):
             one.add_argument("--variant", required=True, metavar="V", help="a trained variant, such as spig")
             one.add_argument("--step", type=int, metavar="N", help="its checkpoint (default: the tables' choice)")
-        if name in ("relation-maps", "flow", "parsing"):
+        if name in ("relation-maps", "flow", "parsing", "stage-one"):
             one.add_argument("--pair", type=int, metavar="N", help="pair_index of a test pair (default: a fixed one)")
         one.add_argument("--output", type=Path, metavar="FILE", help="where the PNG goes")
         parsers[name] = one
@@ -244,14 +324,20 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--split", choices=("test", "train"), default="test", help="the images to draw from (default: test)"
     )
     one.add_argument("--reference", action="store_true", help="show the images that the poses come from")
+    one = parsers["distance-maps"]
+    one.add_argument("--image", metavar="ID", help="whose pose (default: the target of the fixed pair)")
+    one = parsers["failures"]
+    one.add_argument("--count", type=_positive, default=2, metavar="N", help="how many of each kind (default: 2)")
+    one.add_argument("--among", type=_positive, default=100, metavar="N", help="the worst of so many (default: 100)")
     one = parsers["edit"]
     one.add_argument("--image", required=True, metavar="ID", help="image of the person")
     one.add_argument("--parsing", type=Path, metavar="FILE", help="the edited parsing, a PNG")
     one.add_argument("--relabel", action="append", metavar="FROM=TO", help="label names, such as pants=skirt")
     one.add_argument("--save-parsing", type=Path, metavar="FILE", help="write the parsing that was drawn, to edit it")
-    one = parsers["grid"]
-    one.add_argument("--variants", nargs="+", metavar="V", help="in this order (default: all trained ones)")
-    one.add_argument("--pairs", type=_positive, default=4, metavar="N", help="how many (default: 4)")
+    for name, default in (("grid", "all trained ones"), ("end-to-end", "spt_ts_pred spt")):
+        one = parsers[name]
+        one.add_argument("--variants", nargs="+", metavar="V", help=f"in this order (default: {default})")
+        one.add_argument("--pairs", type=_positive, default=4, metavar="N", help="how many (default: 4)")
 
 
 def run(kind: str, dataset: str, output: Path | None, **options) -> None:

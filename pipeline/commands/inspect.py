@@ -26,7 +26,7 @@ from pipeline.core.errors import UserError
 from pipeline.formats import pictures
 from pipeline.report import prepared
 
-_PANEL, _SMALL_PANEL = 384, 192  # heights in pixels that pictures are enlarged to, about
+_PANEL = 384  # height in pixels that pictures are enlarged to, about
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -78,8 +78,8 @@ def _unknown(dataset: str, image_id: str, ids: list[str]) -> UserError:
     return UserError(f"{layout.images(dataset)}: no image {image_id}; {hint}")
 
 
-def _scale(picture: np.ndarray, height: int = _PANEL) -> int:
-    return max(1, round(height / picture.shape[0]))
+def _scale(picture: np.ndarray) -> int:
+    return max(1, round(_PANEL / picture.shape[0]))
 
 
 def _posed(dataset: str, image_id: str, title: str) -> np.ndarray:
@@ -127,15 +127,7 @@ def _maps(dataset: str, image_id: str) -> Iterator[np.ndarray]:
     """The distance maps in rows of six; nothing if there are none."""
     stored = prepared.stored(layout.distance_maps(dataset), image_id)
     if stored is not None:
-        names = [f"{pose.JOINT_NAMES[a]} - {pose.JOINT_NAMES[b]}".replace("_", " ") for a, b in pose.LIMBS]
-        panels = [
-            drawing.titled(
-                drawing.enlarged(drawing.level(one), _scale(one, _SMALL_PANEL)), name + ("" if one.any() else ": none")
-            )
-            for one, name in zip(prepared.limb_maps(stored), names, strict=True)
-        ]
-        yield drawing.beside(panels[:6])
-        yield drawing.beside(panels[6:])
+        yield from drawing.limb_maps(prepared.limb_maps(stored))
 
 
 def sheet(dataset: str, image_id: str, ids: list[str]) -> np.ndarray:

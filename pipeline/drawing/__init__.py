@@ -59,6 +59,17 @@ def level(values: np.ndarray) -> np.ndarray:
     )
 
 
+def limb_maps(maps: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The maps (H, W) uint8 of `pose.LIMBS`, about 192 pixels high under the names of their limbs: two rows of six."""
+    scale = max(1, round(192 / maps[0].shape[0]))
+    names = [f"{pose.JOINT_NAMES[a]} - {pose.JOINT_NAMES[b]}".replace("_", " ") for a, b in pose.LIMBS]
+    panels = [
+        titled(enlarged(level(one), scale), name + ("" if one.any() else ": none"))
+        for one, name in zip(maps, names, strict=True)
+    ]
+    return [beside(panels[:6]), beside(panels[6:])]
+
+
 def text_width(text: str) -> int:
     return cv2.getTextSize(text, _FONT, _FONT_SIZE, 1)[0][0]
 

@@ -5,12 +5,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline import drawing
+from pipeline.anatomy import labels
 from pipeline.figures import subject
+from pipeline.figures.parsing import require_parsing, shown
 from pipeline.figures.subject import Person, Trained
 
 
-def draw(variants: Sequence[Trained], pairs: Sequence[tuple[Person, Person]]) -> np.ndarray:
-    """A row for each pair: source, target pose, target, and what each variant generated."""
+def draw(variants: Sequence[Trained], pairs: Sequence[tuple[Person, Person]], parsing: bool = False) -> np.ndarray:
+    """A row for each pair: source, target pose, target, and what each variant generated.
+
+    parsing: before each generated image, the target's parsing that the variant predicted for it. Raises UserError if
+    one predicts none.
+    """
     rows = []
     for number, (source, target) in enumerate(pairs):
         height, width = source.picture.shape[:2]
@@ -19,9 +25,14 @@ def draw(variants: Sequence[Trained], pairs: Sequence[tuple[Person, Person]]) ->
             "target pose": subject.skeleton(target, height, width),
             "target (not seen)": subject.enlarged(target.picture),
         }
+        if parsing:
+            panels["its parsing (not seen)"] = subject.enlarged(labels.colour(target.labels))
         for trained in variants:
-            generated = subject.as_picture(subject.look(trained, source, target).image)
-            panels[f"{trained.variant}, {trained.step}"] = subject.enlarged(generated)
+            found = subject.look(trained, source, target)
+            if parsing:
+                predicted = labels.colour(shown(trained, require_parsing(trained, found)))
+                panels[f"{trained.variant}'s parsing"] = subject.enlarged(predicted)
+            panels[f"{trained.variant}, {trained.step}"] = subject.enlarged(subject.as_picture(found.image))
         columns = [max(panel.shape[1], drawing.text_width(title)) for title, panel in panels.items()]
         if number == 0:
             titled = [drawing.titled(panel, title) for title, panel in panels.items()]

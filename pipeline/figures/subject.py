@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from models.variants import VARIANTS, Batch, Output
+from models.variants import COMPONENTS, VARIANTS, Batch, Component, Output, Variant
 from pipeline import drawing
 from pipeline.anatomy import labels, pose
 from pipeline.core import layout, schema, store
@@ -40,6 +40,8 @@ class Person(Pose):
 
 @dataclass(frozen=True)
 class Trained:
+    """A variant at one of its checkpoints, or a component, whose `generator` is then no generator of images."""
+
     dataset: str
     variant: str
     step: int
@@ -53,8 +55,12 @@ class Trained:
         return f"{self.variant}, step {self.step}, {self.dataset}"
 
     @property
+    def entry(self) -> Variant | Component:
+        return (VARIANTS | COMPONENTS)[variant_of(self.variant)]
+
+    @property
     def label_set(self) -> str | None:
-        return VARIANTS[variant_of(self.variant)].labels
+        return self.entry.labels
 
     @property
     def reads_parsing(self) -> bool:
@@ -63,7 +69,7 @@ class Trained:
     @property
     def reads_target_parsing(self) -> bool:
         """Whether it is given the true target's parsing, as some rows of SPT are."""
-        return VARIANTS[variant_of(self.variant)].given_target_parsing
+        return isinstance(self.entry, Variant) and self.entry.given_target_parsing
 
 
 # ---- opening
@@ -73,8 +79,24 @@ def open_variant(dataset: str, variant: str, step: int, device: torch.device) ->
     """The variant at a step. Raises UserError if it is unknown, not trained or has no such step."""
     if variant_of(variant) not in VARIANTS:
         raise UserError(f"unknown variant {variant}; known: {', '.join(VARIANTS)}")
-    generator, meta = checkpoints.load(layout.checkpoints(dataset, variant), step)
-    return Trained(dataset, variant, step, generator.to(device), device, meta["height"], meta["width"])
+    return _open(dataset, variant, step, device)
+
+
+def open_component(dataset: str, component: str, device: torch.device) -> Trained:
+    """The component at its last step, from which variants start. Raises UserError if it is not trained."""
+    steps = checkpoints.steps(layout.checkpoints(dataset, component))
+    if not steps:
+        command = f"python -m pipeline pretrain --dataset {dataset} --component {component}"
+        raise UserError(
+            f"{layout.checkpoints(dataset, component)}: no checkpoint; set components.{component} to true in "
+            f"{layout.PARAMS} and run: {command}"
+        )
+    return _open(dataset, component, steps[-1], device)
+
+
+def _open(dataset: str, name: str, step: int, device: torch.device) -> Trained:
+    network, meta = checkpoints.load(layout.checkpoints(dataset, name), step)
+    return Trained(dataset, name, step, network.to(device), device, meta["height"], meta["width"])
 
 
 def pairs(dataset: str, wanted: int | None = None, count: int = 1) -> list[dict]:
@@ -144,6 +166,28 @@ def labelled(trained: Trained, label_map: np.ndarray) -> Tensor:
     return torch.tensor(in_its_set(trained, label_map), device=trained.device)[None]
 
 
+def _batch(trained: Trained, source: Person, target: Pose) -> Batch:
+    """A batch of one: the source and the target's joints, and its parsing if the variant is given that."""
+    given = trained.reads_target_parsing
+    return Batch(
+        as_input(trained, source),
+        None,
+        *posed(trained, source),
+        *posed(trained, target),
+        source_labels=labelled(trained, source.labels) if trained.reads_parsing else None,
+        target_labels=labelled(trained, target.labels) if given else None,
+    )
+
+
+@torch.inference_mode()
+def predict(trained: Trained, source: Person, target: Pose) -> Tensor:
+    """The target's parsing as a component predicts it: logits (1, C, H, W). Raises UserError if one is not finite."""
+    logits = trained.generator(_batch(trained, source, target))
+    if not logits.isfinite().all():
+        raise UserError(f"{trained.title}: predicts values that are not finite; the training diverged, train again")
+    return logits
+
+
 @torch.inference_mode()
 def look(trained: Trained, source: Person, target: Pose) -> Output:
     """The source in the target's pose, and what the generator looked at: a batch of one.
@@ -151,20 +195,9 @@ def look(trained: Trained, source: Person, target: Pose) -> Output:
     The generator sees the target's joints, and its parsing if the variant is given that. Raises UserError if it is and
     the target is a pose alone, or if the image is not finite.
     """
-    joints, valid = posed(trained, source)
-    given = trained.reads_target_parsing
-    if given and not isinstance(target, Person):
+    if trained.reads_target_parsing and not isinstance(target, Person):
         raise UserError(f"{trained.variant} is given the target's parsing; a pose has none, so choose another variant")
-    batch = Batch(
-        as_input(trained, source),
-        None,
-        joints,
-        valid,
-        *posed(trained, target),
-        source_labels=labelled(trained, source.labels) if trained.reads_parsing else None,
-        target_labels=labelled(trained, target.labels) if given else None,
-    )
-    return refuse_nan(trained, trained.generator(batch))
+    return refuse_nan(trained, trained.generator(_batch(trained, source, target)))
 
 
 def refuse_nan(trained: Trained, output: Output) -> Output:

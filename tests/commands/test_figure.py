@@ -1,5 +1,7 @@
 """The command `figure`: what its pictures show, on a small data set with generators whose output is known."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -12,12 +14,14 @@ from models import variants
 from models.layers.blocks import Batch, Output
 from models.layers.pose_maps import one_hot
 from models.layers.schedule import Variant
+from pipeline import drawing
 from pipeline.__main__ import main
 from pipeline.anatomy import labels
+from pipeline.anatomy.distance import limb_distance_maps
 from pipeline.commands import figure
 from pipeline.core import layout, params, schema, store
 from pipeline.core.errors import UserError
-from pipeline.figures import appearance, flow, for_report, parsing, poses, relation_maps, subject
+from pipeline.figures import appearance, failures, flow, for_report, parsing, poses, relation_maps, subject
 from pipeline.loading import checkpoints, pixels, stored_images
 from tests import tiny_dataset
 from tests.commands.test_inspect import contains
@@ -332,10 +336,155 @@ def test_parsing_shows_prediction_and_truth_and_counts_what_agrees(folder, monke
     assert f"agree on {100 * (source.labels == target.labels).mean():.1f} %" in said[1]
 
 
-def test_ten_channels_are_spt_s_labels():
+def test_ten_channels_are_spt_s_labels(folder):
     logits = torch.eye(10).view(1, 10, 1, 10)
-    expected = labels.TO_LIP20["spt-10"]
-    np.testing.assert_array_equal(parsing.predicted(logits)[0], expected)
+    np.testing.assert_array_equal(parsing.predicted(logits)[0], range(10))
+    one = trained("painter")
+    np.testing.assert_array_equal(parsing.shown(one, logits)[0], labels.TO_LIP20["spt-10"])
+    # A prediction is right in the ten labels, whatever the garment's name in the stored parsing.
+    coat, dress, pants, face = (labels.LIP20.index(label) for label in ("coat", "dress", "pants", "face"))
+    target = replace(person(1, 0), labels=np.array([[face, coat, dress, pants]], np.uint8))
+    ids = torch.tensor([[1, 3, 3, 3]])  # face, three times upper clothes
+    logits = torch.nn.functional.one_hot(ids, 10).permute(2, 0, 1)[None]
+    np.testing.assert_array_equal(parsing.agree(one, logits, target), [[True, True, True, False]])
+
+
+class Repeats(nn.Module):
+    """A component that predicts the source's parsing, moved down by `rows`."""
+
+    def __init__(self, rows: int):
+        super().__init__()
+        self.rows = nn.Parameter(torch.tensor(float(rows)))
+
+    def forward(self, batch: Batch) -> Tensor:
+        assert batch.target_labels is None
+        return one_hot(batch.source_labels.roll(int(self.rows), 1), 20)
+
+
+def test_stage_one_shows_both_predictions_and_the_truth(folder, capsys, monkeypatch):
+    assert "spatn_no_distance/checkpoints: no checkpoint" in refused(capsys, "stage-one")
+    moved = {"spatn_no_distance": 8, "spatn": 4}
+    for name_, rows in moved.items():
+        known = replace(variants.COMPONENTS[name_], build=lambda *size: Repeats(0), labels="lip-20", limb_maps=False)
+        monkeypatch.setitem(variants.COMPONENTS, name_, known)
+        where = layout.checkpoints("synthetic", name_)
+        checkpoints.save(where, 1, Repeats(0))
+        checkpoints.save(where, 2, Repeats(rows))
+        meta = {"kind": "component", "name": name_, "height": HEIGHT, "width": WIDTH, "settings": {"width": 1.0}}
+        checkpoints.write_meta(where, meta)
+    sheet = drawn("stage-one", "--pair", "0")
+    pair = subject.pairs("synthetic", 0)[0]
+    found = subject.people("synthetic", [pair["source_id"], pair["target_id"]], parsing=True)
+    source, target = found[pair["source_id"]], found[pair["target_id"]]
+    for rows in moved.values():
+        assert contains(sheet, panel(labels.colour(np.roll(source.labels, rows, 0))))
+    for part in (source.picture, labels.colour(source.labels), labels.colour(target.labels)):
+        assert contains(sheet, panel(part))
+    said = []
+    monkeypatch.setattr(parsing.subject, "framed", lambda sheet, *lines: said.extend(lines) or sheet)
+    opened = [subject.open_component("synthetic", name_, CPU) for name_ in moved]
+    parsing.compare(opened, ["without", "with"], source, target)
+    for line, (title, rows) in zip(said[1:], zip(["without", "with"], moved.values(), strict=True), strict=True):
+        right = 100 * (np.roll(source.labels, rows, 0) == target.labels).mean()
+        assert line.startswith(title)
+        assert line.endswith(f"agrees with the target on {right:.1f} % of the pixels")
+
+
+def test_end_to_end_shows_each_variants_parsing_beside_its_image(folder, capsys):
+    sheet = drawn("end-to-end", "--variants", "painter", "painter", "--pairs", "2")
+    for pair in subject.pairs("synthetic", count=2):
+        source = subject.people("synthetic", [pair["source_id"]], parsing=True)[pair["source_id"]]
+        assert contains(sheet, panel(source.picture))
+        assert contains(sheet, panel(labels.colour(source.labels)))  # Painter predicts the source's
+        target = subject.people("synthetic", [pair["target_id"]], parsing=True)[pair["target_id"]]
+        assert contains(sheet, panel(labels.colour(target.labels)))
+    Path("x.png").unlink()
+    line = refused(capsys, "end-to-end", "--variants", "painter", "shown")
+    assert "shown predicts no parsing of the target" in line
+    assert "spt_ts_pred/checkpoints: no checkpoint" in refused(capsys, "end-to-end")
+
+
+# ---- distance maps
+
+
+def test_distance_maps_of_a_pose_are_the_stored_ones(folder, capsys):
+    points, valid = tiny_dataset.joints(2, 1)
+    maps = limb_distance_maps(points[None], valid[None], HEIGHT, WIDTH, tiny_dataset.KAPPA)[0]
+    sheet = drawn("distance-maps", "--image", name(2, 1))
+    for one in maps:
+        assert contains(sheet, drawing.level(one).repeat(3, 0).repeat(3, 1))
+    assert contains(sheet, panel(tiny_dataset.picture(2, 1)))
+    assert contains(sheet, panel(drawing.level(maps.max(0))))
+    Path("x.png").unlink()
+    assert "no image x with joints" in refused(capsys, "distance-maps", "--image", "x")
+    shutil.rmtree(layout.distance_maps("synthetic"))
+    assert "distance_maps" in refused(capsys, "distance-maps")
+
+
+# ---- failures
+
+
+def clothed(trousers: int) -> np.ndarray:
+    """A person of 40 rows, `trousers` of them in pants below a coat; the rest background."""
+    coat, pants = labels.LIP20.index("coat"), labels.LIP20.index("pants")
+    found = np.zeros((HEIGHT, WIDTH), np.uint8)
+    found[10 : 50 - trousers], found[50 - trousers : 50] = coat, pants
+    return found
+
+
+def test_errors_are_shares_of_the_person(folder):
+    assert failures.search_error(clothed(10), clothed(10)) == 0
+    assert failures.search_error(clothed(10), np.roll(clothed(10), 7, 0)) == 0  # another place, the same clothes
+    assert failures.search_error(clothed(10), clothed(30)) == pytest.approx(20 / 40)
+    assert failures.search_error(clothed(0), clothed(40)) == pytest.approx(1)
+    small = clothed(20)[::2]  # a smaller person shows the same shares
+    assert failures.search_error(clothed(20), small) == 0
+    source, target = replace(person(1, 0), labels=clothed(10)), replace(person(1, 1), labels=clothed(30))
+    assert failures.parsing_error(trained("painter"), source, target) == pytest.approx(20 / 40)
+    moved = replace(target, labels=np.roll(clothed(10), 5, 0))  # 5 rows more, 5 less, and 5 between the two clothes
+    assert failures.parsing_error(trained("painter"), source, moved) == pytest.approx(15 / 45)
+    assert failures.worst([0.1, 0.5, 0.2, 0.5], 3) == [1, 3, 2]
+
+
+def test_failures_are_the_worst_by_their_measures(folder, capsys, monkeypatch):
+    known = replace(variants.VARIANTS["painter"], components=("spt_parsing",))
+    monkeypatch.setitem(variants.VARIANTS, "painter", known)
+    rows = store.read_table(layout.parsing("synthetic")).to_pylist()
+    trousers = {row["image_id"]: 3 * number for number, row in enumerate(rows)}
+    for row in rows:
+        encoded = cv2.imencode(".png", clothed(trousers[row["image_id"]]))[1].tobytes()
+        row["parsing"]["bytes"] = encoded
+    store.write_shards(layout.parsing("synthetic"), rows, schema.PARSING, parsing_source="oracle")
+    asked = []
+    with monkeypatch.context() as patch:
+        patch.setattr(failures, "draw", lambda *given: asked.extend(given) or np.zeros((8, 8, 3), np.uint8))
+        drawn("failures", "--variant", "painter", "--count", "2", "--among", "100")
+    _, pairs, searched, looked_at, rule = asked
+
+    def apart(one: str, other: str) -> float:
+        return abs(trousers[one] - trousers[other]) / 40
+
+    every = [apart(pair["source_id"], pair["target_id"]) for pair in subject.pairs("synthetic", count=100)]
+    assert [error for error, *_ in pairs] == pytest.approx(sorted(every, reverse=True)[:2])
+    assert all(error == pytest.approx(apart(*(one.image_id for one in pair))) for error, *pair in pairs)
+    table = store.read_table(layout.pseudo_labels("synthetic", "equation")).to_pylist()
+    every = [apart(row["image_id"], row["pseudo_id"]) for row in table]
+    assert [error for error, *_ in searched] == pytest.approx(sorted(every, reverse=True)[:2])
+    assert all((row["image_id"], row["pseudo_id"]) == (a.image_id, b.image_id) for _, row, a, b in searched)
+    assert (looked_at, rule) == ((12, len(table)), "equation")
+    Path("x.png").unlink()
+    assert "shown: learned from no pseudo labels" in refused(capsys, "failures", "--variant", "shown")
+
+
+def test_the_sheet_of_failures_shows_what_was_predicted_and_what_was_found(folder):
+    source, target = (replace(person(1, view), labels=clothed(10 * view)) for view in (1, 2))
+    row = {"cost": 12.0, "pose_distance": 0.5}
+    sheet = failures.draw(
+        trained("painter"), [(0.25, source, target)], [(0.5, row, target, source)], (9, 8), "equation"
+    )
+    for one in (source, target):
+        assert contains(sheet, panel(one.picture))
+        assert contains(sheet, panel(labels.colour(one.labels)))
 
 
 # ---- texture transfer and editing
