@@ -37,6 +37,7 @@ NEEDS = dict(
     train=TRAINING,
     reference=SCORING,
     score=SCORING,
+    score_components=SCORING,
 )
 
 

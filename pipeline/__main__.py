@@ -23,6 +23,7 @@ STAGES = {
     "reference": ("dataset",),
     "train": ("dataset", "variant"),
     "score": ("dataset", "variant"),
+    "score_components": ("dataset", "component"),
     "tables": (),
     "report": (),
 }
@@ -39,7 +40,7 @@ CHOICES = {
 
 # What a stage's --help shows it with: what `make demo` runs.
 EXAMPLE = {
-    "dataset": "synthetic", "rule": "equation", "net": "squeezenet1_1", "component": "spig_flow", "variant": "spig"
+    "dataset": "synthetic", "rule": "equation", "net": "squeezenet1_1", "component": "spatn", "variant": "spig"
 }  # fmt: skip
 
 

@@ -83,7 +83,7 @@ def _shown(paths: Iterable[str]) -> str:
     """Paths of the graph for a reader: `data/D/raw` for data/{dataset}/raw, those that lie side by side as one."""
     beside: dict[str, list[str]] = {}
     for path in paths:
-        folder, _, name = path.format(dataset="D", variant="V", net="NET").rpartition("/")
+        folder, _, name = path.format(dataset="D", variant="V", component="C", net="NET").rpartition("/")
         beside.setdefault(folder, []).append(name)
     names = {folder: ",".join(dict.fromkeys(found)) for folder, found in beside.items()}
     joined = (f"{folder}/{{{found}}}" if "," in found else f"{folder}/{found}" for folder, found in names.items())

@@ -92,7 +92,7 @@ def run(dataset: str, images: Path, name: str, pattern: str | None = None) -> No
     shown = {row: found[row] for row in np.array(sorted(found))[list(why)].tolist()}
     again = (image for _, some in image_folder.read_all(whole.data, shown, block.batch) for image in some)
     scored = Scored(
-        judge.score_rows(totals, protocol, "test", 0, name, marks),
+        judge.score_rows(totals, protocol.reference, "test", 0, name, marks),
         [judge.pair_rows(split, values, 0)],
         samples.rows(dataset, split.data, why, again, 0),
     )

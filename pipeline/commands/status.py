@@ -170,9 +170,10 @@ def _rows(everything: list[Job], found: dict[str, State]) -> Iterator[tuple[str,
             _stages((" ".join([job.stage, *[*job.axes.values()][1:]]), found[job.name]) for job in data),
             "",
         )
-        asked = [job for job in of if values["components"].get(job.axes.get("component"), job.stage == "pretrain")]
-        for job in asked:
-            yield dataset, job.axes["component"], stages([job]), ""
+        of_components = {job.axes["component"]: None for job in of if "component" in job.axes}
+        for component in (name for name in of_components if values["components"].get(name, True)):
+            own = [job for job in of if job.axes.get("component") == component]
+            yield dataset, component, stages(own), ""
         for variant in params.variants():
             own = [job for job in of if job.axes.get("variant") == variant]
             yield dataset, variant, stages(own), last_scores(dataset, variant, values["tables"]["choose_by"])

@@ -197,7 +197,8 @@ def _unmade(found: list[Stage], values: dict[str, Any]) -> Iterator[str]:
     lists = {text[2:-1] for matrix in matrices for text in matrix.values() if isinstance(text, str)}
     names = {axis: set(text) for matrix in matrices for axis, text in matrix.items() if not isinstance(text, str)}
     keys = {key for stage in found for key in stage.pattern.params}
-    tops = {key.partition(".")[0] for key in lists}  # one by one: that all of `variants` is read makes none of them
+    # One by one: that all of `variants` is read makes none of them.
+    tops = {key.partition(".")[0] for key in lists | keys if "." in key}
     known = [key.split(".") for key in lists | {key for key in keys if key not in tops}]
 
     def fits(part: str, wanted: str) -> bool:

@@ -208,6 +208,23 @@ _ALL = (
 
 METRICS = {metric.name: metric for metric in _ALL}
 
+# What components are scored by, not images: the target's parsing as a network predicts it from the source's and the two
+# poses. Rows are those of `parsing_iou.label_counts`.
+_PREDICTED = "predicted against stored parsing, 20 labels, summed over pairs"
+OF_PARSING = {
+    metric.name: metric
+    for metric in (
+        Metric(
+            "target-parsing-miou", _PREDICTED, True,
+            of_set=lambda rows, networks, _: parsing_iou.mean_iou(rows, background=True),
+        ),
+        Metric(
+            "target-parsing-miou-fg", f"{_PREDICTED}, no background", True,
+            of_set=lambda rows, networks, _: parsing_iou.mean_iou(rows, background=False),
+        ),
+    )
+}  # fmt: skip
+
 
 def standard(lpips_net: str, more: Sequence[str], height: int, width: int) -> list[str]:
     """The metrics by which images of one size are scored, in the order of METRICS: every standard one that is defined

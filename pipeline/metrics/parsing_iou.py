@@ -1,4 +1,4 @@
-"""Mean intersection over union of the generated image's parsing with the target's."""
+"""Mean intersection over union of a parsing with the target's: of the generated image's, or of a predicted one."""
 
 import numpy as np
 
@@ -6,8 +6,8 @@ LABELS = 20
 
 
 def label_counts(parsed: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """LIP-20 maps (N, H, W) uint8 twice -> (N, 3 * 20) float32: each label's number of pixels in both, in `parsed` and
-    in `target`.
+    """Maps of 20 labels (N, H, W) uint8 twice -> (N, 3 * 20) float32: each label's number of pixels in both, in
+    `parsed` and in `target`.
     """
     rows = [
         np.concatenate([np.bincount(m.reshape(-1), minlength=LABELS) for m in (mine[mine == theirs], mine, theirs)])

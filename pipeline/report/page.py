@@ -150,7 +150,7 @@ def _tables(run: Run) -> dict:
         "grids": tables.score_grids(run.scores, run.legend),
         "defined": {name: about for name, about in definitions.read(layout.PROTOCOLS).items() if name in used},
         "costs": [row for dataset in run.datasets for row in costs.rows(dataset, run.networks_of(dataset))],
-        "outside": sorted({row["variant"] for row in run.scores} - set(run.variants)),
+        "outside": sorted({row["variant"] for row in run.scores} - {*run.variants, *params.load()["components"]}),
     }
 
 
@@ -159,7 +159,7 @@ def _sources(run: Run) -> dict:
     return {
         "revision": provenance.revision(),
         "downloads": [download(path) for path in [*sorted(layout.TABLES.glob("*.csv")), layout.PUBLISHED]],
-        "digests": provenance.digests(run.datasets, run.variants),
+        "digests": provenance.digests(run.datasets, run.variants, params.load()["components"]),
         "weights": provenance.weights(params.load()["weights"]),
         "sources": provenance.sources(run.datasets),
         "versions": [(library, provenance.version(library)) for library in provenance.LIBRARIES],

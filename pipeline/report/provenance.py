@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -15,9 +15,10 @@ LIBRARIES = (
 )  # fmt: skip
 
 
-def _scored(dataset: str, variants: Iterable[str]) -> list[Path]:
+def _scored(dataset: str, variants: Iterable[str], components: Iterable[str]) -> list[Path]:
     written = (layout.scores, layout.pair_scores, layout.samples, layout.figures, layout.network)
-    return [path(dataset, variant) for variant in variants for path in written]
+    also = (path(dataset, component) for component in components for path in written[:2])
+    return [path(dataset, variant) for variant in variants for path in written] + [one for one in also if one.exists()]
 
 
 def _prepared(dataset: str) -> list[Path]:
@@ -29,15 +30,14 @@ def _prepared(dataset: str) -> list[Path]:
     return [path for path in found if path.exists()]
 
 
-def digests(datasets: Iterable[str], variants: Iterable[str]) -> list[dict]:
-    """Groups of (path, SHA-256). Scores must be there; of the data sets, what is prepared is listed."""
-    variants = list(variants)
+def digests(datasets: Iterable[str], variants: Sequence[str], components: Collection[str]) -> list[dict]:
+    """Groups of (path, SHA-256). Scores of variants must be there; of components and data sets, what is, is listed."""
     groups = [("Settings, published numbers and definitions", [layout.PARAMS, layout.PUBLISHED, layout.PROTOCOLS])]
     for dataset in datasets:
         groups.append(
             (f"{dataset}: prepared data (of a folder, the digest of its shards' digests)", _prepared(dataset))
         )
-        groups.append((f"{dataset}: scores and pictures", _scored(dataset, variants)))
+        groups.append((f"{dataset}: scores and pictures", _scored(dataset, variants, components)))
     return [
         {"title": title, "files": [(str(path), sha256(path)) for path in paths]} for title, paths in groups if paths
     ]

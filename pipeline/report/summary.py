@@ -100,8 +100,8 @@ def matches(dataset: str, cells_of: dict[str, list[dict[str, str]]]) -> list[dic
         published = {(cell["row"], cell["column"]): cell for cell in own if cell["kind"] == "published"}
         names = {row.ours: row.name for row in table.rows if row.ours}
         for cell in own:
-            theirs = published.get((names.get(cell["variant"]), cell["column"])) if cell["kind"] == "trained" else None
-            if theirs is None:
+            theirs = published.get((names.get(cell["variant"]), cell["column"]))
+            if theirs is None or cell["kind"] not in ("trained", "component"):
                 continue
             ends = [float(cell[end]) for end in ("low", "high") if cell[end]]
             entry = cell | {

@@ -1,6 +1,6 @@
 """Score one checkpoint of a variant: its generator's images of every pair, judged, and pictures of a few."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -34,23 +34,39 @@ class Scored(NamedTuple):
         store.write_table(folder / "samples.parquet", self.samples, schema.SAMPLES)
 
 
-def generate(
-    generator: nn.Module, batch: int, what: str, target_parsing: bool, data: PairData
-) -> Iterator[tuple[list[int], np.ndarray]]:
-    """Yield pair ids and generated images (n, H, W, 3) uint8, `batch` pairs at a time.
+def run(
+    network: Callable[[Batch], Tensor], batch: int, target_parsing: bool, data: PairData
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield positions of pairs (int64) and what the network gives for them, `batch` pairs at a time.
 
-    target_parsing: the generator is given the true target's (`Variant.given_target_parsing`). It runs on a fixed number
-    of pairs whatever `batch` is, so that no image depends on it. Raises UserError, naming `what`, if it returns a value
-    that is not finite.
+    target_parsing: it is given the true target's (`Variant.given_target_parsing`). It runs on a fixed number of pairs
+    whatever `batch` is, so that no value depends on it.
     """
 
     def forward(*inputs: Tensor) -> Tensor:
-        return generator(Batch(target=None, **dict(zip(given, inputs, strict=True)))).image.float()
+        return network(Batch(target=None, **dict(zip(given, inputs, strict=True))))
 
     for rows in torch.arange(len(data)).split(batch):
         conditions = vars(data.batch(rows).without_target(target_parsing))
         given = {name: value for name, value in conditions.items() if value is not None}
-        images = in_batches(forward, data.device, *given.values())
+        yield rows, in_batches(forward, data.device, *given.values())
+
+
+def require_size(meta: Mapping, described: Mapping, what: str) -> None:
+    """Raises UserError if a network was trained for other images than those of the reference."""
+    if (meta["height"], meta["width"]) != (described["height"], described["width"]):
+        sizes = [f"{size['height']} x {size['width']}" for size in (meta, described)]
+        raise UserError(f"{what}: trained for images of {sizes[0]}, the data set has {sizes[1]}; train again")
+
+
+def generate(
+    generator: nn.Module, batch: int, what: str, target_parsing: bool, data: PairData
+) -> Iterator[tuple[list[int], np.ndarray]]:
+    """As `run`: yield pair ids and generated images (n, H, W, 3) uint8.
+
+    Raises UserError, naming `what`, if the generator returns a value that is not finite.
+    """
+    for rows, images in run(lambda given: generator(given).image.float(), batch, target_parsing, data):
         if not images.isfinite().all():
             raise UserError(f"{what}: generates values that are not finite; the training diverged, train again")
         yield data.pair_index[rows].tolist(), as_bytes(images).cpu().numpy()
@@ -73,16 +89,13 @@ def score(
     folder = layout.checkpoints(dataset, variant)
     generator, meta = checkpoints.load(folder, step)
     what = str(checkpoints.path(folder, step))
-    described = protocol.reference.described
-    if (meta["height"], meta["width"]) != (described["height"], described["width"]):
-        sizes = [f"{size['height']} x {size['width']}" for size in (meta, described)]
-        raise UserError(f"{what}: trained for images of {sizes[0]}, the data set has {sizes[1]}; train again")
+    require_size(meta, protocol.reference.described, what)
     given_parsing = VARIANTS[params.variant_of(variant)].given_target_parsing
     scored = Scored([], [], [])
     for split in splits:
         images = partial(generate, generator.to(split.data.device), batch, what, given_parsing)
         values, totals = judge.score_images(split, images(split.data), protocol, bootstrap, seed)
-        scored.scores.extend(judge.score_rows(totals, protocol, split.name, step, variant, meta["marks"]))
+        scored.scores.extend(judge.score_rows(totals, protocol.reference, split.name, step, variant, meta["marks"]))
         scored.pairs.append(judge.pair_rows(split, values, step))
         if split.name == "test" and first is not None:
             # Which pairs are worst is known only now; generating these few again keeps no picture of all the others.

@@ -7,10 +7,10 @@ import pyarrow as pa
 
 from pipeline.core import console
 from pipeline.core.errors import UserError
-from pipeline.metrics import METRICS, scored
+from pipeline.metrics import METRICS, OF_PARSING, scored
 from pipeline.metrics.stream import PairScores, Score
 from pipeline.scoring.pairs import Split, images_of, joints_of
-from pipeline.scoring.protocol import Protocol
+from pipeline.scoring.protocol import Protocol, Reference
 
 
 def score_images(
@@ -56,10 +56,10 @@ def score_images(
 
 
 def score_rows(
-    scores: Mapping[str, Score], protocol: Protocol, split: str, step: int, name: str, marks: Sequence[str]
+    scores: Mapping[str, Score], reference: Reference, split: str, step: int, name: str, marks: Sequence[str]
 ) -> list[dict]:
     """Rows of `schema.SCORES`. `marks`: those of the images; the protocol's and the metric networks' are added here."""
-    described = protocol.reference.described
+    described, known = reference.described, METRICS | OF_PARSING
     if split == "test" and described["pairs"][split]["limit"] is not None:
         marks = list(dict.fromkeys([*marks, "pairs"]))
     return [
@@ -69,7 +69,7 @@ def score_rows(
             "step": step,
             "split": split,
             "metric": metric.name,
-            "protocol": metric.protocol + (f" by {protocol.detector.name}" if "joints" in metric.needs else ""),
+            "protocol": metric.protocol + (f" by {described['detector']['name']}" if "joints" in metric.needs else ""),
             "value": _number(score.value),
             "low": _number(score.low),
             "high": _number(score.high),
@@ -79,7 +79,7 @@ def score_rows(
             "higher_is_better": metric.higher_is_better,
             "marks": [*marks, *(f"metric-{mark}" for mark in score.marks)],
         }
-        for metric, score in ((METRICS[name], score) for name, score in scores.items())
+        for metric, score in ((known[name], score) for name, score in scores.items())
     ]
 
 

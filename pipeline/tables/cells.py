@@ -17,7 +17,7 @@ class Cell:
     table: str
     dataset: str
     row: str
-    kind: str  # published | floor | trained | outside
+    kind: str  # published | floor | trained | component | outside
     variant: str
     column: str
     higher_is_better: bool
@@ -148,7 +148,7 @@ def leaderboard(dataset: str, runs: Runs) -> list[Cell]:
     columns = {column: COLUMNS[column].metrics for column in LEADERBOARD}
     rows = []
     for run in runs.values():
-        if run.dataset == dataset:
+        if run.dataset == dataset and run.kind != "component":
             label = f"{run.name} (outside)" if run.kind == "outside" else FLOORS.get(run.name, run.name)
             rows.append(_our_row(f"leaderboard_{dataset}", label, run, columns))
     rows.sort(key=lambda row: row[0].badness if row[0].value else float("inf"))

@@ -104,15 +104,15 @@ def altered(marks: str) -> frozenset[str]:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A variant trained from one seed, a floor, or a method from elsewhere of which only images were scored
-    ("outside"), and the checkpoint that stands for it.
+    """A variant trained from one seed, a floor, a component with a score of its own, or a method from elsewhere of
+    which only images were scored ("outside"), and the checkpoint that stands for it.
     """
 
     dataset: str
     name: str
-    kind: str  # floor | trained | outside
+    kind: str  # floor | trained | component | outside
     scores: "pd.DataFrame"  # as `read_scores`
-    chosen: "pd.Series"  # the score by which the checkpoint was chosen; of an outside method, its first score
+    chosen: "pd.Series"  # the score by which the checkpoint was chosen; of others, their first score
     pairs: Path  # pairs.parquet
     seed: int | None = None  # of training
     given_target_parsing: bool = False  # sees the parsing of the true target when it is scored: shown, not ranked
@@ -179,6 +179,22 @@ def _run_of(dataset: str, variant: str, choose_by: dict[str, str]) -> Run:
     )
 
 
+def _components() -> Runs:
+    """The components that are trained and have a score: each stands by its last checkpoint, from which variants start.
+
+    Of one that was not trained when it was scored there are no scores.
+    """
+    runs: Runs = {}
+    for dataset in params.datasets():
+        for name, asked in params.load()["components"].items():
+            path = layout.scores(dataset, name)
+            if asked and path.exists() and store.read_table(path).num_rows:
+                scores = read_scores(path)
+                pairs = layout.pair_scores(dataset, name)
+                runs[dataset, name] = Run(dataset, name, "component", scores, scores.iloc[0], pairs)
+    return runs
+
+
 def read_outside(known: Runs) -> Runs:
     """Methods whose images `python -m pipeline score --images` scored, on our data sets."""
     runs: Runs = {}
@@ -200,7 +216,7 @@ def read_outside(known: Runs) -> Runs:
 def read_runs(choose_by: dict[str, str]) -> Runs:
     """Every scored method. Raises UserError if a file of a variant in params.yaml is missing."""
     pairs = [(dataset, variant) for dataset in params.datasets() for variant in params.variants()]
-    runs = {key: _run_of(*key, choose_by) for key in pairs}
+    runs = {key: _run_of(*key, choose_by) for key in pairs} | _components()
     return runs | read_outside(runs)
 
 

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable
 
+from pipeline.core import params
 from pipeline.tables.cells import Cell
 from pipeline.tables.inputs import Run, Runs
 from pipeline.tables.papers import LEADERBOARD, MARKS, PROTOCOL, PaperTable, symbols
@@ -42,6 +43,8 @@ def _about_ours(ours: list[Cell], runs: Runs) -> list[str]:
     lines = []
     for key in dict.fromkeys((cell.dataset, cell.variant) for cell in ours if cell.kind == "trained"):
         lines += _about_training(runs[key])
+    for key in dict.fromkeys((cell.dataset, cell.variant) for cell in ours if cell.kind == "component"):
+        lines.append(f"{runs[key].name}: step {runs[key].chosen['step']}, its last, from which variants start.")
     protocols = dict.fromkeys((cell.column, cell.metric, cell.protocol) for cell in ours)
     listed = "; ".join(f"{column} = {metric} ({protocol})" for column, metric, protocol in sorted(protocols))
     if protocols:
@@ -93,7 +96,8 @@ def notes(table: PaperTable, cells: list[Cell], runs: Runs) -> dict[str, list[st
         if measured and not scored:
             lines.append("This run did not score this data set.")
         elif lacking:
-            lines.append(f"Not in this run: {', '.join(lacking)} (variants in params.yaml).")
+            where = "components" if {*lacking} <= params.load()["components"].keys() else "variants"
+            lines.append(f"Not in this run: {', '.join(lacking)} ({where} in params.yaml).")
         lines += [*table.notes, *table.notes_of.get(dataset, ())]
         lines += _about_ours(ours, runs)
         if theirs and ours and not all(cell.difference for cell in ours if cell.kind == "trained"):

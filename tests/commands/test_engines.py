@@ -28,7 +28,7 @@ AFTER_TRAIN_SPIG = {  # both runs read the family's settings
     "report/report.log",
 }
 BY_DVC = AFTER_TRAIN_SPIG - {"score/synthetic-spig-seed1.log"}  # its seed is its own: the same bytes again
-STAGES = 37
+STAGES = 41
 
 
 def edit(project: Path, change) -> None:
@@ -306,5 +306,6 @@ def test_a_new_family_variant_and_metric(built, tmp_path):
     )
     insert(metrics, "pckh, pose_error, psnr", "toy, ")
     scores = {f"score/synthetic-{name}.log" for name in ("toy", "copy_again", "copy_source", "spig", "spig-seed1")}
+    scores |= {f"score_components/synthetic-{name}.log" for name in ("spatn", "spatn_no_distance")}
     assert ran(project, snakemake) == {"reference/synthetic.log"} | scores | results
     assert b"toy" in (project / "reports/tables/all_scores.csv").read_bytes()

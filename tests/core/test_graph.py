@@ -111,7 +111,7 @@ def other_jobs() -> list[graph.Job]:
 def test_both_engines_see_one_graph(project):
     both = resolve(project)
     assert differences(both, project) == []
-    assert len(both["dvc"]) == 49
+    assert len(both["dvc"]) == 51
 
 
 def test_both_engines_see_one_graph_of_everything(everything, jobs):
@@ -192,11 +192,16 @@ def test_components_are_inputs_of_what_starts_from_them(jobs):
             job.axes.get("variant", job.axes.get("component", "")).partition("-seed")[0],
             job.axes.get("dataset"),
         )
-        entry = {"train": VARIANTS, "score": VARIANTS, "pretrain": COMPONENTS}.get(job.stage, {}).get(name)
+        entry = {
+            "train": VARIANTS,
+            "score": VARIANTS,
+            "pretrain": COMPONENTS,
+            "score_components": COMPONENTS,
+        }.get(job.stage, {}).get(name)
         if entry is None:
             continue
         needed = set()
-        if job.stage != "score":
+        if job.stage in ("train", "pretrain"):
             starts_from = (*entry.components, *getattr(entry, "judges", {}).values())
             needed |= {f"runs/{dataset}/{component}/checkpoints" for component in starts_from}
             needed |= {f"data/{dataset}/pseudo_labels/{RULES[entry.data]}"} if entry.data in RULES else set()
@@ -337,6 +342,8 @@ def test_the_list_of_families_decides_no_result(monkeypatch):
 
 
 DATA = {"index", "keypoints", "pairs"}
+SHOWN = {"fetch", "weights", "parsing", "pseudo_labels", "distance_maps", "reference"}
+SHOWN |= {"score", "score_components", "tables"}
 READS = {
     "fetch": set(),
     "weights": set(),
@@ -348,8 +355,9 @@ READS = {
     "distance_maps": {"index", "keypoints"},
     "reference": DATA | {"parsing", "pretrain", "weights"},
     "score": DATA | {"parsing", "pretrain", "reference", "train", "weights"},
-    "tables": {"score"},
-    "report": DATA | {"fetch", "weights", "parsing", "pseudo_labels", "distance_maps", "reference", "score", "tables"},
+    "score_components": DATA | {"parsing", "pretrain", "reference"},
+    "tables": {"score", "score_components"},
+    "report": DATA | SHOWN,
 }
 
 

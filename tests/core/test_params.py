@@ -145,7 +145,7 @@ def blocks(values: dict) -> Iterator[tuple[type, tuple[str, ...]]]:
     """Every block of params.yaml with its dataclass."""
     for name in datasets.NAMES:
         yield datasets.get(name).Fetch, ("fetch", name)
-        for stage in ("index", "keypoints", "parsing", "pairs", "pseudo_labels", "distance_maps", "reference", "score"):
+        for stage in schema._PER_DATA_SET:
             yield import_module(f"pipeline.stages.{stage}").Params, (stage, name)
         yield from ((kind_of(entry), ("pretrain", name, component)) for component, entry in TRAINED.items())
         yield pretrain.DetectorParams, ("pretrain", name, "detector")

@@ -11,7 +11,7 @@ from pytorch_fid.fid_score import calculate_frechet_distance
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from pipeline.core.errors import UserError
-from pipeline.metrics import GIVEN, METRICS, standard
+from pipeline.metrics import GIVEN, METRICS, OF_PARSING, standard
 from pipeline.metrics.bootstrap import bootstrap_interval
 from pipeline.metrics.fid import FrechetStatistics, frechet_distance
 from pipeline.metrics.inception import inception_features, inception_network
@@ -605,4 +605,5 @@ def test_the_registry_is_consistent():
         assert (metric.per_pair is None) != (metric.of_set is None)
         assert (metric.of_set is None) == (metric.feature is None)
     protocols = (Path(__file__).parents[2] / "docs/protocols.md").read_text(encoding="utf-8")
-    assert not [name for name in METRICS if f"`{name}`" not in protocols]
+    assert not [name for name in METRICS | OF_PARSING if f"`{name}`" not in protocols]
+    assert not METRICS.keys() & OF_PARSING.keys()

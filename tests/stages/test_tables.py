@@ -208,6 +208,44 @@ def text(name: str) -> str:
     return (layout.TABLES / name).read_text()
 
 
+def write_component(name: str, value: float, counts: np.ndarray) -> None:
+    """Scores of a component, whose influences are those of `counts`."""
+    metric = "target-parsing-miou"
+    given = {"protocol": "20 labels", "higher_is_better": True, "n": len(counts)}
+    row = score("synthetic", name, 50, "test", "ssim", value, ["steps"], **given) | {"metric": metric}
+    store.write_table(layout.scores("synthetic", name), [row], schema.SCORES)
+    table = pair_table({metric + schema.INFLUENCE: counts - counts.mean()}, step=50)
+    store.write_table(layout.pair_scores("synthetic", name), table, table.schema)
+
+
+def test_a_component_with_a_score_stands_beside_its_published_number(scored):
+    """And nowhere among the methods; of one that is not trained, or not asked for, there is nothing."""
+    random = np.random.default_rng(0)
+    easy = random.normal(0, 0.01, 40)
+    replace_in_params("spatn_no_distance: false", "spatn_no_distance: true")
+    write_component("spatn", 0.5391, easy + 0.1)
+    write_component("spatn_no_distance", 0.52, easy)
+    tables.run()
+    rows = [row for row in read("spgnet_parsing.csv") if row["dataset"] == "synthetic"]
+    assert [(row["row"], row["kind"], row["printed"], row["place"]) for row in rows] == [
+        ("SPATN without distance maps, this run", "component", "0.520", ""),
+        ("SPATN with distance maps, this run", "component", "0.539", "best"),
+    ]
+    assert {row["marks"] for row in rows} == {"steps"}
+    assert float(rows[1]["low"]) < 0.5391 < float(rows[1]["high"])
+    found = [row for row in read("differences.csv") if row["metric"] == "target-parsing-miou"]
+    assert [(row["one"], row["other"], row["verdict"]) for row in found] == [("spatn", "spatn_no_distance", "spatn")]
+    assert float(found[0]["difference"]) == pytest.approx(0.0191)
+    assert "spatn: step 50, its last, from which variants start." in text("spgnet_parsing.md")
+    assert "spatn" not in text("leaderboard_synthetic.md")
+    assert {row["variant"] for row in read("all_scores.csv")} >= {"spatn", "spig"}
+    store.write_table(layout.scores("synthetic", "spatn"), [], schema.SCORES)
+    replace_in_params("spatn_no_distance: true", "spatn_no_distance: false")
+    tables.run()
+    assert not [row for row in read("spgnet_parsing.csv") if row["dataset"] == "synthetic"]
+    assert "spatn" not in text("all_scores.md")
+
+
 # ---- published numbers
 
 
