@@ -5,11 +5,13 @@ the generated image is turned back to the source's pose and compared with the so
 the style of its regions, and adversaries. docs/papers.md lists what neither the paper nor its released code says.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models import detector
@@ -18,20 +20,19 @@ from models.layers.affine_flow import place
 from models.layers.blocks import Batch, Output
 from models.layers.features import Features
 from models.layers.losses import least_squares
-from models.layers.pose_maps import JOINTS, box_masks, part_boxes
+from models.layers.pose_maps import JOINTS, box_masks, torso_length
 from models.layers.schedule import Adam, Component, Phase, Variant
-from models.spt.appearance import LABELS, AppearanceGenerator, Pose, large
+from models.spt.appearance import LABELS, AppearanceGenerator, Pose, large, stacked
 from models.spt.losses import (
     FaceDiscriminator,
     PatchDiscriminator,
-    common,
     face_crops,
-    region_grams,
+    logarithmic,
     shrink,
     squared_error,
     style,
 )
-from models.spt.semantic import SemanticGenerator, SemanticObjective, spt10
+from models.spt.semantic import SemanticGenerator, SemanticObjective, StraightThrough, TenLabels
 
 PREDICTED, GIVEN, NONE = "predicted", "given", "none"
 PATCH = 0.125  # half the side of a patch around a joint, in torso lengths
@@ -41,61 +42,84 @@ FADE = (0.4, 0.6)
 
 def poses(batch: Batch) -> tuple[Pose, Pose]:
     """The source's and the target's."""
-    return (batch.source_joints, batch.source_valid), (batch.target_joints, batch.target_valid)
+    return Pose(batch.source_joints, batch.source_valid), Pose(batch.target_joints, batch.target_valid)
 
 
 class SPT(nn.Module):
     """Both generators. forward: Batch -> Output.
 
     height, width: multiples of 32, of 64 from 256 pixels on; scale: width multiplier. parsing: the target's is
-    "predicted" by H_S, "given" in `target_labels`, or "none"; with "none" the source's is not used either.
+    "predicted" by H_S, "given" in `target_labels`, or "none"; with "none" the source's is not used either. Parsings are
+    (B, 10, H, W), one-hot: H_S hands on the likeliest label of each pixel, and a gradient passes straight through.
     """
 
     def __init__(self, height: int, width: int, scale: float = 1.0, parsing: str = PREDICTED):
         super().__init__()
         if parsing not in (PREDICTED, GIVEN, NONE):
             raise ValueError(f"parsing {parsing!r}: choose from {PREDICTED}, {GIVEN}, {NONE}")
-        self.source = parsing
+        self.from_where = parsing
         self.image = AppearanceGenerator(height, width, scale, parsing != NONE)
+        self.labels = TenLabels()
         if parsing == PREDICTED:
             self.parsing = SemanticGenerator(height, width, scale)
 
     def source_parsing(self, batch: Batch) -> Tensor | None:
-        """(B, 10, H, W), one-hot. ValueError if it is needed and missing."""
-        if self.source == NONE:
+        """ValueError if it is needed and missing."""
+        if self.from_where == NONE:
             return None
         if batch.source_labels is None:
             raise ValueError("SPT needs the source's parsing: source_labels is None")
-        return spt10(batch.source_labels, batch.source_joints, batch.source_valid)
+        return self.labels(batch.source_labels, poses(batch)[0])
 
-    def target_parsing(self, batch: Batch, source: Tensor | None) -> Tensor | None:
-        """(B, 10, H, W): H_S's probabilities, or the given labels, one-hot. ValueError if these are missing."""
-        if self.source == NONE:
-            return None
-        if self.source == PREDICTED:
-            source_pose, target_pose = poses(batch)
-            return self.parsing(source, *source_pose, *target_pose)
+    def parsings(self, batch: Batch) -> list[Tensor | None]:
+        """The source's, the target's, and the source's again as the way back has it: S, S~_t and S~_s. The last is
+        H_S(S~_t), or where a parsing is given the source's own. ValueError if one that is needed is missing.
+        """
+        source = self.source_parsing(batch)
+        if self.from_where == NONE:
+            return [None] * 3
+        if self.from_where == PREDICTED:
+            return [source, *map(StraightThrough.apply, self.parsing.predict(source, *poses(batch), ways=2))]
         if batch.target_labels is None:
             raise ValueError("this SPT is given the target's parsing: target_labels is None")
-        return spt10(batch.target_labels, batch.target_joints, batch.target_valid)
+        return [source, self.labels(batch.target_labels, poses(batch)[1]), source]
+
+    def draw(self, batch: Batch, parsings: list[Tensor | None]) -> list[Tensor]:
+        """Images (B, 3, H, W) in [-1, 1]: the target's, from the source in the first parsing to the second, and where
+        there is a third the source's again, from what was drawn of the target. What depends on poses alone is computed
+        for both ways at once, and so is what the second encoder makes of them and of their parsings.
+        """
+        net, ways, size = self.image, len(parsings) - 1, batch.source.shape[-2:]
+        source, target = poses(batch)
+        maps = {stride: x.chunk(2) for stride, x in net.heatmaps(stacked(source, target), *size).items()}
+        starts, ends = [source, target][:ways], [target, source][:ways]
+        warps = net.warp(stacked(*starts), stacked(*ends), *size).split(ways)
+        labels = None if parsings[0] is None else torch.cat(parsings[1:])
+        ends = net.target(labels, {stride: torch.cat(x[::-1][:ways]) for stride, x in maps.items()}).split(ways)
+        images = [batch.source]
+        for way in range(ways):
+            start = net.source(images[-1], parsings[way], {stride: x[way] for stride, x in maps.items()})
+            images.append(net.paint(start, ends[way], warps[way]))
+        return images[1:]
 
     def appearance(self, batch: Batch) -> Tensor:
         """The source person painted into `target_labels`, whatever these are: image (B, 3, H, W) in [-1, 1].
 
         ValueError for a generator without parsing.
         """
-        if self.source == NONE:
+        if self.from_where == NONE:
             raise ValueError("this SPT knows no parsing: take a variant other than the baseline")
         source, target = poses(batch)
-        source_parsing, target_parsing = spt10(batch.source_labels, *source), spt10(batch.target_labels, *target)
-        return self.image(batch.source, source_parsing, source, target_parsing, target)
+        parsings = [self.labels(batch.source_labels, source), self.labels(batch.target_labels, target)]
+        return self.draw(batch, parsings)[0]
 
     def forward(self, batch: Batch) -> Output:
-        source_pose, target_pose = poses(batch)
+        if self.from_where != PREDICTED:
+            return Output(self.draw(batch, self.parsings(batch)[:2])[0])
         source = self.source_parsing(batch)
-        target = self.target_parsing(batch, source)
-        image = self.image(batch.source, source, source_pose, target, target_pose)
-        return Output(image, parsing=target.clamp_min(1e-6).log() if self.source == PREDICTED else None)
+        (found,) = self.parsing.predict(source, *poses(batch))
+        (image,) = self.draw(batch, [source, StraightThrough.apply(found)])
+        return Output(image, parsing=found.clamp_min(1e-6).log())
 
 
 class Discriminators(nn.Module):
@@ -107,21 +131,22 @@ class Discriminators(nn.Module):
         self.face = FaceDiscriminator(scale) if face else None
 
 
-def semantic_regions(parsing: Tensor, joints: Tensor, valid: Tensor) -> Tensor:
+def semantic_regions(parsing: Tensor, pose: Pose, height: int, width: int) -> Tensor:
     """Hair, clothes, arms, legs (B, 8, H, W); the background is left out, and the face, which has a discriminator."""
     return parsing[:, 2:]
 
 
-def mask_regions(image: Tensor, joints: Tensor, valid: Tensor) -> Tensor:
+def mask_regions(parsing: Tensor | None, pose: Pose, height: int, width: int) -> Tensor:
     """The ten body parts by the pose (B, 10, H, W), for mask-style."""
-    return place(joints.float(), valid, *image.shape[-2:])[1].float()
+    return place(pose.joints.float(), pose.valid, height, width)[1].float()
 
 
-def patch_regions(image: Tensor, joints: Tensor, valid: Tensor) -> Tensor:
+def patch_regions(parsing: Tensor | None, pose: Pose, height: int, width: int) -> Tensor:
     """A square around every joint, a quarter of a torso length wide, (B, 18, H, W), for patch-style."""
-    height, width = image.shape[-2:]
-    groups = [(joint,) for joint in range(JOINTS)]
-    return box_masks(part_boxes(joints.float(), valid, groups, [PATCH] * JOINTS, height), height, width)
+    joints, known = pose.joints.float(), pose.valid.unsqueeze(-1)
+    half = PATCH * torso_length(joints, pose.valid, height).view(-1, 1, 1)
+    low, high = torch.where(known, joints, torch.inf) - half, torch.where(known, joints, -torch.inf) + half
+    return box_masks(torch.cat([low, high], dim=-1), height, width)
 
 
 REGIONS = {"semantic": semantic_regions, "mask": mask_regions, "patch": patch_regions}
@@ -137,11 +162,20 @@ def conv2_1(images: Tensor, features: Features) -> Tensor:
     return features(2 * images - 1, (layer,))[layer] * features.rms.get(layer, 1.0)
 
 
+class Drawn(NamedTuple):
+    """What the discriminators are shown of a step, without gradients: parsings as of `SPT.parsings`, and the images of
+    both ways, the target's before the source's (2 B, 3, H, W).
+    """
+
+    parsings: list[Tensor | None]
+    images: Tensor
+
+
 class SptObjective:
     """L_A. networks: generator, discriminator, detector. Terms: adversarial (D_A's and D_F's), pose, content, style.
 
-    `regions`: the style term's, a key of REGIONS. Reads no target image, and the target's parsing only where the
-    generator does. `progress` sets the generator's `fade`.
+    `regions`: the style term's, a key of REGIONS. `error`: the adversaries', `least_squares` or `logarithmic`. Reads no
+    target image, and the target's parsing only where the generator does. `progress` sets the generator's `fade`.
     """
 
     def __init__(
@@ -151,87 +185,84 @@ class SptObjective:
         joint_detector: JointDetector,
         weights: Mapping[str, float],
         regions: str,
+        error: Callable[[Tensor, float], Tensor],
     ):
         self.generator = generator
         self.discriminator = discriminator
         self.detector = joint_detector
         self.weights = weights
         self.regions = regions
+        self.error = error
         if generator.image.local is not None:
             self.progress = 0.0
 
     def networks(self) -> dict[str, nn.Module]:
         return {"generator": self.generator, "discriminator": self.discriminator, "detector": self.detector}
 
-    def judge(self, images: Tensor, parsing: Tensor | None) -> Tensor:
-        """D_A's scores; the parsing without its background."""
-        return self.discriminator.image(images if parsing is None else torch.cat([images, parsing[:, 1:]], dim=1))
+    def judge(self, images: Tensor, parsings: list[Tensor | None]) -> Tensor:
+        """D_A's scores of images that are stacked as their parsings are, of which it does not see the background. While
+        the global network of 256 pixels draws alone, it sees both at half the size, of the parsings every second pixel.
+        """
+        shown = [images] if parsings[0] is None else [images, torch.cat(parsings)[:, 1:]]
+        if self.generator.image.alone:
+            shown = [F.avg_pool2d(images, 2), *(x[..., ::2, ::2] for x in shown[1:])]
+        return self.discriminator.image(torch.cat(shown, dim=1))
 
-    def face_loss(self, images: Tensor, joints: Tensor, valid: Tensor, wanted: float) -> Tensor:
-        """D_F's squared distance from `wanted`, averaged over images; one without a head counts 0."""
-        crops, present = face_crops(images, joints, valid)
-        return (present * least_squares(self.discriminator.face(crops, self.generator.image.fade), wanted)).mean()
+    def faces(self, images: Tensor, *poses: Pose) -> tuple[Tensor, Tensor]:
+        """D_F's scores of images that are stacked as their poses are, and whether there is a head, (N,)."""
+        net = self.generator.image
+        crops, present = face_crops(images, stacked(*poses))
+        return self.discriminator.face(crops, None if net.alone else net.fade), present
 
-    def generator_losses(
-        self, batch: Batch, features: Features | None
-    ) -> tuple[dict[str, Tensor], tuple[Tensor | None, ...]]:
+    def generator_losses(self, batch: Batch, features: Features | None) -> tuple[dict[str, Tensor], Drawn]:
         net = self.generator
         if net.image.local is not None:
             first, last = FADE
-            net.image.fade.fill_(min(1.0, max(0.0, (self.progress - first) / (last - first))))
+            fade = min(1.0, max(0.0, (self.progress - first) / (last - first)))
+            net.image.fade.fill_(fade)
+            net.image.alone = fade == 0
         source, target = poses(batch)
-        source_parsing = net.source_parsing(batch)
-        target_parsing = net.target_parsing(batch, source_parsing)
-        there = net.image(batch.source, source_parsing, source, target_parsing, target)
-        back = net.image(there, target_parsing, target, source_parsing, source)
-
-        adversarial = self.adversarial(there, target_parsing, *target) + self.adversarial(back, source_parsing, *source)
-        size = batch.source.shape[-2:]
-        pose = squared_error(self.detector(there), target_maps(*target, *size)) + squared_error(
-            self.detector(back), target_maps(*source, *size)
-        )
+        ways = target, source
+        parsings = net.parsings(batch)
+        images = torch.cat(net.draw(batch, parsings))
+        # Each of the two ways has its own mean; a mean over both counts half.
+        adversarial = 2 * self.error(self.judge(images, parsings[1:]), 1.0).mean()
+        if self.discriminator.face is not None:
+            scores, present = self.faces(images, *ways)
+            adversarial = adversarial + 2 * (present * self.error(scores, 1.0)).mean()
 
         with torch.no_grad():
             real = conv2_1(batch.source, features)
-        shown, returned = (conv2_1(image, features) for image in (there, back))
-        regions = REGIONS[self.regions]
-        here, away = (
-            shrink(regions(batch.source if parsing is None else parsing, *joints), real)
-            for parsing, joints in ((source_parsing, source), (target_parsing, target))
-        )
-        gate, grams = common(here, away), region_grams(shown, away)
+        drawn = conv2_1(images, features)
+        size = images.shape[-2:]
+        labels = None if parsings[0] is None else torch.cat(parsings)
+        masks = shrink(REGIONS[self.regions](labels, stacked(source, *ways), *size), real)
         terms = {
             "adversarial": adversarial,
-            "pose": pose,
-            "content": squared_error(returned, real),
-            "style": style(grams, region_grams(real, here), gate) + style(grams, region_grams(returned, here), gate),
+            "pose": 2 * squared_error(self.detector(images), target_maps(*stacked(*ways), *size)),
+            "content": squared_error(drawn.chunk(2)[1], real),
+            "style": style(torch.cat([real, drawn]), masks),
         }
-        output = source_parsing, target_parsing, there, back
-        detached = tuple(None if x is None else x.detach() for x in output)
-        return {name: self.weights[name] * term for name, term in terms.items()}, detached
+        detached = [None if x is None else x.detach() for x in parsings]
+        return {name: self.weights[name] * term for name, term in terms.items()}, Drawn(detached, images.detach())
 
-    def adversarial(self, images: Tensor, parsing: Tensor | None, joints: Tensor, valid: Tensor) -> Tensor:
-        """The generator's side, on images of a pose."""
-        total = least_squares(self.judge(images, parsing), 1.0).mean()
-        if self.discriminator.face is not None:
-            total = total + self.face_loss(images, joints, valid, 1.0)
-        return total
-
-    def discriminator_losses(self, batch: Batch, output: tuple[Tensor | None, ...]) -> dict[str, Tensor]:
+    def discriminator_losses(self, batch: Batch, output: Drawn) -> dict[str, Tensor]:
         """The source with its parsing is real; each of the two kinds of fakes counts half."""
         if not self.weights["adversarial"]:
             return {}
-        source_parsing, target_parsing, there, back = output
         source, target = poses(batch)
-        real = least_squares(self.judge(batch.source, source_parsing), 1.0).mean()
-        fakes = [
-            least_squares(self.judge(image, parsing), 0.0).mean()
-            for image, parsing in ((there, target_parsing), (back, source_parsing))
-        ]
-        terms = {"discriminator": real + 0.5 * sum(fakes)}
+        images, count = torch.cat([batch.source, output.images]), len(batch.source)
+
+        def errors(scores: Tensor) -> Tensor:
+            return torch.cat([self.error(scores[:count], 1.0), self.error(scores[count:], 0.0)])
+
+        def mean(errors: Tensor) -> Tensor:
+            return errors[:count].mean() + errors[count:].mean()
+
+        terms = {"discriminator": mean(errors(self.judge(images, output.parsings)))}
         if self.discriminator.face is not None:
-            fakes = self.face_loss(there, *target, 0.0) + self.face_loss(back, *source, 0.0)
-            terms["face_discriminator"] = self.face_loss(batch.source, *source, 1.0) + 0.5 * fakes
+            scores, present = self.faces(images, source, target, source)
+            terms["face_discriminator"] = mean(present * errors(scores))
         return terms
 
 
@@ -269,6 +300,7 @@ SPT_PARSING = Component(
 COMPONENTS = (
     SPT_PARSING,
     replace(SPT_PARSING, name="spt_parsing_balanced", data="balanced_pseudo_pairs"),
+    replace(SPT_PARSING, name="spt_parsing_true", data="unpaired"),
     # The pose loss has a detector of its own: what a method was trained on must not measure its PCKh. It always has its
     # full width: `objective` knows no other.
     replace(
@@ -289,14 +321,15 @@ def variant(
     face: bool = True,
     joint: bool = False,
     predictor: str = "spt_parsing",
+    error: Callable[[Tensor, float], Tensor] = least_squares,
 ) -> Variant:
     """face: with a face loss from 256 pixels on, so not on Market-1501. joint: the last part of the run trains H_S on
-    L_A, too. predictor: the component that a "predicted" parsing comes from.
+    L_A, too. predictor: the component that a "predicted" parsing comes from. error: the adversaries'.
     """
 
     def objective(generator: SPT, height: int, width: int, scale: float, weights: Mapping[str, float]) -> SptObjective:
         discriminators = Discriminators(parsing != NONE, face and large(height, width), scale)
-        return SptObjective(generator, discriminators, JointDetector(), weights, regions)
+        return SptObjective(generator, discriminators, JointDetector(), weights, regions, error)
 
     return Variant(
         name=name,
@@ -326,7 +359,12 @@ def variant(
 VARIANTS = (
     variant("spt_baseline", "Table 1, Baseline", NONE, "mask"),
     variant("spt_ts_pred", "Table 1, TS-Pred", PREDICTED),
+    # TS-GT takes the true target's parsing instead of the pseudo label: as what H_A is given, in training and in test,
+    # or as what H_S learns from, so that a test sees none. The text can be read both ways.
     variant("spt_ts_gt", "Table 1, TS-GT"),
+    variant(
+        "spt_ts_gt_training", "Table 1, TS-GT, true parsing in training alone", PREDICTED, predictor="spt_parsing_true"
+    ),
     variant("spt", "Table 1, E2E", PREDICTED, joint=True),
     variant(
         "spt_balanced",
@@ -335,6 +373,7 @@ VARIANTS = (
         joint=True,
         predictor="spt_parsing_balanced",
     ),
+    variant("spt_log_loss", "not in the tables: L_adv as printed", PREDICTED, joint=True, error=logarithmic),
     variant("spt_mask_style", "Figure 7, mask-style loss", regions="mask"),
     variant("spt_patch_style", "Figure 7, patch-style loss", regions="patch"),
     variant("spt_no_face", "Figure 7, w/o face loss", face=False),

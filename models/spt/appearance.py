@@ -3,9 +3,11 @@
 Two encoders, one for the source (image, parsing, pose) and one for the target (parsing, pose), and a decoder with
 skips from both. At the four finest scales the source's features are moved to the target's pose, part by part: the
 deformable skips of Siarohin et al. (CVPR 2018). At 256 pixels this network works at half the size, and a local
-enhancer adds detail at full size. Parsing is (B, 10, H, W), one-hot or probabilities; pose is joints (B, 18, 2) in
-pixels and valid (B, 18) bool.
+enhancer adds detail at full size. Parsing is (B, 10, H, W), one-hot; pose is joints (B, 18, 2) in pixels and valid
+(B, 18) bool.
 """
+
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,13 +18,21 @@ from models.layers.blocks import channels, full_precision
 from models.layers.losses import widen
 from models.layers.pose_maps import JOINTS, heatmaps
 
-Pose = tuple[Tensor, Tensor]  # joints (B, 18, 2), valid (B, 18)
-
 LABELS = 10  # SPT's, background first
 ENCODER = (64, 128, 256, 512, 512, 512)
 DECODER = (512, 512, 512, 256, 128)
 WARPED = 4  # scales whose skips are deformed
 HALVINGS = len(ENCODER) - 1
+
+
+class Pose(NamedTuple):
+    joints: Tensor  # (B, 18, 2)
+    valid: Tensor  # (B, 18) bool
+
+
+def stacked(*poses: Pose) -> Pose:
+    """Poses of B people each, one after the other: what follows for all of them is computed at once."""
+    return Pose(torch.cat([pose.joints for pose in poses]), torch.cat([pose.valid for pose in poses]))
 
 
 def large(height: int, width: int) -> bool:
@@ -32,6 +42,32 @@ def large(height: int, width: int) -> bool:
     if height % unit or width % unit:
         raise ValueError(f"SPT needs image sides that are multiples of {unit}, not {height} x {width}")
     return half
+
+
+class WholeImageNorm(torch.autograd.Function):
+    """w (x - mean) / sqrt(variance + 1e-3) + b, mean and variance over all of an image's features.
+
+    As sums over the image, which many blocks of a GPU share, where PyTorch's layer norm gives each image to one. On a
+    CPU it takes as long.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        centred = x - x.mean((1, 2, 3), keepdim=True)
+        inverse = (centred.square().mean((1, 2, 3), keepdim=True) + 1e-3).rsqrt()
+        scale = inverse * weight
+        ctx.save_for_backward(centred, inverse, scale)
+        return torch.addcmul(bias, centred, scale)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """With the normalised y: (g - mean(g) - y mean(g y)) scale, sum(g y), sum(g)."""
+        centred, inverse, scale = ctx.saved_tensors
+        total = gradient.sum((1, 2, 3), keepdim=True)
+        along = (gradient * centred).sum((1, 2, 3), keepdim=True) * inverse
+        share = scale / -centred[0].numel()
+        through = torch.addcmul(total * share, centred, along * inverse * share).addcmul_(gradient, scale)
+        return through, along.sum(), total.sum()
 
 
 class LayerNorm(nn.Module):
@@ -46,8 +82,7 @@ class LayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        with full_precision(x):
-            return self.weight * F.layer_norm(widen(x), x.shape[1:], eps=1e-3) + self.bias
+        return WholeImageNorm.apply(widen(x), self.weight, self.bias)
 
 
 def down(inputs: int, outputs: int, norm: bool = True) -> nn.Sequential:
@@ -60,6 +95,21 @@ def up(inputs: int, outputs: int, dropout: bool = False) -> nn.Sequential:
     """ReLU, transposed 4x4 of stride 2, norm, dropout of channels: (B, inputs, H, W) -> (B, outputs, 2H, 2W)."""
     conv = nn.ConvTranspose2d(inputs, outputs, 4, 2, 1, bias=False)
     return nn.Sequential(nn.ReLU(), conv, LayerNorm(), nn.Dropout2d(0.5) if dropout else nn.Identity())
+
+
+class ToImage(nn.Module):
+    """ReLU, 3x3, tanh: (B, inputs, H, W) -> (B, 3, H, W) in [-1, 1]. The tanh is float32's, whatever autocast says: in
+    bfloat16 its gradient is 0 from 3.5 on.
+    """
+
+    def __init__(self, inputs: int):
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(F.relu(x))
+        with full_precision(x):
+            return widen(x).tanh()
 
 
 def initialise(module: nn.Module) -> None:
@@ -113,46 +163,64 @@ class Decoder(nn.Module):
         return x
 
 
+def centres(cells: int, pixels: int, like: Tensor) -> Tensor:
+    """Where the centres of so many cells lie on an edge of so many pixels, from 0 to `pixels`: (cells,)."""
+    return (torch.arange(cells, device=like.device, dtype=like.dtype) + 0.5) * (pixels / cells)
+
+
+def sampling(maps: Tensor, height: int, width: int) -> Tensor:
+    """Affine maps (..., 2, 3) between edges-at-0 coordinates in pixels as maps to those of grid_sample, -1 to 1."""
+    across, along = maps.unbind(-2)
+    linear, shift = torch.stack([across * (2 / width), along * (2 / height)], dim=-2).split((2, 1), dim=-1)
+    return torch.cat([linear, shift - 1], dim=-1)
+
+
 class PartWarp:
     """Moves a source's features to a target's pose: each of the ten parts by its affine map, multiplied by the part's
     mask in the target, then the maximum over parts. Wherever some part's mask is zero, the result is not negative.
 
     The torso's mask is the whole image, as in the released code. A part without a map gives zeros, and so do all parts
-    of a pose that lacks a shoulder or a hip. Made for images of height x width.
+    of a pose that lacks a shoulder or a hip. Made for images of height x width; `levels`: by a feature's height, where
+    to sample it (B, 10 h, w, 2), the parts one below the other, and the masks (B, 1, 10, h, w).
     """
 
-    def __init__(
-        self,
-        source_joints: Tensor,
-        source_valid: Tensor,
-        target_joints: Tensor,
-        target_valid: Tensor,
-        height: int,
-        width: int,
-    ):
-        self.height = height
-        with full_precision(source_joints), torch.no_grad():
-            source_joints, target_joints = widen(source_joints), widen(target_joints)
-            self.maps, given, _ = affine_flow.affine_maps(target_joints, target_valid, source_joints, source_valid)
-            masks = affine_flow.place(target_joints, target_valid, height, width)[1].to(self.maps.dtype)
-            masks[:, 0] = 1.0
-            self.masks = masks * given[..., None, None]  # (B, 10, height, width)
+    def __init__(self, levels: dict[int, tuple[Tensor, Tensor]]):
+        self.levels = levels
 
-    def __call__(self, features: Tensor) -> Tensor:  # (B, C, h, w) -> (B, C, h, w), height / h = width / w
-        height, width = features.shape[-2:]
-        stride = self.height // height
+    @classmethod
+    def of(cls, source: Pose, target: Pose, height: int, width: int, strides: tuple[int, ...]) -> "PartWarp":
+        with full_precision(source.joints), torch.no_grad():
+            source, target = source._replace(joints=widen(source.joints)), target._replace(joints=widen(target.joints))
+            maps, given, _ = affine_flow.affine_maps(*target, *source)
+            masks = affine_flow.place(*target, height, width)[1].to(maps.dtype)
+            masks[:, 0] = 1.0
+            masks = masks * given[..., None, None]  # (B, 10, height, width)
+            linear, shift = maps.split((2, 1), dim=-1)
+            shift = shift + 0.5 * (1 - linear.sum(-1, keepdim=True))  # from pixel centres to edges at whole numbers
+            maps = sampling(torch.cat([linear, shift], dim=-1), height, width)
+            levels = {}
+            for stride in strides:
+                h, w = height // stride, width // stride
+                places = centres(w, width, maps), centres(h, height, maps).unsqueeze(-1)
+                there = affine_flow.apply(maps, places).permute(0, 1, 3, 4, 2).flatten(1, 2)
+                smaller = (
+                    F.interpolate(masks, size=(h, w), mode="bilinear", align_corners=False) if stride > 1 else masks
+                )
+                levels[h] = there, smaller.unsqueeze(1)
+        return cls(levels)
+
+    def split(self, ways: int) -> list["PartWarp"]:
+        """Those of the first, the second, ... of so many stacked groups of people."""
+        halves = {h: [x.chunk(ways) for x in level] for h, level in self.levels.items()}
+        return [PartWarp({h: (there[k], masks[k]) for h, (there, masks) in halves.items()}) for k in range(ways)]
+
+    def __call__(self, features: Tensor) -> Tensor:  # (B, C, h, w) -> (B, C, h, w)
+        height = features.shape[-2]
+        there, masks = self.levels[height]
         with full_precision(features):
             features = widen(features)
-            linear, shift = self.maps[..., :2], self.maps[..., 2:]
-            middle = (stride - 1) / 2  # cell j is centred on pixel stride * j + middle
-            shift = (shift + middle * (linear.sum(-1, keepdim=True) - 1)) / stride
-            places = affine_flow.grid(height, width, self.maps)
-            there = affine_flow.apply(torch.cat([linear, shift], dim=-1), places)  # (B, 10, 2, h, w) in cells
-            size = there.new_tensor([width, height]).view(2, 1, 1)
-            there = ((2 * there + 1) / size - 1).permute(0, 1, 3, 4, 2).flatten(1, 2)  # (B, 10 h, w, 2)
             moved = F.grid_sample(features, there.to(features.dtype), align_corners=False)
-            masks = F.interpolate(self.masks, size=(height, width), mode="bilinear", align_corners=False)
-            return (moved.unflatten(2, (-1, height)) * masks.unsqueeze(1)).amax(2)
+            return (moved.unflatten(2, (-1, height)) * masks).amax(2)
 
 
 def join(appearance: list[Tensor], pose: list[Tensor], warp: PartWarp) -> list[Tensor]:
@@ -170,14 +238,28 @@ class LocalEnhancer(nn.Module):
         self.appearance = nn.ModuleList([nn.Conv2d(appearance, fine, 3, padding=1), down(fine, coarse)])
         self.pose = nn.ModuleList([nn.Conv2d(pose, fine, 3, padding=1), down(fine, coarse)])
         self.up = up(width + 2 * channels(ENCODER[0], scale), coarse)
-        self.image = nn.Sequential(nn.ReLU(), nn.Conv2d(coarse + 2 * fine, 3, 3, padding=1), nn.Tanh())
+        self.image = ToImage(coarse + 2 * fine)
+
+
+class Stream(NamedTuple):
+    """What one of the two encoders makes of a person; each tensor's first dimension is the people."""
+
+    features: list[Tensor]  # six, finest first
+    fine: Tensor | None  # the local enhancer's at full size, (B, 32, H, W)
+
+    def split(self, ways: int) -> list["Stream"]:
+        """Those of the first, the second, ... of so many stacked groups of people."""
+        features = list(zip(*(x.chunk(ways) for x in self.features), strict=True))
+        fine = [None] * ways if self.fine is None else self.fine.chunk(ways)
+        return [Stream(list(some), one) for some, one in zip(features, fine, strict=True)]
 
 
 class AppearanceGenerator(nn.Module):
-    """forward -> image (B, 3, H, W) in [-1, 1]. With `parsing=False` both parsings are None.
+    """`paint` what `source` and `target` make of the two sides. With `parsing=False` all parsings are None.
 
-    height, width: multiples of 32, of 64 from 256 pixels on; scale: width multiplier. `fade`, from 256 pixels on and
-    saved with the weights: the local enhancer's share of the image, 0 to 1.
+    height, width: multiples of 32, of 64 from 256 pixels on; scale: width multiplier. From 256 pixels on: `fade`, saved
+    with the weights, is the local enhancer's share of the image, 0 to 1; `alone` says that this share is 0, so that
+    the enhancer is not computed at all. It then gets no gradient, rather than one of 0 that Adam would learn from.
     """
 
     def __init__(self, height: int, width: int, scale: float = 1.0, parsing: bool = True):
@@ -186,51 +268,61 @@ class AppearanceGenerator(nn.Module):
         appearance, pose = 3 + labels + JOINTS, labels + JOINTS
         self.appearance, self.pose = Encoder(appearance, scale), Encoder(pose, scale)
         self.decoder = Decoder(scale, dropout=True)
-        inputs = channels(DECODER[-1], scale) + 2 * channels(ENCODER[0], scale)
-        self.image = nn.Sequential(nn.ReLU(), nn.Conv2d(inputs, 3, 3, padding=1), nn.Tanh())
+        self.image = ToImage(channels(DECODER[-1], scale) + 2 * channels(ENCODER[0], scale))
         self.local = None
+        self.alone = False
         if large(height, width):
             self.local = LocalEnhancer(appearance, pose, scale)
             self.register_buffer("fade", torch.ones(()))
         self.apply(initialise)
 
-    def forward(
-        self,
-        source: Tensor,
-        source_parsing: Tensor | None,
-        source_pose: Pose,
-        target_parsing: Tensor | None,
-        target_pose: Pose,
-    ) -> Tensor:
-        height, width = source.shape[-2:]
-        warp = PartWarp(*source_pose, *target_pose, height, width)
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """The sizes at which it looks at image, parsing and pose."""
+        return (1,) if self.local is None else (2,) if self.alone else (1, 2)
 
-        def inputs(stride: int) -> tuple[Tensor, Tensor]:
-            """The two encoders' inputs at a stride; the Gaussians have the same width in cells at every stride."""
+    def heatmaps(self, pose: Pose, height: int, width: int) -> dict[int, Tensor]:
+        """By stride, (B, 18, H / stride, W / stride); the Gaussians have the same width in cells at every stride."""
+        joints, valid = pose
+        return {
+            stride: heatmaps((joints + 0.5) / stride - 0.5, valid, height // stride, width // stride)
+            for stride in self.strides
+        }
 
-            def pose(joints: Tensor, valid: Tensor) -> Tensor:
-                return heatmaps((joints + 0.5) / stride - 0.5, valid, height // stride, width // stride)
+    def warp(self, source: Pose, target: Pose, height: int, width: int) -> PartWarp:
+        levels = tuple(self.strides[-1] * 2**level for level in range(WARPED))
+        return PartWarp.of(source, target, height, width, (*self.strides[:-1], *levels))
 
-            def shrunk(x: Tensor | None) -> list[Tensor]:
-                return [] if x is None else [F.avg_pool2d(widen(x), stride) if stride > 1 else x]
+    def source(self, image: Tensor, parsing: Tensor | None, maps: dict[int, Tensor]) -> Stream:
+        return self._stream(self.appearance, "appearance", [image], parsing, maps)
 
-            foreground = [None if x is None else x[:, 1:] for x in (source_parsing, target_parsing)]
-            appearance = [*shrunk(source), *shrunk(foreground[0]), pose(*source_pose)]
-            target = [pose(*target_pose), *shrunk(foreground[1])]
-            return torch.cat(appearance, dim=1), torch.cat(target, dim=1)
+    def target(self, parsing: Tensor | None, maps: dict[int, Tensor]) -> Stream:
+        return self._stream(self.pose, "pose", [], parsing, maps)
 
+    def _stream(
+        self, encoder: Encoder, name: str, images: list[Tensor], parsing: Tensor | None, maps: dict[int, Tensor]
+    ) -> Stream:
+        def inputs(stride: int) -> Tensor:
+            """Images are averaged, of a parsing every second pixel is taken, as in the released code."""
+            shrunk = [F.avg_pool2d(widen(x), stride) if stride > 1 else x for x in images]
+            labels = [] if parsing is None else [parsing[:, 1:, ::stride, ::stride]]
+            return torch.cat([*shrunk, *labels, maps[stride]], dim=1)
+
+        coarse = self.strides[-1]
+        if self.local is None or self.alone:
+            return Stream(encoder(inputs(coarse)), None)
+        enter, halve = getattr(self.local, name)
+        fine = enter(inputs(1))
+        return Stream(encoder(inputs(coarse), halve(fine), self.fade), fine)
+
+    def paint(self, source: Stream, target: Stream, warp: PartWarp) -> Tensor:
+        """Image (B, 3, H, W) in [-1, 1]."""
+        skips = join(source.features, target.features, warp)
+        coarse = torch.cat([self.decoder(skips), skips[0]], dim=1)  # (B, 128 + 64 + 64, H, W), or of half the size
         if self.local is None:
-            appearance, pose = inputs(1)
-            skips = join(self.appearance(appearance), self.pose(pose), warp)
-            return self.image(torch.cat([self.decoder(skips), skips[0]], dim=1))
-
-        fine = []  # [appearance, pose] of [(B, 32, H, W), (B, 64, H/2, W/2)]
-        for x, (enter, halve) in zip(inputs(1), (self.local.appearance, self.local.pose), strict=True):
-            x = enter(x)
-            fine.append([x, halve(x)])
-        appearance, pose = inputs(2)
-        skips = join(self.appearance(appearance, fine[0][1], self.fade), self.pose(pose, fine[1][1], self.fade), warp)
-        coarse = torch.cat([self.decoder(skips), skips[0]], dim=1)  # (B, 128 + 64 + 64, H/2, W/2)
+            return self.image(coarse)
         image = self.image(F.interpolate(coarse, scale_factor=2))
-        x = torch.cat([self.local.up(coarse), warp(fine[0][0]), fine[1][0]], dim=1)
+        if self.alone:
+            return image
+        x = torch.cat([self.local.up(coarse), warp(source.fine), target.fine], dim=1)
         return self.fade * self.local.image(x) + (1 - self.fade) * image

@@ -27,9 +27,11 @@ class Uncompiled(_SpectralNorm):
 
 
 def blocks(network: nn.Module) -> Iterator[nn.Module]:
-    """The largest modules that are called as a whole: the network's children, and those in its lists of modules."""
+    """The largest modules that are called as a whole: the network's children, and those of children that only hold
+    others, such as lists of modules.
+    """
     for child in network.children():
-        if isinstance(child, nn.ModuleList | nn.ModuleDict):
+        if type(child).forward is nn.Module.forward:  # it has none of its own
             yield from blocks(child)
         elif any(True for _ in child.parameters()):
             yield child

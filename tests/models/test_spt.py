@@ -15,7 +15,7 @@ from models import spt
 from models.layers import affine_flow, features
 from models.spt import SPT, losses
 from models.spt import semantic as spt_semantic
-from models.spt.appearance import AppearanceGenerator, LayerNorm, PartWarp
+from models.spt.appearance import AppearanceGenerator, LayerNorm, PartWarp, Pose
 from models.variants import COMPONENTS, VARIANTS, Batch, Objective, Phase
 from pipeline.anatomy import labels
 from pipeline.datasets import synthetic
@@ -47,8 +47,20 @@ def build(name: str, height: int = 64, width: int = 32) -> tuple[nn.Module, Obje
     return network, objective, spec.phase
 
 
-def poses(batch: Batch) -> tuple[Tensor, ...]:
-    return batch.source_joints, batch.source_valid, batch.target_joints, batch.target_valid
+def poses(batch: Batch) -> tuple[Pose, Pose]:
+    return Pose(batch.source_joints, batch.source_valid), Pose(batch.target_joints, batch.target_valid)
+
+
+def spt10(labels: Tensor, joints: Tensor, valid: Tensor) -> Tensor:
+    return spt_semantic.TenLabels()(labels, Pose(joints, valid))
+
+
+def pose_mask(joints: Tensor, valid: Tensor, height: int, width: int) -> Tensor:
+    return spt_semantic.PoseMask()(Pose(joints, valid), height, width)
+
+
+def part_warp(source: Tensor, source_valid: Tensor, target: Tensor, target_valid: Tensor, size, stride=1) -> PartWarp:
+    return PartWarp.of(Pose(source, source_valid), Pose(target, target_valid), *size, (stride,))
 
 
 def without(batch: Batch, rows: list[int], joints: list[int]) -> Batch:
@@ -74,7 +86,7 @@ def test_ten_labels_are_the_projects(people):
         assert names in (["left-arm", "right-arm"], ["left-leg", "right-leg"])
     maps = np.stack([person.parsing for person in people])
     joints = torch.from_numpy(np.stack([person.joints for person in people])).float()
-    ours = spt_semantic.spt10(torch.from_numpy(maps), joints, ~joints.isnan().any(-1))
+    ours = spt10(torch.from_numpy(maps), joints, ~joints.isnan().any(-1))
     assert (ours.sum(1) == 1).all()
     ours, theirs = ours.argmax(1).numpy(), labels.to_spt10(maps)
     sided = np.isin(maps, (3, 8))
@@ -90,9 +102,9 @@ def test_gloves_and_socks_find_their_side():
     row = torch.tensor([[[3, 3, 8, 3, 3, 3, 5, 3]]], dtype=torch.uint8)
     valid = EVERY.clone()
     valid[0, [10, 13]] = False
-    assert spt_semantic.spt10(row, joints, valid).argmax(1)[0, 0].tolist() == [7, 7, 8, 7, 6, 6, 3, 6]
+    assert spt10(row, joints, valid).argmax(1)[0, 0].tolist() == [7, 7, 8, 7, 6, 6, 3, 6]
     valid[0, 7] = False
-    assert spt_semantic.spt10(row, joints, valid).argmax(1)[0, 0].tolist() == [7, 7, 8, 7, 7, 7, 3, 7]
+    assert spt10(row, joints, valid).argmax(1)[0, 0].tolist() == [7, 7, 8, 7, 7, 7, 3, 7]
 
 
 def published_mask(joints: np.ndarray, valid: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -117,7 +129,7 @@ def test_pose_mask_is_the_published_one(size, people):
     joints[1] += 40  # half outside
     valid = torch.rand(5, 18, generator=torch.Generator().manual_seed(2)) > 0.2
     valid[3], valid[4] = True, False
-    masks = spt_semantic.pose_mask(joints.masked_fill(~valid.unsqueeze(-1), torch.nan), valid, *size)
+    masks = pose_mask(joints.masked_fill(~valid.unsqueeze(-1), torch.nan), valid, *size)
     assert masks.shape == (5, 1, *size)
     for mask, points, seen in zip(masks, joints.numpy(), valid.numpy(), strict=True):
         assert np.array_equal(mask[0].numpy(), published_mask(points, seen, *size))
@@ -135,7 +147,7 @@ def test_pose_mask_is_nearly_the_metrics(people):
     for seen in valid:
         seen &= np.isin(np.arange(18), limbs[seen[limbs].all(-1)])
     theirs = pose_masks(np.nan_to_num(joints), valid, 128, 64)
-    ours = spt_semantic.pose_mask(torch.from_numpy(joints), torch.from_numpy(valid), 128, 64)[:, 0].numpy() > 0
+    ours = pose_mask(torch.from_numpy(joints), torch.from_numpy(valid), 128, 64)[:, 0].numpy() > 0
     theirs = theirs > 0
     assert (ours & theirs).sum() / (ours | theirs).sum() > 0.9
     for mine, other in zip(ours, theirs, strict=True):
@@ -166,7 +178,7 @@ def test_deformable_skip_is_the_largest_of_ten_masked_warps(stride):
     valid[0, 4] = False  # no right forearm in the target
     h, w = height // stride, width // stride
     x = torch.randn(1, 3, h, w, dtype=torch.float64)
-    warp = PartWarp(source[None].double(), EVERY, target[None].double(), valid, height, width)
+    warp = part_warp(source[None].double(), EVERY, target[None].double(), valid, (height, width), stride)
     ours = warp(x)[0].numpy()
 
     maps, given, _ = affine_flow.affine_maps(target[None].double(), valid, source[None].double(), EVERY)
@@ -191,7 +203,7 @@ def test_deformable_skip_is_the_largest_of_ten_masked_warps(stride):
 def test_a_moved_pose_moves_the_features():
     source = pose(1, 64, 32, torch.Generator().manual_seed(0))
     x = torch.rand(1, 4, 32, 16)
-    warp = PartWarp(source, EVERY, source + torch.tensor([4.0, -6.0]), EVERY, 64, 32)
+    warp = part_warp(source, EVERY, source + torch.tensor([4.0, -6.0]), EVERY, (64, 32), 2)
     moved = warp(x)
     assert torch.allclose(moved[..., :-3, 2:], x[..., 3:, :-2], atol=1e-5)
     assert moved[..., -3:, :].abs().max() < 1e-5
@@ -202,7 +214,22 @@ def test_no_torso_gives_nothing():
     valid = EVERY.clone()
     valid[0, 8] = False
     for first, second in ((EVERY, valid), (valid, EVERY)):
-        assert not PartWarp(source, first, source, second, 64, 32)(torch.randn(1, 2, 64, 32)).any()
+        assert not part_warp(source, first, source, second, (64, 32))(torch.randn(1, 2, 64, 32)).any()
+
+
+def test_both_ways_are_moved_as_each_alone():
+    source, target = (
+        pose(2, 64, 32, torch.Generator().manual_seed(2)),
+        pose(2, 64, 32, torch.Generator().manual_seed(3)),
+    )
+    valid = EVERY.expand(2, -1).clone()
+    valid[1, 4] = False
+    x = torch.randn(2, 3, 16, 8)
+    stacked = torch.cat([source, target]), torch.cat([valid, EVERY.expand(2, -1)])
+    turned = torch.cat([target, source]), torch.cat([EVERY.expand(2, -1), valid])
+    there, back = part_warp(*stacked, *turned, (64, 32), 4).split(2)
+    assert torch.equal(there(x), part_warp(source, valid, target, EVERY.expand(2, -1), (64, 32), 4)(x))
+    assert torch.equal(back(x), part_warp(target, EVERY.expand(2, -1), source, valid, (64, 32), 4)(x))
 
 
 # Networks
@@ -217,6 +244,17 @@ def test_norm_is_an_instance_norm_over_all_features():
             norm.bias.fill_(-0.3)
     x = 0.05 * torch.randn(3, 8, 5, 4) + torch.arange(3.0).view(3, 1, 1, 1)
     assert torch.allclose(ours(x), theirs(x.unsqueeze(1)).squeeze(1), atol=1e-5)
+    assert torch.allclose(ours(x), 1.7 * F.layer_norm(x, x.shape[1:], eps=1e-3) - 0.3, atol=1e-5)
+
+
+def test_norm_gradient():
+    """Against finite differences, and of each image by itself."""
+    torch.manual_seed(0)
+    norm = LayerNorm().double()
+    x = torch.randn(2, 3, 4, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x, *_: norm(x), (x, norm.weight, norm.bias))
+    (gradient,) = torch.autograd.grad(norm(x)[0].square().sum(), x)
+    assert not gradient[1].any()
 
 
 def test_widths_are_the_published():
@@ -229,8 +267,8 @@ def test_widths_are_the_published():
     assert [block[1].in_channels for block in generator.decoder.blocks] == [1024, 1536, 1536, 1024, 512]
     assert [block[1].out_channels for block in generator.decoder.blocks] == [512, 512, 512, 256, 128]
     assert [isinstance(block[3], nn.Dropout2d) for block in generator.decoder.blocks] == [True] * 3 + [False] * 2
-    assert (generator.image[1].in_channels, generator.local.up[1].in_channels) == (256, 256)
-    assert generator.local.image[1].in_channels == 128
+    assert (generator.image.conv.in_channels, generator.local.up[1].in_channels) == (256, 256)
+    assert generator.local.image.conv.in_channels == 128
     assert (small.appearance.enter.in_channels, small.pose.enter.in_channels) == (21, 18)
     assert small.local is None
     assert (semantic.semantic.enter.in_channels, semantic.pose.enter.in_channels) == (29, 19)
@@ -239,10 +277,8 @@ def test_widths_are_the_published():
 def test_local_enhancer_fades_in():
     """At 0 it does not matter; at 1 the global image does not."""
     torch.manual_seed(0)
-    generator = AppearanceGenerator(256, 256, SCALE).eval()
-    batch = figures(1, 256, 256, seed=0)
-    parsing = spt_semantic.spt10(batch.source_labels, batch.source_joints, batch.source_valid)
-    given = batch.source, parsing, poses(batch)[:2], parsing, poses(batch)[2:]
+    network = SPT(256, 256, SCALE, parsing="given").eval()
+    generator, batch = network.image, figures(1, 256, 256, seed=0)
 
     @torch.no_grad()
     def image(fade: float, changed: nn.Module | None = None) -> Tensor:
@@ -250,7 +286,7 @@ def test_local_enhancer_fades_in():
         before = {} if changed is None else {key: value.clone() for key, value in changed.state_dict().items()}
         for parameter in [] if changed is None else changed.parameters():
             parameter.add_(0.1)
-        result = generator(*given)
+        result = network(batch).image
         if changed is not None:
             changed.load_state_dict(before)
         return result
@@ -262,6 +298,9 @@ def test_local_enhancer_fades_in():
     assert not torch.equal(image(0.5), image(0.5, generator.image))
     assert image(0.5).shape == (1, 3, 256, 256)
     assert "fade" in generator.state_dict()
+    before = image(0.0)
+    generator.alone = True
+    assert torch.allclose(image(0.0), before, atol=1e-6)
 
 
 def test_face_discriminator_blends_two_sizes():
@@ -271,6 +310,7 @@ def test_face_discriminator_blends_two_sizes():
     half, full = judge.enter(F.avg_pool2d(x, 2)), F.avg_pool2d(judge.enter_full(x), 2)
     for fade, blended in ((0.0, half), (1.0, full), (0.25, 0.75 * half + 0.25 * full)):
         assert torch.allclose(judge(x, torch.tensor(fade)), judge.judge(blended), atol=1e-6)
+    assert torch.equal(judge(x, None), judge.judge(half))
 
 
 @pytest.mark.parametrize("size", [(128, 64), (256, 256)])
@@ -280,14 +320,14 @@ def test_real_sizes_and_no_image_depends_on_its_batch(size):
     batch = figures(2, *size, seed=0).without_target()
     alone = Batch(**{name: None if value is None else value[1:] for name, value in vars(batch).items()})
     with torch.no_grad():
-        output, parsing = generator(batch), generator.target_parsing(batch, generator.source_parsing(batch))
+        output, parsings = generator(batch), generator.parsings(batch)
         together = output.image
         assert torch.allclose(together[1:], generator(alone).image, atol=1e-5)
+        assert torch.allclose(together, generator.draw(batch, parsings)[0], atol=1e-5)  # the way back changes nothing
     assert together.shape == (2, 3, *size)
-    assert parsing.shape == (2, 10, *size)
-    assert (parsing > 0).all()
-    assert torch.allclose(parsing.sum(1), torch.ones(2, *size), atol=1e-5)
-    assert torch.allclose(output.parsing.softmax(1), parsing, atol=1e-4)
+    assert [parsing.shape for parsing in parsings] == [(2, 10, *size)] * 3
+    assert torch.allclose(output.parsing.exp().sum(1), torch.ones(2, *size), atol=1e-4)
+    assert torch.equal(output.parsing.argmax(1), parsings[1].argmax(1))
 
 
 def test_bad_input_is_said():
@@ -325,7 +365,7 @@ def test_any_parsing_can_be_painted():
 
 def test_style_knows_regions_not_places():
     torch.manual_seed(0)
-    x, masks = torch.randn(2, 6, 4, 5), torch.rand(2, 3, 4, 5)
+    x, masks = torch.randn(6, 6, 4, 5), torch.rand(6, 3, 4, 5)
     grams = losses.region_grams(x, masks)
     for region in range(3):
         masked = (x * masks[:, region : region + 1]).flatten(2)
@@ -337,19 +377,35 @@ def test_style_knows_regions_not_places():
     padded = [F.pad(y, (0, 5)) for y in (x, masks)]
     assert torch.allclose(grams / 2, losses.region_grams(*padded), atol=1e-6)
 
-    gate = torch.ones(2, 3, 1, 1)
-    assert losses.style(grams, grams, gate) == 0
-    other = grams + torch.tensor([1.0, 2.0, 3.0]).view(1, 3, 1, 1)
-    assert losses.style(grams, other, gate).item() == pytest.approx((1 + 4 + 9) / 3, rel=1e-5)
-    gate[:, 1] = 0
-    assert losses.style(grams, other, gate).item() == pytest.approx((1 + 9) / 3, rel=1e-5)
+    # The three images are two people each; all alike but for the order of their pixels: no difference of style.
+    assert losses.style(x[:2].repeat(3, 1, 1, 1), masks[:2].repeat(3, 1, 1, 1)) == 0
+    shuffled = [torch.cat([y[:2], z[:2], y[:2]]) for y, z in zip((x, masks), shuffled, strict=True)]
+    assert losses.style(*shuffled).item() == pytest.approx(0, abs=1e-10)
 
 
 def test_a_region_counts_where_both_have_it():
-    first, second = torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4)
-    first[0, 0, 1, 1], first[0, 1, 0, 0], second[0, 0, 3, 2], second[0, 2, 0, 0] = 1.0, 1.0, 0.5, 1.0
-    assert losses.common(first.requires_grad_(), second).flatten().tolist() == [0.5, 0, 0]
-    assert not losses.common(first, second).requires_grad
+    """Of three images: the source's second region is absent, the target's third, and nothing is in the last image."""
+    x, masks = torch.rand(3, 2, 4, 4), torch.ones(3, 3, 4, 4)
+    masks[0, 1], masks[1, 2], masks[2] = 0, 0, 0
+    masks[1, 0] *= 0.5
+    grams = losses.region_grams(x, masks)
+    alone = (0.5 * (grams[0, 0] - grams[1, 0])).square().sum() / grams[0].numel()
+    masks.requires_grad_()
+    assert losses.style(x, masks).item() == pytest.approx(alone.item(), rel=1e-5)
+    losses.style(x, masks).backward()
+    assert not masks.grad[2].any()  # a region that is not there is not asked for
+
+
+@pytest.mark.parametrize(("wanted", "sign"), [(1.0, -1), (0.0, 1)])
+def test_logarithmic_form_is_the_binary_cross_entropy(wanted, sign):
+    scores = torch.tensor([[3.0, -2.0], [0.0, 80.0]]).view(2, 1, 1, 2).requires_grad_()
+    found = losses.logarithmic(scores, wanted)
+    probability = scores.sigmoid() if wanted else 1 - scores.sigmoid()
+    assert found[0].item() == pytest.approx(-probability[0].log().mean().item(), rel=1e-6)
+    expected = F.binary_cross_entropy_with_logits(scores, torch.full_like(scores, wanted), reduction="none")
+    assert torch.allclose(found, expected.mean((1, 2, 3)))
+    found.sum().backward()
+    assert (sign * scores.grad >= 0).all()
 
 
 def test_face_crop_is_the_heads_square():
@@ -358,7 +414,7 @@ def test_face_crop_is_the_heads_square():
     y, x = torch.meshgrid(torch.arange(40.0), torch.arange(32.0), indexing="ij")
     image = torch.stack([x, y, torch.ones(40, 32)]).expand(2, 3, 40, 32)
     batch = without(figures(2, height, width, seed=0), [1], [0, 14, 15, 16, 17])
-    crops, present = losses.face_crops(image, batch.source_joints, batch.source_valid)
+    crops, present = losses.face_crops(image, poses(batch)[0])
     assert present.tolist() == [True, False]
     joints = batch.source_joints[0]
     centre = joints[[0, 14, 15, 16, 17]].mean(0)
@@ -374,10 +430,8 @@ def test_face_crop_gradient():
     torch.manual_seed(0)
     batch = figures(1, 16, 16, seed=0)
     image = torch.rand(1, 1, 16, 16, dtype=torch.float64, requires_grad=True)
-    crops = losses.face_crops(image, batch.source_joints, batch.source_valid)[0]
-    assert torch.autograd.gradcheck(
-        lambda x: losses.face_crops(x, batch.source_joints, batch.source_valid)[0], image, fast_mode=True
-    )
+    crops = losses.face_crops(image, poses(batch)[0])[0]
+    assert torch.autograd.gradcheck(lambda x: losses.face_crops(x, poses(batch)[0])[0], image, fast_mode=True)
     (gradient,) = torch.autograd.grad(crops.sum(), image)
     head = batch.source_joints[0, 0].round().long()
     assert gradient[0, 0, head[1], head[0]] > 0
@@ -395,14 +449,16 @@ def test_cross_entropy_counts_the_body_twice():
 
 
 class Constant(nn.Module):
-    """A discriminator of one opinion of each of the images it is asked about, in that order."""
+    """A discriminator of one opinion of each kind of image it is asked about, as they are stacked."""
 
     def __init__(self, *opinions: float):
         super().__init__()
-        self.opinions = list(opinions)
+        self.opinions, self.judged = torch.tensor(opinions), []
 
     def forward(self, x: Tensor, fade: Tensor | None = None) -> Tensor:
-        return torch.full((len(x), 1, 2, 2), self.opinions.pop(0)) + 0 * x.mean()
+        self.judged.append(x)
+        opinions = self.opinions.repeat_interleave(len(x) // len(self.opinions))
+        return opinions.view(-1, 1, 1, 1).expand(-1, 1, 2, 2) + 0 * x.mean()
 
 
 def test_parsing_is_learned_at_half_size_at_256_pixels():
@@ -411,7 +467,7 @@ def test_parsing_is_learned_at_half_size_at_256_pixels():
     with torch.no_grad():
         terms, (real, fake, maps) = objective.generator_losses(batch, None)
         assert real.shape == fake.shape == (1, 10, 128, 128)
-        labels = spt_semantic.spt10(batch.target_labels, *poses(batch)[2:]).argmax(1)
+        labels = spt10(batch.target_labels, *poses(batch)[1]).argmax(1)
         assert torch.equal(real.argmax(1), labels[:, ::2, ::2])
         peak = maps[0, 3].flatten().argmax()
         assert (torch.stack([peak % 128, peak // 128]) - batch.target_joints[0, 3] / 2).abs().max() < 1
@@ -429,17 +485,15 @@ def test_adversarial_terms_and_who_is_real(net):
     wanted = 0.8**2 + 0.4**2 / 2 + 0.5**2 + 0.3**2 / 2  # one of the two images has no head
     assert terms["adversarial"].item() == pytest.approx(wanted, rel=1e-5)
 
-    objective.discriminator.image, objective.discriminator.face = Constant(0.9, 0.1, 0.3), Constant(0.2, 0.4, 0.8)
-    judged = []
-    objective.discriminator.face.register_forward_hook(lambda net, given, scores: judged.append(given[0]))
+    objective.discriminator.image, objective.discriminator.face = Constant(0.9, 0.1, 0.3), Constant(0.8, 0.2, 0.4)
     with torch.no_grad():
         other = objective.discriminator_losses(batch, output)
     assert other["discriminator"].item() == pytest.approx(0.1**2 + 0.5 * (0.1**2 + 0.3**2), rel=1e-5)
     assert other["face_discriminator"].item() == pytest.approx((0.2**2 + 0.5 * (0.2**2 + 0.4**2)) / 2, rel=1e-5)
-    source, target = poses(batch)[:2], poses(batch)[2:]
-    _, _, there, back = output
-    for crops, image, side in zip(judged, (there, back, batch.source), (target, source, source), strict=True):
-        assert torch.equal(crops, losses.face_crops(image, *side)[0])
+    source, target = poses(batch)
+    crops = objective.discriminator.face.judged[0].chunk(3)
+    for crop, image, side in zip(crops, (batch.source, *output.images.chunk(2)), (source, target, source), strict=True):
+        assert torch.equal(crop, losses.face_crops(image, side)[0])
     objective.weights["adversarial"] = 0.0
     assert objective.discriminator_losses(batch, output) == {}
 
@@ -453,52 +507,60 @@ def test_faces_are_judged_at_256_pixels_only():
 
 def test_style_regions():
     batch = figures(1, 64, 32, seed=0)
-    joints, valid = poses(batch)[:2]
-    parsing = spt_semantic.spt10(batch.source_labels, joints, valid)
-    semantic = spt.semantic_regions(parsing, joints, valid)
+    source, size = poses(batch)[0], (64, 32)
+    joints = source.joints
+    semantic = spt.semantic_regions(spt10(batch.source_labels, *source), source, *size)
     assert torch.equal(semantic[:, 1], (batch.source_labels == 5).float())  # upper clothes
     assert semantic.shape[1] == 8
-    patches = spt.patch_regions(batch.source, joints, valid)
+    patches = spt.patch_regions(None, source, *size)
     assert patches.shape == (1, 18, 64, 32)
     shoulders, hips = joints[0, [2, 5]].mean(0), joints[0, [8, 11]].mean(0)
     side = 0.25 * (shoulders - hips).norm()
     rows, columns = patches[0, 3].nonzero(as_tuple=True)
     assert (torch.stack([columns, rows], dim=1) - joints[0, 3]).abs().max() <= side / 2
     assert abs(patches[0, 3].sum().sqrt() - side) < 1
-    masks = spt.mask_regions(batch.source, joints, valid)
-    assert torch.equal(masks, affine_flow.place(joints, valid, 64, 32)[1].float())
+    masks = spt.mask_regions(None, source, *size)
+    assert torch.equal(masks, affine_flow.place(*source, *size)[1].float())
+    missing = Pose(joints, source.valid.clone())
+    missing.valid[0, 3] = False
+    shown = spt.patch_regions(None, missing, *size)
+    assert not shown[0, 3].any()
+    assert torch.equal(shown[0, :3], patches[0, :3])
     assert masks[0, 0].sum() < 64 * 32 / 2  # the torso's is its box here, not the whole image
 
 
-@pytest.mark.parametrize("name", ["spt_ts_gt", "spt_mask_style", "spt_patch_style"])
+@pytest.mark.parametrize("name", ["spt_ts_gt", "spt_mask_style", "spt_patch_style", "spt"])
 def test_style_compares_generated_with_source_and_returned(name, net):
     """Against the formula, regions and Grams written out for one direction and the other."""
     _, objective, phase = build(name)
     objective.generator.eval()
     batch = figures(2, 64, 32, seed=0)
     with torch.no_grad():
-        terms, (source, target, there, back) = objective.generator_losses(batch, net)
+        terms, (parsings, images) = objective.generator_losses(batch, net)
         layer = net.content[1]
         # As the released code has it: (image - mean) / std of an image in [-1, 1].
         stretched = (batch.source - net.mean) / net.std
         own = net.features[: int(layer) + 1](F.pad(stretched, (net.pad,) * 4, mode="replicate"))
-        real, shown, returned = (spt.conv2_1(image, net) for image in (batch.source, there, back))
+        real, shown, returned = (spt.conv2_1(image, net) for image in (batch.source, *images.chunk(2)))
         assert torch.allclose(real, own, atol=1e-4)
         rms, net.rms = net.rms, {layer: 3.3}
         assert torch.allclose(real, spt.conv2_1(batch.source, net), atol=1e-4)
         net.rms = rms
-        sides = [(source, *poses(batch)[:2]), (target, *poses(batch)[2:])]
+        source, target = poses(batch)
         regions = spt.REGIONS[objective.regions]
-        here, away = (F.avg_pool2d(regions(*side), 64 // real.shape[2]) for side in sides)
+        here, away, again = (
+            F.avg_pool2d(regions(parsing, side, 64, 32), 64 // real.shape[2])
+            for parsing, side in zip(parsings, (source, target, source), strict=True)
+        )
         total = 0.0
         for region in range(here.shape[1]):
-            a, b = here[:, region : region + 1], away[:, region : region + 1]
-            both = a.amax((2, 3)) * b.amax((2, 3))
-            grams = []
-            for x, mask in ((shown, b), (real, a), (returned, a)):
-                masked = (x * mask).flatten(2)
-                grams.append(both.unsqueeze(-1) * masked @ masked.transpose(1, 2) / masked.shape[-1])
-            total += (grams[0] - grams[1]).square().mean() + (grams[0] - grams[2]).square().mean()
+            a, b, c = (masks[:, region : region + 1] for masks in (here, away, again))
+            for (x, of_x), (y, of_y) in (((real, a), (shown, b)), ((shown, b), (returned, c))):
+                both = (of_x.amax((2, 3)) * of_y.amax((2, 3))).unsqueeze(-1)
+                grams = []
+                for masked in ((x * of_x).flatten(2), (y * of_y).flatten(2)):
+                    grams.append(both * masked @ masked.transpose(1, 2) / masked.shape[-1])
+                total += (grams[0] - grams[1]).square().mean()
     expected = phase.weights["style"] * total / here.shape[1]
     assert terms["style"].item() == pytest.approx(expected.item(), rel=1e-4)
     content = phase.weights["content"] * (returned - real).square().mean()
@@ -572,12 +634,13 @@ def test_softmax_gradient_agrees_with_finite_differences():
 def test_progress_fades_the_local_enhancer_in(monkeypatch):
     """Set before anything is generated."""
     _, objective, _ = build("spt_no_face", 256, 256)
-    monkeypatch.setattr(objective.generator, "source_parsing", lambda batch: batch.nothing)
+    monkeypatch.setattr(objective.generator, "parsings", lambda batch: batch.nothing)
     for progress, fade in ((0.0, 0.0), (0.4, 0.0), (0.45, 0.25), (0.6, 1.0), (0.99, 1.0)):
         objective.progress = progress
         with pytest.raises(AttributeError, match="nothing"):
             objective.generator_losses(figures(1, 64, 32, seed=0), None)
         assert objective.generator.image.fade.item() == pytest.approx(fade)
+        assert objective.generator.image.alone == (fade == 0)
 
 
 def test_schedules():
@@ -629,9 +692,10 @@ def test_parsing_learns_eight_pairs():
             sum(terms.values()).backward()
             adam[name].step()
     source, target = (
-        spt_semantic.spt10(getattr(batch, f"{side}_labels"), *joints).argmax(1)
-        for side, joints in (("source", poses(batch)[:2]), ("target", poses(batch)[2:]))
+        spt10(getattr(batch, f"{side}_labels"), *joints)
+        for side, joints in zip(("source", "target"), poses(batch), strict=True)
     )
     with torch.no_grad():
-        found = network(F.one_hot(source.long(), 10).permute(0, 3, 1, 2).float(), *poses(batch)).argmax(1)
+        found = network.predict(source, *poses(batch))[0].argmax(1)
+    source, target = source.argmax(1), target.argmax(1)
     assert (found == target).float().mean() > (source == target).float().mean() + 0.05
