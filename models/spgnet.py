@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from torch.nn.utils.parametrizations import spectral_norm
 
 from models.layers import losses
 from models.layers.affine_flow import BACKGROUND, INVISIBLE, VISIBLE, AffineFlow, place
@@ -24,6 +23,7 @@ from models.layers.parsing import LABELS, cross_entropy
 from models.layers.part_flow import FlowObjective, PartFlow
 from models.layers.pose_maps import JOINTS, disks, heatmaps, one_hot
 from models.layers.schedule import Adam, Component, Jitter, Move, Phase, Variant
+from models.layers.spectral import spectral_norm
 from models.spatn import KAPPA, Spatn
 
 DISK = 1 / 32  # radius of a joint's disk in image heights: 8 px at 256, 4 px at 128

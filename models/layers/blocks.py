@@ -9,7 +9,8 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
+
+from models.layers.spectral import spectral_norm
 
 
 @dataclass
