@@ -297,7 +297,8 @@ def test_a_variant_that_needs_parsing_is_given_the_sources_alone(project, copied
     assert len(listed) == 10
     assert kept
     for found, row in zip(labels, [*listed, *kept], strict=True):
-        np.testing.assert_array_equal(found, maps[row["source_id"]])
+        stored = maps[row["source_id"]]  # in LIP-20: CIHP-20, SPGNet's set, knows no jumpsuits and has a dress for them
+        np.testing.assert_array_equal(found, np.where(stored == 10, 6, stored))
 
     # scored before, from the same parsing: nothing to do; from other: again
     seen.clear()
