@@ -96,3 +96,27 @@ def small_batches_on_one_thread():
         patch.setattr(networks, "BATCH", 4)
         yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def _thin_matcher(monkeypatch):
+    """Where the matcher of Soft-Gated Warping-GAN is at hand, its VGG16 is one of at most 16 channels, from a seed: as
+    many layers, a hundredth of the time.
+    """
+    module = sys.modules.get("models.sgw_gan.geometric_matcher")
+    if module is None:
+        return
+    import torch
+    from torch import nn
+
+    def thin() -> nn.Sequential:
+        layers: list[nn.Module] = []
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            for width, convolutions in ((3, 2), (16, 2), (16, 3), (16, 3)):
+                for number in range(convolutions):
+                    layers += [nn.Conv2d(16 if number else width, 16, 3, padding=1), nn.ReLU()]
+                layers.append(nn.MaxPool2d(2))
+        return nn.Sequential(*layers).requires_grad_(False)
+
+    monkeypatch.setattr(module, "vgg16_to_pool4", thin)

@@ -129,7 +129,8 @@ class Component:
     """A network trained once and shared. `build(height, width, scale)`; `objective(network, height, width, scale,
     weights)`.
 
-    `features`: the net of `features.NETS` through which the paper's losses look, None where they look through none.
+    `features`: the net of `features.NETS` through which the paper's losses look, or that its network begins with; None
+    where there is none.
     `into`: the generator's submodule that takes the trained weights; None for a network used by itself. `components`:
     those that it starts from itself. `labels` and `limb_maps`: as for `Variant`.
     """

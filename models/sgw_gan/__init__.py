@@ -163,7 +163,8 @@ class SoftGatedWarpingGAN(nn.Module):
     visibility, the gate's mean over features. The target's parsing is the parser's labels, in training too.
 
     height, width: multiples of 32; scale: width multiplier. `parsing=False`: no parsing and no parser, the matcher sees
-    joint disks. `warping=False`: no warping block and no matcher. `gate=False`: the gate is fully open.
+    joint disks. `warping=False`: no warping block and no matcher. `gate=False`: the gate is fully open. `vgg16`: the
+    matcher's features are VGG16's. `image`: the parser also sees the source image.
     """
 
     def __init__(
@@ -174,6 +175,8 @@ class SoftGatedWarpingGAN(nn.Module):
         parsing: bool = True,
         warping: bool = True,
         gate: bool = True,
+        vgg16: bool = False,
+        image: bool = False,
     ):
         super().__init__()
         base, labels = channels(64, scale), LABELS * parsing
@@ -188,8 +191,9 @@ class SoftGatedWarpingGAN(nn.Module):
         self.apply(initialise)
         with torch.no_grad():
             self.renderer[-1][-1].weight.mul_(0.1)  # begin inside tanh's linear range
-        self.parser = PoseGuidedParser(scale) if parsing else None
-        self.matcher = GeometricMatcher(height, width, LABELS if parsing else JOINTS, scale) if warping else None
+        self.parser = PoseGuidedParser(scale, image) if parsing else None
+        matched = LABELS if parsing else JOINTS
+        self.matcher = GeometricMatcher(height, width, matched, scale, vgg16) if warping else None
         self.cells = Cells(height // 4, width // 4, self.matcher.control) if warping else None
 
     def forward(self, batch: Batch) -> Output:
@@ -281,39 +285,13 @@ STEPS = {"market1501": 82_385, "deepfashion": 191_186}
 WEIGHTS = {"adversarial": 1.0, "perceptual": 2.0, "hierarchy": 10.0}
 
 
-def matcher(name: str, inputs: int, parsing: bool) -> Component:
-    def maps(batch: Batch) -> Tensor:
-        if not parsing:
-            return torch.cat([source_joints(batch), target_joints(batch)])
-        return one_hot(torch.cat([batch.source_labels, batch.target_labels]), LABELS)
-
+def parser(name: str, image: bool = False) -> Component:
     return Component(
         name=name,
         paper="SGW-GAN",
-        build=lambda height, width, scale: GeometricMatcher(height, width, inputs, scale),
-        objective=lambda net, height, width, scale, weights: MatcherObjective(net, weights, maps),
-        phase=Phase(
-            generators=("matcher",),
-            discriminators=(),
-            optimisers={"matcher": Adam(lr=1e-3, betas=(0.9, 0.999))},
-            weights={"affine": 1.0, "spline": 1.0},
-            batch={"market1501": 16, "deepfashion": 16},
-            steps={"market1501": 16_170, "deepfashion": 60_843},
-        ),
-        features=None,
-        into="matcher",
-        labels="cihp-20" if parsing else None,
-        data="images",
-    )
-
-
-COMPONENTS = (
-    Component(
-        name="sgw_parser",
-        paper="SGW-GAN",
-        build=lambda height, width, scale: PoseGuidedParser(scale),
-        objective=lambda parser, height, width, scale, weights: ParserObjective(
-            parser, PyramidDiscriminator(2 * LABELS + JOINTS + 3 * parser.image, scale), weights
+        build=lambda height, width, scale: PoseGuidedParser(scale, image),
+        objective=lambda net, height, width, scale, weights: ParserObjective(
+            net, PyramidDiscriminator(2 * LABELS + JOINTS + 3 * image, scale), weights
         ),
         phase=Phase(
             generators=("parser",),
@@ -326,9 +304,42 @@ COMPONENTS = (
         features=None,
         into="parser",
         labels="cihp-20",
-    ),
-    matcher("sgw_matcher", LABELS, parsing=True),
-    matcher("sgw_matcher_pose", JOINTS, parsing=False),
+    )
+
+
+def matcher(name: str, parsing: bool = True, vgg16: bool = False) -> Component:
+    def maps(batch: Batch) -> Tensor:
+        if not parsing:
+            return torch.cat([source_joints(batch), target_joints(batch)])
+        return one_hot(torch.cat([batch.source_labels, batch.target_labels]), LABELS)
+
+    return Component(
+        name=name,
+        paper="SGW-GAN",
+        build=lambda height, width, scale: GeometricMatcher(height, width, LABELS if parsing else JOINTS, scale, vgg16),
+        objective=lambda net, height, width, scale, weights: MatcherObjective(net, weights, maps),
+        phase=Phase(
+            generators=("matcher",),
+            discriminators=(),
+            optimisers={"matcher": Adam(lr=1e-3, betas=(0.9, 0.999))},
+            weights={"affine": 1.0, "spline": 1.0},
+            batch={"market1501": 16, "deepfashion": 16},
+            steps={"market1501": 16_170, "deepfashion": 60_843},
+            frozen=("features",) if vgg16 else (),
+        ),
+        features="vgg16" if vgg16 else None,
+        into="matcher",
+        labels="cihp-20" if parsing else None,
+        data="images",
+    )
+
+
+COMPONENTS = (
+    parser("sgw_parser"),
+    parser("sgw_parser_image", image=True),
+    matcher("sgw_matcher"),
+    matcher("sgw_matcher_pose", parsing=False),
+    matcher("sgw_matcher_vgg16", vgg16=True),
 )
 
 
@@ -374,4 +385,7 @@ VARIANTS = (
     variant("sgw_no_warp", "w/o soft-gated warping-block", ("sgw_parser",), warping=False),
     variant("sgw_no_gate", "w/o A_att", gate=False),
     variant("sgw_no_hierarchy", "w/o L_PH", weights={term: WEIGHTS[term] for term in ("adversarial", "perceptual")}),
+    # Other readings of the full system: the matcher as the text has it, stage one as a translation of it does.
+    variant("sgw_vgg16", "Full, matcher on VGG16", ("sgw_parser", "sgw_matcher_vgg16"), vgg16=True),
+    variant("sgw_image", "Full, image in stage one", ("sgw_parser_image", "sgw_matcher"), image=True),
 )

@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.layers.blocks import Batch, channels, full_precision, warp
-from models.layers.features import Features
+from models.layers.features import MEAN, STD, Features, build
 from models.layers.losses import widen
 
-HEIGHT = 64  # of the maps that are matched; their features have a quarter of it, 16 rows
+ROWS = 16  # of cells that are matched, of images of any size
+STRIDE, POOL4 = 4, 16  # pixels of the matched maps in a cell, of our features and of VGG16's at pool4
 POINTS = 20  # the loss compares two transformations on 20 x 20 points
 
 # Synthetic warps are drawn uniformly from plus or minus these. People stand upright before and after.
@@ -105,6 +106,37 @@ class Cells(Points):
 
 # The network
 
+# RGB of the labels in the LIP toolbox, in which the paper's matcher may have seen them.
+COLOURS = (
+    (0, 0, 0), (128, 0, 0), (255, 0, 0), (0, 85, 0), (170, 0, 51),
+    (255, 85, 0), (0, 0, 85), (0, 119, 221), (85, 85, 0), (0, 85, 85),
+    (85, 51, 0), (52, 86, 128), (0, 128, 0), (0, 0, 255), (51, 170, 221),
+    (0, 255, 255), (85, 255, 170), (170, 255, 85), (255, 255, 0), (255, 170, 0),
+)  # fmt: skip
+
+
+def vgg16_to_pool4() -> nn.Sequential:
+    """torchvision's vgg16().features[:24], frozen, from a seed."""
+    return build("vgg16").features[:24]
+
+
+class PaintedFeatures(nn.Module):
+    """VGG16 up to pool4 on label maps painted in COLOURS: (B, 20, H, W) -> (B, 512, H/16, W/16). Not trained."""
+
+    def __init__(self):
+        super().__init__()
+        colours = (torch.tensor(COLOURS) / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
+        self.register_buffer("colours", colours, persistent=False)
+        self.layers = vgg16_to_pool4()
+
+    def take(self, net: Features) -> None:
+        """Copy the weights of a VGG16 (in bf16 runs they are rounded); a net that stands in for it has none to give."""
+        if net.net == "vgg16":
+            self.layers.load_state_dict(net.features[:24].state_dict())
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return self.layers(torch.einsum("bkhw,kc->bchw", maps, self.colours))
+
 
 class Regressor(nn.Sequential):
     """Correlation (B, rows * columns, rows, columns) -> parameters (B, outputs), all zero at first.
@@ -139,22 +171,27 @@ class GeometricMatcher(nn.Module):
 
     The affine map is found first, and then the spline, from the target and the source warped by it: the whole
     transformation of a point is affine(spline(point)). Both start as the identity. Maps are one-hot labels or joint
-    disks, averaged down to 64 rows. Runs in float32 whatever autocast says.
+    disks, averaged down to 64 rows; with `vgg16` they are labels, painted, of 256 rows. Runs in float32 whatever
+    autocast says.
     """
 
-    def __init__(self, height: int, width: int, inputs: int, scale: float = 1.0):
+    def __init__(self, height: int, width: int, inputs: int, scale: float = 1.0, vgg16: bool = False):
         super().__init__()
-        columns = max(1, round(HEIGHT * width / height / 4))
-        self.size = (HEIGHT, 4 * columns)
+        columns, stride = max(1, round(ROWS * width / height)), POOL4 if vgg16 else STRIDE
+        self.size = (stride * ROWS, stride * columns)
         c1, c2 = channels(64, scale), channels(128, scale)
-        self.features = nn.Sequential(
-            *(nn.Conv2d(inputs, c1, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(c1), nn.ReLU()),
-            *(nn.Conv2d(c1, c2, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(c2), nn.ReLU()),
-            *(nn.Conv2d(c2, c2, 3, padding=1, bias=False), nn.BatchNorm2d(c2), nn.ReLU()),
-            nn.Conv2d(c2, c2, 3, padding=1),
+        self.features = (
+            PaintedFeatures()
+            if vgg16
+            else nn.Sequential(
+                *(nn.Conv2d(inputs, c1, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(c1), nn.ReLU()),
+                *(nn.Conv2d(c1, c2, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(c2), nn.ReLU()),
+                *(nn.Conv2d(c2, c2, 3, padding=1, bias=False), nn.BatchNorm2d(c2), nn.ReLU()),
+                nn.Conv2d(c2, c2, 3, padding=1),
+            )
         )
-        self.affine = Regressor(HEIGHT // 4, columns, 6, scale)
-        self.spline = Regressor(HEIGHT // 4, columns, 18, scale)
+        self.affine = Regressor(ROWS, columns, 6, scale)
+        self.spline = Regressor(ROWS, columns, 18, scale)
         control = lattice(3, width / height)
         self.register_buffer("control", control, persistent=False)
         self.register_buffer("identity", torch.eye(2, 3), persistent=False)
@@ -204,21 +241,25 @@ def sample(maps: Tensor, flow: Tensor) -> Tensor:
 class MatcherObjective:
     """Synthetic warps of both images' maps, drawn anew each time. networks: matcher. Terms: affine, spline.
 
-    `maps` makes of a batch what is matched, (2B, inputs, H, W). A term is the mean squared distance, in half image
-    heights, between where the prediction and the truth take 20 x 20 points: predicted by the affine map alone, and by
-    both.
+    `maps` makes of a batch what is matched, (2B, inputs, H, W). A matcher on VGG16's features takes their weights from
+    `features` at its first step. A term is the mean squared distance, in half image heights, between where the
+    prediction and the truth take 20 x 20 points: predicted by the affine map alone, and by both.
     """
 
     def __init__(self, matcher: GeometricMatcher, weights: Mapping[str, float], maps: Callable[[Batch], Tensor]):
         self.matcher = matcher
         self.weights = weights
         self.maps = maps
+        self.given = not isinstance(matcher.features, PaintedFeatures)
 
     def networks(self) -> dict[str, nn.Module]:
         return {"matcher": self.matcher}
 
     def generator_losses(self, batch: Batch, features: Features | None) -> tuple[dict[str, Tensor], None]:
         matcher, source = self.matcher, self.maps(batch)
+        if not self.given:
+            matcher.features.take(features)
+            self.given = True
         with full_precision(source):
             truth = random_warps(len(source), matcher.control)
             maps, moved = matcher(source, sample(source, matcher.image(*truth)))

@@ -312,6 +312,8 @@ TABLES = (
             Row("w/o A_att", "SGW-GAN", "w/o A_att", "sgw_no_gate"),
             Row("w/o L_PH", "SGW-GAN", "w/o L_PH", "sgw_no_hierarchy"),
             Row("Full", ours="sgw"),
+            Row("Full, matcher on VGG16", ours="sgw_vgg16"),
+            Row("Full, image in stage one", ours="sgw_image"),
         ),
         notes=("The published numbers of the whole method are in Table 1.",),
     ),

@@ -8,16 +8,20 @@ from scipy.interpolate import RBFInterpolator
 from torch import Tensor, nn
 from torch.autograd import gradcheck
 
+from models.layers import features
 from models.layers.blocks import warp
 from models.layers.pose_maps import one_hot
 from models.sgw_gan import geometric_matcher as gm
 from models.sgw_gan.geometric_matcher import Cells, GeometricMatcher, MatcherObjective, Points, affine, lattice
+from models.variants import COMPONENTS
+from pipeline.anatomy import labels
 from tests.figures import figures
 
 SCALE = 0.125
 SIZE = (64, 32)
 CONTROL = lattice(3, 0.5)  # of images of SIZE
 REST = torch.eye(2, 3)
+VGG16 = gm.vgg16_to_pool4  # the real one: tests have a thin one
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -149,8 +153,8 @@ def randomised(matcher: GeometricMatcher, weight: float = 0.3) -> GeometricMatch
 
 @pytest.mark.parametrize("size", [(128, 64), (256, 256), (64, 32), (32, 96)])
 def test_sizes_start_and_rows_of_a_batch(size):
-    labels = figures(3, *size, seed=0)
-    source, target = one_hot(labels.source_labels, 20), one_hot(labels.target_labels, 20)
+    batch = figures(3, *size, seed=0)
+    source, target = one_hot(batch.source_labels, 20), one_hot(batch.target_labels, 20)
     matcher = GeometricMatcher(*size, 20, SCALE).eval()
     with torch.no_grad():
         maps, moved = matcher(source, target)
@@ -166,7 +170,7 @@ def test_sizes_start_and_rows_of_a_batch(size):
 
 def test_the_spline_sees_the_source_as_the_affine_map_has_warped_it():
     batch = figures(2, 128, 64, seed=0)
-    maps = [one_hot(labels, 20) for labels in (batch.source_labels, batch.target_labels)]
+    maps = [one_hot(one, 20) for one in (batch.source_labels, batch.target_labels)]
     matcher = randomised(GeometricMatcher(128, 64, 20, SCALE).eval())
     seen = []
     matcher.features.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
@@ -181,7 +185,7 @@ def test_the_spline_sees_the_source_as_the_affine_map_has_warped_it():
 
 def test_autocast_changes_nothing():
     batch = figures(2, *SIZE, seed=0)
-    maps = [one_hot(labels, 20) for labels in (batch.source_labels, batch.target_labels)]
+    maps = [one_hot(one, 20) for one in (batch.source_labels, batch.target_labels)]
     matcher = randomised(GeometricMatcher(*SIZE, 20, SCALE).eval())
     with torch.no_grad():
         plain = matcher(*maps)
@@ -197,6 +201,46 @@ def test_autocast_changes_nothing():
 
 def label_maps(batch) -> Tensor:
     return one_hot(torch.cat([batch.source_labels, batch.target_labels]), 20)
+
+
+def test_the_paper_s_features_are_vgg16_s_of_painted_labels():
+    """As if the maps had been painted, enlarged and shown to the feature net, whose pool4 is layer 23."""
+    maps = figures(1, *SIZE, seed=0).source_labels
+    painted = gm.PaintedFeatures()
+    painted.layers = VGG16()
+    net = features.build("vgg16", seed=3)
+    painted.take(net)
+    with torch.no_grad():
+        found = painted(F.interpolate(one_hot(maps, 20), scale_factor=2))
+        shown = torch.from_numpy(labels.colour(maps.numpy())).permute(0, 3, 1, 2) / 127.5 - 1
+        expected = net(F.interpolate(shown, scale_factor=2), ("23",))["23"]
+    assert found.shape == (1, 512, 8, 4)
+    assert torch.allclose(found, expected, atol=1e-4)
+    assert tuple(map(tuple, labels.COLOURS[:20].tolist())) == gm.COLOURS
+
+
+def test_the_matcher_on_vgg16_takes_its_weights_and_leaves_them(monkeypatch):
+    monkeypatch.setattr(gm, "build", lambda net: features.build(net, seed=4))
+    monkeypatch.setattr(gm, "vgg16_to_pool4", VGG16)
+    component = COMPONENTS["sgw_matcher_vgg16"]
+    matcher = component.build(*SIZE, SCALE)
+    assert matcher.size == (256, 128)
+    objective = component.objective(matcher, *SIZE, SCALE, component.phase.weights)
+    monkeypatch.setattr(gm.PaintedFeatures, "forward", lambda self, maps: F.avg_pool2d(maps, 16))
+    stand_in, net = features.build("squeezenet1_1"), features.build("vgg16", seed=3)
+    own, given = matcher.features.layers[0].weight, net.features[0].weight
+    before = own.clone()
+    batch = figures(2, *SIZE, seed=0)
+    objective.generator_losses(batch, stand_in)
+    assert torch.equal(own, before)
+    objective = component.objective(matcher, *SIZE, SCALE, component.phase.weights)
+    terms, _ = objective.generator_losses(batch, net)
+    assert torch.equal(own, given)
+    assert not torch.equal(before, given)
+    sum(terms.values()).backward()
+    assert component.phase.frozen == ("features",)
+    assert all(weight.grad is None for weight in matcher.features.parameters())
+    assert matcher.affine[-1].weight.grad.abs().max() > 0
 
 
 def test_nothing_is_solved_after_the_start():

@@ -19,7 +19,7 @@ from tests.figures import figures
 
 SCALE = 0.125
 SIZE = (64, 32)
-NAMES = ["sgw", "sgw_no_parsing", "sgw_no_warp", "sgw_no_gate", "sgw_no_hierarchy"]
+NAMES = ["sgw", "sgw_no_parsing", "sgw_no_warp", "sgw_no_gate", "sgw_no_hierarchy", "sgw_vgg16", "sgw_image"]
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -54,9 +54,9 @@ def moving(model: SoftGatedWarpingGAN) -> SoftGatedWarpingGAN:
 # Layers
 
 
-@pytest.mark.parametrize(("image", "inputs"), [(False, 38), (True, 41)])
-def test_the_parser_reads_parsing_and_pose_and_the_image_if_asked(image, inputs):
-    parser, batch = PoseGuidedParser(SCALE, image).eval(), figures(2, *SIZE, seed=0)
+@pytest.mark.parametrize(("name", "image", "inputs"), [("sgw", False, 38), ("sgw_image", True, 41)])
+def test_the_parser_reads_parsing_and_pose_and_the_image_if_asked(name, image, inputs):
+    parser, batch = VARIANTS[name].build(*SIZE, SCALE).eval().parser, figures(2, *SIZE, seed=0)
     maps = parser.inputs(batch)
     assert maps.shape == (2, inputs, *SIZE)
     assert torch.equal(maps[:, :20], one_hot(batch.source_labels, 20))
@@ -255,8 +255,9 @@ def test_terms(name, net):
     assert len(fake_features) == 4
 
 
-def test_terms_of_the_parser():
-    component = COMPONENTS["sgw_parser"]
+@pytest.mark.parametrize("name", ["sgw_parser", "sgw_parser_image"])
+def test_terms_of_the_parser(name):
+    component = COMPONENTS[name]
     parser = component.build(*SIZE, SCALE)
     judged = component.objective(parser, *SIZE, SCALE, component.phase.weights)
     batch = figures(2, *SIZE, seed=0)
@@ -279,22 +280,41 @@ def test_terms_of_the_parser():
 # Variants
 
 
-def test_variants_differ_as_they_say():
-    full = {"adversarial", "perceptual", "hierarchy"}
-    lacks = {name: set() for name in NAMES}
-    lacks["sgw_no_parsing"] = {"parser"}
-    lacks["sgw_no_warp"] = {"warping", "matcher"}
-    assert [name for name in VARIANTS if name.startswith("sgw")] == NAMES
-    for name in NAMES:
-        variant, model = VARIANTS[name], VARIANTS[name].build(*SIZE, SCALE)
-        for part in ("parser", "matcher", "warping"):
-            assert (getattr(model, part) is None) == (part in lacks[name])
-        if model.warping is not None:
-            assert (model.warping.gate is None) == (name == "sgw_no_gate")
-        assert set(variant.phase.weights) == full - ({"hierarchy"} if name == "sgw_no_hierarchy" else set())
-        assert set(variant.phase.frozen) == {"parser", "matcher"} - lacks[name]
+# What each row has other than the full system: settings, components' networks, and modules gone or of other shapes.
+# Without the parsing, nothing can read label maps; without the block, nothing needs a matcher.
+DIFFERS = {
+    "sgw_no_parsing": ({"labels", "components", "frozen"}, {"parser", "appearance.0", "pose.0", "matcher.features.0"}),
+    "sgw_no_warp": ({"components", "frozen"}, {"warping", "matcher"}),
+    "sgw_no_gate": (set(), {"warping.gate"}),
+    "sgw_no_hierarchy": ({"weights"}, set()),
+    "sgw_vgg16": ({"components"}, {"matcher.features"}),
+    "sgw_image": ({"components"}, {"parser.layers.0.0"}),
+}
+
+
+def test_every_ablation_differs_from_the_full_system_in_what_it_names():
+    assert [name for name in VARIANTS if name.startswith("sgw")] == NAMES == ["sgw", *DIFFERS]
+    full, whole = VARIANTS["sgw"], VARIANTS["sgw"].build(128, 64, SCALE).state_dict()
+    for name, (settings, modules) in DIFFERS.items():
+        variant = VARIANTS[name]
+        changed = {key for key, value in vars(variant.phase).items() if value != getattr(full.phase, key)}
+        apart = {"name", "row", "build", "phase"}
+        changed |= {key for key, value in vars(variant).items() if value != getattr(full, key) and key not in apart}
+        assert changed == settings, name
+        state = variant.build(128, 64, SCALE).state_dict()
+        keys = {key for key in whole | state if key not in whole or key not in state}
+        keys |= {key for key in whole.keys() & state if whole[key].shape != state[key].shape}
+        assert all(key.startswith(tuple(modules)) for key in keys), name
+        assert all(any(key.startswith(module) for key in keys) for module in modules), name
+        model = variant.build(*SIZE, SCALE)
         assert {COMPONENTS[component].into for component in variant.components} == set(variant.phase.frozen)
-        assert variant.needs_parsing == (name != "sgw_no_parsing")
+        for component in variant.components:
+            own = COMPONENTS[component].build(*SIZE, SCALE)
+            model.get_submodule(COMPONENTS[component].into).load_state_dict(own.state_dict())
+    lacks = {term for term in full.phase.weights if term not in VARIANTS["sgw_no_hierarchy"].phase.weights}
+    assert lacks == {"hierarchy"}
+    shared = VARIANTS["sgw_no_hierarchy"].phase.weights
+    assert all(full.phase.weights[term] == weight for term, weight in shared.items())
 
 
 def test_without_parsing_no_label_is_read_and_the_matcher_sees_joints(net):
