@@ -1,29 +1,18 @@
 """torch.compile for the networks of a training run.
 
 Blocks are compiled one by one, since objectives call parts of a generator as they need them; the geometry between the
-blocks stays eager. A compiled block keeps the names of its weights, so checkpoints are the same.
+blocks stays eager. A compiled block keeps the names of its weights, so checkpoints are the same. No function that is
+bound to a module may be stored in one: a copy of it, which draws the samples, would call the original's.
 """
 
 from collections.abc import Iterable, Iterator
 
 import torch
 from torch import nn
-from torch.nn.utils.parametrizations import _SpectralNorm
 
 from pipeline.core import console
 
 SHAPES = 64  # instances of one class of blocks differ in width, and torch's limit is 8
-
-
-class Uncompiled(_SpectralNorm):
-    """A spectral norm that stays eager. Its power iteration writes into buffers that Inductor keeps for backward: a
-    second call of the block in one step (a discriminator on real and on generated images) would corrupt the gradients
-    of the first.
-
-    A class, since a `forward` stored in the module is bound to it: a copy's would write into the original's buffers.
-    """
-
-    forward = torch.compiler.disable(_SpectralNorm.forward)
 
 
 def blocks(network: nn.Module) -> Iterator[nn.Module]:
@@ -54,8 +43,5 @@ def compile_blocks(networks: Iterable[nn.Module], device: torch.device, backend:
         return
     torch._dynamo.config.recompile_limit = SHAPES
     for network in networks:
-        for module in network.modules():
-            if type(module) is _SpectralNorm:
-                module.__class__ = Uncompiled
         for block in blocks(network):
             block.compile(backend=backend)

@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils.parametrizations import spectral_norm
 
+from models.layers.spectral import spectral_norm
 from pipeline.loading import checkpoints
 from pipeline.training import compiling
 
