@@ -20,14 +20,13 @@ from models.layers.affine_flow import BACKGROUND, INVISIBLE, VISIBLE, AffineFlow
 from models.layers.blocks import Batch, Output, channels, full_precision, warp
 from models.layers.features import Features
 from models.layers.parsing import LABELS, cross_entropy
-from models.layers.part_flow import FlowObjective, PartFlow
+from models.layers.part_flow import WHOLE_BODY, FlowObjective, PartFlow
 from models.layers.pose_maps import JOINTS, disks, heatmaps, one_hot
 from models.layers.schedule import Adam, Component, Jitter, Move, Phase, Variant
 from models.layers.spectral import spectral_norm
 from models.spatn import KAPPA, Spatn
 
 DISK = 1 / 32  # radius of a joint's disk in image heights: 8 px at 256, 4 px at 128
-WHOLE_BODY = (tuple(range(JOINTS)),)
 
 
 def initialise(module: nn.Module) -> None:

@@ -6,7 +6,7 @@ which it builds. Strides are relative to the image: flows are at strides 8 and 4
 block at 4.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 
@@ -31,33 +31,36 @@ from models.layers.blocks import (
     warp,
 )
 from models.layers.features import Features
-from models.layers.part_flow import GROUPS, PADDING, FlowObjective, PartFlow, sampling_loss
-from models.layers.pose_maps import JOINTS, batch_heatmaps, box_masks, part_boxes
+from models.layers.part_flow import GROUPS, WHOLE_BODY, FlowObjective, PartFlow, sampling_loss
+from models.layers.pose_maps import JOINTS, batch_heatmaps, box_masks
 from models.layers.schedule import Adam, Component, Phase, Variant
 
 
 class LocalWarp(nn.Module):
-    """The local warping module of one part [2, 3, 5]: encode, warp, blend with features of the target's pose, correlate
-    neighbours.
+    """The local warping modules of all parts [2, 3, 5], side by side: encode, warp, blend with features of the target's
+    pose, correlate neighbours.
+
+    joints: the number of each part's. forward: part images (B, P * 3, H, W), the target's sub-poses one after the other
+    (B, sum(joints), H, W), flows (B, P, 2, H/4, W/4), visibilities (B, P, 1, H/4, W/4) -> (B, P * C, H/4, W/4).
     """
 
-    def __init__(self, joints: int, scale: float, hdcb: bool):
+    def __init__(self, joints: Sequence[int], scale: float, hdcb: bool):
         super().__init__()
-        features = channels(128, scale)
+        parts, features = len(joints), channels(128, scale)
         self.image = nn.Sequential(
-            DownBlock(3, channels(64, scale), first=True), DownBlock(channels(64, scale), features)
+            DownBlock((3,) * parts, channels(64, scale), first=True),
+            DownBlock(channels(64, scale), features, parts=parts),
         )
         self.pose = nn.Sequential(
-            DownBlock(joints, channels(32, scale), first=True), DownBlock(channels(32, scale), features)
+            DownBlock(joints, channels(32, scale), first=True), DownBlock(channels(32, scale), features, parts=parts)
         )
-        self.hdcb = HybridDilatedConv(features) if hdcb else nn.Identity()
+        self.hdcb = HybridDilatedConv(features, parts) if hdcb else nn.Identity()
 
-    def forward(self, image: Tensor, target: Tensor, flow: Tensor, visibility: Tensor) -> Tensor:
-        """Part image (B, 3, H, W), target sub-pose (B, J, H, W), flow and visibility at 1/4 -> (B, C, H/4,
-        W/4).
-        """
-        warped = warp(self.image(image), flow)
-        return self.hdcb(visibility * warped + (1 - visibility) * self.pose(target))
+    def forward(self, images: Tensor, target: Tensor, flows: Tensor, visibilities: Tensor) -> Tensor:
+        parts = flows.shape[1]
+        features, pose = (x.unflatten(1, (parts, -1)) for x in (self.image(images), self.pose(target)))
+        warped = warp(features.flatten(0, 1), flows.flatten(0, 1)).unflatten(0, (-1, parts))
+        return self.hdcb((visibilities * warped + (1 - visibilities) * pose).flatten(1, 2))
 
 
 class SPIG(nn.Module):
@@ -80,13 +83,13 @@ class SPIG(nn.Module):
     ):
         super().__init__()
         self.part = part
-        self.groups = GROUPS if part else (tuple(range(JOINTS)),)
+        groups = GROUPS if part else WHOLE_BODY
         fused = channels(256, scale)
-        self.local = nn.ModuleList(LocalWarp(len(group), scale, hdcb) for group in self.groups)
+        self.local = LocalWarp([len(group) for group in groups], scale, hdcb)
         self.pose = Hourglass(
             JOINTS, channels(64, scale), flow_levels(height, width), channels(256, scale)
         )  # global target pose
-        inputs = len(self.groups) * channels(128, scale) + self.pose.widths[4]
+        inputs = len(groups) * channels(128, scale) + self.pose.widths[4]
         self.fusion = nn.Sequential(nn.Conv2d(inputs, fused, 3, padding=1), ResBlock(fused), ResBlock(fused))
         self.pnb = PyramidNonLocal(fused) if pnb else None
         self.decoder = nn.Sequential(
@@ -101,31 +104,31 @@ class SPIG(nn.Module):
         for module in self.modules():
             if isinstance(module, NonLocal2d):
                 module.reset_output()
-        self.flow = PartFlow(height, width, scale, self.groups)
+        self.flow = PartFlow(height, width, scale, groups)
+        joints = [joint for group in groups for joint in group]
+        self.register_buffer("sub_poses", torch.tensor(joints), persistent=False)
 
-    def part_images(self, source: Tensor, joints: Tensor, valid: Tensor) -> list[Tensor]:
+    def part_images(self, source: Tensor, joints: Tensor, valid: Tensor) -> Tensor:
         """The source image (B, 3, H, W) for each part, mid-grey (0) outside the part's box: flows stay in image
-        coordinates.
+        coordinates. (B, P * 3, H, W).
         """
         if not self.part:
-            return [source]
+            return source
         height, width = source.shape[-2:]
-        masks = box_masks(part_boxes(joints, valid, self.groups, PADDING, height), height, width)
-        return [source * mask.unsqueeze(1) for mask in masks.to(source.dtype).unbind(1)]
+        masks = box_masks(self.flow.boxes(joints, valid, height), height, width).to(source.dtype)
+        return (source.unsqueeze(1) * masks.unsqueeze(2)).flatten(1, 2)
 
     def forward(self, batch: Batch) -> Output:
         source_maps, target_maps = batch_heatmaps(batch)
         flows, visibilities = self.flow(source_maps, target_maps)  # [1]
         images = self.part_images(batch.source, batch.source_joints, batch.source_valid)
-        parts = [
-            local(image, target_maps[:, group], flows[4][:, k], visibilities[4][:, k])  # [2, 3, 5]
-            for k, (local, image, group) in enumerate(zip(self.local, images, self.groups, strict=True))
-        ]
-        x = self.fusion(torch.cat([*parts, self.pose(target_maps)[4]], dim=1))  # [6]
+        sub_poses = target_maps.index_select(1, self.sub_poses)
+        parts = self.local(images, sub_poses, flows[4], visibilities[4])  # [2, 3, 5]
+        x = self.fusion(torch.cat([parts, self.pose(target_maps)[4]], dim=1))  # [6]
         relations = None
         if self.pnb is not None:
             x, relations = self.pnb(x)  # [7]
-        return Output(torch.tanh(self.decoder(x)), flows, visibilities, relations)  # [8]
+        return Output(torch.tanh(losses.widen(self.decoder(x))), flows, visibilities, relations)  # [8]
 
 
 class SpigObjective:
@@ -145,12 +148,10 @@ class SpigObjective:
         output = self.generator(batch)
         correctness = tuple(features.correctness.values())
         compared = tuple({*features.content, *features.style})
-        with torch.no_grad():
-            source = features(batch.source, correctness)
-            target = features(batch.target, (*correctness, *compared))
+        source, target = features.pair(batch.source, batch.target, correctness, compared)
         generated = features(output.image, compared)
         terms = {
-            "sampling": sampling_loss(output.flows, source, target, batch, features, self.generator.groups),
+            "sampling": sampling_loss(self.generator.flow, output.flows, source, target, batch, features),
             "l1": losses.l1(output.image, batch.target),
             "adversarial": losses.adversarial_generator(self.discriminator(output.image)),
             "perceptual": losses.perceptual(generated, target, features.content),
@@ -159,7 +160,8 @@ class SpigObjective:
         return {name: self.weights[name] * term for name, term in terms.items()}, output
 
     def discriminator_losses(self, batch: Batch, output: Output) -> dict[str, Tensor]:
-        real, fake = self.discriminator(batch.target), self.discriminator(output.image.detach())
+        images = torch.cat([batch.target, output.image.detach()])
+        real, fake = self.discriminator(images).chunk(2)
         return {"discriminator": losses.adversarial_discriminator(real, fake)}
 
 

@@ -1,8 +1,13 @@
 """Building blocks shared by the generators, and the two records every generator and objective exchanges.
 
 Feature maps are (B, C, H, W). `channels(base, scale)` is the one place where the width multiplier acts.
+
+Blocks with `parts` are that many networks of equal shape side by side: channels are those of one network, the maps hold
+those of the first, then those of the second, (B, parts * C, H, W), and none reads another's. Grouped convolutions
+compute all at once, in a fraction of the operations; norms and activations look at each channel by itself anyway.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
@@ -87,26 +92,70 @@ def full_precision(tensor: Tensor) -> torch.autocast:
 def warp(features: Tensor, flow: Tensor) -> Tensor:
     """Bilinear sampling: out[y, x] = features[y + flow_y, x + flow_x], SPIG equation 2.
 
-    features (B, C, H, W), flow (B, 2, H, W) as (dx, dy) in cells of this grid, given at target positions.
-    Positions outside the grid take the nearest border value: a person cut by the frame goes on rather than
-    turning to zero. Where the flow is not finite, neither is the result.
+    features (B, C, H, W), flow (B, 2, H, W) as (dx, dy) in cells of this grid, given at target positions -> (B, C, H,
+    W). A flow (B, P, 2, H, W) gives P samples of the same features, (B, C, P, H, W). Positions outside the grid take
+    the nearest border value: a person cut by the frame goes on rather than turning to zero. Where the flow is not
+    finite, neither is the result.
     """
     height, width = features.shape[-2:]
     with full_precision(features):
         features = features.to(flow.dtype)
-        x = flow[:, 0] + torch.arange(width, device=flow.device, dtype=flow.dtype)
-        y = flow[:, 1] + torch.arange(height, device=flow.device, dtype=flow.dtype).unsqueeze(-1)
-        grid = torch.stack([2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1], dim=-1)
+        steps = {"device": flow.device, "dtype": flow.dtype}
+        dx, dy = flow.unbind(-3)
+        x = torch.add(torch.linspace(-1, 1, width, **steps), dx, alpha=2 / max(width - 1, 1))
+        y = torch.add(torch.linspace(-1, 1, height, **steps).unsqueeze(-1), dy, alpha=2 / max(height - 1, 1))
+        grid = torch.stack([x, y], dim=-1).view(len(flow), -1, width, 2)  # samples one below the other
         # torch's CPU kernel crashes in the gradient of a NaN position: a diverged flow must show as NaN instead.
-        sane = grid.isfinite().all(-1)
+        sane = grid.isfinite().all(-1, keepdim=True)
         sampled = F.grid_sample(
-            features, torch.where(sane.unsqueeze(-1), grid, 0), "bilinear", padding_mode="border", align_corners=True
+            features, torch.where(sane, grid, 0), "bilinear", padding_mode="border", align_corners=True
         )
-        return torch.where(sane.unsqueeze(1), sampled, torch.nan)
+        sampled = torch.where(sane.view(len(flow), 1, -1, width), sampled, torch.nan)
+        return sampled.view(features.shape[:2] + flow.shape[1:-3] + features.shape[2:])
+
+
+class InstanceNorm(nn.Module):
+    """Affine instance norm: (B, C, H, W) -> the same shape and type.
+
+    As a group norm of one channel a group, which is one operation where `F.instance_norm` is seven, and takes two
+    thirds of its time on a CPU. Called below autocast, which on CUDA would widen its input and result to float32; the
+    statistics are float32 in any case.
+    """
+
+    def __init__(self, features: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(features))
+        self.bias = nn.Parameter(torch.zeros(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, features, height, width = x.shape
+        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+        return torch.native_group_norm(x.contiguous(), weight, bias, batch, features, height * width, features, 1e-5)[0]
 
 
 def norm_act(features: int) -> nn.Sequential:
-    return nn.Sequential(nn.InstanceNorm2d(features, affine=True), nn.LeakyReLU(0.2))
+    return nn.Sequential(InstanceNorm(features), nn.LeakyReLU(0.2, inplace=True))
+
+
+class UnevenConv2d(nn.Module):
+    """Convolutions of several networks side by side that differ in the number of input channels; without biases."""
+
+    def __init__(self, inputs: Sequence[int], outputs: int, kernel: int, **options: int):
+        super().__init__()
+        self.inputs = list(inputs)
+        self.convolutions = nn.ModuleList(nn.Conv2d(count, outputs, kernel, bias=False, **options) for count in inputs)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, sum(inputs), H, W) -> (B, len(inputs) * outputs, h, w)
+        parts = x.split(self.inputs, dim=1)
+        return torch.cat([conv(part) for conv, part in zip(self.convolutions, parts, strict=True)], dim=1)
+
+
+def side_by_side(inputs: Sequence[int], outputs: int, kernel: int, **options: int) -> nn.Module:
+    """A convolution without bias for each number of input channels: one grouped one, where they are equal."""
+    if len(set(inputs)) > 1:
+        return UnevenConv2d(inputs, outputs, kernel, **options)
+    parts = len(inputs)
+    return nn.Conv2d(sum(inputs), parts * outputs, kernel, groups=parts, bias=False, **options)
 
 
 class DownBlock(nn.Module):
@@ -114,21 +163,22 @@ class DownBlock(nn.Module):
 
     The branch is GFLA's encoder block. The shortcut is ours: instance norm removes each channel's mean and
     contrast, which in a part image is its colour; the shortcut carries them past. `first` drops the leading
-    norm and act: the input is raw. Convolutions that a norm follows have no bias, since the norm would cancel
-    it.
+    norm and act: the input is raw, and its channels may be listed part by part. Convolutions that a norm follows have
+    no bias, since the norm would cancel it.
     """
 
-    def __init__(self, inputs: int, outputs: int, first: bool = False):
+    def __init__(self, inputs: int | Sequence[int], outputs: int, first: bool = False, parts: int = 1):
         super().__init__()
-        self.enter = nn.Identity() if first else norm_act(inputs)
+        each = (inputs,) * parts if isinstance(inputs, int) else inputs
+        self.enter = nn.Identity() if first else norm_act(sum(each))
         self.branch = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 4, stride=2, padding=1, bias=False),
-            norm_act(outputs),
-            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
+            side_by_side(each, outputs, 4, stride=2, padding=1),
+            norm_act(len(each) * outputs),
+            side_by_side((outputs,) * len(each), outputs, 3, padding=1),
         )
-        self.shortcut = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(inputs, outputs, 1, bias=False))
+        self.shortcut = nn.Sequential(nn.AvgPool2d(2), side_by_side(each, outputs, 1))
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, inputs, H, W) -> (B, outputs, H/2, W/2)
+    def forward(self, x: Tensor) -> Tensor:  # (B, inputs, H, W) -> (B, outputs, H/2, W/2), of every part
         return self.branch(self.enter(x)) + self.shortcut(x)
 
 
@@ -137,18 +187,19 @@ class UpBlock(nn.Module):
     decoder block).
     """
 
-    def __init__(self, inputs: int, outputs: int):
+    def __init__(self, inputs: int, outputs: int, parts: int = 1):
         super().__init__()
-        up = {"kernel_size": 3, "stride": 2, "padding": 1, "output_padding": 1}
+        inputs, outputs = parts * inputs, parts * outputs
+        up = {"kernel_size": 3, "stride": 2, "padding": 1, "output_padding": 1, "groups": parts, "bias": False}
         self.branch = nn.Sequential(
             norm_act(inputs),
-            nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+            nn.Conv2d(inputs, outputs, 3, padding=1, groups=parts, bias=False),
             norm_act(outputs),
-            nn.ConvTranspose2d(outputs, outputs, bias=False, **up),
+            nn.ConvTranspose2d(outputs, outputs, **up),
         )
-        self.shortcut = nn.ConvTranspose2d(inputs, outputs, bias=False, **up)
+        self.shortcut = nn.ConvTranspose2d(inputs, outputs, **up)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, inputs, H, W) -> (B, outputs, 2H, 2W)
+    def forward(self, x: Tensor) -> Tensor:  # (B, inputs, H, W) -> (B, outputs, 2H, 2W), of every part
         return self.branch(x) + self.shortcut(x)
 
 
@@ -179,17 +230,19 @@ class Hourglass(nn.Module):
     """Pose maps down to 1/2^levels and back up to 1/4, with skip additions: GFLA's PoseFlowNet without its
     heads.
 
-    forward: (B, inputs, H, W) -> {8: (B, widths[8], H/8, W/8), 4: (B, widths[4], H/4, W/4)}.
+    forward: (B, inputs, H, W) -> {8: (B, widths[8], H/8, W/8), 4: (B, widths[4], H/4, W/4)}. `inputs` listed part by
+    part makes as many networks side by side.
     """
 
-    def __init__(self, inputs: int, base: int, levels: int, largest: int):
+    def __init__(self, inputs: int | Sequence[int], base: int, levels: int, largest: int):
         super().__init__()
+        parts = 1 if isinstance(inputs, int) else len(inputs)
         width = [inputs] + [min(base * 2**level, largest) for level in range(levels)]  # width[k] at 1/2^k
-        self.widths = {4: width[2], 8: width[3]}
-        self.down = nn.ModuleList(DownBlock(width[k], width[k + 1], first=k == 0) for k in range(levels))
-        self.up = nn.ModuleList(UpBlock(width[k], width[k - 1]) for k in range(levels, 2, -1))
+        self.widths = {4: width[2], 8: width[3]}  # of one part
+        self.down = nn.ModuleList(DownBlock(width[k], width[k + 1], first=k == 0, parts=parts) for k in range(levels))
+        self.up = nn.ModuleList(UpBlock(width[k], width[k - 1], parts) for k in range(levels, 2, -1))
         self.skip = nn.ModuleList(
-            nn.Sequential(nn.LeakyReLU(0.2), nn.Conv2d(width[k - 1], width[k - 1], 3, padding=1, bias=False))
+            nn.Sequential(nn.LeakyReLU(0.2), side_by_side((width[k - 1],) * parts, width[k - 1], 3, padding=1))
             for k in range(levels, 2, -1)
         )
 
@@ -213,10 +266,11 @@ class HybridDilatedConv(nn.Sequential):
     No norm between them: it would erase the part's colour, and two layers do not need it.
     """
 
-    def __init__(self, features: int, rates: tuple[int, ...] = (1, 2)):
+    def __init__(self, features: int, parts: int = 1, rates: tuple[int, ...] = (1, 2)):
         layers = []
         for rate in rates:
-            layers += [nn.Conv2d(features, features, 3, padding=rate, dilation=rate), nn.LeakyReLU(0.2)]
+            convolution = nn.Conv2d(parts * features, parts * features, 3, padding=rate, dilation=rate, groups=parts)
+            layers += [convolution, nn.LeakyReLU(0.2)]
         super().__init__(*layers)
 
 

@@ -5,6 +5,7 @@ and without weights any net is seeded: random, fixed, and less useful. `provenan
 made with it can be marked.
 """
 
+from collections.abc import Collection
 from functools import partial
 
 import torch
@@ -92,7 +93,8 @@ NETS = {
 class Features(nn.Module):
     """Frozen, always in eval mode.
 
-    forward(images, layers): (B, 3, H, W) in [-1, 1] -> {layer: (B, C, h, w)}, after ReLU.
+    forward(images, layers): (B, 3, H, W) in [-1, 1] -> {layer: (B, C, h, w)}, after ReLU. `pair`: of a pair's two
+    images, without gradients.
 
     Only as much of the net runs as the deepest layer asked for. Gradients reach the images, never the
     weights.
@@ -109,25 +111,45 @@ class Features(nn.Module):
         self.style: tuple[str, ...] = spec["style"]
         self.rms: dict[str, float] = spec["rms"] if provenance == "pretrained" else {}
         self.features = nn.Sequential(*spec["layers"]())
-        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
+        # ((image + 1) / 2 - mean) / std as one product and one sum
+        self.register_buffer("gain", 0.5 / std, persistent=False)
+        self.register_buffer("offset", (0.5 - mean) / std, persistent=False)
         self.requires_grad_(False)
         self.eval()
 
     def train(self, mode: bool = True) -> "Features":
         return super().train(False)
 
-    def forward(self, images: Tensor, layers: tuple[str, ...]) -> dict[str, Tensor]:
-        x = ((images + 1) / 2 - self.mean) / self.std
-        x = F.pad(x, (self.pad,) * 4, mode="replicate")
-        wanted, found = set(layers), {}
-        for name, module in self.features.named_children():
-            x = module(x)
-            if name in wanted:
-                found[name] = x / self.rms.get(name, 1.0)
-            if len(found) == len(wanted):
-                break
-        return found
+    def forward(self, images: Tensor, layers: Collection[str]) -> dict[str, Tensor]:
+        return self._run(self._enter(images), layers)[0]
+
+    @torch.no_grad()
+    def pair(
+        self, source: Tensor, target: Tensor, layers: Collection[str], more: Collection[str] = ()
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """`layers` of both images, and `more` of the target: in one pass up to the deepest of `layers`, beyond which
+        the target goes on alone.
+        """
+        depth, count = max(map(int, layers)) + 1, len(source)
+        shared = {layer for layer in (*layers, *more) if int(layer) < depth}
+        both, x = self._run(self._enter(torch.cat([source, target])), shared)
+        rest, _ = self._run(x[count:], set(more) - shared, depth)
+        of_target = {name: value[count:] for name, value in both.items()}
+        return {name: both[name][:count] for name in layers}, of_target | rest
+
+    def _enter(self, images: Tensor) -> Tensor:
+        x = torch.addcmul(self.offset, images, self.gain)
+        return F.pad(x, (self.pad,) * 4, mode="replicate") if self.pad else x
+
+    def _run(self, x: Tensor, layers: Collection[str], first: int = 0) -> tuple[dict[str, Tensor], Tensor]:
+        """From the module `first` to the deepest of `layers`: these layers' features, and what the last module gave."""
+        found = {}
+        for index in range(first, max(map(int, layers), default=-1) + 1):
+            x, name = self.features[index](x), str(index)
+            if name in layers:
+                found[name] = x / self.rms[name] if name in self.rms else x
+        return found, x
 
 
 def build(net: str, state_dict: dict[str, Tensor] | None = None, seed: int = 0) -> Features:

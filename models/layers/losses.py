@@ -3,6 +3,7 @@
 Numbers in brackets are SPIG's equations. All terms are computed in float32 at least, whatever autocast says.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -33,7 +34,7 @@ def best_cosine(source: Tensor, target: Tensor) -> Tensor:
     """Largest cosine between each target position and any source position: features (B, C, H, W) -> (B, H,
     W).
 
-    Depends on the pair alone: all parts share it. Memory is B * (H W)^2 floats (0.4 GB for 6 pairs at 64x64).
+    Memory is B * (H W)^2 floats (0.4 GB for 6 pairs at 64x64).
     """
     with full_precision(source), torch.no_grad():
         size = target.shape[-2:]
@@ -41,26 +42,25 @@ def best_cosine(source: Tensor, target: Tensor) -> Tensor:
         return (source.transpose(1, 2) @ target).amax(1).unflatten(1, size)
 
 
-def sampling_correctness(
-    source: Tensor, target: Tensor, flow: Tensor, mask: Tensor | None = None, best: Tensor | None = None
-) -> Tensor:
-    """Sampling correctness (Ren et al. 2019, 2020; one part's term of [9]): exp(-cos / max cos) - exp(-1),
-    averaged over each image, then over images.
+def sampling_correctness(source: Tensor, target: Tensor, flows: Tensor, masks: Tensor | None = None) -> Tensor:
+    """Sampling correctness (Ren et al. 2019, 2020; one stride's terms of [9]): exp(-cos / max cos) - exp(-1), averaged
+    over each image, then over images, summed over the parts.
 
-    source, target: fixed features (B, C, H, W); flow (B, 2, H, W) in cells of that grid; cos compares the warped source
-    with the target, max cos is `best_cosine(source, target)`, passed in as `best` when several flows share it. With
-    `mask` (B, H, W), an image's mean is over its own weight; an image without any weight counts with 0, so that a
-    batch's loss is the mean of its parts', each weighted by its share of the images. Zero where the flow finds the best
-    match.
+    source, target: fixed features (B, C, H, W); flows (B, P, 2, H, W) in cells of that grid; cos compares the source
+    warped by a part's flow with the target, max cos is the best of any source position. With `masks` (B, P, H, W), an
+    image's mean is over a part's own weight; an image without any weight counts with 0, so that a batch's loss is the
+    mean of its halves', each weighted by its share of the images. Zero where the flow finds the best match.
     """
-    if best is None:
-        best = best_cosine(source, target)
-    with full_precision(flow):
-        cosine = F.cosine_similarity(warp(source, widen(flow)), widen(target), dim=1)  # (B, H, W)
-        error = torch.exp(-cosine / best.clamp(min=1e-6)) - torch.exp(-torch.ones_like(cosine))
-        if mask is None:
-            return error.mean()
-        return ((error * mask).sum((1, 2)) / mask.sum((1, 2)).clamp(min=1e-6)).mean()
+    with full_precision(flows):
+        target = F.normalize(widen(target), dim=1)
+        warped = warp(widen(source), widen(flows))  # (B, C, P, H, W)
+        length = torch.linalg.vector_norm(warped, dim=1).clamp(min=1e-8)
+        cosine = (warped * target.unsqueeze(2)).sum(1) / length  # (B, P, H, W)
+        best = best_cosine(source, target).clamp(min=1e-6).unsqueeze(1)
+        error = torch.exp(-cosine / best) - math.exp(-1)
+        if masks is None:
+            return error.mean((0, 2, 3)).sum()
+        return ((error * masks).sum((2, 3)) / masks.sum((2, 3)).clamp(min=1e-6)).mean(0).sum()
 
 
 def l1(generated: Tensor, target: Tensor) -> Tensor:

@@ -114,38 +114,33 @@ def torso_length(joints: Tensor, valid: Tensor, height: int) -> Tensor:
     Without any of them, or without hips, the length is TORSO_FALLBACK times the image height.
     """
 
-    def midpoint(indices: tuple[int, ...]) -> tuple[Tensor, Tensor]:  # (B, 2), (B,) bool
-        chosen = valid[:, indices].unsqueeze(-1)
-        total = torch.where(chosen, joints[:, indices], 0.0).sum(1)
+    def midpoint(first: int, last: int) -> tuple[Tensor, Tensor]:  # (B, 2), (B,) bool
+        both = slice(first, last + 1, max(last - first, 1))  # a list of indices would be copied to the device
+        chosen = valid[:, both].unsqueeze(-1)
+        total = torch.where(chosen, joints[:, both], 0.0).sum(1)
         return total / chosen.sum(1).clamp(min=1), chosen.any(1).squeeze(-1)
 
-    shoulders, has_shoulders = midpoint((R_SHOULDER, L_SHOULDER))
-    neck, has_neck = midpoint((NECK,))
-    hips, has_hips = midpoint((R_HIP, L_HIP))
+    shoulders, has_shoulders = midpoint(R_SHOULDER, L_SHOULDER)
+    neck, has_neck = midpoint(NECK, NECK)
+    hips, has_hips = midpoint(R_HIP, L_HIP)
     top = torch.where(has_shoulders.unsqueeze(-1), shoulders, neck)
     known = (has_shoulders | has_neck) & has_hips
     return torch.where(known, (top - hips).norm(dim=-1), TORSO_FALLBACK * height)
 
 
-def part_boxes(
-    joints: Tensor, valid: Tensor, groups: list[tuple[int, ...]], padding: list[float], height: int
-) -> Tensor:
+def part_boxes(joints: Tensor, valid: Tensor, members: Tensor, padding: Tensor | float, height: int) -> Tensor:
     """One box per joint group: the tightest one around its valid joints, padded by `padding` torso lengths on every
     side.
 
-    joints (B, 18, 2), valid (B, 18) -> (B, len(groups), 4) float (x0, y0, x1, y1) in pixels, both ends
-    inclusive, not clipped to the image. A group with no valid joint gives an empty box: x0 = y0 = +inf, x1 =
-    y1 = -inf.
+    joints (B, 18, 2), valid (B, 18), members (P, 18) bool, padding (P,) or one for all -> (B, P, 4) float (x0, y0, x1,
+    y1) in pixels, both ends inclusive, not clipped to the image. A group with no valid joint gives an empty box: x0 =
+    y0 = +inf, x1 = y1 = -inf.
     """
-    members = torch.zeros(len(groups), joints.shape[1], dtype=torch.bool)
-    for row, group in zip(members, groups, strict=True):
-        row[list(group)] = True
-    chosen = (members.to(joints.device) & valid.unsqueeze(1)).unsqueeze(-1)  # (B, P, 18, 1)
+    chosen = (members & valid.unsqueeze(1)).unsqueeze(-1)  # (B, P, 18, 1)
     points = joints.unsqueeze(1)  # (B, 1, 18, 2)
     low = torch.where(chosen, points, torch.inf).amin(2)
     high = torch.where(chosen, points, -torch.inf).amax(2)
-    pad = torch.tensor(padding, device=joints.device, dtype=joints.dtype)
-    pad = (torso_length(joints, valid, height).unsqueeze(1) * pad).unsqueeze(-1)  # (B, P, 1)
+    pad = (torso_length(joints, valid, height).unsqueeze(1) * padding).unsqueeze(-1)  # (B, P or 1, 1)
     return torch.cat([low - pad, high + pad], dim=-1)
 
 

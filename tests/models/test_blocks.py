@@ -72,7 +72,10 @@ def test_part_boxes_match_a_loop_and_empty_groups_are_empty():
     points, valid = joints(5, 64, 32, seed=1)
     groups, padding = [*pose_maps.PARTS.values(), (0,)], [0.4, 0.25, 0.25, 0.1]
     valid[0, list(groups[0])] = False
-    boxes = pose_maps.part_boxes(points, valid, groups, padding, height=64)
+    members = torch.tensor([[joint in group for joint in range(18)] for group in groups])
+    boxes = pose_maps.part_boxes(points, valid, members, torch.tensor(padding), height=64)
+    alike = pose_maps.part_boxes(points, valid, members, 0.25, height=64)
+    assert torch.equal(alike[:, 1:3], boxes[:, 1:3])
     torso = pose_maps.torso_length(points, valid, 64)
     for b in range(5):
         for p, group in enumerate(groups):
@@ -138,7 +141,73 @@ def test_warp_gradients():
     assert gradcheck(blocks.warp, (features, flow.requires_grad_()))
 
 
+def test_several_flows_sample_the_same_features():
+    features, flow = random(2, 3, 5, 4), 2 * random(2, 3, 2, 5, 4, seed=1)
+    out = blocks.warp(features, flow)
+    assert out.shape == (2, 3, 3, 5, 4)
+    for part in range(3):
+        assert torch.equal(out[:, :, part], blocks.warp(features, flow[:, part]))
+
+
 # Convolutional blocks
+
+
+def test_instance_norm_is_torchs():
+    torch.manual_seed(0)
+    own, torchs = blocks.InstanceNorm(5).double(), nn.InstanceNorm2d(5, affine=True).double()
+    with torch.no_grad():
+        own.weight.copy_(random(5)), own.bias.copy_(random(5, seed=1))
+    torchs.load_state_dict(own.state_dict())
+    x, slope = 3 + 2 * random(3, 5, 4, 6, seed=2), random(3, 5, 4, 6, seed=3)
+    found = []
+    for norm in (own, torchs):
+        inputs = x.clone().requires_grad_()
+        y = norm(inputs)
+        y.backward(slope)
+        found.append((y, inputs.grad, norm.weight.grad, norm.bias.grad))
+    for a, b in zip(*found, strict=True):
+        assert torch.allclose(a, b, rtol=1e-10, atol=1e-10)
+    narrow = x.float().to(torch.bfloat16)
+    assert own.float()(narrow).dtype == torch.bfloat16
+
+
+def part_of(state: dict[str, torch.Tensor], part: int, parts: int) -> dict[str, torch.Tensor]:
+    """The weights of one of the networks that stand side by side."""
+    own = {}
+    for key, value in state.items():
+        name, _, rest = key.partition("convolutions.")
+        if not rest:
+            own[key] = value.chunk(parts)[part]
+        elif rest.startswith(f"{part}."):
+            own[name + rest.removeprefix(f"{part}.")] = value
+    return own
+
+
+@pytest.mark.parametrize("inputs", [(4, 4, 4), (4, 2, 3)])
+def test_networks_side_by_side_are_those_networks_one_by_one(inputs):
+    """Values and gradients of three hourglasses and the blocks in them, each alone on its own channels."""
+    torch.manual_seed(0)
+    together = blocks.Hourglass(inputs, 4, 4, 8).double()
+    with torch.no_grad():
+        for parameter in together.parameters():
+            parameter.normal_(std=0.3)
+    x = random(2, sum(inputs), 32, 32).requires_grad_()
+    maps = together(x)
+    slope = {stride: random(*value.shape, seed=stride) for stride, value in maps.items()}
+    torch.autograd.backward([maps[8], maps[4]], [slope[8], slope[4]])
+    gradients = {key: parameter.grad for key, parameter in together.named_parameters()}
+    for part, own_x in enumerate(x.detach().split(inputs, dim=1)):
+        alone = blocks.Hourglass(inputs[part], 4, 4, 8).double()
+        alone.load_state_dict(part_of(together.state_dict(), part, 3))
+        own_x = own_x.clone().requires_grad_()
+        own = alone(own_x)
+        for stride in (8, 4):
+            assert torch.allclose(own[stride], maps[stride].chunk(3, 1)[part], atol=1e-10)
+        torch.autograd.backward([own[8], own[4]], [slope[stride].chunk(3, 1)[part] for stride in (8, 4)])
+        assert torch.allclose(own_x.grad, x.grad.split(inputs, dim=1)[part], atol=1e-10)
+        wanted = part_of(gradients, part, 3)
+        for key, parameter in alone.named_parameters():
+            assert torch.allclose(parameter.grad, wanted[key], atol=1e-9), key
 
 
 def test_dilated_convolution_follows_equation_4():
@@ -246,4 +315,4 @@ def test_warp_passes_a_diverged_flow_on_as_nan_and_survives_its_gradient():
     warped = blocks.warp(features, flow)
     warped.sum().backward()
     assert warped.isnan().any(1).sum() == 2
-    assert torch.equal(warped[0, :, 0], features[0, :, 0])
+    assert torch.allclose(warped[0, :, 0], features[0, :, 0])

@@ -109,3 +109,24 @@ def test_wrong_weights_are_refused(net, torchvision_nets):
         features.build(net, missing)
     with pytest.raises(ValueError, match=r"0\.bias has shape \(1,\)"):
         features.build(net, {**weights, "0.bias": torch.zeros(1)})
+
+
+@pytest.mark.parametrize(("layers", "more"), [(("4", "7"), ("1", "7", "12")), (("12",), ("1", "4")), (("4",), ())])
+def test_a_pair_in_one_pass_is_its_images_one_by_one(layers, more):
+    net = features.build("squeezenet1_1")
+    source, target = images(4).split(2)
+    of_source, of_target = net.pair(source, target, layers, more)
+    assert set(of_source) == set(layers)
+    assert set(of_target) == {*layers, *more}
+    for part, found in ((source, of_source), (target, of_target)):
+        for name, value in net(part, tuple(found)).items():
+            assert torch.allclose(found[name], value, atol=1e-5)
+            assert not found[name].requires_grad
+
+
+def test_a_pair_runs_the_source_no_deeper_than_asked():
+    net, batches = features.build("squeezenet1_1"), {}
+    for name, module in net.features.named_children():
+        module.register_forward_hook(lambda module, inputs, output, name=name: batches.update({name: len(output)}))
+    net.pair(images(), images(), ("7",), ("12",))
+    assert batches == {str(k): 4 if k <= 7 else 2 for k in range(13)}

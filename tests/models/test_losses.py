@@ -16,15 +16,16 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def constant_flow(dx: float, dy: float, height: int, width: int) -> torch.Tensor:
-    return torch.tensor([dx, dy], dtype=torch.float64).view(1, 2, 1, 1).expand(1, 2, height, width)
+    """Of one image and one part."""
+    return torch.tensor([dx, dy], dtype=torch.float64).view(1, 1, 2, 1, 1).expand(1, 1, 2, height, width)
 
 
 def shifted_pair() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Target = source moved by (2, -1) cells, and the cells whose source lies inside the grid."""
     source = random(1, 6, 8, 9)
     target = torch.roll(source, (1, -2), dims=(2, 3))  # target[y, x] = source[y - 1, x + 2]
-    inside = torch.zeros(1, 8, 9, dtype=torch.float64)
-    inside[:, 1:, :-2] = 1
+    inside = torch.zeros(1, 1, 8, 9, dtype=torch.float64)
+    inside[..., 1:, :-2] = 1
     return source, target, inside
 
 
@@ -61,29 +62,29 @@ def test_sampling_correctness_descends_to_the_true_flow():
         return torch.stack(spots).unsqueeze(0)
 
     source, target = features(0, 0), features(1.5, -1)
-    flow = torch.zeros(1, 2, 16, 16, requires_grad=True)
-    mask = torch.zeros(1, 16, 16)
-    mask[:, 3:-3, 3:-3] = 1
+    flow = torch.zeros(1, 1, 2, 16, 16, requires_grad=True)
+    mask = torch.zeros(1, 1, 16, 16)
+    mask[..., 3:-3, 3:-3] = 1
     optimiser = torch.optim.Adam([flow], lr=0.05)
     for _ in range(150):
         optimiser.zero_grad()
         losses.sampling_correctness(source, target, flow, mask).backward()
         optimiser.step()
-    found = flow.detach()[:, :, 3:-3, 3:-3]
+    found = flow.detach()[0, :, :, 3:-3, 3:-3]
     assert (found - torch.tensor([1.5, -1.0]).view(1, 2, 1, 1)).abs().max() < 0.4
 
 
 def test_sampling_correctness_closed_form_and_mask():
     """One source direction only: cos = max cos everywhere, so the loss is 0; opposite directions give e - 1/e."""
     source = torch.ones(1, 1, 2, 2)
-    flow = torch.zeros(1, 2, 2, 2)
+    flow = torch.zeros(1, 1, 2, 2, 2)
     assert losses.sampling_correctness(source, source, flow).item() == pytest.approx(0, abs=1e-6)
     source = torch.tensor([[[[1.0, -1.0]]]])
     target = torch.tensor([[[[1.0, 1.0]]]])
-    flow = torch.zeros(1, 2, 1, 2)
+    flow = torch.zeros(1, 1, 2, 1, 2)
     worst = math.e - 1 / math.e
     assert losses.sampling_correctness(source, target, flow).item() == pytest.approx(worst / 2)
-    right = torch.tensor([[[0.0, 1.0]]])
+    right = torch.tensor([[[[0.0, 1.0]]]])
     assert losses.sampling_correctness(source, target, flow, right).item() == pytest.approx(worst)
     assert losses.sampling_correctness(source, target, flow, 0 * right).item() == 0
 
@@ -91,8 +92,8 @@ def test_sampling_correctness_closed_form_and_mask():
 def test_sampling_correctness_counts_every_image_alike():
     """Each image's mean over its own mask, whatever its size; one without a mask is a zero among them."""
     source, target = random(3, 4, 5, 5), random(3, 4, 5, 5, seed=1)
-    flow, mask = 0.3 * random(3, 2, 5, 5, seed=2), torch.zeros(3, 5, 5, dtype=torch.float64)
-    mask[0, 1:3, 2:4], mask[1] = 1, 1
+    flow, mask = 0.3 * random(3, 1, 2, 5, 5, seed=2), torch.zeros(3, 1, 5, 5, dtype=torch.float64)
+    mask[0, :, 1:3, 2:4], mask[1] = 1, 1
 
     def of(*images: int) -> float:
         some = list(images)
@@ -109,25 +110,37 @@ def test_sampling_correctness_is_relative_to_the_best_there_is():
     """No source position matches the target fully (cosine 0.6 at best): choosing the best still costs nothing."""
     source = torch.tensor([[[[1.0, 0.0]], [[0.0, 1.0]], [[0.0, 0.0]]]])  # B 1, C 3, H 1, W 2
     target = torch.tensor([0.6, 0.3, math.sqrt(1 - 0.45)]).view(1, 3, 1, 1).expand(1, 3, 1, 2)
-    flow = torch.zeros(1, 2, 1, 2)
-    flow[0, 0, 0, 1] = -1  # both cells look at the first
+    flow = torch.zeros(1, 1, 2, 1, 2)
+    flow[0, 0, 0, 0, 1] = -1  # both cells look at the first
     assert losses.sampling_correctness(source, target, flow).item() == pytest.approx(0, abs=1e-6)
     away = math.exp(-0.3 / 0.6) - math.exp(-1)
     assert losses.sampling_correctness(source, target, 1 + flow).item() == pytest.approx(away, abs=1e-6)
 
 
-def test_sampling_correctness_shares_best():
-    source, target = random(1, 4, 5, 5), random(1, 4, 5, 5, seed=1)
-    flow = 0.3 + constant_flow(0, 0, 5, 5)
+@pytest.mark.parametrize("masked", [False, True])
+def test_sampling_correctness_is_the_sum_of_its_parts(masked):
+    """Each part written out: warped, compared with the target by torch's cosine, against the best of any position."""
+    source, target, flows = random(2, 4, 5, 6), random(2, 4, 5, 6, seed=1), random(2, 3, 2, 5, 6, seed=2)
+    masks = random(2, 3, 5, 6, seed=3).relu() if masked else torch.ones(2, 3, 5, 6, dtype=torch.float64)
     best = losses.best_cosine(source, target)
-    alone = losses.sampling_correctness(source, target, flow)
-    assert torch.equal(alone, losses.sampling_correctness(source, target, flow, best=best))
+    y, x = torch.meshgrid(torch.arange(5.0), torch.arange(6.0), indexing="ij")
+    expected = 0.0
+    for part in range(3):
+        position = torch.stack([x + flows[:, part, 0], y + flows[:, part, 1]], dim=-1)
+        grid = 2 * position / torch.tensor([5, 4]) - 1
+        warped = F.grid_sample(source, grid, padding_mode="border", align_corners=True)
+        error = torch.exp(-F.cosine_similarity(warped, target, dim=1) / best.clamp(min=1e-6)) - math.exp(-1)
+        for image in range(2):
+            mask = masks[image, part]
+            expected += 0.5 * (error[image] * mask).sum() / mask.sum()
+    found = losses.sampling_correctness(source, target, flows, masks if masked else None)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-9)
 
 
 def test_sampling_correctness_gradient():
     source, target = random(1, 4, 4, 4), random(1, 4, 4, 4, seed=1)
-    flow = 0.2 + 0.6 * torch.rand(1, 2, 4, 4, generator=torch.Generator().manual_seed(2)).double()
-    mask = torch.rand(1, 4, 4, generator=torch.Generator().manual_seed(3)).double()
+    flow = 0.2 + 0.6 * torch.rand(1, 2, 2, 4, 4, generator=torch.Generator().manual_seed(2)).double()
+    mask = torch.rand(1, 2, 4, 4, generator=torch.Generator().manual_seed(3)).double()
     assert gradcheck(lambda f: losses.sampling_correctness(source, target, f, mask), flow.requires_grad_())
 
 
@@ -182,7 +195,7 @@ def test_feature_terms_have_right_gradients(term):
 
 def test_terms_keep_float32_under_autocast():
     source, target = (random(1, 8, 6, 6, seed=s).float() for s in (0, 1))
-    flow = torch.full((1, 2, 6, 6), 0.3)
+    flow = torch.full((1, 1, 2, 6, 6), 0.3)
     plain = losses.sampling_correctness(source, target, flow), losses.gram(source)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert (F.conv2d(source, torch.ones(1, 8, 1, 1))).dtype == torch.bfloat16  # autocast is on

@@ -1,16 +1,21 @@
 """The generators, objectives and phases in VARIANTS and COMPONENTS: generic promises, then SPIG's own."""
 
+import copy
 from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
+from torch.func import functional_call
 
 from models import spig
 from models.layers import blocks, features, losses, pose_maps
+from models.layers.part_flow import PartFlow
 from models.variants import COMPONENTS, VARIANTS, Adam, Batch, Objective, Output, Phase
 from pipeline.training import loop
 from tests.figures import figures
+from tests.models.test_blocks import part_of
 
 SCALE = 0.125
 TRAINED = [name for name, variant in VARIANTS.items() if variant.phase]
@@ -316,10 +321,9 @@ def test_flows_come_from_poses_alone_and_each_part_from_its_own():
 def test_flows_start_near_rest_and_refine_the_coarser():
     model, batch = generator(), figures(2, 64, 32, seed=0)
     with torch.no_grad():
-        for flow_net in model.flow.nets:
-            nn.init.zeros_(flow_net.heads["4"].weight)
-            flow_net.heads["8"].bias.copy_(torch.tensor([1.0, -2.0, 3.0]))
-            nn.init.zeros_(flow_net.heads["8"].weight)
+        nn.init.zeros_(model.flow.heads["4"].weight)
+        nn.init.zeros_(model.flow.heads["8"].weight)
+        model.flow.heads["8"].bias.copy_(torch.tensor([1.0, -2.0, 3.0]).repeat(3))
         output = model(batch)
     assert output.flows[8].shape == (2, 3, 2, 8, 4)
     assert output.flows[4].shape == (2, 3, 2, 16, 8)
@@ -334,9 +338,9 @@ def test_flows_start_near_rest_and_refine_the_coarser():
 def test_visibility_chooses_between_image_and_pose():
     """Equation 3: visible everywhere, the pose does not matter; hidden everywhere, the image does not."""
     torch.manual_seed(0)
-    local = spig.LocalWarp(6, SCALE, hdcb=True)
+    local = spig.LocalWarp([6], SCALE, hdcb=True)
     images, poses = torch.randn(2, 3, 64, 32), torch.randn(2, 6, 64, 32)
-    flow, ones = torch.zeros(1, 2, 16, 8), torch.ones(1, 1, 16, 8)
+    flow, ones = torch.zeros(1, 1, 2, 16, 8), torch.ones(1, 1, 1, 16, 8)
 
     def run(image: int, pose: int, visibility: float) -> torch.Tensor:
         return local(images[image : image + 1], poses[pose : pose + 1], flow, visibility * ones)
@@ -349,8 +353,8 @@ def test_visibility_chooses_between_image_and_pose():
 
 def test_part_images_are_grey_outside_their_box():
     model, batch = generator(), with_gaps(figures(3, 64, 32, seed=0))
-    images = model.part_images(batch.source, batch.source_joints, batch.source_valid)
-    boxes = pose_maps.part_boxes(batch.source_joints, batch.source_valid, model.groups, spig.PADDING, height=64)
+    images = model.part_images(batch.source, batch.source_joints, batch.source_valid).unflatten(1, (3, 3)).unbind(1)
+    boxes = model.flow.boxes(batch.source_joints, batch.source_valid, 64)
     for part, image in enumerate(images):
         for b in range(3):
             x0, y0, x1, y1 = boxes[b, part].tolist()
@@ -360,7 +364,85 @@ def test_part_images_are_grey_outside_their_box():
                     expected = batch.source[b, :, y, x] if inside else torch.zeros(3)
                     assert torch.equal(image[b, :, y, x], expected)
     assert (images[0][0] == 0).all()  # no head joint: no head image
-    assert len(generator(part=False).part_images(batch.source, batch.source_joints, batch.source_valid)) == 1
+    whole = generator(part=False).part_images(batch.source, batch.source_joints, batch.source_valid)
+    assert torch.equal(whole, batch.source)
+
+
+def flows_one_by_one(flow: PartFlow, source: torch.Tensor, target: torch.Tensor) -> list[dict[int, torch.Tensor]]:
+    """Equation 1, a network after the other: dx, dy and visibility's logit of each part, (B, 3, h, w) by stride."""
+    found = []
+    for part, group in enumerate(flow.groups):
+        trunk = blocks.Hourglass(2 * len(group), blocks.channels(32, SCALE), 4, blocks.channels(256, SCALE)).double()
+        own = part_of(flow.trunk.state_dict(keep_vars=True), part, len(flow.groups))
+        maps = functional_call(trunk, own, (torch.cat([source[:, list(group)], target[:, list(group)]], dim=1),))
+
+        def head(stride: int, maps=maps, part=part) -> torch.Tensor:
+            conv = flow.heads[str(stride)]
+            weight, bias = conv.weight.chunk(len(flow.groups))[part], conv.bias.chunk(len(flow.groups))[part]
+            return F.conv2d(maps[stride], weight, bias, padding=1)
+
+        coarse = head(8)
+        up = F.interpolate(coarse, scale_factor=2.0, mode="bilinear", align_corners=False)
+        found.append({8: coarse, 4: torch.cat([2 * up[:, :2], up[:, 2:]], dim=1) + head(4)})
+    return found
+
+
+@pytest.mark.parametrize("switches", [{}, {"hdcb": False}, {"pnb": False}, {"part": False}])
+def test_all_terms_and_gradients_are_those_of_parts_one_by_one(switches, net):
+    """A flow network, a local warping module and the sampling losses of a part after those of another."""
+    model, net = generator(**switches).double(), copy.deepcopy(net).double()
+    with torch.no_grad():
+        for parameter in (*model.flow.heads.parameters(), *model.decoder[-1].parameters()):
+            parameter.normal_(std=0.1)  # from the start, all of them have gradients to speak of
+    batch = with_gaps(figures(3, 64, 32, seed=0))
+    for name in ("source", "target", "source_joints", "target_joints"):
+        setattr(batch, name, getattr(batch, name).double())
+    weights = VARIANTS["spig"].phase.weights
+    objective = spig.SpigObjective(model, blocks.PatchDiscriminator(64, 32, SCALE).double().eval(), weights)
+    terms, _ = objective.generator_losses(batch, net)
+    sum(terms.values()).backward()
+    together = {key: parameter.grad for key, parameter in model.named_parameters()}
+    model.zero_grad()
+
+    source_maps, target_maps = pose_maps.batch_heatmaps(batch)
+    groups = model.flow.groups
+    found = flows_one_by_one(model.flow, source_maps, target_maps)
+    layers = tuple(net.correctness.values())
+    source, target = net(batch.source, layers), net(batch.target, layers)
+    parts, sampling = [], 0.0
+    target_boxes, boxes = (
+        model.flow.boxes(getattr(batch, f"{side}_joints"), getattr(batch, f"{side}_valid"), 64)
+        for side in ("target", "source")
+    )
+    for part, group in enumerate(groups):
+        image = (
+            batch.source * pose_maps.box_masks(boxes[:, part : part + 1], 64, 32) if len(groups) > 1 else batch.source
+        )
+        local = spig.LocalWarp([len(group)], SCALE, switches.get("hdcb", True)).double()
+        own = part_of(model.local.state_dict(keep_vars=True), part, len(groups))
+        shown = found[part][4][:, None, 2:].sigmoid()
+        poses = target_maps[:, list(group)]
+        parts.append(functional_call(local, own, (image, poses, found[part][4][:, None, :2], shown)))
+        for stride, layer in net.correctness.items():
+            mask = pose_maps.box_masks(target_boxes[:, part : part + 1], 64 // stride, 32 // stride, stride)
+            flow = found[part][stride][:, None, :2]
+            sampling = sampling + losses.sampling_correctness(source[layer], target[layer], flow, mask)
+    x = model.fusion(torch.cat([*parts, model.pose(target_maps)[4]], dim=1))
+    x = x if model.pnb is None else model.pnb(x)[0]
+    image = torch.tanh(model.decoder(x))
+    seen, real = net(image, (*net.content, *net.style)), net(batch.target, (*net.content, *net.style))
+    expected = {
+        "sampling": sampling,
+        "l1": losses.l1(image, batch.target),
+        "adversarial": losses.adversarial_generator(objective.discriminator(image)),
+        "perceptual": losses.perceptual(seen, real, net.content),
+        "style": losses.style(seen, real, net.style),
+    }
+    sum(weights[name] * term for name, term in expected.items()).backward()
+    for name, term in terms.items():
+        assert term.item() == pytest.approx(weights[name] * expected[name].item(), rel=1e-6), name
+    for key, parameter in model.named_parameters():
+        assert (parameter.grad - together[key]).norm() <= 1e-6 * together[key].norm(), key
 
 
 @pytest.mark.parametrize("switch", ["part", "hdcb", "pnb"])
@@ -374,7 +456,9 @@ def test_switches_remove_one_block(switch, net):
     count = {type(m): 0 for m in full.modules()}
     for m in without.modules():
         count[type(m)] = count.get(type(m), 0) + 1
-    assert count[blocks.HybridDilatedConv] == {"part": 1, "hdcb": 0, "pnb": 3}[switch]
+    assert count[blocks.HybridDilatedConv] == {"part": 1, "hdcb": 0, "pnb": 1}[switch]
+    hdcb = [module for module in without.modules() if isinstance(module, blocks.HybridDilatedConv)]
+    assert [module[0].groups for module in hdcb] == {"part": [1], "hdcb": [], "pnb": [3]}[switch]
     assert count[blocks.NonLocal2d] == {"part": 2, "hdcb": 2, "pnb": 0}[switch]
     objective = spig.SpigObjective(without, blocks.PatchDiscriminator(64, 32, SCALE), VARIANTS["spig"].phase.weights)
     assert all(term.isfinite() for term in objective.generator_losses(batch, net)[0].values())
@@ -385,13 +469,14 @@ def test_sampling_loss_counts_only_the_part_box(net):
     batch = figures(1, 64, 32, seed=0)
     layers = tuple(net.correctness.values())
     source, target = net(batch.source, layers), net(batch.target, layers)
-    boxes = pose_maps.part_boxes(batch.target_joints, batch.target_valid, spig.GROUPS, spig.PADDING, 64)
+    parts = generator().flow
+    boxes = parts.boxes(batch.target_joints, batch.target_valid, 64)
     masks = {stride: pose_maps.box_masks(boxes, 64 // stride, 32 // stride, stride) for stride in (8, 4)}
     assert all(0 < mask[0, 0].sum() < mask[0, 0].numel() for mask in masks.values())
 
     def loss(inside: float, outside: float) -> float:
         flows = {s: (m * inside + (1 - m) * outside).unsqueeze(2).expand(-1, -1, 2, -1, -1) for s, m in masks.items()}
-        return spig.sampling_loss(flows, source, target, batch, net, spig.GROUPS).item()
+        return spig.sampling_loss(parts, flows, source, target, batch, net).item()
 
     assert loss(0, 0) == pytest.approx(loss(0, 5), abs=1e-7)
     assert loss(0, 0) != pytest.approx(loss(5, 0), abs=1e-4)
