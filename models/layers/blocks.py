@@ -106,11 +106,10 @@ def warp(features: Tensor, flow: Tensor) -> Tensor:
         y = torch.add(torch.linspace(-1, 1, height, **steps).unsqueeze(-1), dy, alpha=2 / max(height - 1, 1))
         grid = torch.stack([x, y], dim=-1).view(len(flow), -1, width, 2)  # samples one below the other
         # torch's CPU kernel crashes in the gradient of a NaN position: a diverged flow must show as NaN instead.
-        sane = grid.isfinite().all(-1, keepdim=True)
-        sampled = F.grid_sample(
-            features, torch.where(sane, grid, 0), "bilinear", padding_mode="border", align_corners=True
-        )
-        sampled = torch.where(sane.view(len(flow), 1, -1, width), sampled, torch.nan)
+        astray = ~grid.detach().sum(-1, keepdim=True).isfinite()
+        grid = grid.masked_fill(astray, 0.0)
+        sampled = F.grid_sample(features, grid, "bilinear", padding_mode="border", align_corners=True)
+        sampled = sampled.masked_fill(astray.view(len(flow), 1, -1, width), torch.nan)
         return sampled.view(features.shape[:2] + flow.shape[1:-3] + features.shape[2:])
 
 

@@ -7,6 +7,7 @@ joints are ignored, NaN included.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from models.layers.blocks import Batch
@@ -40,12 +41,12 @@ def heatmaps(
     counts as zero. `out`: memory of that shape and type to write to; on a CPU, fresh memory takes longer than the maps.
     """
     joints = joints.double() if joints.dtype == torch.float64 else joints.float()
-    joints = torch.where(valid.unsqueeze(-1), joints, 0.0)
+    joints = joints.masked_fill(~valid.unsqueeze(-1), 0.0)
 
     def profile(centre: Tensor, length: int) -> Tensor:  # (B, J) -> (B, J, length)
         position = torch.arange(length, device=joints.device, dtype=joints.dtype)
-        values = torch.exp(-((position - centre.unsqueeze(-1)) ** 2) / (2 * sigma**2))
-        return torch.where(values < NEGLIGIBLE, 0.0, values)
+        values = torch.exp((position - centre.unsqueeze(-1)).square() / (-2 * sigma**2))
+        return F.threshold(values, NEGLIGIBLE, 0.0)
 
     rows = profile(joints[..., 1], height) * valid.unsqueeze(-1)
     columns = profile(joints[..., 0], width)
@@ -54,11 +55,9 @@ def heatmaps(
 
 def batch_heatmaps(batch: Batch) -> tuple[Tensor, Tensor]:
     """The source's and the target's joints as heatmaps (B, 18, H, W)."""
-    size = batch.source.shape[-2:]
-    return (
-        heatmaps(batch.source_joints, batch.source_valid, *size),
-        heatmaps(batch.target_joints, batch.target_valid, *size),
-    )
+    joints = torch.cat([batch.source_joints, batch.target_joints])
+    valid = torch.cat([batch.source_valid, batch.target_valid])
+    return heatmaps(joints, valid, *batch.source.shape[-2:]).chunk(2)
 
 
 def one_hot(labels: Tensor, classes: int, out: Tensor | None = None) -> Tensor:

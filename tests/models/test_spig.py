@@ -500,7 +500,7 @@ def test_overfits_eight_pairs(net):
     objective.weights = {**phase.weights, "l1": 50.0}
     adam = {"generator": Adam(0.002, (0.9, 0.99)), "discriminator": Adam(0.0002, (0.9, 0.99))}
     batch = figures(8, 64, 32, seed=0)
-    train(objective, replace(phase, optimisers=adam), [batch] * 60, net)
+    train(objective, replace(phase, optimisers=adam), [batch] * 100, net)
     objective.generator.eval()
     with torch.no_grad():
         generated = objective.generator(batch).image
