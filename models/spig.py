@@ -170,11 +170,12 @@ class SpigObjective:
 ADAM = Adam(lr=0.001, betas=(0.0, 0.99))
 BATCH = {"market1501": 8, "deepfashion": 6}
 
-COMPONENTS = (
-    Component(
-        name="spig_flow",
+
+def flow(name: str, groups: tuple[tuple[int, ...], ...]) -> Component:
+    return Component(
+        name=name,
         paper="SPIG",
-        build=PartFlow,
+        build=partial(PartFlow, groups=groups),
         objective=lambda flow, height, width, scale, weights: FlowObjective(flow, weights),
         phase=Phase(
             generators=("flow",),
@@ -186,8 +187,10 @@ COMPONENTS = (
         ),
         features="vgg19",
         into="flow",
-    ),
-)
+    )
+
+
+COMPONENTS = (flow("spig_flow", GROUPS), flow("spig_flow_whole", WHOLE_BODY))
 
 
 def variant(name: str, row: str, components: tuple[str, ...] = ("spig_flow",), **switches: bool) -> Variant:
@@ -214,7 +217,7 @@ def variant(name: str, row: str, components: tuple[str, ...] = ("spig_flow",), *
 
 VARIANTS = (
     variant("spig", "Table 3, Full"),
-    variant("spig_no_part", "Table 3, w/o Part", components=(), part=False),  # its one flow network starts untrained
+    variant("spig_no_part", "Table 3, w/o Part", components=("spig_flow_whole",), part=False),
     variant("spig_no_hdcb", "Table 3, w/o HDCB", hdcb=False),
     variant("spig_no_pnb", "Table 3, w/o PNB", pnb=False),
 )

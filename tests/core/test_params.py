@@ -102,14 +102,14 @@ def test_a_missing_key(values):
 
 
 def test_a_further_seed_is_a_run_of_its_variant(values):
-    values["variants"]["spig"] = ["spig", "spig_no_part", "spig-seed7", "spig_no_part-seed12"]
+    values["variants"]["spig"] = ["spig", "spig_no_pnb", "spig-seed7", "spig_no_pnb-seed12"]
     assert params.check(values) is values
-    assert [params.variant_of(name) for name in ("spig", "spig-seed7", "spig_no_part-seed12")] == [
+    assert [params.variant_of(name) for name in ("spig", "spig-seed7", "spig_no_pnb-seed12")] == [
         "spig",
         "spig",
-        "spig_no_part",
+        "spig_no_pnb",
     ]
-    assert [params.seed_of(name) for name in ("spig", "spig-seed7", "spig_no_part-seed12")] == [None, 7, 12]
+    assert [params.seed_of(name) for name in ("spig", "spig-seed7", "spig_no_pnb-seed12")] == [None, 7, 12]
 
 
 @pytest.mark.parametrize("name", VARIANTS)

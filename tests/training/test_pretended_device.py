@@ -17,7 +17,8 @@ pytestmark = pytest.mark.usefixtures("thin_features")
 # By entry: host waits and kernels (`FakeCuda.operations`) of one step at 128x64 in bf16 with its batch, from the second
 # step on. Both are exact. They hardly depend on the batch and the networks' width.
 BUDGET = {
-    "spig_flow": (16, 2002),
+    "spig_flow": (2, 698),
+    "spig_flow_whole": (2, 690),
     "spatn": (2, 634),
     "spatn_no_distance": (2, 602),
     "spgnet_flow": (12, 858),
@@ -32,10 +33,10 @@ BUDGET = {
     "sgw_matcher_vgg16": (2, 353),
     "gfla_flow": (2, 716),
     "detector": (2, 226),
-    "spig": (27, 4677),
-    "spig_no_part": (13, 2989),
-    "spig_no_hdcb": (27, 4602),
-    "spig_no_pnb": (27, 4569),
+    "spig": (2, 2465),
+    "spig_no_part": (2, 2329),
+    "spig_no_hdcb": (2, 2442),
+    "spig_no_pnb": (2, 2357),
     "spgnet": (2, 3712),
     "spgnet_sequential": (2, 4014),
     "spgnet_joint": (2, 4384),
