@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from models.layers import losses
 from models.layers.blocks import (
     Batch,
+    InstanceNorm,
     Output,
     PatchDiscriminator,
     channels,
@@ -39,7 +40,7 @@ def kernel_sizes(height: int) -> dict[int, int]:
 
 
 def norm_act(features: int) -> nn.Sequential:
-    return nn.Sequential(nn.InstanceNorm2d(features, affine=True), nn.LeakyReLU(0.1))
+    return nn.Sequential(InstanceNorm(features), nn.LeakyReLU(0.1, inplace=True))
 
 
 # The released blocks, without the biases that a norm behind them takes back. Their leading norms also stand before the
