@@ -127,19 +127,18 @@ def torso_length(joints: Tensor, valid: Tensor, height: int) -> Tensor:
     return torch.where(known, (top - hips).norm(dim=-1), TORSO_FALLBACK * height)
 
 
-def part_boxes(joints: Tensor, valid: Tensor, members: Tensor, padding: Tensor | float, height: int) -> Tensor:
+def part_boxes(joints: Tensor, valid: Tensor, members: Tensor, padding: Tensor, height: int) -> Tensor:
     """One box per joint group: the tightest one around its valid joints, padded by `padding` torso lengths on every
     side.
 
-    joints (B, 18, 2), valid (B, 18), members (P, 18) bool, padding (P,) or one for all -> (B, P, 4) float (x0, y0, x1,
-    y1) in pixels, both ends inclusive, not clipped to the image. A group with no valid joint gives an empty box: x0 =
+    joints (B, 18, 2), valid (B, 18), members (P, 18) bool, padding (P,) -> (B, P, 4) float (x0, y0, x1, y1) in pixels, both ends inclusive, not clipped to the image. A group with no valid joint gives an empty box: x0 =
     y0 = +inf, x1 = y1 = -inf.
     """
     chosen = (members & valid.unsqueeze(1)).unsqueeze(-1)  # (B, P, 18, 1)
     points = joints.unsqueeze(1)  # (B, 1, 18, 2)
     low = torch.where(chosen, points, torch.inf).amin(2)
     high = torch.where(chosen, points, -torch.inf).amax(2)
-    pad = (torso_length(joints, valid, height).unsqueeze(1) * padding).unsqueeze(-1)  # (B, P or 1, 1)
+    pad = (torso_length(joints, valid, height).unsqueeze(1) * padding).unsqueeze(-1)  # (B, P, 1)
     return torch.cat([low - pad, high + pad], dim=-1)
 
 
