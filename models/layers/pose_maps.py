@@ -131,8 +131,9 @@ def part_boxes(joints: Tensor, valid: Tensor, members: Tensor, padding: Tensor, 
     """One box per joint group: the tightest one around its valid joints, padded by `padding` torso lengths on every
     side.
 
-    joints (B, 18, 2), valid (B, 18), members (P, 18) bool, padding (P,) -> (B, P, 4) float (x0, y0, x1, y1) in pixels, both ends inclusive, not clipped to the image. A group with no valid joint gives an empty box: x0 =
-    y0 = +inf, x1 = y1 = -inf.
+    joints (B, 18, 2), valid (B, 18), members (P, 18) bool, padding (P,) -> (B, P, 4) float (x0, y0, x1, y1) in pixels,
+    both ends inclusive, not clipped to the image. A group with no valid joint gives an empty box: x0 = y0 = +inf, x1 =
+    y1 = -inf.
     """
     chosen = (members & valid.unsqueeze(1)).unsqueeze(-1)  # (B, P, 18, 1)
     points = joints.unsqueeze(1)  # (B, 1, 18, 2)
