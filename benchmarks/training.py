@@ -4,6 +4,11 @@
     curves   the losses of both ways over the same batches of a prepared project, and a picture of them
     compile  our step with and without torch.compile, in turns in one run, and what compiling costs
 
+With `--beside CHECKOUT` the first two compare this commit with the one that lies there, before and after a change:
+    speed    processor seconds of a step of both, in turns, each in a process of its own; one entry of each family
+    curves   the losses of both over the same batches of a prepared project, a run for each seed, and whether their ends
+             are nearer to each other than one commit's seeds are
+
 Ours: the data set resident as uint8, maps made on the device, bf16 autocast, fused Adam, and on CUDA channels_last. The
 plain way: float32, channels first, unfused Adam, and a DataLoader with 2 workers that decodes JPEGs and makes dense
 heatmaps on the CPU, as the field's loaders do. Both run the same networks and losses, with seeded feature weights.
@@ -34,6 +39,7 @@ import torch._inductor.config
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks import beside
 from benchmarks.data import DensePairs, ratio, say, skeletons, table, write_data_set
 from models.layers import features as feature_nets
 from models.variants import VARIANTS, Batch, Variant
@@ -408,7 +414,9 @@ def compare(found: dict[str, list[dict[str, float]]], output: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("speed", "curves", "memory", "compile"))
-    parser.add_argument("--variants", nargs="*", default=[], help="default: every trained one")
+    parser.add_argument(
+        "--variants", nargs="*", default=[], help="default: every trained one; with --beside, one a family"
+    )
     parser.add_argument("--datasets", nargs="*", default=list(SIZES), choices=SIZES, help="whose batch and size")
     parser.add_argument("--width", type=float, default=1.0, help="multiplier of the published channel counts")
     parser.add_argument("--features", choices=feature_nets.NETS, help="default: the published net of each variant")
@@ -418,9 +426,15 @@ def main() -> None:
     parser.add_argument("--project", type=Path, default=Path.cwd(), help="curves: a project with prepared data")
     parser.add_argument("--dataset", default="synthetic", help="curves: a data set of 128x64 in it")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/training.svg"), help="curves: the picture")
+    parser.add_argument("--beside", type=Path, help="speed, curves: a checkout of the commit to compare with")
+    parser.add_argument("--batch", type=int, help="with --beside; default: the published one")
+    parser.add_argument("--precision", default="bf16", choices=("bf16", "fp32"), help="with --beside")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="curves --beside: a run each")
     parser.add_argument("--way", choices=WAYS, help="memory: which")
     options = parser.parse_args()
     warnings.filterwarnings("ignore", message="This DataLoader will create")  # two workers on one core are meant
+    if options.beside is not None:
+        return {"speed": beside.speed, "curves": beside.curves}[options.what](options)
     if options.what == "curves":
         return curves(options)
     with ExitStack() as stack:
