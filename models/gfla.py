@@ -424,6 +424,7 @@ COMPONENTS = (
         ),
         features="vgg19",
         into="flow",
+        departs=("design",),
     ),
 )
 
@@ -455,5 +456,6 @@ VARIANTS = (
             augment=AUGMENT,
             discriminators_first=True,
         ),
+        departs=("design",),
     ),
 )

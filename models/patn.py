@@ -277,6 +277,7 @@ VARIANTS = (
             steps={"market1501": 87_500, "deepfashion": 400_000},
             decay_from=5 / 7,
         ),
+        departs=("design",),
     ),
 )
 COMPONENTS = ()

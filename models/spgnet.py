@@ -575,6 +575,7 @@ def variant(
         objective=partial(objective, true_parsing=true_parsing),
         phase=schedule,
         limb_maps="kappa" not in options,
+        departs=("flow",),
     )
 
 

@@ -83,7 +83,8 @@ def write(folder: Path, dataset: str = "synthetic", parsing_source: str = "none"
         {"image_id": one, "pseudo_id": other, "cost": 1.0, "pose_distance": 1.0}
         for one, other in zip(ids, ids[VIEWS:] + ids[:VIEWS], strict=True)
     ]
-    store.write_shards(folder / layout.pseudo_labels(dataset, "equation"), stand_ins, schema.PSEUDO_LABELS)
+    for rule in layout.RULES:
+        store.write_shards(folder / layout.pseudo_labels(dataset, rule), stand_ins, schema.PSEUDO_LABELS)
     store.write_shards(folder / layout.distance_maps(dataset), maps, schema.DISTANCE_MAPS, kappa=str(KAPPA))
 
 

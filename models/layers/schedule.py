@@ -90,7 +90,8 @@ class Jitter:
 
 @dataclass(frozen=True)
 class Phase:
-    """One optimisation phase. `weights` go to the objective; `batch` and `steps` are by data set.
+    """One optimisation phase. `weights` go to the objective; `batch` and `steps` are by data set, and one that is not
+    there takes the values of that whose images are nearest in size.
 
     `frozen`: submodules of the first generator that are not trained and stay in eval mode. `thaw`, by a name in
     `frozen` and data set: the share of the run's steps after which it is trained too. `delays`, by loss term and data
@@ -123,6 +124,13 @@ class Phase:
 #   balanced_pseudo_pairs  the same, where the stand-ins were chosen by the rule `balanced` instead of the paper's
 DATA = ("pairs", "unpaired", "images", "pseudo_pairs", "balanced_pseudo_pairs")
 
+# How an entry can differ from its paper by itself: a mark in every table. docs/papers.md says what is meant by each.
+#   stand-ins  those for the target's parsing are chosen by another rule than the paper's
+#   flow       the flow comes from elsewhere than the paper's
+#   judge      a loss looks through another network than the paper's
+#   design     a network, loss or draw is known to be another than the paper's or its released code's
+DEPARTURES = ("stand-ins", "flow", "judge", "design")
+
 
 @dataclass(frozen=True)
 class Component:
@@ -132,7 +140,7 @@ class Component:
     `features`: the net of `features.NETS` through which the paper's losses look, or that its network begins with; None
     where there is none.
     `into`: the generator's submodule that takes the trained weights; None for a network used by itself. `components`:
-    those that it starts from itself. `labels` and `limb_maps`: as for `Variant`.
+    those that it starts from itself. `labels`, `limb_maps`, `departs`: as for `Variant`.
     """
 
     name: str
@@ -146,6 +154,7 @@ class Component:
     components: tuple[str, ...] = ()
     data: str = "pairs"
     limb_maps: bool = False
+    departs: tuple[str, ...] = ()
 
     @property
     def needs_parsing(self) -> bool:
@@ -166,7 +175,8 @@ class Variant:
     floor has neither objective nor phase: it is not trained, but fitted if its generator has `fit(image batches)`.
     `features`: as for `Component`. `judges`, by name in `objective.networks()`: the component whose weights the network
     takes; it is built at the component's own width and not trained. `limb_maps`: its networks draw SPGNet's distance
-    maps, and `build` also takes their `kappa`, that of the stored maps.
+    maps, and `build` also takes their `kappa`, that of the stored maps. `departs`: how the entry differs from its paper
+    whatever its settings are, each one of DEPARTURES.
     """
 
     name: str
@@ -182,6 +192,7 @@ class Variant:
     data: str = "pairs"
     given_target_parsing: bool = False
     limb_maps: bool = False
+    departs: tuple[str, ...] = ()
 
     @property
     def needs_parsing(self) -> bool:

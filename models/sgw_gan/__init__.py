@@ -331,6 +331,7 @@ def matcher(name: str, parsing: bool = True, vgg16: bool = False) -> Component:
         into="matcher",
         labels="cihp-20" if parsing else None,
         data="images",
+        departs=() if vgg16 else ("design",),
     )
 
 

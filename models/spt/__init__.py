@@ -299,7 +299,7 @@ SPT_PARSING = Component(
 )
 COMPONENTS = (
     SPT_PARSING,
-    replace(SPT_PARSING, name="spt_parsing_balanced", data="balanced_pseudo_pairs"),
+    replace(SPT_PARSING, name="spt_parsing_balanced", data="balanced_pseudo_pairs", departs=("stand-ins",)),
     replace(SPT_PARSING, name="spt_parsing_true", data="unpaired"),
     # The pose loss has a detector of its own: what a method was trained on must not measure its PCKh. It always has its
     # full width: `objective` knows no other.
@@ -353,6 +353,7 @@ def variant(
         judges={"detector": "spt_detector"},
         data="unpaired",
         given_target_parsing=parsing == GIVEN,
+        departs=("judge",),
     )
 
 

@@ -44,8 +44,7 @@ def training(network: dict) -> dict[str, dict]:
     found = {}
     for name, what in (("steps", "steps"), ("batch", "batch"), ("learning_rate", "learning rate"), ("width", "width")):
         ours, paper = settings[name], published[name]
-        differs = ours < paper if name == "steps" else ours != paper
-        found[what] = {"ours": f"{ours:,}", "paper": f"{paper:,}", "differs": differs}
+        found[what] = {"ours": f"{ours:,}", "paper": f"{paper:,}", "differs": ours != paper}
     if features:
         seeded = features["provenance"] == "seeded"
         ours = f"{features['net']}, {'random' if seeded else 'published'} weights"

@@ -60,8 +60,7 @@ def score_rows(
 ) -> list[dict]:
     """Rows of `schema.SCORES`. `marks`: those of the images; the protocol's and the metric networks' are added here."""
     described, known = reference.described, METRICS | OF_PARSING
-    if split == "test" and described["pairs"][split]["limit"] is not None:
-        marks = list(dict.fromkeys([*marks, "pairs"]))
+    marks = list(dict.fromkeys([*marks, *described["marks"][split]]))
     return [
         {
             "dataset": described["dataset"],

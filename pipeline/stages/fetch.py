@@ -24,10 +24,24 @@ counts, terms of use).
 """
 
 import json
+from dataclasses import fields, is_dataclass
+from typing import Any
 
 from pipeline import datasets
 from pipeline.core import console, layout, params
 from pipeline.core.atomic import atomic_directory
+
+
+def own_digests(block: Any) -> list[str]:
+    """The published files of a block whose digest in params.yaml is not the published one: KEY.sha256."""
+    return [
+        f"{one.name}.{digest.name}"
+        for one in fields(block)
+        if is_dataclass(one.default)
+        for digest in fields(one.default)
+        if digest.name.endswith("sha256") and (known := getattr(one.default, digest.name))
+        if getattr(getattr(block, one.name), digest.name) != known
+    ]
 
 
 def run(dataset: str) -> None:
@@ -36,6 +50,8 @@ def run(dataset: str) -> None:
     block = params.block(module.Fetch, "fetch", dataset)
     with atomic_directory(layout.raw(dataset)) as raw:
         source = module.fetch(block, raw)
+        if own := own_digests(block):
+            source["own_digests"] = own
         text = json.dumps(source, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
         (raw / "source.json").write_text(text, encoding="utf-8")
     counts = ", ".join(f"{split['count']} {name}" for name, split in source["images"].items())

@@ -103,8 +103,9 @@ def run(dataset: str) -> None:
         raise UserError(f"{raw}: no images.zip; run fetch (snakemake --cores all)")
     rejects: list[dict] = []
     images = at_most(block.max_rejects, rejects, rows(raw, dataset, rejects))
-    partial = json.loads((raw / "source.json").read_text(encoding="utf-8")).get("partial")
-    described = {"dataset": dataset} | ({"partial": json.dumps(partial, sort_keys=True)} if partial else {})
+    source = json.loads((raw / "source.json").read_text(encoding="utf-8"))
+    described = {"dataset": dataset} | ({"form": source["protocol"]} if "protocol" in source else {})
+    described |= {key: json.dumps(source[key], sort_keys=True) for key in ("partial", "own_digests") if source.get(key)}
     count = store.write_shards(layout.images(dataset), images, schema.IMAGES, **described)
     rejects.sort(key=lambda reject: (reject["image_id"], reject["split"], reject["reason"]))
     store.write_table(layout.rejects(dataset), rejects, schema.REJECTS, dataset=dataset)

@@ -162,6 +162,7 @@ def run(dataset: str) -> None:
     columns = ["image_id", "split", "person_id", "row", "keypoints"]
     keypoints = store.read_table(layout.keypoints(dataset), columns=columns)
     pairs = table(keypoints, layout.raw(dataset), dataset, block)
-    store.write_table(layout.pairs(dataset), pairs, schema.PAIRS, dataset=dataset)
     counts = {row["values"]: row["counts"] for row in pc.value_counts(pairs.column("split")).to_pylist()}
+    described = {"training_pairs": str(counts["train"] + counts["val"]), "test_list": block.test_list}
+    store.write_table(layout.pairs(dataset), pairs, schema.PAIRS, dataset=dataset, **described)
     console.say(f"pairs {dataset}: {counts['train']} train, {counts['val']} val, {counts['test']} test")

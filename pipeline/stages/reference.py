@@ -4,8 +4,9 @@ Reads   data/D/images, data/D/keypoints.parquet, data/D/pairs.parquet, runs/D/de
         networks under data/weights (inception; alexnet, vgg16 or squeezenet1_1 for LPIPS; inception_v3 and reid where
         a metric needs them); data/D/parsing for parsing-miou.
 Writes  data/D/reference/
-          reference.json       pair limits, image size, metrics, the networks and the detector by digest, and the
-                               ceilings: what the real target images score where that is not trivial
+          reference.json       pair limits, image size, metrics, the networks and the detector by digest, how images,
+                               joints and pairs differ from the papers' (marks), and the ceilings: what the real target
+                               images score where that is not trivial
           pairs.parquet        the validation and test pairs that are scored
           real.safetensors     Inception statistics of the real test targets, each counted once for every pair that
                                ends in it; some of these targets' features for KID; where a metric needs them,
@@ -29,6 +30,7 @@ from pipeline.anatomy import pose
 from pipeline.core import console, layout, params
 from pipeline.core.errors import UserError
 from pipeline.core.settings import SEED, device_setting, setting
+from pipeline.loading import prepared
 from pipeline.loading.devices import device
 from pipeline.metrics import METRICS, standard
 from pipeline.scoring import networks, pairs, protocol, real
@@ -81,8 +83,10 @@ def run(dataset: str) -> None:
         "networks": described_networks,
         "detector": {"name": detector.name, **detector.provenance},
         "pairs": {},
+        "marks": {},
         "ceilings": {},
     }
+    differs = prepared.marks(dataset)
     statistics, detected = {}, []
     for split, these in data.items():
         labels = pairs.labels_of(parsing, these) if parsing is not None and split == "test" else {}
@@ -90,6 +94,8 @@ def run(dataset: str) -> None:
         statistics |= found.statistics
         count, targets = len(these), len(found.targets)
         described["pairs"][split] = {"limit": limits[split], "count": count, "targets": targets}
+        others = split == "test" and (limits[split] is not None or prepared.other_test_pairs(dataset, count))
+        described["marks"][split] = [*differs, *(["pairs"] if others else [])]
         described["ceilings"][split] = found.ceilings
         for row, xy, valid in zip(found.targets.tolist(), *found.detected, strict=True):
             detected.append({"image_id": these.ids[row], "split": split, "keypoints": pose.from_array(xy, valid)})

@@ -22,9 +22,9 @@ Every image is judged as the 8-bit picture that would be saved, and pairs are ma
 FID, KID, IS and parsing-miou are computed on the test pairs only. A run that was stopped goes on after the last
 checkpoint that it finished.
 
-Marks say how a number differs from the paper's set-up: `weights`, `steps`, `settings`, `width` and `data` come from
-training; `pairs` means fewer test pairs than the list has (`reference.D.test_pairs`); `jpeg`, that images from
-elsewhere are JPEGs; `metric-weights` means that the metric's own network has random weights because the published ones
+Marks say how a number differs from the paper's set-up: most come from training (docs/papers.md lists them); `data` and
+`joints` from the reference, as does `pairs`, other test pairs than the whole published list; `jpeg` means that images
+from elsewhere are JPEGs; `metric-weights`, that the metric's own network has random weights because the published ones
 were missing.
 """
 

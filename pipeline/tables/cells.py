@@ -7,7 +7,16 @@ from dataclasses import dataclass, replace
 from pipeline.datasets import title as dataset_title
 from pipeline.tables.inputs import Run, Runs, altered
 from pipeline.tables.paired import Difference
-from pipeline.tables.papers import COLUMNS, EQUAL_PROTOCOLS, FLOORS, LEADERBOARD, PaperTable, Row
+from pipeline.tables.papers import (
+    ALTERS_MEASURE,
+    COLUMNS,
+    EQUAL_PROTOCOLS,
+    FLOORS,
+    LEADERBOARD,
+    OTHER_PICTURES,
+    PaperTable,
+    Row,
+)
 
 
 @dataclass(frozen=True)
@@ -136,7 +145,7 @@ def _with_differences(table: PaperTable, cells: list[Cell]) -> list[Cell]:
     for cell in cells:
         theirs = known.get((labels.get(cell.variant), cell.column)) if cell.kind == "trained" else None
         equal = (table.paper, cell.column) in EQUAL_PROTOCOLS.get(cell.metric, ())
-        if cell.value and theirs and equal and not altered(cell.marks):
+        if cell.value and theirs and equal and not set(cell.marks.split()) & (ALTERS_MEASURE | OTHER_PICTURES):
             apart = float(cell.value) - float(theirs)
             cell = replace(cell, difference=f"{apart:+.{COLUMNS[cell.column].decimals}f}")
         result.append(cell)

@@ -45,6 +45,12 @@ def _about_ours(ours: list[Cell], runs: Runs) -> list[str]:
         lines += _about_training(runs[key])
     for key in dict.fromkeys((cell.dataset, cell.variant) for cell in ours if cell.kind == "component"):
         lines.append(f"{runs[key].name}: step {runs[key].chosen['step']}, its last, from which variants start.")
+    if any(cell.kind in ("trained", "component") for cell in ours):
+        lines.append(
+            "People in validation pairs, on whom a checkpoint is chosen, are in nothing that a network of this run was "
+            "trained on; the papers train on all. A row without a mark follows its paper in all that the paper or its "
+            "code states; what they leave open is filled as docs/papers.md says."
+        )
     protocols = dict.fromkeys((cell.column, cell.metric, cell.protocol) for cell in ours)
     listed = "; ".join(f"{column} = {metric} ({protocol})" for column, metric, protocol in sorted(protocols))
     if protocols:

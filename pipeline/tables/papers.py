@@ -15,25 +15,41 @@ class Mark:
     text: str
 
 
+def _letter(symbol: str, letter: str, text: str) -> Mark:
+    return Mark(symbol, rf"\textsuperscript{{{letter}}}", text)
+
+
 # How a number differs from the paper's set-up. The names are those of `schema.SCORES`, and one of our own: unverified.
+# Which setting sets which: docs/papers.md.
 MARKS = {
     "metric-weights": Mark(
         "†",
         r"\textdagger",
         "the metric's own feature network has random weights from a fixed seed, not the published ones",
     ),
-    "steps": Mark("‡", r"\textdaggerdbl", "trained for fewer steps than the paper's or the assumed full schedule"),
+    "steps": Mark("‡", r"\textdaggerdbl", "trained for another number of steps than the paper's, or the assumed one"),
     "weights": Mark(
         "§",
         r"\textsection",
         "training losses used other feature weights than the paper's VGG19 (another net, or seeded)",
     ),
-    "settings": Mark("∗", r"\textasteriskcentered", "another batch size or learning rate than the paper's"),
-    "width": Mark("¶", r"\textparagraph", "narrower network than the paper's"),
-    "data": Mark(
-        "※", r"\textreferencemark", "not the paper's data set, a part of it, or joints other than the published"
+    "settings": Mark(
+        "∗", r"\textasteriskcentered", "another batch size, learning rate or fall of the distance maps than the paper's"
     ),
-    "pairs": Mark("‖", r"\textbardbl", "scored on fewer test pairs than the published list has"),
+    "borrowed": _letter("ᵒ", "o", "schedule of the paper's data set whose images are nearest in size: it used no such"),
+    "width": Mark("¶", r"\textparagraph", "wider or narrower network than the paper's"),
+    "precision": _letter("ᵇ", "b", "trained in bfloat16 mixed precision; the papers' code is float32"),
+    "norms": _letter("ⁿ", "n", "batch norms saw parts of a batch: several processes, or micro-batches"),
+    "data": Mark("※", r"\textreferencemark", "not the paper's data set, or without some of its images or pairs"),
+    "joints": _letter("ᵏ", "k", "joints (keypoints) other than the published"),
+    "form": _letter("ᶜ", "c", "DeepFashion's images in another form than the paper's: canvas, crop or squeezed"),
+    "parser": _letter("ᵖ", "p", "human parsing by another parser than the paper's"),
+    "labels": _letter("ˡ", "l", "human parsing in another label set than the paper's"),
+    "stand-ins": _letter("ˢ", "s", "stand-ins for the target's parsing by another rule than the paper's equation"),
+    "flow": _letter("ᶠ", "f", "flow from elsewhere than the paper's, which came from a network trained on 3D bodies"),
+    "judge": _letter("ʲ", "j", "a loss looks through another network than the paper's: the joint detector"),
+    "design": _letter("ᵈ", "d", "known to differ in a network, loss or draw from the authors' code: docs/papers.md"),
+    "pairs": Mark("‖", r"\textbardbl", "not scored on the whole published list of test pairs"),
     "jpeg": Mark("♯", r"\sharp", "images of an outside method that came as JPEGs"),
     "unverified": Mark("?", "?", "published number not checked against the paper"),
 }
@@ -45,7 +61,9 @@ def symbols(marks: str) -> str:
 
 
 # A metric with these marks measures something else than its protocol says.
-ALTERS_MEASURE = {"metric-weights", "data"}
+ALTERS_MEASURE = {"metric-weights", "data", "joints"}
+# And with these it measures that on other pictures than the paper did.
+OTHER_PICTURES = {"form", "pairs"}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Tables as text: Markdown, and LaTeX that needs no package."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import zip_longest
 
 import pandas as pd
@@ -10,11 +10,27 @@ from pipeline.tables.cells import Cell
 from pipeline.tables.papers import COLUMNS, MARKS, symbols
 
 
-def cell_text(cell: Cell) -> str:
-    """The value with its marks, bold if best, italic if second; interval, seeds, difference on lines of their own."""
+def _shared_marks(cells: list[Cell]) -> dict[str, set[str]]:
+    """Row of ours -> the marks that all of its values carry: they stand on its name."""
+    shared: dict[str, set[str]] = {}
+    for cell in cells:
+        if cell.value and cell.kind != "published":
+            marks = set(cell.marks.split())
+            shared[cell.row] = shared.get(cell.row, marks) & marks
+    return shared
+
+
+def _symbols(marks: Iterable[str]) -> str:
+    return symbols(" ".join(mark for mark in MARKS if mark in marks))
+
+
+def cell_text(cell: Cell, of_row: Collection[str] = ()) -> str:
+    """The value with its marks but those `of_row`, bold if best, italic if second; interval, seeds, difference on lines
+    of their own.
+    """
     if not cell.value:
         return "–"
-    text = cell.printed + symbols(cell.marks) + ("≈" if "tied" in cell.place else "")
+    text = cell.printed + _symbols(set(cell.marks.split()).difference(of_row)) + ("≈" if "tied" in cell.place else "")
     if cell.place.startswith("best"):
         text = f"**{text}** best"
     elif cell.place.startswith("second"):
@@ -41,10 +57,12 @@ def grid(cells: list[Cell]) -> pd.DataFrame:
     table = pd.DataFrame(
         {"row": [c.row for c in cells], "column": [c.column for c in cells], "n": [c.n for c in cells]}
     )
-    table["text"] = [cell_text(cell) for cell in cells]
+    shared = _shared_marks(cells)
+    table["text"] = [cell_text(cell, shared.get(cell.row, ())) for cell in cells]
     rows = table.groupby("row", sort=False)
     laid_out = table.pivot_table("text", "row", "column", aggfunc="last").reindex(index=rows.groups, columns=columns)
     laid_out = laid_out.fillna("–").assign(Pairs=rows["n"].agg(_pairs_text)).rename_axis("Method").reset_index()
+    laid_out["Method"] = [name + _symbols(shared.get(name, ())) for name in laid_out["Method"]]
     arrows = {name: f"{name} {'↑' if COLUMNS[name].higher_is_better else '↓'}" for name in columns}
     return laid_out.rename(columns=arrows)
 
@@ -97,7 +115,8 @@ def tabular(table: pd.DataFrame) -> str:
 
 
 def _listed(notes: Sequence[str], marks: Iterable[str]) -> list[str]:
-    return [*notes, *(f"{MARKS[mark].symbol} {MARKS[mark].text}" for mark in marks)]
+    legend = [f"{MARKS[mark].symbol} {MARKS[mark].text}" for mark in marks]
+    return [*notes, *(["A mark on a row's name holds for all of its numbers:"] if legend else []), *legend]
 
 
 def markdown_page(title: str, table: pd.DataFrame, notes: Sequence[str], marks: Iterable[str]) -> str:

@@ -72,14 +72,16 @@ def build(task: Task, phase: Phase, data: ImageData) -> Built:
     return Built(network, objective, kappa.get("kappa"), started)
 
 
-def describe(task: Task, built: Built, data: ImageData, source: FeatureSource | None) -> Meta:
-    """What `meta.json` will say of the task, whose block is resolved."""
-    phase, dataset = task.entry.phase, task.dataset
-    found = {*marks.of_settings(task.block, phase, dataset, source), *marks.of_data(dataset)}
+def describe(task: Task, built: Built, data: ImageData, source: FeatureSource | None, parts: int) -> Meta:
+    """What `meta.json` will say of the task, whose block is resolved and whose batches are split into `parts`."""
+    entry, phase, dataset = task.entry, task.entry.phase, task.dataset
+    networks = built.objective.networks()
+    loop.freeze_untrained(phase, networks, phase.thaw)
+    found = marks.of(entry, task.block, dataset, data.height, source) | marks.of_parts(networks.values(), parts)
     found = found.union(*(inherited for _, inherited in built.started.values()))
     return Meta(
-        kind="component" if isinstance(task.entry, Component) else "variant",
-        name=task.entry.name,
+        kind="component" if isinstance(entry, Component) else "variant",
+        name=entry.name,
         family=task.family,
         dataset=dataset,
         height=data.height,
@@ -89,7 +91,7 @@ def describe(task: Task, built: Built, data: ImageData, source: FeatureSource | 
         components={name: record for name, (record, _) in built.started.items()},
         marks=[mark for mark in marks.MARKS if mark in found],
         parameters=sum(parameter.numel() for parameter in built.network.parameters()),
-        published=marks.published(phase, dataset),
+        published=marks.published(phase, dataset, data.height),
         kappa=built.kappa,
     )
 
@@ -117,7 +119,7 @@ def schedule(task: Task, phase: Phase, meta: Meta, device: torch.device, inputs:
         thaws=first_steps(phase.thaw),
         accumulate=block.accumulate,
         compile=block.compile,
-        jitter=phase.augment.get(dataset),
+        jitter=phase.augment.get(meta.published["dataset"]),
         inputs=inputs,
         code=digests.code_of(task.stage, dataset, task.name),
     )
@@ -127,10 +129,10 @@ def fit(
     task: Task, data: ImageData, inputs: tuple[Path, ...], source: FeatureSource | None, group: Group
 ) -> tuple[loop.Trained, Meta]:
     """Train the task on `data`, which was read from `inputs`, alone or as one process of `group`."""
-    block, phase = marks.resolve(task.block, task.entry.phase, task.dataset)
+    block, phase = marks.resolve(task.block, task.entry.phase, task.dataset, data.height)
     task = replace(task, block=block)
     built = build(task, phase, data)
-    meta = describe(task, built, data, source)
+    meta = describe(task, built, data, source, group.size * block.accumulate)
     run = schedule(task, phase, meta, data.device, inputs)
     features_used = "none" if source is None else f"{source.net.net} ({source.provenance[:15]})"
     console.say(

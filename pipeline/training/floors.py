@@ -7,8 +7,8 @@ import torch
 from models.variants import Variant
 from pipeline.core import console, layout, resume, store
 from pipeline.core.errors import UserError
-from pipeline.loading import checkpoints, pair_lists, pixels, stored_images
-from pipeline.training import fit, loop, marks
+from pipeline.loading import checkpoints, pair_lists, pixels, prepared, stored_images
+from pipeline.training import fit, loop
 from pipeline.training.meta import Meta
 
 
@@ -34,6 +34,6 @@ def make(dataset: str, variant: Variant, family: str, settings: dict) -> None:
             network.fit(_counted(stored_images.stream(dataset, ids), advance))
     work = layout.work("train", dataset, variant.name)
     checkpoints.save(work, 0, network)
-    meta = Meta("variant", variant.name, dataset, height, width, settings, family, marks=marks.of_data(dataset))
+    meta = Meta("variant", variant.name, dataset, height, width, settings, family, marks=prepared.marks(dataset))
     fit.publish(dataset, variant.name, loop.Trained(work, [0], network), meta)
     resume.finished(work)

@@ -1,29 +1,61 @@
-"""The schedules that the papers state, and how a run's settings differ from them."""
+"""The set-ups that the papers state, and how a run differs from them: its marks (docs/papers.md lists every setting).
 
-from dataclasses import replace
+Marks come from what was trained and from what the prepared files say of themselves, never from params.yaml, which may
+have changed since; a network that starts from a component carries the component's marks too.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
-import pyarrow.parquet as pq
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from models.layers.schedule import Phase
-from pipeline.core import layout, store
+from models.layers.schedule import DEPARTURES, Component, Phase, Variant
+from pipeline.core import layout
+from pipeline.loading import prepared
 from pipeline.training.features import FeatureSource
 
-MARKS = ("weights", "steps", "settings", "width", "data")
-PUBLISHED_SETS = ("market1501", "deepfashion")
-FALLBACK = "market1501"  # its published values stand in for those of a data set that no paper used
+MARKS = (
+    *("weights", "steps", "settings", "borrowed", "width", "precision", "norms"),
+    *("data", "joints", "form", "parser", "labels", *DEPARTURES),
+)
+EVERY_LABEL = "lip-cihp-21"  # a label set that holds those of both parsers
+LARGE = 256  # rows of an image from which on DeepFashion's values stand in for those of a data set that no paper used
 
 
-def published(phase: Phase, dataset: str) -> dict[str, Any]:
-    """The full schedule that the phase states for a data set (that of `FALLBACK` where no paper used the data set)."""
-    of = dataset if dataset in phase.steps else FALLBACK
+@dataclass(frozen=True)
+class Setup:
+    """What a paper's data were: DeepFashion's form (pipeline/datasets/deepfashion), and how fast its distance maps fall
+    off, per pixel.
+    """
+
+    form: str
+    kappa: float | None = None
+
+
+PAPERS = {
+    "SPIG": Setup("squash256"),
+    "GFLA": Setup("squash256"),
+    "PATN": Setup("crop176"),
+    "SPGNet": Setup("canvas256", -0.1),
+    "SPT": Setup("canvas256"),
+    "SGW-GAN": Setup("canvas256"),  # its text says 256 x 256 alone
+}
+
+
+def published(phase: Phase, dataset: str, height: int) -> dict[str, Any]:
+    """The full schedule that the phase states for a data set of images `height` pixels high; where no paper used the
+    data set, that for the nearest size of images which one did.
+    """
+    of = dataset if dataset in phase.steps else "deepfashion" if height >= LARGE else "market1501"
     rate = phase.optimisers[phase.generators[0]].lr
     return {"dataset": of, "batch": phase.batch[of], "learning_rate": rate, "steps": phase.steps[of], "width": 1.0}
 
 
-def resolve(block: Any, phase: Phase, dataset: str) -> tuple[Any, Phase]:
+def resolve(block: Any, phase: Phase, dataset: str, height: int) -> tuple[Any, Phase]:
     """`block` (a training's `Params`) with the published value for every null, and the phase at its learning rate."""
-    paper = published(phase, dataset)
+    paper = published(phase, dataset, height)
     batch = paper["batch"] if block.batch is None else block.batch
     rate = paper["learning_rate"] if block.learning_rate is None else block.learning_rate
     factor = rate / paper["learning_rate"]
@@ -31,23 +63,42 @@ def resolve(block: Any, phase: Phase, dataset: str) -> tuple[Any, Phase]:
     return replace(block, batch=batch, learning_rate=rate), replace(phase, optimisers=rates)
 
 
-def of_settings(block: Any, phase: Phase, dataset: str, source: FeatureSource | None) -> list[str]:
-    """How the settings of a resolved block differ from the paper's: names from MARKS."""
-    paper, found = published(phase, dataset), []
-    if source is not None and source.stands_in:
-        found.append("weights")
-    if block.steps < paper["steps"]:
-        found.append("steps")
-    if block.batch != paper["batch"] or block.learning_rate != paper["learning_rate"]:
-        found.append("settings")
-    if block.width != 1:
-        found.append("width")
+def of(entry: Component | Variant, block: Any, dataset: str, height: int, source: FeatureSource | None) -> set[str]:
+    """How training an entry by a resolved block differs from its paper's, but for `of_parts` and its components."""
+    return {*entry.departs, *_of_settings(block, entry.phase, dataset, height, source), *_of_inputs(entry, dataset)}
+
+
+def _of_settings(block: Any, phase: Phase, dataset: str, height: int, source: FeatureSource | None) -> set[str]:
+    paper = published(phase, dataset, height)
+    differs = {
+        "weights": source is not None and source.stands_in,
+        "steps": block.steps != paper["steps"],
+        "settings": (block.batch, block.learning_rate) != (paper["batch"], paper["learning_rate"]),
+        "borrowed": dataset != paper["dataset"],
+        "width": block.width != 1,
+        "precision": block.precision != "fp32",
+    }
+    return {mark for mark, applies in differs.items() if applies}
+
+
+def _of_inputs(entry: Component | Variant, dataset: str) -> set[str]:
+    found, paper = set(prepared.marks(dataset)), PAPERS.get(entry.paper)
+    if paper is None:
+        return found
+    if prepared.said(layout.images(dataset)).get("form", paper.form) != paper.form:
+        found.add("form")
+    if entry.needs_parsing:
+        parsing = prepared.said(layout.parsing(dataset))
+        if parsing["parsing_source"] != "files":  # no paper's own parser is here: its label maps come as files
+            found.add("parser")
+        if parsing.get("made_in") not in (entry.labels, EVERY_LABEL):
+            found.add("labels")
+    if entry.limb_maps and float(prepared.said(layout.distance_maps(dataset))["kappa"]) != paper.kappa:
+        found.add("settings")
     return found
 
 
-def of_data(dataset: str) -> list[str]:
-    """["data"], or [] for the complete images of a data set that the papers use, with its published joints."""
-    images = pq.read_schema(store.parts(layout.images(dataset))[0]).metadata or {}
-    joints = pq.ParquetFile(layout.keypoints(dataset)).read_row_group(0, columns=["keypoint_source"])
-    annotated = joints["keypoint_source"][0].as_py() == "annotations"
-    return [] if dataset in PUBLISHED_SETS and b"partial" not in images and annotated else ["data"]
+def of_parts(networks: Iterable[nn.Module], parts: int) -> set[str]:
+    """{"norms"} if batch norms in train mode see only one of several parts of a batch; else nothing."""
+    norms = (one for network in networks for one in network.modules() if isinstance(one, _BatchNorm))
+    return {"norms"} if parts > 1 and any(norm.training for norm in norms) else set()

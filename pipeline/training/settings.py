@@ -14,7 +14,7 @@ class Params:
     seed: int = setting("of weights, batches and noise", **SEED)
     steps: int = setting("optimiser steps", minimum=1)
     checkpoint_every: int = setting("steps between two checkpoints, each of which is scored", minimum=1)
-    batch: int | None = setting("images or pairs a step; null: the paper's", None, minimum=1)
+    batch: int | None = setting("images or pairs a step; null: the paper's, at this size of images", None, minimum=1)
     width: float = setting("of the networks; 1: the published number of channels", 1.0, exclusiveMinimum=0, maximum=4)
     learning_rate: float | None = setting(
         "the generator's; the other networks' keep their published ratio to it; null: the paper's",

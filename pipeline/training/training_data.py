@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 
 from pipeline.core import console, layout, store
 from pipeline.core.errors import UserError
-from pipeline.loading import pair_lists, parallel, shard_loader
+from pipeline.loading import pair_lists, parallel, prepared, shard_loader
 from pipeline.loading.arrays import ImageData, PairData, UnpairedData, load_images, pair_up
 
 # The kinds that pair an image with its stand-in, and the rule by which that was chosen.
@@ -29,8 +28,7 @@ def inputs(dataset: str, kind: str, parsing: bool) -> tuple[Path, ...]:
 
 def require_parsing(dataset: str, wanted_by: str) -> None:
     """Raises UserError if the data set has no human parsing."""
-    source = (pq.read_schema(store.parts(layout.parsing(dataset))[0]).metadata or {}).get(b"parsing_source", b"none")
-    if source == b"none":
+    if prepared.said(layout.parsing(dataset)).get("parsing_source", "none") == "none":
         raise UserError(
             f"{wanted_by}: needs human parsing, but {layout.parsing(dataset)} has none (parsing.{dataset}.source is"
             f" none in {layout.PARAMS}); set another source or take the variant out of variants"
@@ -39,7 +37,7 @@ def require_parsing(dataset: str, wanted_by: str) -> None:
 
 def kappa(dataset: str) -> float:
     """How fast the stored distance maps fall off: a network that draws them itself draws the same."""
-    return float(pq.read_schema(store.parts(layout.distance_maps(dataset))[0]).metadata[b"kappa"])
+    return float(prepared.said(layout.distance_maps(dataset))["kappa"])
 
 
 def training_images(dataset: str) -> pa.Array:

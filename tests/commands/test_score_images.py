@@ -131,7 +131,7 @@ def test_a_copy_of_the_sources_scores_as_copy_source_does(project, copied):
         same = ("value", "low", "high", "n", "excluded", "protocol", "ceiling")
         assert {key: mine[name][key] for key in same} == {key: row[key] for key in same}, name
         assert mine[name]["variant"] == "My method"
-        assert set(mine[name]["marks"]) == set(row["marks"]) - {"steps", "data"}  # training's are not known
+        assert set(mine[name]["marks"]) == set(row["marks"]) - {"steps"}  # training's are not known
     method = json.loads((layout.outside("synthetic", "my_method") / "method.json").read_text())
     assert method["pairs"] == {"scored": 7, "missing": 0}
     assert {(row["file"], row["what"]) for row in files("my_method")} == {

@@ -148,7 +148,7 @@ def test_marks_tell_training_from_the_metrics_own_network(project):
     for row in rows():
         seeded = "lpips" in row["metric"] or row["metric"] in ("fid", "kid", "is")
         fewer = row["split"] == "test"  # 7 pairs are asked for, the list has more
-        assert row["marks"] == ["steps", "data"] + ["pairs"] * fewer + ["metric-weights"] * seeded
+        assert row["marks"] == ["steps", "data", "joints"] + ["pairs"] * fewer + ["metric-weights"] * seeded
 
 
 def test_samples_hold_stored_bytes_and_the_generated_image(project):

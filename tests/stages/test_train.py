@@ -110,7 +110,7 @@ def test_two_steps_of_everything(enter, capfd):
             "compile": False,
         },
         "features": {"net": "squeezenet1_1", "provenance": "seeded", "published": "vgg19"},
-        "marks": ["weights", "steps", "settings", "width", "data"],
+        "marks": ["weights", "steps", "settings", "borrowed", "width", "data", "joints"],
         "parameters": sum(parameter.numel() for parameter in generator.parameters()),
         "published": {"dataset": "market1501", "batch": 8, "learning_rate": 0.001, "steps": 200_000, "width": 1.0},
     }
@@ -432,7 +432,7 @@ def test_reference_variants(enter):
     for variant in ("copy_source", "mean_image"):
         assert main(["train", "--dataset", "synthetic", "--variant", variant]) == 0
     copy, meta = checkpoints.load(layout.checkpoints("synthetic", "copy_source"), 0)
-    assert (meta["family"], meta["steps"], meta["marks"], meta["parameters"]) == ("floors", [0], ["data"], 0)
+    assert (meta["family"], meta["steps"], meta["marks"], meta["parameters"]) == ("floors", [0], ["data", "joints"], 0)
     assert (meta["height"], meta["width"]) == (64, 32)
     image = torch.rand(2, 3, 64, 32)
     assert torch.equal(copy(Batch(image, *[None] * 5)).image, image)
@@ -457,7 +457,7 @@ def test_a_trained_detector_records_its_error_on_people_it_never_saw(enter, capf
     assert main(DETECTOR) == 0
     assert "9 images of 64 x 32" in capfd.readouterr().err  # eleven, less the two of the identity held out
     network, meta = checkpoints.load(layout.checkpoints("synthetic", "detector"), 2)
-    assert meta["marks"] == ["steps", "settings", "data"]
+    assert meta["marks"] == ["steps", "settings", "borrowed", "data", "joints"]
     assert network(torch.zeros(1, 3, 64, 32)).shape == (1, 18, 16, 8)
     found = meta["validation"]
     assert found["joints"] == sum(tiny_dataset.joints(0, view)[1].sum() for view in range(2))
@@ -624,14 +624,13 @@ def test_keys_that_a_block_may_leave_out(enter):
     assert kept[True] == kept[False]
 
 
-def test_images_are_augmented_where_the_phase_names_the_data_set(enter, monkeypatch):
-    """That itself: Market-1501's moves, in pixels, are not those of a data set for which its schedule stands in."""
+def test_images_are_augmented_as_those_of_the_nearest_size_that_a_paper_used(enter, monkeypatch):
     enter()
     assert main(PRETRAIN) == 0
     seen = []
     monkeypatch.setattr(loop, "train", lambda run, *others: seen.append(run.jitter) or 1 / 0)
     variant, jitter = VARIANTS["spig"], Jitter(target=Move(shift=10.0))
-    for dataset in ("synthetic", "market1501"):
+    for dataset in ("market1501", "deepfashion"):
         phase = replace(variant.phase, augment={dataset: jitter})
         monkeypatch.setitem(VARIANTS, "spig", replace(variant, phase=phase))
         with pytest.raises(ZeroDivisionError):

@@ -1,0 +1,41 @@
+"""What the prepared files of a data set say of how they were made, and how they differ from the papers' by that."""
+
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.core import layout, store
+
+# The papers' data sets: their numbers of training and of test pairs.
+PUBLISHED = {"market1501": (263_632, 12_000), "deepfashion": (101_966, 8_570)}
+
+
+def said(path: Path) -> dict[str, str]:
+    """The metadata that a stage left in a table, or in the shards of a folder. Raises UserError if it is not there."""
+    file = path if path.suffix else store.parts(path)[0]
+    found = pq.read_schema(file).metadata or {}
+    return {key.decode(): value.decode() for key, value in found.items()}
+
+
+def _complete(dataset: str) -> bool:
+    """Whether every image of the published lists is there, by the published digests, and all training pairs."""
+    if {"partial", "own_digests"} & said(layout.images(dataset)).keys():
+        return False
+    listed = store.read_table(layout.keypoints(dataset), columns=["image_id"])["image_id"]
+    there = store.read_table(layout.images(dataset), columns=["image_id"])["image_id"].combine_chunks()
+    pairs = said(layout.pairs(dataset)).get("training_pairs")
+    return pc.all(pc.is_in(listed, there)).as_py() is not False and pairs == str(PUBLISHED[dataset][0])
+
+
+def marks(dataset: str) -> list[str]:
+    """How images and joints differ from those that the papers measure on: of "data" and "joints"."""
+    found = [] if dataset in PUBLISHED and _complete(dataset) else ["data"]
+    source = pq.ParquetFile(layout.keypoints(dataset)).read_row_group(0, columns=["keypoint_source"])[0][0].as_py()
+    return found if source == "annotations" else [*found, "joints"]
+
+
+def other_test_pairs(dataset: str, count: int) -> bool:
+    """Whether `count` scored test pairs are not the published list: fewer, or drawn. False where none is published."""
+    listed = said(layout.pairs(dataset)).get("test_list") == "official"
+    return dataset in PUBLISHED and not (listed and count == PUBLISHED[dataset][1])
