@@ -424,7 +424,6 @@ COMPONENTS = (
         ),
         features="vgg19",
         into="flow",
-        departs=("design",),
     ),
 )
 
@@ -456,6 +455,5 @@ VARIANTS = (
             augment=AUGMENT,
             discriminators_first=True,
         ),
-        departs=("design",),
     ),
 )
