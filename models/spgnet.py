@@ -113,6 +113,7 @@ class FeatureDeformation(nn.Module):
     residual block.
 
     forward: features, a list of (B, C, h, w), and the level's flow and masks from `pyramid` -> features as before.
+    Beyond the image there are zeros.
     """
 
     def __init__(self, features: int, count: int):
@@ -120,8 +121,10 @@ class FeatureDeformation(nn.Module):
         self.join = nn.ModuleList(ResidualBlock(features, side=2 * features) for _ in range(count))
 
     def forward(self, features: list[Tensor], flow: Tensor, visible: Tensor, invisible: Tensor) -> list[Tensor]:
-        dtype = features[0].dtype
-        warped = warp(torch.cat(features, dim=1), flow).to(dtype).chunk(len(features), dim=1)
+        dtype, ring = features[0].dtype, [1] * 4
+        # `warp` repeats the border: a border of zeros, one cell wide, makes it fade to zero as the code does.
+        padded = F.pad(torch.cat(features, dim=1), ring), F.pad(flow, ring, mode="replicate")
+        warped = warp(*padded)[..., 1:-1, 1:-1].to(dtype).chunk(len(features), dim=1)
         visible, invisible = visible.to(dtype), invisible.to(dtype)
         return [
             join(x, torch.cat([x * visible, x * invisible], dim=1)) for join, x in zip(self.join, warped, strict=True)

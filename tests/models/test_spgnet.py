@@ -12,7 +12,7 @@ from benchmarks.batch_statistics import released_eval
 from models import spgnet
 from models.layers import features, losses, pose_maps
 from models.layers.affine_flow import AffineFlow
-from models.layers.blocks import Batch, warp
+from models.layers.blocks import Batch
 from models.layers.pose_maps import one_hot
 from models.spgnet import FeatureDeformation, Regions, Sean, SPGNet, SpgnetObjective, region_average_pooling
 from models.variants import COMPONENTS, VARIANTS
@@ -260,16 +260,14 @@ def test_sean_gradients():
     module = regions(2, 2)
     maps = torch.rand(1, 20, 2, 3, dtype=torch.float64).softmax(1).requires_grad_()
     codes = torch.randn(1, 20, 8, dtype=torch.float64, requires_grad=True)
+    names = [name for name, _ in module.named_parameters()]
 
-    def flat(maps: torch.Tensor, codes: torch.Tensor, *shares: torch.Tensor) -> torch.Tensor:
-        changed = dict(zip(("blend", "semantic.bias", "style.bias"), shares, strict=True))
+    def flat(maps: torch.Tensor, codes: torch.Tensor, *weights: torch.Tensor) -> torch.Tensor:
         inputs = maps, spgnet.patches(maps, 3), codes
-        return torch.stack([one for pair in torch.func.functional_call(module, changed, inputs) for one in pair])
+        found = torch.func.functional_call(module, dict(zip(names, weights, strict=True)), inputs)
+        return torch.stack([one for pair in found for one in pair])
 
-    shares = [
-        part.detach().clone().requires_grad_() for part in (module.blend, module.semantic.bias, module.style.bias)
-    ]
-    assert gradcheck(flat, (maps, codes, *shares), fast_mode=True)
+    assert gradcheck(flat, (maps, codes, *module.parameters()), fast_mode=True)
 
     norm = Sean(2).double()
     x, scale, shift = (torch.randn(2, 2, 3, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
@@ -319,22 +317,30 @@ def test_the_pyramid_prefers_visible_then_invisible():
     assert (levels[2][1].item(), levels[2][2].item()) == (1, 0)
 
 
+def sampled_with_zeros_outside(x: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
+    """The released code's: a position in cells, as grid_sample counts them."""
+    height, width = x.shape[-2:]
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    places = torch.stack([2 * (columns + flow[:, 0]) / (width - 1) - 1, 2 * (rows + flow[:, 1]) / (height - 1) - 1], -1)
+    return nn.functional.grid_sample(x, places, padding_mode="zeros", align_corners=True)
+
+
 def test_deformation_of_what_stays_and_is_visible_is_the_direct_path():
-    """Two feature maps at once, each with its own block."""
+    """Two feature maps at once, each with its own block, and zeros from beyond the image."""
     module = FeatureDeformation(4, 2).eval()
     pair, rest = list(torch.randn(2, 2, 4, 6, 5)), torch.zeros(2, 2, 6, 5)
     yes, no = torch.ones(2, 1, 6, 5), torch.zeros(2, 1, 6, 5)
 
     def plain(flow: torch.Tensor, visible: torch.Tensor, invisible: torch.Tensor) -> list[torch.Tensor]:
-        warped = [warp(x, flow) for x in pair]
+        warped = [sampled_with_zeros_outside(x, flow) for x in pair]
         return [
             join(x, torch.cat([x * visible, x * invisible], dim=1)) for join, x in zip(module.join, warped, strict=True)
         ]
 
     with torch.no_grad():
         for shown in ((yes, no), (no, yes), (no, no)):
-            for flow in (rest, torch.randn(2, 2, 6, 5)):
-                torch.testing.assert_close(module(pair, flow, *shown), plain(flow, *shown))
+            for flow in (rest, 2 * torch.randn(2, 2, 6, 5), torch.full((2, 2, 6, 5), 9.0)):
+                torch.testing.assert_close(module(pair, flow, *shown), plain(flow, *shown), rtol=1e-4, atol=1e-5)
         direct = [join(x, torch.cat([x, 0 * x], dim=1)) for join, x in zip(module.join, pair, strict=True)]
         torch.testing.assert_close(module(pair, rest, yes, no), direct)
 
