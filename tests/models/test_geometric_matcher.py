@@ -281,6 +281,7 @@ class Oracle(nn.Module):
     def __init__(self, seed: int):
         super().__init__()
         self.seed = seed
+        self.features = nn.Identity()
         self.control, self.image, self.compared = CONTROL, Cells(*SIZE, CONTROL), Points(lattice(20, 0.5), CONTROL)
 
     def forward(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
