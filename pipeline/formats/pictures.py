@@ -53,16 +53,12 @@ def decode_labels(
     return found
 
 
-def said_label_set(folder: Path, key: str) -> str:
-    """`label_set` (of the stored ids) or `made_in` (of the source) of label shards; LIP-20 where they do not say."""
-    return (pq.read_schema(store.parts(folder)[0]).metadata or {}).get(key.encode(), b"lip-20").decode()
-
-
 def label_decoder(folder: Path, wanted: str) -> Callable[..., np.ndarray]:
     """For the label maps in the shards `folder`: a function (PNG, what it is, perhaps its size (H, W)) -> (H, W) uint8
-    ids of `wanted`, one of `labels.STORED`. It raises UserError as `decode_labels` does.
+    ids of `wanted`, one of `labels.STORED`. It raises UserError as `decode_labels` does. Shards that do not say their
+    set hold LIP-20.
     """
-    stored = said_label_set(folder, "label_set")
+    stored = (pq.read_schema(store.parts(folder)[0]).metadata or {}).get(b"label_set", b"lip-20").decode()
     table = labels.exchange(stored, wanted)
 
     def label_map(data: bytes, what: str, size: tuple[int, int] | None = None) -> np.ndarray:

@@ -12,18 +12,10 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from pipeline.anatomy import labels
 from pipeline.core import layout, store
 from pipeline.core.errors import UserError
 from pipeline.formats import pictures
 from pipeline.loading.shard_loader import ShardPictures
-
-
-def can_tell(dataset: str, wanted: str) -> bool:
-    """Whether the parser or the files of a data set tell every label of the set `wanted` apart. Where they do not, the
-    parsing that is read in it was filled up by `labels.STANDS_FOR` or made from a coarser set.
-    """
-    return labels.tells(pictures.said_label_set(layout.parsing(dataset), "made_in"), wanted)
 
 
 def decoded(dataset: str, ids: list[str], size: tuple[int, int], label_set: str) -> torch.Tensor:

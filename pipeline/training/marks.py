@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from models.layers.schedule import DEPARTURES, Component, Phase, Variant
+from pipeline.anatomy import labels
 from pipeline.core import layout
 from pipeline.loading import prepared
 from pipeline.training.features import FeatureSource
@@ -20,7 +21,6 @@ MARKS = (
     *("weights", "steps", "settings", "borrowed", "width", "precision", "norms"),
     *("data", "joints", "form", "parser", "labels", *DEPARTURES),
 )
-EVERY_LABEL = "lip-cihp-21"  # a label set that holds those of both parsers
 LARGE = 256  # rows of an image from which on DeepFashion's values stand in for those of a data set that no paper used
 
 
@@ -91,7 +91,7 @@ def _of_inputs(entry: Component | Variant, dataset: str) -> set[str]:
         parsing = prepared.said(layout.parsing(dataset))
         if parsing["parsing_source"] != "files":  # no paper's own parser is here: its label maps come as files
             found.add("parser")
-        if parsing.get("made_in") not in (entry.labels, EVERY_LABEL):
+        if not labels.tells(parsing.get("made_in", "lip-20"), entry.labels):
             found.add("labels")
     if entry.limb_maps and float(prepared.said(layout.distance_maps(dataset))["kappa"]) != paper.kappa:
         found.add("settings")

@@ -57,14 +57,6 @@ def test_a_batch_has_the_labels_that_were_asked_for(stored, wanted, lacks):
     assert torch.equal(sharded[torch.arange(len(data.ids))], data.labels)
 
 
-def test_the_file_knows_what_it_can_tell(stored):
-    assert stored_labels.can_tell("synthetic", "lip-20") == (stored != "cihp-20")
-    assert stored_labels.can_tell("synthetic", "cihp-20") == (stored != "lip-20")
-    rows = list(store.iter_rows(layout.parsing("synthetic")))
-    store.write_shards(layout.parsing("synthetic"), rows, schema.PARSING, label_set="lip-20", made_in="atr-18")
-    assert not stored_labels.can_tell("synthetic", "lip-20")  # it knows no gloves
-
-
 def test_other_readers_say_which_set_they_read(stored):
     """The metric's parser speaks LIP-20, SPT's stand-ins are searched in labels made from it; pages show all."""
     table = pairs.listed("synthetic", "train", None)

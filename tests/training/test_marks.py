@@ -103,7 +103,7 @@ SUBSTITUTIONS = {
     "another form of the images": ({"images": {"form": "other"}}, in_a_paper, "form"),
     "the parser in the box": ({"parsing": {"parsing_source": "repose"}}, lambda e: e.needs_parsing, "parser"),
     "SCHP": ({"parsing": {"parsing_source": "schp"}}, lambda e: e.needs_parsing, "parser"),
-    "another label set": ({"parsing": {"made_in": "other"}}, lambda e: e.needs_parsing, "labels"),
+    "another label set": ({"parsing": {"made_in": "atr-18"}}, lambda e: e.needs_parsing, "labels"),
     "the other parser's label set": ({"parsing": {"made_in": "lip-20"}}, lambda e: e.labels == "cihp-20", "labels"),
     "another kappa": ({"kappa": -0.2}, lambda e: e.limb_maps, "settings"),
 }
