@@ -322,6 +322,13 @@ def affine_residual(flow: Tensor, size: int) -> Tensor:
         return residual.square().sum((1, 2)).mean()
 
 
+def as_fed(images: Tensor, features: Features) -> Tensor:
+    """What makes VGG19 see images in [-1, 1] as they are: the released code does not take ImageNet's mean and deviation
+    off, and its weights count on that.
+    """
+    return (images - features.offset) / features.gain if features.net == "vgg19" else images
+
+
 def flow_losses(
     flows: dict[int, Tensor], source: dict[str, Tensor], target: dict[str, Tensor], features: Features, height: int
 ) -> dict[str, Tensor]:
@@ -347,8 +354,7 @@ class FlowObjective:
     def generator_losses(self, batch: Batch, features: Features | None) -> tuple[dict[str, Tensor], None]:
         flows, _ = self.flow(batch.source, *batch_heatmaps(batch))
         layers = tuple(features.correctness[stride] for stride in flows)
-        with torch.no_grad():
-            source, target = features(batch.source, layers), features(batch.target, layers)
+        source, target = features.pair(as_fed(batch.source, features), as_fed(batch.target, features), layers)
         terms = flow_losses(flows, source, target, features, batch.source.shape[-2])
         return {name: self.weights[name] * term for name, term in terms.items()}, None
 
@@ -378,10 +384,9 @@ class GflaObjective:
         output = self.generate(batch) if output is None else output
         correctness = tuple(features.correctness[stride] for stride in output.flows)
         compared = tuple({*features.content, *features.style})
-        with torch.no_grad():
-            source = features(batch.source, correctness)
-            target = features(batch.target, (*correctness, *compared))
-        generated = features(output.image, compared)
+        real = as_fed(batch.source, features), as_fed(batch.target, features)
+        source, target = features.pair(*real, correctness, compared)
+        generated = features(as_fed(output.image, features), compared)
         terms = {
             **flow_losses(output.flows, source, target, features, batch.source.shape[-2]),
             "l1": losses.l1(output.image, batch.target),

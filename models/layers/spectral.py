@@ -26,7 +26,7 @@ class Divide(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         normed, u, v, sigma = ctx.saved_tensors
         share = (gradient * normed).sum()
-        return torch.addr(gradient.flatten(1), -share * u, v).view_as(normed) / sigma, None, None, None
+        return torch.addr(gradient.flatten(1), share * u, v, alpha=-1).view_as(normed) / sigma, None, None, None
 
 
 class SpectralNorm(nn.Module):

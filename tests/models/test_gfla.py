@@ -284,6 +284,14 @@ def test_sampling_correctness_is_zero_for_flat_features_only():
     assert 0.01 < at_rest < away
 
 
+def test_vgg19_sees_images_as_they_are(net):
+    """In [-1, 1], without ImageNet's mean and deviation, as the released code gives them; a stand-in sees its own."""
+    vgg, images = features.build("vgg19"), 2 * torch.rand(1, 3, 16, 8, generator=torch.Generator().manual_seed(0)) - 1
+    found = vgg(gfla.as_fed(images, vgg), ("1",))["1"]
+    assert torch.allclose(found, vgg.features[:2](images), atol=1e-5)
+    assert gfla.as_fed(images, net) is images
+
+
 @pytest.mark.parametrize("size", [3, 5])
 def test_affine_residual_is_the_least_squares_fit_s(size):
     flow = flows(2, 7, 6, 1.0)

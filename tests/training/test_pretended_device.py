@@ -31,7 +31,7 @@ BUDGET = {
     "sgw_matcher": (2, 469),
     "sgw_matcher_pose": (2, 487),
     "sgw_matcher_vgg16": (2, 353),
-    "gfla_flow": (2, 616),
+    "gfla_flow": (1, 602),
     "detector": (2, 226),
     "spig": (2, 2374),
     "spig_no_part": (2, 2238),
@@ -60,8 +60,8 @@ BUDGET = {
     "sgw_no_hierarchy": (2, 1160),
     "sgw_vgg16": (2, 1303),
     "sgw_image": (2, 1240),
-    "patn": (2, 1638),
-    "gfla": (2, 2257),
+    "patn": (1, 1584),
+    "gfla": (1, 2226),
 }
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
