@@ -55,7 +55,7 @@ class SpectralNorm(nn.Module):
 
     @torch.compiler.disable  # a compiled block would keep the vectors for its backward, and the next call changes them
     def forward(self, weight: Tensor) -> Tensor:
-        with torch.autocast(weight.device.type, enabled=False):
+        with torch.autocast("cpu" if weight.is_meta else weight.device.type, enabled=False):  # meta has no autocast
             matrix = weight.detach().flatten(1)
             if self.training:
                 return Divide.apply(weight, *self.step(matrix))
