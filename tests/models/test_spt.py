@@ -662,8 +662,8 @@ def test_schedules():
 def test_the_balanced_entries_differ_from_the_papers_in_the_rule_alone():
     """Those of the paper, H_S's component and what starts from it, have stand-ins by the published arg-min."""
     parsing, balanced = COMPONENTS["spt_parsing"], COMPONENTS["spt_parsing_balanced"]
-    assert replace(balanced, name=parsing.name, data=parsing.data) == parsing
-    assert balanced.data == "balanced_pseudo_pairs"
+    assert replace(balanced, name=parsing.name, data=parsing.data, departs=parsing.departs) == parsing
+    assert (balanced.data, balanced.departs) == ("balanced_pseudo_pairs", ("stand-ins",))
     assert all(VARIANTS[name].components == ("spt_parsing",) for name in ("spt", "spt_ts_pred"))
     ours, theirs = vars(VARIANTS["spt_balanced"]), vars(VARIANTS["spt"])
     assert {key for key in ours if ours[key] != theirs[key]} == {"name", "row", "components", "build", "objective"}
