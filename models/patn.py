@@ -161,7 +161,7 @@ class ImagePool(nn.Module):
         """Where to find what is passed on, then what is kept afterwards: rows of the images kept and given."""
         size = len(self.images)
         kept, passed = list(range(size)), []
-        odds, places = torch.rand(2, given).tolist()
+        odds, places = ([draw.item() for draw in row] for row in torch.rand(2, given))
         for row, odd, place in zip(range(size, size + given), odds, places, strict=True):
             slot = self.count if self.count < size else int(place * size)
             if self.count >= size and odd > 0.5:
