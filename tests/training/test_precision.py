@@ -53,8 +53,8 @@ def tensors(values: Iterable[Any]) -> Iterator[Tensor]:
 
 class Watch(TorchDispatchMode):
     """Collects in `faults` what is computed in bf16 and must not be: the operations in FULL, forward and backward, and
-    in forward whatever is computed from coordinates, which begin as `joints` or an `arange`, until a map, a mask or a
-    sample is made of them. A flow that a network predicts becomes a coordinate where it is added to one.
+    in forward whatever is computed from coordinates, which begin as `joints`, an `arange` or a `linspace`, until a map,
+    a mask or a sample is made of them. A flow that a network predicts becomes a coordinate where it is added to one.
     """
 
     def __init__(self, *joints: Tensor):
@@ -83,7 +83,7 @@ class Watch(TorchDispatchMode):
             self.faults.add(name)
         if torch._C._current_graph_task_id() != -1:  # in backward: gradients are no coordinates
             return out
-        placed = name == "arange" or (name in MOVES and any(self._in(self._places, one) for one in given))
+        placed = name in ("arange", "linspace") or (name in MOVES and any(self._in(self._places, one) for one in given))
         rough = [one for one in given if self._in(self._rough, one)]
         if placed:
             if any(one.dtype == torch.bfloat16 for one in (*given, *made) if one.is_floating_point()):
