@@ -565,6 +565,7 @@ def variant(
     components: tuple[str, ...] = ("spatn",),
     true_parsing: bool = True,
     schedule: Phase = SECOND_STAGE,
+    departs: tuple[str, ...] = ("flow",),
     **options: bool | int | str | None,
 ) -> Variant:
     return Variant(
@@ -578,7 +579,7 @@ def variant(
         objective=partial(objective, true_parsing=true_parsing),
         phase=schedule,
         limb_maps="kappa" not in options,
-        departs=("flow",),
+        departs=departs,
     )
 
 
@@ -593,6 +594,11 @@ VARIANTS = (
         soft_parsing=True,
     ),
     variant("spgnet_no_distance", "section C, without distance maps", ("spatn_no_distance",), kappa=None),
-    variant("spgnet_one_block", "Table B as printed: one SPG block a level, where the code has two", blocks=1),
+    variant(
+        "spgnet_one_block",
+        "Table B as printed: one SPG block a level, where the code has two",
+        departs=("flow", "reading"),
+        blocks=1,
+    ),
     variant("spgnet_learned_flow", "not in the paper", ("spatn", "spgnet_flow"), flow="learned"),
 )

@@ -129,7 +129,7 @@ DATA = ("pairs", "unpaired", "images", "pseudo_pairs", "balanced_pseudo_pairs")
 #   flow       the flow comes from elsewhere than the paper's
 #   judge      a loss looks through another network than the paper's
 #   design     a network, loss or draw is known to be another than the paper's or its released code's
-DEPARTURES = ("stand-ins", "flow", "judge", "design")
+DEPARTURES = ("stand-ins", "flow", "judge", "reading", "design")
 
 
 @dataclass(frozen=True)

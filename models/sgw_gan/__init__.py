@@ -304,6 +304,7 @@ def parser(name: str, image: bool = False) -> Component:
         features=None,
         into="parser",
         labels="cihp-20",
+        departs=("reading",) if image else (),
     )
 
 

@@ -31,7 +31,7 @@ MARKS = {
     "weights": Mark(
         "§",
         r"\textsection",
-        "training losses used other feature weights than the paper's VGG19 (another net, or seeded)",
+        "training losses used other feature weights than the paper's (another net, or seeded)",
     ),
     "settings": Mark(
         "∗", r"\textasteriskcentered", "another batch size, learning rate or fall of the distance maps than the paper's"
@@ -48,6 +48,9 @@ MARKS = {
     "stand-ins": _letter("ˢ", "s", "stand-ins for the target's parsing by another rule than the paper's equation"),
     "flow": _letter("ᶠ", "f", "flow from elsewhere than the paper's, which came from a network trained on 3D bodies"),
     "judge": _letter("ʲ", "j", "a loss looks through another network than the paper's: the joint detector"),
+    "reading": _letter(
+        "ʳ", "r", "one of two readings of a text that is not clear, or that its code contradicts: docs/papers.md"
+    ),
     "design": _letter("ᵈ", "d", "known to differ in a network, loss or draw from the authors' code: docs/papers.md"),
     "pairs": Mark("‖", r"\textbardbl", "not scored on the whole published list of test pairs"),
     "jpeg": Mark("♯", r"\sharp", "images of an outside method that came as JPEGs"),

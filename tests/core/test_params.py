@@ -22,6 +22,7 @@ from tests.conftest import ROOT
 
 @pytest.fixture
 def values() -> dict:
+    params.load.cache_clear()  # other tests have projects of their own
     return copy.deepcopy(params.load())
 
 

@@ -340,7 +340,7 @@ def described(name: str) -> tuple[dict[str, Any], dict[str, tuple[str, int]]]:
     torch.manual_seed(0)
     network = entry.build(HEIGHT, WIDTH, SCALE, **({"kappa": -0.1} if entry.limb_maps else {}))
     objective = entry.objective(network, HEIGHT, WIDTH, SCALE, entry.phase.weights)
-    left_out = ("name", "row", "build", "objective", "phase")
+    left_out = ("name", "row", "build", "objective", "phase", "departs")  # words, or looked into below
     found = {f"entry.{at.name}": shown(getattr(entry, at.name)) for at in fields(entry) if at.name not in left_out}
     found |= {f"phase.{at.name}": getattr(entry.phase, at.name) for at in fields(entry.phase)}
     found |= settings(objective, "objective")
