@@ -29,7 +29,7 @@ from pipeline.loading import checkpoints
 from pipeline.training.run import Run, checkpoint_steps, rate
 
 RECORD, STATE, METRICS = "belongs.json", "state.pt", "metrics.jsonl"
-PARTS = {"step", "networks", "optimisers", "rng", "checkpoints"}  # of a state
+PARTS = {"step", "networks", "optimisers", "rng", "apart", "checkpoints"}  # of a state
 OF_STEPS = {"steps", "checkpoint_every", "starts", "thaws"}  # settings that may leave the steps done as they are
 DERIVED = {"phase", "starts", "thaws", "jitter"}  # from other settings or from code: named if nothing else changed
 
