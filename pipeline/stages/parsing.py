@@ -35,7 +35,7 @@ from pipeline.core.digests import code_of
 from pipeline.core.errors import UserError
 from pipeline.core.settings import device_setting, setting
 from pipeline.formats import archive, label_files, pictures
-from pipeline.loading import devices, published_weights
+from pipeline.loading import published_weights
 
 CHUNK = 64  # images: at most this many are lost to a kill
 _ROWS = schema.PARSING.append(pa.field("pixels", pa.list_(pa.int64())))  # of each label, to count
@@ -177,6 +177,7 @@ def parser(block: Params, dataset: str, images: Sequence[Mapping], stack: ExitSt
             )
         return Source(schp(found[0], folder), "schp", "lip-20", "lip-20", found)
     from pipeline.extraction import repose_parser
+    from pipeline.loading import devices
 
     where = devices.device(block.device)
     parse = repose(repose_parser.load(where), folder, Joints(keypoints))
