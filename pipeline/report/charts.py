@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-COLOURS, SHAPES = 7, 4  # of series: a colour and a marker's shape together tell 28 apart
+COLOURS, SHAPES = 7, 5  # of series: a colour and a marker's shape together tell 35 apart
 MANY = 6  # methods in a chart; with more, it shows only the curves on test at first
 LINE = 10.5  # height of a line of small text, in a chart's own units
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 360, 220, 48, 14, 12, 34  # of a chart, in its own units
