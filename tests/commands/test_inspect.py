@@ -68,8 +68,11 @@ def test_counts_are_those_of_the_shards(folder, capsys):
         assert found[labels.LIP20[label]] == f"{100 * (np.stack(maps) == label).mean():.2f} %"
     assert found["train pairs"] == "18: 9 sources, 9 targets, 3 people"
     assert found["val pairs"].startswith("6: 3 sources")
-    assert (found["training images"], found["without a stand-in"]) == ("11, by the rule equation", "1")
-    assert found["cost, pixels"] == "500 (5 to 95 %: 50 to 950)"
+    equation, balanced = map(lines, printed.partition("by the rule equation")[2].split("by the rule balanced"))
+    assert (equation["without a stand-in"], balanced["without a stand-in"]) == ("1", "0")
+    assert equation["cost, pixels"] == "500 (5 to 95 %: 50 to 950)"
+    assert balanced["cost, pixels"] == "1 (5 to 95 %: 1 to 1)"
+    assert printed.count("11, by the rule") == 2
     assert found["kappa"] == "-0.1"
     assert "missing" not in printed
     assert f"{tiny_dataset.name(0, 0)}: .work/inspect/synthetic/{tiny_dataset.name(0, 0)}.png" in printed
@@ -134,9 +137,10 @@ def test_picture_shows_image_parsing_partner_pseudo_label_and_maps(folder):
     assert contains(sheet, posed(1, 0))  # the target of the first pair from it
     assert not contains(sheet, posed(1, 2))  # the source of an earlier pair to it
     assert contains(sheet, parsed(1, 1))
-    assert contains(sheet, parsed(3, 2))  # its pseudo label's
+    assert contains(sheet, parsed(3, 2))  # its pseudo label's by the rule equation
+    assert contains(sheet, parsed(2, 1))  # and by the rule balanced
     assert not contains(sheet, posed(2, 1))
-    assert not contains(sheet, parsed(2, 1))
+    assert not contains(sheet, parsed(2, 0))
     points, valid = tiny_dataset.joints(1, 1)
     for one in limb_distance_maps(points[None], valid[None], 64, 32, -0.1)[0]:
         assert contains(sheet, inspect.drawing.enlarged(inspect.drawing.level(one), 3))

@@ -332,5 +332,6 @@ def test_drawings_of_photographs_stay_where_photographs_are_left_out(monkeypatch
         "joints",
         "parsing",
         "pseudo label (equation), 1 px apart",
+        "pseudo label (balanced), 1 px apart",
         "distance maps of twelve limbs",
     }

@@ -98,7 +98,7 @@ def test_scores_are_those_of_the_last_checkpoint_over_all_test_pairs(project):
         assert row["value"] == pytest.approx(jaccard(pairs, 3, background), abs=1e-12)
         assert row["low"] < row["value"] < row["high"]
         assert (row["step"], row["split"], row["n"], row["variant"]) == (2, "test", 7, "spatn")
-        assert row["marks"] == ["data", "pairs"]
+        assert row["marks"] == ["data", "joints", "pairs"]  # joints: drawn, not the published annotations
         assert "20 labels" in row["protocol"]
         assert abs(sum(pair[name + schema.INFLUENCE] for pair in pairs)) < 1e-9
     assert jaccard(pairs, 9, True) != pytest.approx(
