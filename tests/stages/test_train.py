@@ -194,15 +194,18 @@ def test_a_trained_network_draws_the_stored_distance_maps(components, monkeypatc
     assert meta["kappa"] == tiny_dataset.KAPPA
     rows = store.read_table(layout.distance_maps("synthetic")).to_pylist()
     assert len(rows) == 12
-    for source, target in zip(rows, [*rows[1:], rows[0]], strict=True):
-        size = source["height"], source["width"]
-        joints = (tiny_dataset.joints(int(row["image_id"][:4]), int(row["image_id"][5])) for row in (source, target))
-        poses = [torch.tensor(part)[None] for pose in joints for part in pose]
-        drawn = network.pose_maps(Batch(torch.zeros(1, 3, *size), None, *poses))[0]
-        for row, maps in ((source, drawn[18:30]), (target, drawn[48:])):  # behind 18 maps of joints each
+
+    def pose(row):
+        points, valid = tiny_dataset.joints(int(row["image_id"][:4]), int(row["image_id"][5]))
+        return torch.tensor(points)[None], torch.tensor(valid)[None]
+
+    for pair in zip(rows, rows[1:] + rows[:1], strict=True):
+        size = pair[0]["height"], pair[0]["width"]
+        drawn = network.pose_maps(Batch(torch.zeros(1, 3, *size), None, *pose(pair[0]), *pose(pair[1])))
+        for row, maps in zip(pair, drawn[0].chunk(2), strict=True):
             stored = np.frombuffer(row["distance_maps"], np.uint8).reshape(12, *size)
             assert stored.any()
-            assert np.abs(255 * maps.double().numpy() - stored).max() < 0.514
+            assert np.abs(255 * maps[18:].double().numpy() - stored).max() < 0.514
 
 
 def test_a_component_with_other_distance_maps_is_refused(components, monkeypatch, capfd):
