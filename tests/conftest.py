@@ -98,13 +98,14 @@ def small_batches_on_one_thread():
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(autouse=True)
-def _thin_matcher(monkeypatch):
+@pytest.fixture(scope="session", autouse=True)
+def _thin_matcher():
     """Where the matcher of Soft-Gated Warping-GAN is at hand, its VGG16 is one of at most 16 channels, from a seed: as
-    many layers, a hundredth of the time.
+    many layers, a hundredth of the time. For fixtures of any scope, so that a module's checkpoint fits its tests'.
     """
     module = sys.modules.get("models.sgw_gan.geometric_matcher")
     if module is None:
+        yield
         return
     import torch
     from torch import nn
@@ -119,4 +120,6 @@ def _thin_matcher(monkeypatch):
                 layers.append(nn.MaxPool2d(2))
         return nn.Sequential(*layers).requires_grad_(False)
 
-    monkeypatch.setattr(module, "vgg16_to_pool4", thin)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "vgg16_to_pool4", thin)
+        yield

@@ -384,8 +384,8 @@ def test_the_learned_flow_is_in_pixels():
     model = spgnet.LearnedFlow(64, 32, SCALE)
     with torch.no_grad():
         for head, bias in (("8", (0.0, 0.0, 0.0)), ("4", (1.0, -1.0, 0.0))):
-            nn.init.zeros_(model.net.nets[0].heads[head].weight)
-            model.net.nets[0].heads[head].bias.copy_(torch.tensor(bias))
+            nn.init.zeros_(model.net.heads[head].weight)
+            model.net.heads[head].bias.copy_(torch.tensor(bias))
         maps = torch.rand(1, 18, 64, 32)
         flow = model.one_way(maps, maps)
     assert torch.allclose(flow, torch.tensor([4.0, -4.0]).view(1, 2, 1, 1).expand(1, 2, 64, 32))

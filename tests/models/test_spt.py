@@ -539,7 +539,8 @@ def test_style_compares_generated_with_source_and_returned(name, net):
         terms, (parsings, images) = objective.generator_losses(batch, net)
         layer = net.content[1]
         # As the released code has it: (image - mean) / std of an image in [-1, 1].
-        stretched = (batch.source - net.mean) / net.std
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (features.MEAN, features.STD))
+        stretched = (batch.source - mean) / std
         own = net.features[: int(layer) + 1](F.pad(stretched, (net.pad,) * 4, mode="replicate"))
         real, shown, returned = (spt.conv2_1(image, net) for image in (batch.source, *images.chunk(2)))
         assert torch.allclose(real, own, atol=1e-4)
