@@ -41,7 +41,7 @@ BUDGET = {
     "spgnet_sequential": (1, 3751),
     "spgnet_joint": (1, 4121),
     "spgnet_no_distance": (1, 3455),
-    "spgnet_one_block": (1, 2873),
+    "spgnet_one_block": (1, 2883),
     "spgnet_learned_flow": (1, 3615),
     "spt_baseline": (1, 1833),
     "spt_ts_pred": (1, 2224),
