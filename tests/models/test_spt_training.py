@@ -246,7 +246,7 @@ def differences(name: str, other: str) -> dict[str, tuple]:
             "face": objective.discriminator.face is not None,
             "judged": objective.discriminator.image.enter[0].in_channels,
         }
-        found[entry] = {key: value for key, value in values.items() if key not in ("name", "row")}
+        found[entry] = {key: value for key, value in values.items() if key not in ("name", "row", "departs")}
     return {key: (found[name][key], found[other][key]) for key in found[name] if found[name][key] != found[other][key]}
 
 
