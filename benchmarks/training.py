@@ -105,6 +105,7 @@ def make_plain(trainer: loop.Trainer) -> None:
     for network in nets:
         network.to(memory_format=torch.contiguous_format)
     for optimiser in trainer.optimisers.values():
+        del optimiser.found_inf  # the loop's flag, which only fused kernels read
         for group in optimiser.param_groups:
             group |= {"fused": False, "foreach": False}
 
