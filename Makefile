@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .PHONY: help env demo test test-all lint lock clean
 help:
 	@echo "make demo   install into .venv, run the whole pipeline on the built-in synthetic data, say where the report is"
-	@echo "make test   install into .venv, run the tests (8 minutes on 2 cores); skipped ones are listed with the reason"
+	@echo "make test   install into .venv, run the tests (11 to 14 minutes on 2 cores); skipped ones are listed with the reason"
 	@echo "make test-all  the same and the slow ones"
 	@echo "make lint   ruff, snakefmt, snakemake --lint"
 	@echo "make lock   resolve requirements.lock again from pyproject.toml"
