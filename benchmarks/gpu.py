@@ -52,6 +52,7 @@ from pipeline.core import layout, params, schema, store
 from pipeline.formats import pictures
 from pipeline.loading import arrays, checkpoints, devices, pair_lists, published_weights
 from pipeline.loading.pixels import as_bytes
+from pipeline.stages import weights
 from pipeline.training import components, loop, training_data
 from pipeline.training.order import BatchOrder
 
@@ -95,7 +96,7 @@ def chosen_people(pairs: pa.Table, sizes: dict[str, int], people: dict[str, str]
 def pack_project(project: Path, bundle: Path, largest: int = LARGEST) -> str:
     """Write the bundle from a project whose Market-1501 is prepared up to `pairs`; return what is in it."""
     with working_in(project), tempfile.TemporaryDirectory() as folder:
-        weights = [one for one in published_files() if sum(file.stat().st_size for file in one[1]) <= LARGEST_NETWORK]
+        small = [one for one in published_files() if sum(file.stat().st_size for file in one[1]) <= LARGEST_NETWORK]
         images = store.read_table(layout.images(DATASET))
         pairs = store.read_table(layout.pairs(DATASET)).sort_by([("split", "ascending"), ("pair_index", "ascending")])
         keypoints = store.read_table(layout.keypoints(DATASET))
@@ -105,7 +106,7 @@ def pack_project(project: Path, bundle: Path, largest: int = LARGEST) -> str:
         on_disk = sum(part.stat().st_size for part in store.parts(layout.images(DATASET))) / sum(lengths)
         sizes = {name: int(on_disk * length) + ELSEWHERE for name, length in zip(ids, lengths, strict=True)}
         people = dict(zip(ids, images["person_id"].to_pylist(), strict=True))
-        room = largest - sum(file.stat().st_size for _, files in weights for file in files) - largest // 25
+        room = largest - sum(file.stat().st_size for _, files in small for file in files) - largest // 25
         room -= sum(sizes[one] for one in pair_lists.image_ids(test).to_pylist())
         kept = pa.concat_tables([chosen_people(pairs, sizes, people, room), test])
         wanted = pair_lists.image_ids(kept)
@@ -117,7 +118,7 @@ def pack_project(project: Path, bundle: Path, largest: int = LARGEST) -> str:
         rows = keypoints.filter(pc.is_in(keypoints["image_id"], wanted))
         store.write_table(data / "keypoints.parquet", rows, schema.KEYPOINTS, dataset=DATASET)
         store.write_table(data / "pairs.parquet", kept, schema.PAIRS, dataset=DATASET)
-        for net, _ in weights:
+        for net, _ in small:
             shutil.copytree(layout.weights(net), Path(folder) / layout.weights(net))
         with zipfile.ZipFile(bundle, "w") as archive:  # what is in it is compressed already
             for path in sorted(Path(folder).rglob("*")):
@@ -129,7 +130,7 @@ def pack_project(project: Path, bundle: Path, largest: int = LARGEST) -> str:
     count_of = {split: len(kept.filter(pc.equal(kept["split"], split))) for split in ("train", "val", "test")}
     listed = ", ".join(f"{number:,} {split}" for split, number in count_of.items())
     return f"{bundle}: {size / 1e6:.1f} MB, {len(wanted):,} images, pairs: {listed}; weights: " + (
-        ", ".join(net for net, _ in weights) or "none"
+        ", ".join(net for net, _ in small) or "none"
     )
 
 
@@ -414,15 +415,14 @@ PARTS: dict[str, Callable[[Session], list[str]]] = {
 def page(run: Session) -> str:
     cuda = run.device.type == "cuda"
     device = torch.cuda.get_device_name(run.device) if cuda else f"a CPU, {torch.get_num_threads()} threads"
-    lines = ["# Ten minutes on a GPU", ""]
-    lines += [
-        f"{device}, torch {torch.__version__}, Python {sys.version.split()[0]}; {run.width:g} times the published"
-    ]
-    lines += [
-        f"width; bf16 where nothing else is said; {run.seconds / 60:g} minutes in all. `benchmarks/gpu.py` says what",
+    lines = [
+        "# Ten minutes on a GPU",
+        "",
+        f"{device}, torch {torch.__version__}, Python {sys.version.split()[0]}; {run.width:g} times the published",
+        f"width; bf16 where nothing else is said; {run.seconds / 60:g} minutes in all.",
+        "`benchmarks/gpu.py` says what each part does.",
         "",
     ]
-    lines[-2] += " each part does."
     for part, found in run.sections.items():
         lines += [f"## {part} ({run.took[part]:.0f} s)", "", *found]
     return "\n".join(lines)
@@ -433,7 +433,7 @@ def whole_run(run: Session, bundle: Path, out: Path, parts: Sequence[str]) -> bo
     with zipfile.ZipFile(bundle) as archive:
         archive.extractall(run.project)
     open_project(run.project, {}, run.metric_net)
-    for net in ("inception", "inception_v3", "alexnet", "vgg16", "vgg19", FEATURES, "reid", "openpose"):
+    for net in weights.NETS:
         record = run.project / layout.weights(net) / "source.json"
         if not record.exists():
             record.parent.mkdir(parents=True, exist_ok=True)

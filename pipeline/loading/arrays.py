@@ -1,9 +1,8 @@
 """Images of a data set with their joints and parsing, and the pairs over them: what training and scoring read.
 
 Pictures are decoded once and kept as uint8, on the device where they fit; else batches of them go there by pinned
-memory. Heatmaps, masks, one-hot labels and floats
-are made per batch, on the device: an image costs height x width x 3 bytes however often it is used, its parsing height
-x width.
+memory. Heatmaps, masks, one-hot labels and floats are made per batch, on the device: an image costs height x width x 3
+bytes however often it is used, its parsing height x width.
 """
 
 from dataclasses import dataclass, field
