@@ -102,6 +102,18 @@ def test_what_does_not_fit_is_copied_ahead(monkeypatch):
         assert all(equal(batch, plain.batch(torch.tensor([step]))) for step, ([batch], _) in enumerate(found))
 
 
+def test_the_training_stream_waits_for_each_copy_and_owns_what_it_is_given(monkeypatch):
+    """Else a step would read a batch that is not there yet, or that the next copy overwrites."""
+    monkeypatch.setattr(shard_loader, "ThreadPoolExecutor", Inline)
+    waited, owned = [], []
+    with FakeCuda():
+        monkeypatch.setattr(torch.cuda.Stream, "wait_event", lambda stream, event: waited.append(event))
+        monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: owned.append(tensor))
+        found = list(shard_loader.ahead(lambda step: [torch.ones(1), {"a": 1}], range(4), CUDA))
+    assert len(waited) == 4
+    assert [id(tensor) for tensor in owned] == [id(item[0]) for item in found]
+
+
 def test_one_device_gets_back_what_it_has():
     assert replace(people(torch.device("cpu"))).resident
     tensor = torch.ones(2)
