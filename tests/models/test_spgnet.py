@@ -538,23 +538,6 @@ def test_terms_are_those_of_the_released_code(net):
     assert other["discriminator"].item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_discriminator_is_updated_first_and_judges_what_the_generator_is_then_judged_by(net):
-    """The generator runs once a step, and its loss comes from the discriminator after its update."""
-    assert VARIANTS["spgnet"].phase.discriminators_first
-    _, judged = objective("spgnet")
-    batch = figures(2, 64, 32, seed=0)
-    output = judged.generate(batch)
-    first, same = judged.generator_losses(batch, net, output)
-    assert same is output
-    loss = judged.discriminator_losses(batch, output)["discriminator"]
-    step = torch.optim.SGD(judged.discriminator.parameters(), lr=10.0)
-    loss.backward()
-    step.step()
-    second = judged.generator_losses(batch, net, output)[0]
-    assert torch.equal(first["l1"], second["l1"])
-    assert second["adversarial"] > first["adversarial"]
-
-
 def test_one_block_a_level_reads_the_second_residual_block():
     """Table B as printed: no weight of SPGNet's first blocks is left, and the decoder's skip is the last feature."""
     model, batch = VARIANTS["spgnet_one_block"].build(64, 32, SCALE).eval(), figures(1, 64, 32, seed=0)
