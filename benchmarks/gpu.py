@@ -32,13 +32,12 @@ import traceback
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
@@ -47,13 +46,10 @@ import yaml
 from benchmarks import training as step_benchmark
 from benchmarks.training import SIZES, Setup
 from models.variants import COMPONENTS, VARIANTS, Component, Variant
-from pipeline import drawing
 from pipeline.core import layout, params, schema, store
-from pipeline.formats import pictures
 from pipeline.loading import arrays, checkpoints, devices, pair_lists, published_weights
-from pipeline.loading.pixels import as_bytes
 from pipeline.stages import weights
-from pipeline.training import components, loop, training_data
+from pipeline.training import components, loop, samples, training_data
 from pipeline.training.order import BatchOrder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -383,22 +379,14 @@ def scores_of(variant: str) -> list[dict]:
     return [row for row in rows if row["split"] == "test"]
 
 
-@torch.no_grad()
 def draw_pairs(device: torch.device) -> None:
     """`pair-N.png` for the first pairs of the fixed shuffle: source, target's pose, target, generated."""
     folder = layout.checkpoints(DATASET, "spig")
     generator, _ = checkpoints.load(folder, checkpoints.steps(folder)[-1])
     data = arrays.load_pairs(DATASET, "test", device, PICTURES)
-    batch = data.batch(torch.arange(len(data)))
-    made = generator.to(device)(batch.without_target()).image.float()
-    source, target, made = (as_bytes(images).cpu().numpy() for images in (batch.source, batch.target, made))
-    joints, valid = batch.target_joints.cpu().numpy(), batch.target_valid.cpu().numpy()
-    for number, *images, points, seen in zip(
-        data.pair_index.tolist(), source, target, made, joints, valid, strict=True
-    ):
-        pose = drawing.skeleton(np.zeros_like(images[1]), points, seen)
-        picture = drawing.beside([images[0], pose, *images[1:]])
-        Path(f"pair-{number}.png").write_bytes(pictures.encode_png(picture))
+    for row in range(len(data)):
+        one = replace(data, pairs=data.pairs[row : row + 1], pair_index=data.pair_index[row : row + 1])
+        samples.draw(generator.to(device), one, Path(f"pair-{one.pair_index.item()}.png"))
 
 
 PARTS: dict[str, Callable[[Session], list[str]]] = {

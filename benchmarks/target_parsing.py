@@ -1,10 +1,10 @@
-"""How well does SPGNet's stage one predict the target's parsing, with distance maps and without?
+"""What SPGNet's stage one has to beat: the source's parsing, taken for the target's as it is.
 
     python -m benchmarks.target_parsing --project DIR --dataset D > table.md
 
-Reads the last checkpoints of the components spatn and spatn_no_distance (those that are there), the test pairs and the
-parsing of the project folder DIR. IoU is over all pixels of all pairs together, the truth being the stored parsing of
-the target; mIoU is the mean over the labels that the truth has. The floor takes the source's parsing as it is.
+Reads the test pairs and the parsing of the project folder DIR. IoU is over all pixels of all pairs together, the truth
+being the stored parsing of the target; mIoU is the mean over the labels that the truth has. What trained networks reach
+by the same definition is scored by the stage score_components.
 """
 
 import argparse
@@ -18,8 +18,7 @@ from torch import Tensor
 
 from benchmarks.parser import confusion, iou
 from models.variants import Batch
-from pipeline.core import layout
-from pipeline.loading import arrays, checkpoints, devices
+from pipeline.loading import arrays, devices
 from pipeline.loading.arrays import PairData
 
 BATCH = 16
@@ -55,14 +54,6 @@ def main() -> None:
     print(f"{len(data)} test pairs of {options.dataset}, {data.height} x {data.width}\n")
     print("| target's parsing | mIoU | without background | pixels right |\n|---|---|---|---|")
     print(line("the source's, as it is", count(lambda batch: batch.source_labels, data)))
-    for component in ("spatn_no_distance", "spatn"):
-        folder = layout.checkpoints(options.dataset, component)
-        steps = checkpoints.steps(folder)
-        if steps:
-            network, meta = checkpoints.load(folder, steps[-1])
-            network.to(where)
-            name = f"{component}, {steps[-1]} steps at {meta['settings']['width']:g} of the width"
-            print(line(name, count(lambda batch, network=network: network(batch).argmax(1), data)))
 
 
 if __name__ == "__main__":
