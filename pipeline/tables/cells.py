@@ -14,6 +14,7 @@ from pipeline.tables.papers import (
     FLOORS,
     LEADERBOARD,
     OTHER_PICTURES,
+    RANDOM_WEIGHTS,
     PaperTable,
     Row,
 )
@@ -153,16 +154,26 @@ def _with_differences(table: PaperTable, cells: list[Cell]) -> list[Cell]:
 
 
 def leaderboard(dataset: str, runs: Runs) -> list[Cell]:
-    """Every method of this run on a data set under our protocol, sorted by the first column, best first."""
+    """Every method of this run on a data set under our protocol, sorted by the first column, best first.
+
+    Columns in LEADERBOARD's order, but those last whose every number comes from random weights: they rank nothing.
+    """
     columns = {column: COLUMNS[column].metrics for column in LEADERBOARD}
     rows = []
     for run in runs.values():
         if run.dataset == dataset and run.kind != "component":
             label = f"{run.name} (outside)" if run.kind == "outside" else FLOORS.get(run.name, run.name)
             rows.append(_our_row(f"leaderboard_{dataset}", label, run, columns))
-    rows.sort(key=lambda row: row[0].badness if row[0].value else float("inf"))
-    filled = {cell.column for row in rows for cell in row if cell.value}
-    return [cell for row in rows for cell in row if cell.column in filled]
+    filled = [[cell for cell in column if cell.value] for column in zip(*rows, strict=True)]
+    random = [all(RANDOM_WEIGHTS in cell.marks.split() for cell in column) for column in filled]
+    order = sorted((place for place, column in enumerate(filled) if column), key=lambda place: random[place])
+    rows = [[row[place] for place in order] for row in rows]
+    return [cell for row in sorted(rows, key=_first) for cell in row]
+
+
+def _first(row: list[Cell]) -> float:
+    """What a row of a leaderboard is sorted by: its first cell's badness, without a value the worst."""
+    return row[0].badness if row and row[0].value else float("inf")
 
 
 # ---- ranks

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pipeline.core import params
 from pipeline.tables.cells import Cell
 from pipeline.tables.inputs import Run, Runs
-from pipeline.tables.papers import LEADERBOARD, MARKS, PROTOCOL, PaperTable, symbols
+from pipeline.tables.papers import MARKS, PROTOCOL, PaperTable, symbols
 
 
 def marks_in(cells: Iterable[Cell], runs: Runs) -> list[str]:
@@ -120,7 +120,7 @@ def leaderboard_notes(cells: list[Cell], runs: Runs) -> dict[str, list[str]]:
     result = {}
     for dataset, own in _by_dataset(cells).items():
         lines = [
-            f"Every method of this run under one protocol, sorted by {LEADERBOARD[0]}. Best and 2nd compare rows with "
+            f"Every method of this run under one protocol, sorted by {own[0].column}. Best and 2nd compare rows with "
             "one metric, network and set of pairs."
         ]
         shown = dict.fromkeys(cell.variant for cell in own)

@@ -63,8 +63,10 @@ def symbols(marks: str) -> str:
     return "".join(MARKS[mark].symbol for mark in marks.split())
 
 
+# The mark of numbers that say little of the pictures: an IS of 1.001, a FID that no other can be held against.
+RANDOM_WEIGHTS = "metric-weights"
 # A metric with these marks measures something else than its protocol says.
-ALTERS_MEASURE = {"metric-weights", "data", "joints"}
+ALTERS_MEASURE = {RANDOM_WEIGHTS, "data", "joints"}
 # And with these it measures that on other pictures than the paper did.
 OTHER_PICTURES = {"form", "pairs"}
 
@@ -109,7 +111,7 @@ def in_column_order(metrics: Iterable[str]) -> list[str]:
 LEADERBOARD = (
     "LPIPS", "FID", "SSIM", "PSNR", "Mask-SSIM", "PCKh", "Identity (target)", "Identity (source)", "Parsing mIoU"
 )  # fmt: skip
-"""Columns of the leaderboard, the one that sorts it first; a column without a value is left out."""
+"""Columns of the leaderboard, the one that sorts it first; of these, those that are empty are left out."""
 
 FLOORS = {"copy_source": "Copy of the source", "mean_image": "Mean training image"}
 

@@ -725,6 +725,21 @@ def test_the_leaderboard_marks_best_and_second_by_word_and_weight(scored):
     assert r"\textit{0.7000} 2nd" in text("leaderboard_synthetic.tex")
 
 
+def test_columns_of_random_weights_come_last_and_sort_nothing(scored):
+    tables.run()
+    columns = list(dict.fromkeys(r["column"] for r in read("leaderboard_synthetic.csv")))
+    assert columns == ["SSIM", "PSNR", "Mask-SSIM", "PCKh", "LPIPS", "FID"]
+    assert "sorted by SSIM." in text("leaderboard_synthetic.md")
+    for variant in ("copy_source", "mean_image", "spig"):
+        rows = scores_of(layout.scores("synthetic", variant))
+        published = [row | {"marks": ["data"] if variant == "spig" else row["marks"]} for row in rows]
+        write_scores("synthetic", variant, published)
+    tables.run()  # one number that ranks is enough
+    columns = list(dict.fromkeys(r["column"] for r in read("leaderboard_synthetic.csv")))
+    assert columns == ["LPIPS", "FID", "SSIM", "PSNR", "Mask-SSIM", "PCKh"]
+    assert "sorted by LPIPS." in text("leaderboard_synthetic.md")
+
+
 # ---- several seeds of one variant
 
 
