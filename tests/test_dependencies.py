@@ -72,8 +72,8 @@ def test_every_declared_one_is_imported(project, development):
 
 
 def test_an_import_is_found_wherever_it_stands():
-    source = "import os.path\nfrom . import near\nfrom tests import x\ndef late():\n    import yaml, a.b\n    from c.d import e"
-    assert imported(source) == {"yaml", "a", "c"}
+    lines = ("import os.path", "from . import near", "from tests import x", "def late(): import yaml, a.b")
+    assert imported("\n".join([*lines, "from c.d import e"])) == {"yaml", "a", "c"}
 
 
 def test_the_licence_is_one_everywhere(project):
