@@ -1,4 +1,7 @@
-"""`python -m pipeline STAGE --dataset D [--variant V]`: runs one stage of the pipeline. Dispatch only."""
+"""`repose STAGE --dataset D [--variant V]`: runs one stage of the pipeline, or a command. Dispatch only.
+
+`python -m pipeline` is the same, from the checkout's folder and without an installation: the engines use it.
+"""
 
 import argparse
 import ast
@@ -28,6 +31,7 @@ STAGES = {
     "report": (),
 }
 COMMANDS = ("status", "inspect", "figure", "export", "handoff", "score_images", "architecture", "schema")
+SHELLS = ("bash", "zsh")
 
 # What an axis may be: most of it from params.yaml.
 CHOICES = {
@@ -47,13 +51,13 @@ EXAMPLE = {
 def _about(name: str) -> str:
     """A stage's settings and its command on the demo; a command's examples are in its own description."""
     options = "".join(f" --{axis} {EXAMPLE[axis]}" for axis in STAGES[name])
-    return f"{settings_help.of_stage(name)}\n\nexample:\n  python -m pipeline {name}{options}"
+    return f"{settings_help.of_stage(name)}\n\nexample:\n  repose {name}{options}"
 
 
 def _parser(name: str) -> argparse.ArgumentParser:
     """A stage's own module is not imported: its description and settings are read (some import torch)."""
     parser = argparse.ArgumentParser(
-        prog=f"python -m pipeline {name}",
+        prog=f"repose {name}",
         description=_description(name),
         epilog=_about(name) if name in STAGES else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -65,6 +69,49 @@ def _parser(name: str) -> argparse.ArgumentParser:
     return parser
 
 
+def _version() -> str:
+    """The checkout's, whenever it was installed."""
+    import tomllib
+
+    project = Path(__file__).parents[1] / "pyproject.toml"
+    return tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"]
+
+
+def _completion(shell: str) -> str:
+    """The script that completes `repose` in a shell; it knows the names in params.yaml as they are now, if there is one
+    here. Raises UserError for a shell that is none of SHELLS.
+    """
+    import shtab
+
+    if shell not in SHELLS:
+        raise UserError(f"--print-completion {shell}: give one of {', '.join(SHELLS)}")
+    choices = {axis: allowed() for axis, allowed in CHOICES.items()} if layout.PARAMS.exists() else {}
+
+    def add_what_to_complete(parser: argparse.ArgumentParser) -> None:
+        for action in parser._actions:
+            if action.type is Path:
+                action.complete = shtab.FILE
+            elif action.dest in choices:
+                action.choices = choices[action.dest]
+            elif isinstance(action, argparse._SubParsersAction):
+                for one in action.choices.values():
+                    add_what_to_complete(one)
+
+    whole = argparse.ArgumentParser(prog="repose")
+    whole.add_argument("--version", action="store_true", help="say which version this is")
+    whole.add_argument("--print-completion", choices=SHELLS, help="print the script that completes this command")
+    names = whole.add_subparsers()
+    for name in (*STAGES, *COMMANDS):
+        one = names.add_parser(name, help=_description(name).splitlines()[0], conflict_handler="resolve")
+        for axis in STAGES.get(name, ()):
+            one.add_argument(f"--{axis}", help=f"which {axis}")
+        for command in (name, "score_images" if name == "score" else ""):
+            if command in COMMANDS:
+                import_module(f"pipeline.commands.{command}").add_arguments(one)
+    add_what_to_complete(whole)
+    return shtab.complete(whole, shell)
+
+
 def _description(name: str) -> str:
     room = "stages" if name in STAGES else "commands"
     source = (Path(__file__).parent / room / f"{name}.py").read_text(encoding="utf-8")
@@ -72,7 +119,12 @@ def _description(name: str) -> str:
 
 
 def _overview() -> str:
-    lines = ["usage: python -m pipeline STAGE [options]", "", "stages, in order; each explains itself with --help:"]
+    lines = [
+        "usage: repose STAGE [options]",
+        "       repose --version | --print-completion {bash,zsh}",
+        "",
+        "stages, in order; each explains itself with --help:",
+    ]
     for name, axes in STAGES.items():
         lines += [
             " ".join([f"  {name}", *(f"--{axis} {axis.upper()}" for axis in axes)]),
@@ -89,9 +141,15 @@ def main(arguments: list[str]) -> int:
         print(_overview())
         return 0
     name, *rest = arguments
+    if name == "--version":
+        print(f"repose {_version()}")
+        return 0
     if name == "score" and any(option.split("=")[0] == "--images" for option in rest):
         name = "score_images"  # images from elsewhere are scored by hand, not by a rule
     try:
+        if name == "--print-completion":
+            print(_completion(*rest[:1] or [""]))
+            return 0
         if name not in STAGES and name not in COMMANDS:
             raise UserError(f"unknown stage {name}; stages: {', '.join(STAGES)}; commands: {', '.join(COMMANDS)}")
         options = vars(_parser(name).parse_args(rest))
@@ -126,5 +184,10 @@ def main(arguments: list[str]) -> int:
         return 1
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """What the installed `repose` runs."""
     sys.exit(main(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    command()

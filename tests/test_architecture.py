@@ -54,7 +54,7 @@ def test_a_family_imports_layers_and_what_it_starts_from():
 
 def test_the_page_is_up_to_date():
     written = architecture.PAGE.read_text(encoding="utf-8")
-    assert written == architecture.page(), "run: python -m pipeline architecture"
+    assert written == architecture.page(), "run: repose architecture"
 
 
 def test_an_upward_import_is_seen(tmp_path):

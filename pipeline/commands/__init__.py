@@ -1,4 +1,4 @@
-"""The commands beside the stages: python -m pipeline COMMAND.
+"""The commands beside the stages: repose COMMAND.
 
 Layer 10; may import: every room below.
 """

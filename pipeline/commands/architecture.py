@@ -2,7 +2,7 @@
 
 The words about a room are those of its `__init__.py`, those about a stage are the first line of its module.
 
-  python -m pipeline architecture
+  repose architecture
 """
 
 import argparse
@@ -20,7 +20,7 @@ PAGE = Path("docs/architecture.md")
 HEAD = """\
 # Architecture
 
-<!-- Written by `python -m pipeline architecture`; a test fails when it is out of date. -->
+<!-- Written by `repose architecture`; a test fails when it is out of date. -->
 
 Data flows down the stage table. `dvc.yaml` says what each stage reads, runs and writes, and the Snakefile makes its
 rules from it. A stage is a thin module in `pipeline/stages/`; the work is done in the rooms below it.

@@ -13,8 +13,8 @@
 Lists go to stdout, or to --output FILE. A file or folder is replaced as a whole or, if something fails, not at all. The
 number of rows goes to stderr.
 
-  python -m pipeline export --dataset synthetic --what keypoints --split test
-  python -m pipeline export --dataset market1501 --what pairs --split train --output market-pairs-train.csv
+  repose export --dataset synthetic --what keypoints --split test
+  repose export --dataset market1501 --what pairs --split train --output market-pairs-train.csv
 """
 
 import os

@@ -1,9 +1,9 @@
 """Draw one of the papers' figures as a PNG, with a trained variant on prepared images.
 
-  python -m pipeline figure grid --dataset synthetic
-  python -m pipeline figure relation-maps --dataset synthetic --variant spig
+  repose figure grid --dataset synthetic
+  repose figure relation-maps --dataset synthetic --variant spig
 
-More on each kind: python -m pipeline figure KIND --help. Pairs are test pairs, given by their pair_index. Generators
+More on each kind: repose figure KIND --help. Pairs are test pairs, given by their pair_index. Generators
 see only the target's joints; panels of a target's image or parsing are there to compare with, and say so.
 
 The checkpoint is the one that stands for the variant in the tables (before scoring: the last); --step takes another.
@@ -39,8 +39,8 @@ def _relation_maps(
     For each target patch and each size of the pyramid (6 x 6 and 4 x 4), a heat map of the patches it gathers from,
     over the generated image; the red frame is the target patch. Default patches: torso, legs and background.
 
-      python -m pipeline figure relation-maps --dataset synthetic --variant spig
-      python -m pipeline figure relation-maps --dataset synthetic --variant spig --pair 3 --patch 1 2 --patch 4 2
+      repose figure relation-maps --dataset synthetic --variant spig
+      repose figure relation-maps --dataset synthetic --variant spig --pair 3 --patch 1 2 --patch 4 2
     """
     trained, chosen = _variant(dataset, variant, step), subject.pairs(dataset, pair)[0]
     picture = relation_maps.draw(trained, *_people(dataset, chosen, trained.reads_parsing), patch or (), over)
@@ -55,7 +55,7 @@ def _poses(
     Only the joints of the other images are read; with --reference, those images are shown below as well. `inspect`
     lists names of images.
 
-      python -m pipeline figure poses --dataset synthetic --variant spig --image ID --count 8 --seed 1
+      repose figure poses --dataset synthetic --variant spig --image ID --count 8 --seed 1
     """
     trained = _variant(dataset, variant, step)
     source = subject.people(dataset, [image], trained.reads_parsing)[image]
@@ -71,7 +71,7 @@ def _flow(dataset: str, variant: str, step: int | None, pair: int | None) -> Dra
     A row for each body part (SPIG), or one for the whole body (SPGNet): the flow in the colours of the wheel,
     visibility (white: visible), the source warped by the flow, and the same with what is invisible faded.
 
-      python -m pipeline figure flow --dataset synthetic --variant spig
+      repose figure flow --dataset synthetic --variant spig
     """
     trained, chosen = _variant(dataset, variant, step), subject.pairs(dataset, pair)[0]
     picture = flow.draw(trained, *_people(dataset, chosen, trained.reads_parsing))
@@ -83,7 +83,7 @@ def _parsing(dataset: str, variant: str, step: int | None, pair: int | None) -> 
 
     The prediction is made from the source's parsing and the pose; the target's own parsing is there to compare with.
 
-      python -m pipeline figure parsing --dataset synthetic --variant spgnet
+      repose figure parsing --dataset synthetic --variant spgnet
     """
     trained, chosen = _variant(dataset, variant, step), subject.pairs(dataset, pair)[0]
     picture = parsing.draw(trained, *_people(dataset, chosen, parsing=True))
@@ -95,7 +95,7 @@ def _distance_maps(dataset: str, image: str | None) -> Drawn:
 
     Those that `distance_maps` stored. Default image: the target of the fixed pair.
 
-      python -m pipeline figure distance-maps --dataset synthetic
+      repose figure distance-maps --dataset synthetic
     """
     image = image or subject.pairs(dataset)[0]["target_id"]
     person = subject.people(dataset, [image])[image]
@@ -109,7 +109,7 @@ def _stage_one(dataset: str, pair: int | None) -> Drawn:
 
     By the last checkpoints of the components spatn_no_distance and spatn, both of which must be trained.
 
-      python -m pipeline figure stage-one --dataset synthetic --pair 3
+      repose figure stage-one --dataset synthetic --pair 3
     """
     titles = {"spatn_no_distance": "without distance maps", "spatn": "with distance maps"}
     opened = [subject.open_component(dataset, name, devices.device("auto")) for name in titles]
@@ -123,8 +123,8 @@ def _end_to_end(dataset: str, variants: Sequence[str] | None, pairs: int) -> Dra
 
     Other variants that predict a parsing can be named. The pairs are a fixed draw from the test list.
 
-      python -m pipeline figure end-to-end --dataset synthetic
-      python -m pipeline figure end-to-end --dataset synthetic --variants spt spt_balanced --pairs 6
+      repose figure end-to-end --dataset synthetic
+      repose figure end-to-end --dataset synthetic --variants spt spt_balanced --pairs 6
     """
     trained = [_variant(dataset, name, None) for name in variants or ("spt_ts_pred", "spt")]
     return grid.draw(trained, _pairs_of_people(dataset, pairs, parsing=True), parsing=True), "end-to-end"
@@ -137,8 +137,8 @@ def _failures(dataset: str, variant: str, step: int | None, count: int, among: i
     of --among training images (evenly spaced), by the share of their pixels that would have to change label to become
     the stand-in's. docs/figures.md has both measures.
 
-      python -m pipeline figure failures --dataset synthetic --variant spt
-      python -m pipeline figure failures --dataset synthetic --variant spt --count 3 --among 500
+      repose figure failures --dataset synthetic --variant spt
+      repose figure failures --dataset synthetic --variant spt --count 3 --among 500
     """
     trained = _variant(dataset, variant, step)
     data = [COMPONENTS[name].data for name in trained.entry.components]
@@ -165,7 +165,7 @@ def _texture_transfer(dataset: str, variant: str, step: int | None, first: str, 
 
     A's appearance in B's parsing and pose, and B's in A's. `inspect` lists names of images.
 
-      python -m pipeline figure texture-transfer A B --dataset synthetic --variant spt
+      repose figure texture-transfer A B --dataset synthetic --variant spt
     """
     trained = _variant(dataset, variant, step)
     found = subject.people(dataset, [first, second], parsing=True)
@@ -188,9 +188,9 @@ def _edit(
     as a PNG in the legend's colours, --parsing reads it back after editing (without smoothing; a grey PNG of label ids
     will do too). The person keeps pose and appearance.
 
-      python -m pipeline figure edit --dataset synthetic --variant spt --image ID --relabel pants=skirt
-      python -m pipeline figure edit --dataset synthetic --variant spt --image ID --save-parsing mine.png
-      python -m pipeline figure edit --dataset synthetic --variant spt --image ID --parsing mine.png
+      repose figure edit --dataset synthetic --variant spt --image ID --relabel pants=skirt
+      repose figure edit --dataset synthetic --variant spt --image ID --save-parsing mine.png
+      repose figure edit --dataset synthetic --variant spt --image ID --parsing mine.png
     """
     trained = _variant(dataset, variant, step)
     person = subject.people(dataset, [image], parsing=True)[image]
@@ -212,8 +212,8 @@ def _grid(dataset: str, variants: Sequence[str] | None, pairs: int) -> Drawn:
 
     Default variants: all of params.yaml that are trained. The pairs are a fixed draw from the test list.
 
-      python -m pipeline figure grid --dataset synthetic
-      python -m pipeline figure grid --dataset synthetic --variants spig copy_source --pairs 6
+      repose figure grid --dataset synthetic
+      repose figure grid --dataset synthetic --variants spig copy_source --pairs 6
     """
     if not variants:
         variants = [name for name in params.variants() if layout.checkpoints(dataset, name).exists()]
@@ -249,7 +249,7 @@ def chosen_step(dataset: str, variant: str) -> int:
         if chosen is not None and chosen["step"] in steps:
             return int(chosen["step"])
     if not steps:
-        command = f"python -m pipeline train --dataset {dataset} --variant {variant}"
+        command = f"repose train --dataset {dataset} --variant {variant}"
         raise UserError(f"{layout.checkpoints(dataset, variant)}: no checkpoint; run: {command}")
     say(f"{variant}: not scored yet, so no checkpoint was chosen; the last one, step {steps[-1]}")
     return steps[-1]

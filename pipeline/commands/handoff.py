@@ -11,7 +11,7 @@ command makes the other record what is on disk as up to date, but only if the fi
 If neither does (params.yaml or a source file was edited since, a stage failed), it changes nothing and names the files
 that are in the way.
 
-  python -m pipeline handoff --dry-run
+  repose handoff --dry-run
 """
 
 import argparse

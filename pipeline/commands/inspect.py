@@ -4,8 +4,8 @@ Reads whatever is there under data/DATASET/, complete or not. The picture shows 
 the partner of its first pair, the image whose parsing is its pseudo target label, and its twelve distance maps. It
 goes to --output, by default .work/inspect/DATASET/ID.png; a terminal with colours shows it coarsely, too.
 
-  python -m pipeline inspect synthetic
-  python -m pipeline inspect market1501 --image 0002_c1s1_000451_03.jpg --output sample.png
+  repose inspect synthetic
+  repose inspect market1501 --image 0002_c1s1_000451_03.jpg --output sample.png
 """
 
 import difflib
@@ -37,7 +37,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def _how_to_make(dataset: str, stages: Iterable[str]) -> list[str]:
     further = {"pseudo_labels": f" --rule {layout.RULES[0]}"}
-    lines = [f"python -m pipeline {stage} --dataset {dataset}{further.get(stage, '')}" for stage in stages]
+    lines = [f"repose {stage} --dataset {dataset}{further.get(stage, '')}" for stage in stages]
     if lines and layout.PARAMS.exists() and dataset not in params.datasets():
         lines.insert(0, f"(add {dataset} to datasets in {layout.PARAMS}, then)")
     return lines

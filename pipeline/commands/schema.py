@@ -2,7 +2,7 @@
 
 Editors complete and check params.yaml by that file, and every run does, without importing the stages.
 
-  python -m pipeline schema
+  repose schema
 """
 
 import json

@@ -18,7 +18,7 @@ how many, and FID and KID compare with the targets of those alone.
 
 The tables include every folder in reports/outside/ on their next run; to drop a method, remove its folder.
 
-  python -m pipeline score --dataset synthetic --images FOLDER --name "My method"
+  repose score --dataset synthetic --images FOLDER --name "My method"
 """
 
 import argparse
@@ -46,7 +46,7 @@ from pipeline.stages import score
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dataset", required=True, help=f"one of: {', '.join(params.datasets())}")
+    parser.add_argument("--dataset", required=True, help="a prepared data set, such as market1501")
     parser.add_argument("--images", required=True, type=Path, help="the folder of generated images")
     parser.add_argument("--name", required=True, help="what the method's row is called")
     parser.add_argument("--pattern", help='how files are called, without ending, such as "{from}-{to}_fake"')
@@ -74,7 +74,7 @@ def run(dataset: str, images: Path, name: str, pattern: str | None = None) -> No
     if len(found) < 2:
         raise UserError(
             f"{images}: {len(found)} of {len(whole.data)} test pairs found; name the files as "
-            "`python -m pipeline score --images . --help` says, or give --pattern"
+            "`repose score --images . --help` says, or give --pattern"
         )
 
     split = whole

@@ -1,6 +1,7 @@
 """Show how far everything is: which stages of each data set and variant are done, the last scores, what to run next.
 
-  python -m pipeline status
+  repose status
+  repose status --json
 
 A stage is
   done        its outputs are there, and by the record of Snakemake or DVC they were made by the present command,
@@ -16,11 +17,27 @@ so a byte changed by hand in a shard, its time and size kept, is not seen. `snak
 each engine's own, slower answer. Components that params.yaml does not ask for are not listed.
 
 Scores are those of the last `score`, on test, at the checkpoint that stands for the variant (tables.choose_by).
+
+With --json the same as one JSON object on standard output:
+  jobs    in the order in which they run, each an object
+            job     its name, as `stale because of ...` says it, such as "train synthetic spig"
+            stage   such as "train"
+            dataset, variant, component, net, rule   those of them that the stage is for
+            state   one of those above
+            why     what stands below the table of it, "" if nothing
+  scores  for each data set and variant with scores, an object
+            dataset, variant
+            step    the checkpoint
+            values  column of the tables, such as "LPIPS" -> number
+            error   instead of these two where the scores cannot be read
+  next    the one command that goes on from here, or what there is to look at
 """
 
+import json
 from argparse import ArgumentParser
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import pyarrow as pa
@@ -32,6 +49,7 @@ from rich.text import Text
 
 from pipeline.commands import records
 from pipeline.core import console, layout, params
+from pipeline.core.errors import UserError
 from pipeline.core.graph import Job, Writers, jobs
 from pipeline.tables.inputs import choose
 from pipeline.tables.papers import COLUMNS
@@ -57,7 +75,7 @@ class State:
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """None: it shows everything."""
+    parser.add_argument("--json", action="store_true", help="as JSON, see above")
 
 
 # ---- what state a job is in
@@ -120,26 +138,39 @@ def states(everything: list[Job]) -> dict[str, State]:
 # ---- what is shown
 
 
-def last_scores(dataset: str, variant: str, choose_by: dict[str, str]) -> str:
-    """ "step 150: LPIPS 0.3712, FID 95.120, PCKh 0.71" of the test pairs, "" without scores."""
+def last_scores(dataset: str, variant: str, choose_by: dict[str, str]) -> tuple[int, dict[str, float]] | None:
+    """The step that stands for a variant, and column -> value of the test pairs; None without scores.
+
+    Raises UserError for scores that cannot be read.
+    """
     path = layout.scores(dataset, variant)
     if not path.exists():
-        return ""
+        return None
     try:
         scores = pq.ParquetFile(path).read(["step", "split", "metric", "value", "higher_is_better"]).to_pandas()
     except (pa.ArrowException, OSError):
-        return f"{path} cannot be read"
+        raise UserError(f"{path} cannot be read") from None
     column = choose_by["metric"].upper()
     chosen = choose(scores, column, choose_by["split"])
     if chosen is None:
-        return ""
+        return None
     own = scores[scores["step"] == chosen["step"]]
-    shown = []
-    for name in dict.fromkeys([column, *SCORES]):
-        row = choose(own, name, "test")
-        if row is not None:
-            shown.append(f"{name} {row['value']:.{COLUMNS[name].decimals}f}")
-    return f"step {chosen['step']}: {', '.join(shown)}" if shown else ""
+    rows = {name: choose(own, name, "test") for name in dict.fromkeys([column, *SCORES])}
+    values = {name: float(row["value"]) for name, row in rows.items() if row is not None}
+    return (int(chosen["step"]), values) if values else None
+
+
+def scores_in_words(dataset: str, variant: str, choose_by: dict[str, str]) -> str:
+    """ "step 150: LPIPS 0.3712, FID 95.120, PCKh 0.71" of the test pairs, "" without scores."""
+    try:
+        found = last_scores(dataset, variant, choose_by)
+    except UserError as error:
+        return str(error)
+    if found is None:
+        return ""
+    return f"step {found[0]}: " + ", ".join(
+        f"{name} {value:.{COLUMNS[name].decimals}f}" for name, value in found[1].items()
+    )
 
 
 def _stages(shown: Iterable[tuple[str, State]]) -> Text:
@@ -176,7 +207,7 @@ def _rows(everything: list[Job], found: dict[str, State]) -> Iterator[tuple[str,
             yield dataset, component, stages(own), ""
         for variant in params.variants():
             own = [job for job in of if job.axes.get("variant") == variant]
-            yield dataset, variant, stages(own), last_scores(dataset, variant, values["tables"]["choose_by"])
+            yield dataset, variant, stages(own), scores_in_words(dataset, variant, values["tables"]["choose_by"])
     yield "", "results", stages(job for job in everything if not job.axes), ""
 
 
@@ -233,10 +264,31 @@ def what_next(everything: list[Job], found: dict[str, State]) -> str:
     return " ".join([".venv/bin/snakemake --cores all", *targets])
 
 
-def run() -> None:
+def as_json(everything: list[Job], found: dict[str, State]) -> str:
+    """What `--json` prints."""
+    choose_by, scores = params.load()["tables"]["choose_by"], []
+    for dataset, variant in product(params.datasets(), params.variants()):
+        try:
+            last = last_scores(dataset, variant, choose_by)
+        except UserError as error:
+            scores.append({"dataset": dataset, "variant": variant, "error": str(error)})
+            continue
+        if last is not None:
+            scores.append({"dataset": dataset, "variant": variant, "step": last[0], "values": last[1]})
+    jobs_ = [
+        {"job": str(job), "stage": job.stage, **job.axes, "state": found[job.name].name, "why": found[job.name].why}
+        for job in everything
+    ]
+    return json.dumps({"jobs": jobs_, "scores": scores, "next": what_next(everything, found)}, indent=1)
+
+
+def run(json: bool) -> None:
     """Print the table. Raises UserError if params.yaml is missing or wrong."""
     everything = jobs(params.load())
     found = states(everything)
+    if json:
+        print(as_json(everything, found))
+        return
     out = Console(highlight=False, markup=False)
     if not out.is_terminal:
         out = Console(highlight=False, markup=False, width=WIDE)

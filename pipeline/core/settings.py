@@ -5,7 +5,7 @@
         steps: int = setting("optimiser steps", minimum=1)
         batch: int | None = setting("images a step; null: the paper's", None, minimum=1)
 
-`python -m pipeline schema` writes these classes as the JSON Schema that params.yaml is checked against; `--help` shows
+`repose schema` writes these classes as the JSON Schema that params.yaml is checked against; `--help` shows
 what that file says. A default is part of its stage's code: a changed one runs the stage again.
 """
 

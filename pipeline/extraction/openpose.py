@@ -69,8 +69,8 @@ def threads() -> int:
 class Network:
     """An openvino model that is run on one image at a time, on as many images at once as there are threads.
 
-    Same image, same bytes out: no image shares an inference with another, each inference has one thread, and the
-    arithmetic is float32 even where the CPU would choose bfloat16.
+    It is made in one thread, and then used from any. Same image, same bytes out: no image shares an inference with
+    another, each inference has one thread, and the arithmetic is float32 even where the CPU would choose bfloat16.
     """
 
     def __init__(self, model: "openvino.Model"):
@@ -84,6 +84,9 @@ class Network:
             "NUM_STREAMS": self._threads,
         }
         compiled = openvino.Core().compile_model(model, "CPU", settings)
+        # When a tensor first meets numpy, openvino makes its table of number types, running Python while it holds a
+        # lock: two threads that come there at once wait for each other for good. So it is made here, by one.
+        openvino.Tensor(np.zeros(1, np.float32)).data  # noqa: B018
         self._free: SimpleQueue[openvino.InferRequest] = SimpleQueue()
         for _ in range(self._threads):
             self._free.put(compiled.create_infer_request())

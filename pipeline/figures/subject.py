@@ -86,7 +86,7 @@ def open_component(dataset: str, component: str, device: torch.device) -> Traine
     """The component at its last step, from which variants start. Raises UserError if it is not trained."""
     steps = checkpoints.steps(layout.checkpoints(dataset, component))
     if not steps:
-        command = f"python -m pipeline pretrain --dataset {dataset} --component {component}"
+        command = f"repose pretrain --dataset {dataset} --component {component}"
         raise UserError(
             f"{layout.checkpoints(dataset, component)}: no checkpoint; set components.{component} to true in "
             f"{layout.PARAMS} and run: {command}"

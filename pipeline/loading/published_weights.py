@@ -17,7 +17,7 @@ def _source(net: str) -> dict:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path}: not there; run `python -m pipeline weights --net {net}`") from None
+        raise UserError(f"{path}: not there; run `repose weights --net {net}`") from None
 
 
 def files(net: str) -> list[Path] | None:
@@ -41,7 +41,7 @@ def require(net: str, missing_weights: str, wanted_by: str) -> list[Path] | None
     if found is None and missing_weights == "stop":
         raise UserError(
             f"{wanted_by} needs the published weights of {net}, which could not be had ({_source(net)['reason']}); set"
-            f" weights.{net} path in {layout.PARAMS} and run `python -m pipeline weights --net {net}`, or set"
+            f" weights.{net} path in {layout.PARAMS} and run `repose weights --net {net}`, or set"
             f" missing_weights: seeded for {wanted_by} (random features; numbers will be marked)"
         )
     return found

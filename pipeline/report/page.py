@@ -54,9 +54,7 @@ def _read() -> Run:
     scores = tables.read_csv("all_scores.csv")
     lacking = {(d, v) for d in datasets for v in variants} - {(row["dataset"], row["variant"]) for row in scores}
     if lacking:
-        raise UserError(
-            f"{layout.TABLES}/all_scores.csv: nothing on {'/'.join(min(lacking))}; run: python -m pipeline tables"
-        )
+        raise UserError(f"{layout.TABLES}/all_scores.csv: nothing on {'/'.join(min(lacking))}; run: repose tables")
     return Run(
         datasets,
         variants,

@@ -24,11 +24,11 @@ def read_csv(name: str) -> list[dict[str, str]]:
     """Rows of a file of reports/tables. Raises UserError if it is missing or is an empty file."""
     path = layout.TABLES / name
     if not path.exists():
-        raise UserError(f"{path}: not there; run: python -m pipeline tables")
+        raise UserError(f"{path}: not there; run: repose tables")
     with path.open(newline="", encoding="utf-8") as handle:
         reader = csv.DictReader(handle)
         if not reader.fieldnames:
-            raise UserError(f"{path}: empty; run: python -m pipeline tables")
+            raise UserError(f"{path}: empty; run: repose tables")
         return list(reader)
 
 

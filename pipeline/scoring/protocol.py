@@ -71,7 +71,7 @@ def read(dataset: str) -> Reference:
         described = json.loads((folder / "reference.json").read_text(encoding="utf-8"))
         real = _unflat(load_file(folder / "real.safetensors"))
     except FileNotFoundError as error:
-        raise UserError(f"{error.filename}: not there; run: python -m pipeline reference --dataset {dataset}") from None
+        raise UserError(f"{error.filename}: not there; run: repose reference --dataset {dataset}") from None
     return Reference(described, real)
 
 

@@ -11,7 +11,7 @@
 Of several people in an image the one in the middle is taken, never joints of two.
 
 Every row of the CSV lists is kept, even if its image was rejected, with its position in `row`: so
-`python -m pipeline export --what keypoints` gives the published lists back byte for byte. A detector makes a row for
+`repose export --what keypoints` gives the published lists back byte for byte. A detector makes a row for
 every image of data/D/images; `row` is its position in the split's CSV list if there is one, else by image_id.
 `keypoint_scores` are the detector's own. Detection goes on from where a killed run stopped.
 """
@@ -56,7 +56,7 @@ def detector(source: str) -> tuple[Find, list[Path]]:
     if files is None:
         raise UserError(
             f"keypoints.source {source} needs a network, not to be had ({layout.weights(source)}/source.json says"
-            f" why); set weights.{source}.path in {layout.PARAMS} and run `python -m pipeline weights --net"
+            f" why); set weights.{source}.path in {layout.PARAMS} and run `repose weights --net"
             f" {source}`"
         )
     find = openpose.OpenPose(files).central_people if source == "openpose" else TopDown(files[0])

@@ -173,7 +173,7 @@ def parser(block: Params, dataset: str, images: Sequence[Mapping], stack: ExitSt
         if found is None:
             raise UserError(
                 f"parsing.{dataset}.source is schp, whose weights could not be had: set weights.schp path in"
-                f" {layout.PARAMS} and run `python -m pipeline weights --net schp`, or set source: repose"
+                f" {layout.PARAMS} and run `repose weights --net schp`, or set source: repose"
             )
         return Source(schp(found[0], folder), "schp", "lip-20", "lip-20", found)
     from pipeline.extraction import repose_parser

@@ -1,6 +1,6 @@
 """Score every checkpoint of a variant, or a folder of images from elsewhere, on the test pairs.
 
-python -m pipeline score --dataset D --variant V
+repose score --dataset D --variant V
 Reads   runs/D/V/checkpoints, data/D/reference (which pairs, metrics and networks, the real images' statistics),
         runs/D/detector/checkpoints, data/D/images, data/D/keypoints.parquet, data/D/pairs.parquet; for a variant that
         needs human parsing, data/D/parsing: the generator is given the source's, and the target's only if it is one of
@@ -14,7 +14,7 @@ Writes  reports/scores/D/V/
           figures.parquet   the last checkpoint's figures for the report (docs/figures.md); none if `samples` is 0
           network.json      the generator's cost (`pipeline.scoring.cost`), and how it was trained
 
-python -m pipeline score --dataset D --images FOLDER --name "My method"    (more: add --help)
+repose score --dataset D --images FOLDER --name "My method"    (more: add --help)
 Scores images that another program made; writes scores, pairs and samples to reports/outside/.
 
 One pass over the pairs feeds all metrics; memory does not grow with their number, and no value depends on `batch`.
@@ -63,9 +63,7 @@ def run(dataset: str, variant: str) -> None:
     folder, work = layout.checkpoints(dataset, variant), layout.work("score", dataset, variant)
     meta, steps = checkpoints.meta(folder), checkpoints.steps(folder)
     if not steps:
-        raise UserError(
-            f"{folder}: no checkpoint; run: python -m pipeline train --dataset {dataset} --variant {variant}"
-        )
+        raise UserError(f"{folder}: no checkpoint; run: repose train --dataset {dataset} --variant {variant}")
     where = device(block.device)
     label_set = VARIANTS[params.variant_of(variant)].labels
     code = code_of("score", dataset, variant)

@@ -196,7 +196,7 @@ def _components() -> Runs:
 
 
 def read_outside(known: Runs) -> Runs:
-    """Methods whose images `python -m pipeline score --images` scored, on our data sets."""
+    """Methods whose images `repose score --images` scored, on our data sets."""
     runs: Runs = {}
     for path in sorted(layout.OUTSIDE.glob("*/method.json")):
         try:

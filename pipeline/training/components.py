@@ -19,7 +19,7 @@ def last_checkpoint(dataset: str, component: str) -> int:
         first = "" if asked else f"set components.{component} to true and "
         if asked is None:  # the detector: always there, but its weights may be published ones
             first = f"set pretrain.{dataset}.{component}.source to trained and "
-        command = f"python -m pipeline pretrain --dataset {dataset} --component {component}"
+        command = f"repose pretrain --dataset {dataset} --component {component}"
         raise UserError(f"{folder}: no checkpoint of {component} to start from; {first}run: {command}")
     return found[-1]
 

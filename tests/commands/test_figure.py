@@ -636,7 +636,7 @@ def test_a_variant_that_is_given_the_target_s_parsing_gets_it(folder, monkeypatc
         (["flow", "--variant", "painter"], "painter has no flow"),
         (["parsing", "--variant", "shown"], "shown predicts no parsing"),
         (["flow", "--variant", "shown", "--step", "9"], "no checkpoint of step 9; there are: 1, 2"),
-        (["flow", "--variant", "spig"], "checkpoints: no checkpoint; run: python -m pipeline train"),
+        (["flow", "--variant", "spig"], "checkpoints: no checkpoint; run: repose train"),
         (["flow", "--variant", "spog"], "unknown variant spog"),
         (
             ["poses", "--variant", "shown", "--image", "0001_9.png"],
@@ -700,7 +700,7 @@ def test_help_teaches_by_example(capsys, kind):
     with pytest.raises(SystemExit) as ended:
         main(["figure", kind, "--help"])
     assert ended.value.code == 0
-    assert f"python -m pipeline figure {kind} " in capsys.readouterr().out
+    assert f"repose figure {kind} " in capsys.readouterr().out
 
 
 def test_default_name_tells_what_it_is(folder):

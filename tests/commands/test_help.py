@@ -22,8 +22,8 @@ def help_of(words: list[str], capsys) -> str:
 
 
 def examples(text: str) -> list[list[str]]:
-    """The words after `python -m pipeline` of each line that is a command, indented."""
-    return [shlex.split(found) for found in re.findall(r"^ +python -m pipeline (.+)$", text, re.MULTILINE)]
+    """The words after `repose` of each line that is a command, indented."""
+    return [shlex.split(found) for found in re.findall(r"^ +repose (\S.*)$", text, re.MULTILINE)]
 
 
 def parsed(words: list[str]) -> dict:
@@ -70,5 +70,5 @@ def test_a_broken_example_is_found(capsys):
         check_names({"dataset": "synthetik"})
     with pytest.raises(AssertionError):
         check_names({"variant": "spigg"})
-    assert examples("python -m pipeline x\n  python -m pipeline tables\n") == [["tables"]]
+    assert examples("repose x\n  repose tables\n") == [["tables"]]
     capsys.readouterr()

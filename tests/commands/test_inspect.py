@@ -170,12 +170,11 @@ def test_partly_prepared_data_says_what_is_missing(folder, capsys, gone):
     sheet = drawn(folder)
     assert sheet.shape[0] > 100
     lines = capsys.readouterr().out.splitlines()
-    commands = [line.strip() for line in lines if "python -m pipeline" in line]
+    commands = [line.strip() for line in lines if line.strip().startswith("repose ")]
     order = list(prepared.STAGES)
     further = {"pseudo_labels": " --rule equation"}
     assert commands == [
-        f"python -m pipeline {stage} --dataset synthetic{further.get(stage, '')}"
-        for stage in sorted(gone, key=order.index)
+        f"repose {stage} --dataset synthetic{further.get(stage, '')}" for stage in sorted(gone, key=order.index)
     ]
 
 
@@ -183,7 +182,7 @@ def test_without_images_there_are_counts_and_no_picture(folder, capsys):
     shutil.rmtree(layout.images("synthetic"))
     assert main(["inspect", "synthetic"]) == 0
     printed = capsys.readouterr().out
-    assert "python -m pipeline fetch --dataset synthetic\n  python -m pipeline index" in printed
+    assert "repose fetch --dataset synthetic\n  repose index" in printed
     assert lines(printed)["train pairs"].startswith("18:")
     assert not (folder / ".work").exists()
 

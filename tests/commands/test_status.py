@@ -1,4 +1,4 @@
-"""`python -m pipeline status`: every state told from the others, by what the engines and the stages leave behind."""
+"""`repose status`: every state told from the others, by what the engines and the stages leave behind."""
 
 import json
 import os
@@ -326,15 +326,41 @@ def test_scores_are_those_on_test_of_the_checkpoint_that_stands_for_the_variant(
     on_test = {row["metric"]: row["value"] for row in rows if (row["step"], row["split"]) == (60, "test")}
     expected = f"LPIPS {on_test['lpips-alex-v0.1']:.4f}, FID {on_test['fid']:.3f}, PCKh {on_test['pckh@0.5']:.2f}"
     by = {"metric": "lpips", "split": "val"}
-    assert status.last_scores("synthetic", "spig", by) == f"step 60: {expected}"
-    assert status.last_scores("synthetic", "patn", by) == ""
+    assert status.scores_in_words("synthetic", "spig", by) == f"step 60: {expected}"
+    assert status.scores_in_words("synthetic", "patn", by) == ""
     layout.scores("synthetic", "spig").write_bytes(b"broken")
-    assert status.last_scores("synthetic", "spig", by).endswith("scores.parquet cannot be read")
+    assert status.scores_in_words("synthetic", "spig", by).endswith("scores.parquet cannot be read")
 
 
 def test_a_column_is_printed_once_where_checkpoints_are_chosen_by_it(clone):
     write_scores("spig", training_run("synthetic", "spig", [30]))
-    assert status.last_scores("synthetic", "spig", {"metric": "ssim", "split": "val"}).startswith("step 30: SSIM 0.4")
+    assert status.scores_in_words("synthetic", "spig", {"metric": "ssim", "split": "val"}).startswith(
+        "step 30: SSIM 0.4"
+    )
+
+
+def test_json_has_jobs_scores_and_what_is_next(made, capsys):
+    """The documented keys, and what the table shows."""
+    write_scores("spig", training_run("synthetic", "spig", [30, 60]))
+    Path("runs/synthetic/spig/checkpoints/.snakemake_timestamp").unlink()
+    Path("runs/synthetic/spig/checkpoints").rmdir()
+    assert command_line.main(["status", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert set(printed) == {"jobs", "scores", "next"}
+    states = {job["job"]: job for job in printed["jobs"]}
+    everything = found()
+    assert {name: job["state"] for name, job in states.items()} == {name: one.name for name, one in everything.items()}
+    assert states["train synthetic spig"] == {
+        "job": "train synthetic spig", "stage": "train", "dataset": "synthetic", "variant": "spig",
+        "state": "missing", "why": "",
+    }  # fmt: skip
+    assert states["score synthetic spig"]["why"] == everything["score synthetic spig"].why
+    scores = {one["variant"]: one for one in printed["scores"]}
+    step, values = status.last_scores("synthetic", "spig", params.load()["tables"]["choose_by"])
+    assert scores["spig"] == {"dataset": "synthetic", "variant": "spig", "step": step, "values": values}
+    assert len(str(values["FID"])) > 8  # not rounded
+    assert printed["next"].startswith(".venv/bin/snakemake")
+    assert scores["patn"]["error"].endswith("scores.parquet cannot be read")  # `made` wrote no parquet
 
 
 def test_components_that_nobody_asked_for_are_not_listed(clone, capsys):

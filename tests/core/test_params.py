@@ -165,7 +165,7 @@ def test_every_block_is_one_of_its_stage(values):
 
 
 def test_the_schema_is_what_the_stages_say():
-    assert layout.PARAMS_SCHEMA.read_text(encoding="utf-8") == schema.text(), "run: python -m pipeline schema"
+    assert layout.PARAMS_SCHEMA.read_text(encoding="utf-8") == schema.text(), "run: repose schema"
 
 
 def test_a_default_is_within_its_own_limits(values):

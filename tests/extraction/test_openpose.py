@@ -1,6 +1,9 @@
 """The detector on a network whose answer is known in closed form; on the real network where it is at hand."""
 
 import csv
+import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from pipeline.anatomy import pose
 from pipeline.core.errors import UserError
 from pipeline.extraction import openpose
 from pipeline.extraction.openpose import CHANNELS, LIMBS, PEAK, PEAKS, THRESHOLD, OpenPose, highest
+from tests.conftest import ROOT
 
 FILES = ("human-pose-estimation-0001.xml", "human-pose-estimation-0001.bin")
 
@@ -90,6 +94,55 @@ def test_files_that_are_no_network_are_one_line(tmp_path):
     (tmp_path / "net.xml").write_text("no network")
     with pytest.raises(UserError, match="openvino cannot read it"):
         OpenPose([tmp_path / "net.xml"])
+
+
+COLD = f"""
+import sys, threading
+sys.path.insert(0, {str(ROOT)!r})
+import numpy as np
+from pipeline.extraction.openpose import OpenPose
+
+use, *files = sys.argv[1:]
+sys.setswitchinterval(1e-6)  # threads take turns as often as can be
+images = np.zeros((4, 64, 32, 3), np.uint8)
+detector = OpenPose(files)
+if use == "tensors":  # two threads read their first tensor at the same moment
+    start, free = threading.Barrier(2), detector._network._free
+
+    def read(request):
+        start.wait()
+        request.output_tensors[0].data
+
+    threads = [threading.Thread(target=read, args=(free.get(),)) for _ in range(2)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+else:
+    detector(images) if use == "score" else detector.central_people(images)
+"""
+
+
+def ends(files: list[Path], use: str, starts: int) -> int:
+    """How many of so many fresh processes, all at once, come to their end within a minute. Two threads each."""
+    command = [sys.executable, "-c", COLD, use, *map(str, files)]
+    processes = [subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "2"}) for _ in range(starts)]
+    good = 0
+    for process in processes:
+        try:
+            good += process.wait(60) == 0
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    return good
+
+
+def test_the_first_tensors_of_two_threads_do_not_wait_for_each_other(colour_network):
+    assert ends(colour_network, "tensors", 4) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("use", ["tensors", "keypoints", "score"])
+def test_none_of_twenty_cold_starts_hangs(colour_network, use):
+    assert sum(ends(colour_network, use, 4) for _ in range(5)) == 20
 
 
 def paint(people: list[dict[int, tuple[float, float]]], height: int, width: int) -> tuple[np.ndarray, np.ndarray]:

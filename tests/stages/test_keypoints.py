@@ -246,7 +246,7 @@ def test_a_network_that_is_not_there_is_one_line(settle, source):
     (folder / "source.json").write_text(
         json.dumps({"net": source, "status": "missing", "reason": "no url", "files": {}})
     )
-    message = rf"set weights\.{source}\.path in params\.yaml and run `python -m pipeline weights --net {source}`"
+    message = rf"set weights\.{source}\.path in params\.yaml and run `repose weights --net {source}`"
     with pytest.raises(UserError, match=message):
         keypoints.run("market1501")
 

@@ -403,7 +403,7 @@ def refused(command, capfd):
 
 def test_a_missing_component_names_its_command(enter, capfd):
     enter()
-    assert "run: python -m pipeline pretrain --dataset synthetic --component spig_flow" in refused(TRAIN, capfd)
+    assert "run: repose pretrain --dataset synthetic --component spig_flow" in refused(TRAIN, capfd)
 
 
 def test_a_component_of_another_width_is_refused(enter, capfd):

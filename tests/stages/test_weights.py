@@ -120,7 +120,7 @@ def test_wrong_digest_in_the_mirror_is_an_error(settle):
 
 def test_require(settle):
     settle(vgg19=[published("b.pth")])
-    with pytest.raises(UserError, match="run `python -m pipeline weights --net vgg19`"):
+    with pytest.raises(UserError, match="run `repose weights --net vgg19`"):
         published_weights.files("vgg19")
     weights.run("vgg19")
     assert published_weights.require("vgg19", "seeded", "train.synthetic.spig") is None

@@ -1,0 +1,96 @@
+"""`repose`, the installed command: from any folder, its version, its completion in a shell."""
+
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from pipeline.__main__ import main
+from tests.conftest import ROOT
+
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+
+
+def test_the_checkout_installs_editable_without_a_network(tmp_path):
+    """As `make env` does it. What runs is the checkout as it is now, from any folder."""
+    checkout, elsewhere = tmp_path / "checkout", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for name in ("pipeline", "models"):
+        shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, checkout)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "env"], check=True)
+    packages = next((tmp_path / "env/lib").glob("python*/site-packages"))
+    (packages / "shared.pth").write_text(sysconfig.get_paths()["purelib"])
+    install = [
+        sys.executable,
+        "-m",
+        "uv",
+        "pip",
+        "install",
+        "--quiet",
+        "--offline",
+        "--no-deps",
+        "--no-build-isolation",
+    ]
+    subprocess.run([*install, "--python", tmp_path / "env/bin/python", "-e", checkout], check=True)
+
+    def run(*arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run([tmp_path / "env/bin/repose", *arguments], cwd=elsewhere, capture_output=True, text=True)
+
+    assert run("--version").stdout == f"repose {VERSION}\n"
+    assert run().stdout.startswith("usage: repose STAGE")
+    status = run("status")
+    assert status.returncode == 2
+    assert status.stderr == "repose: params.yaml: not here; run from the project's root folder\n"
+    project = checkout / "pyproject.toml"
+    project.write_text(project.read_text().replace(VERSION, "7.8.9"))
+    assert run("--version").stdout == "repose 7.8.9\n"
+    assert list(elsewhere.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def bash(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("completion") / "repose.bash"
+    with pytest.MonkeyPatch.context() as patch, path.open("w") as handle:
+        patch.chdir(ROOT)
+        patch.setattr(sys, "stdout", handle)
+        assert main(["--print-completion", "bash"]) == 0
+    return path
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("repose sta", {"status"}),
+        ("repose --ver", {"--version"}),
+        ("repose train --dataset synth", {"synthetic"}),
+        ("repose train --variant mean", {"mean_image"}),
+        ("repose score --im", {"--images"}),
+        ("repose figure rel", {"relation-maps"}),
+        ("repose status --js", {"--json"}),
+    ],
+)
+def test_bash_completes(bash, line, offered):
+    words = line.split()
+    script = f"""
+source {bash}
+complete -p repose | sed 's/.*-F \\([^ ]*\\) .*/\\1/' > {bash}.name
+COMP_WORDS=({line}); COMP_CWORD={len(words) - 1}
+$(cat {bash}.name) repose {words[-1]} {words[-2]}
+printf '%s\\n' "${{COMPREPLY[@]}}"
+"""
+    result = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert {word.strip() for word in result.stdout.split()} == offered, result.stderr
+
+
+def test_zsh_has_a_script_and_no_other_shell(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    assert main(["--print-completion", "zsh"]) == 0
+    assert capsys.readouterr().out.startswith("#compdef repose")
+    assert main(["--print-completion", "csh"]) == 2
+    assert "give one of bash, zsh" in capsys.readouterr().err
