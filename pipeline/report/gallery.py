@@ -1,6 +1,8 @@
 """Pictures of a page: the first test pairs, those on which each variant fails, and the figures that `score` drew."""
 
 import math
+from pathlib import Path
+from typing import NamedTuple
 
 from pipeline.core import layout, schema, store
 from pipeline.core.errors import UserError
@@ -9,6 +11,7 @@ from pipeline.report.charts import histogram
 from pipeline.scoring import failures
 
 WORST = 10  # rows in the table of the worst pairs
+LINED_UP = 2  # pairs at the top of the page
 # The sections of figures, in order: id, title, the kinds of `schema.FIGURES` in them, what there is to see.
 FIGURES = (
     (
@@ -37,10 +40,22 @@ FIGURES = (
 )  # fmt: skip
 
 
-def _samples(dataset: str, variant: str) -> list[dict]:
-    table = store.read_table(layout.samples(dataset, variant))
+class Method(NamedTuple):
+    """Whose pictures are shown, and the files that `score` wrote of them."""
+
+    name: str
+    samples: Path
+    pairs: Path
+
+
+def trained(dataset: str, variant: str) -> Method:
+    return Method(variant, layout.samples(dataset, variant), layout.pair_scores(dataset, variant))
+
+
+def _samples(path: Path) -> list[dict]:
+    table = store.read_table(path)
     if "why" not in table.column_names:
-        raise UserError(f"{layout.samples(dataset, variant)}: lacks the column why; run score again")
+        raise UserError(f"{path}: lacks the column why; run score again")
     return table.to_pylist()
 
 
@@ -57,34 +72,51 @@ def _shown_pair(sample: dict, where: str, album: Album, link: bool) -> dict:
     }
 
 
-def grid(dataset: str, trained: list[str], rows: int, album: Album, link: bool) -> dict | None:
-    """Source, target pose, target and each trained variant's picture of the first `rows` sampled pairs."""
+def grid(methods: list[Method], rows: int, metrics: dict[str, str], album: Album, link: bool) -> dict | None:
+    """Source, target pose, target and each method's picture, at its last checkpoint, of the first `rows` test pairs.
+
+    metrics: metric -> its name, in the order of preference; the first that a pair has a value of stands below it.
+    """
     columns, pairs = [], {}
-    for variant in trained:
-        path = layout.samples(dataset, variant)
-        samples = [sample for sample in _samples(dataset, variant) if failures.SAMPLE in sample["why"]]
+    for method in methods:
+        samples = [sample for sample in _samples(method.samples) if failures.SAMPLE in sample["why"]]
         if not samples:
             continue
         step = max(sample["step"] for sample in samples)
-        columns.append({"variant": variant, "step": step})
-        values = pair_values(dataset, variant, step)
+        columns.append({"variant": method.name, "step": step})
+        values = pair_values(method.pairs, step)
         for sample in samples:
             index = sample["pair_index"]
             if sample["step"] != step or (index not in pairs and len(pairs) == rows):
                 continue
-            where = f"{path}, pair {index}"
+            where = f"{method.samples}, pair {index}"
             if index not in pairs:
                 pairs[index] = _shown_pair(sample, where, album, link) | {"generated": {}}
-            values_of_pair = values.get(index, {})
-            by = next((name for name in values_of_pair if name.startswith("lpips")), None)
+            own = values.get(index, {})
+            by = next((metric for metric in metrics if own.get(metric) is not None), None)
+            below = {"by": by, "name": metrics.get(by), "value": own.get(by)}
             picture = album.add(sample["generated"]["bytes"], where, link)
-            pairs[index]["generated"][variant] = {"picture": picture, "by": by, "lpips": values_of_pair.get(by)}
+            pairs[index]["generated"][method.name] = {"picture": picture} | below
     return {"columns": columns, "rows": list(pairs.values())} if columns else None
 
 
-def pair_values(dataset: str, variant: str, step: int, split: str = "test") -> dict[int, dict]:
-    """Pair index -> its row of pairs.parquet, for one checkpoint and split; NaN as None."""
-    path = layout.pair_scores(dataset, variant)
+def lineup(shown: dict, names: dict[str, str]) -> dict:
+    """The first pairs of a grid once more, for the top of the page, the methods in the order of `names`: method -> what
+    its row of the leaderboard is called. `ratio`: height by width of a picture.
+    """
+    pairs = []
+    for row in shown["rows"][:LINED_UP]:
+        made = {names[method]: row["generated"][method]["picture"] for method in names if method in row["generated"]}
+        for picture in (row["source"], row["target"], *made.values()):
+            picture.uses += 1
+        row["pose"]["uses"] += 1
+        pairs.append(row | {"generated": made})
+    methods = max(len(pair["generated"]) for pair in pairs)
+    return {"pairs": pairs, "columns": 3 + methods, "ratio": pairs[0]["target"].height / pairs[0]["target"].width}
+
+
+def pair_values(path: Path, step: int, split: str = "test") -> dict[int, dict]:
+    """Pair index -> its row of a pairs.parquet, for one checkpoint and split; NaN as None."""
     try:
         table = store.read_table(path, filters=[("step", "=", step), ("split", "=", split)])
     except (KeyError, ValueError) as error:
@@ -103,7 +135,7 @@ def failing(dataset: str, variant: str, step: int, album: Album | None, link: bo
     """Where a checkpoint fails on test: the pairs with the largest LPIPS, how LPIPS is distributed over all pairs, and
     by each criterion of `pipeline.scoring.failures` the worst pairs with their pictures (none without an album).
     """
-    values = pair_values(dataset, variant, step)
+    values = pair_values(layout.pair_scores(dataset, variant), step)
     rows = list(values.values())
     keys = {name for name, _ in schema.PAIR_SCORE_KEYS}
     metrics = [name for name in (rows[0] if rows else {}) if name not in keys and not name.endswith(schema.INFLUENCE)]
@@ -125,7 +157,7 @@ def failing(dataset: str, variant: str, step: int, album: Album | None, link: bo
 
 
 def _criteria(dataset: str, variant: str, step: int, values: dict[int, dict], album: Album, link: bool) -> list[dict]:
-    samples = [sample for sample in _samples(dataset, variant) if sample["step"] == step]
+    samples = [sample for sample in _samples(layout.samples(dataset, variant)) if sample["step"] == step]
     metrics = dict.fromkeys(name for sample in samples for name in sample["why"] if name != failures.SAMPLE)
     found = []
     for metric in sorted(metrics, key=lambda name: failures.CRITERIA.index(failures.of_metric(name))):

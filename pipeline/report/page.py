@@ -10,7 +10,7 @@ from pipeline.datasets import title as dataset_title
 from pipeline.report import charts, costs, definitions, examples, gallery, provenance, summary, tables, words
 from pipeline.report.album import Album, download
 from pipeline.tables import papers
-from pipeline.tables.inputs import read_network
+from pipeline.tables.inputs import read_network, read_outside
 
 DRAWN = {"synthetic"}  # data sets without a photograph
 
@@ -88,6 +88,14 @@ def _answers(run: Run, dataset: str) -> dict:
     }
 
 
+def _pictured(run: Run, dataset: str) -> list[gallery.Method]:
+    """Whose pictures there are: the trained variants', and those of methods from elsewhere that the tables have."""
+    names = {row["variant"] for row in run.of(dataset)}
+    outside = [one for (where, name), one in read_outside({}).items() if where == dataset and name in names]
+    found = [gallery.trained(dataset, variant) for variant in run.trained]
+    return found + [gallery.Method(one.name, one.pairs.with_name("samples.parquet"), one.pairs) for one in outside]
+
+
 def _part(run: Run, dataset: str, published: list[dict], grid_rows: int, photographs: str, album: Album) -> dict:
     """What a page shows of one data set beside its tables."""
     photographs = "embed" if dataset in DRAWN else photographs
@@ -97,8 +105,13 @@ def _part(run: Run, dataset: str, published: list[dict], grid_rows: int, photogr
     curves = charts.curves(scores, run.trained, run.floors, published)
     everywhere = set.intersection(*(set(chart["marks"]) for chart in curves)) if curves else set()
     for chart in curves:  # marks that all charts have are shown once, above them
+        chart["random"] = papers.RANDOM_WEIGHTS in chart["marks"]
         chart["marks"] = [run.legend[mark] for mark in chart["marks"] if mark not in everywhere]
     failing = [gallery.failing(dataset, one, chosen[one], None if none else album, link) for one in run.trained]
+    ranked = run.cells[f"leaderboard_{dataset}"]
+    named = {cell["variant"]: cell["row"] for cell in ranked}
+    metrics = {cell["metric"]: cell["column"] for cell in ranked if cell["value"]}
+    grid = None if none else gallery.grid(_pictured(run, dataset), grid_rows, metrics, album, link)
     return {
         "name": dataset,
         "title": dataset_title(dataset),
@@ -106,7 +119,8 @@ def _part(run: Run, dataset: str, published: list[dict], grid_rows: int, photogr
         "marks": {(r["variant"], r["metric"]): [run.legend[mark] for mark in r["marks"].split()] for r in scores},
         "curves": curves,
         "curve_marks": [mark for key, mark in run.legend.items() if key in everywhere],
-        "gallery": None if none else gallery.grid(dataset, run.trained, grid_rows, album, link),
+        "gallery": grid,
+        "lineup": grid and gallery.lineup(grid, named),
         "figures": [] if none else gallery.figures(dataset, run.trained, album, link),
         "worst": [one for one in failing if one],
     }
@@ -141,9 +155,9 @@ def _tables(run: Run) -> dict:
     return {
         "warning": tables.warning(run.scores),
         "overview": overview,
-        "legend": list(run.legend.values()),
-        "leaderboards": [part for part in shown if part["paper"] == "Leaderboard"],
-        "tables": [part for part in shown if part["paper"] != "Leaderboard"],
+        "legend": [*run.legend.values(), tables.TIED],
+        "leaderboards": [part for part in shown if part["paper"] == tables.LEADERBOARD],
+        "tables": [part for part in shown if part["paper"] != tables.LEADERBOARD],
         "pckh": tables.pckh(run.scores),
         "grids": tables.score_grids(run.scores, run.legend),
         "defined": {name: about for name, about in definitions.read(layout.PROTOCOLS).items() if name in used},

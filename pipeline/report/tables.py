@@ -1,23 +1,33 @@
-"""The tables of a page, from the files of reports/tables."""
+"""The tables of a page, from the files of reports/tables.
+
+A row's cells and the columns carry `marks`: entries of the legend. A number that carries RANDOM_WEIGHTS is thin: shown
+small, without its interval and place, and a column of such numbers stands last.
+"""
 
 import csv
 from collections import defaultdict
+from collections.abc import Iterable
 
 from pipeline.core import layout
 from pipeline.core.errors import UserError
 from pipeline.datasets import title as dataset_title
 from pipeline.report.words import listed
-from pipeline.tables.papers import in_column_order
+from pipeline.tables.papers import RANDOM_WEIGHTS, in_column_order
 
 # Short forms for the sentence at the top. These marks make a number a demonstration rather than a result.
 DEMONSTRATION = {
-    "metric-weights": "metric networks with random weights",
+    RANDOM_WEIGHTS: "metric networks with random weights",
     "weights": "training losses on stand-in features",
     "steps": "short training",
     "width": "narrow networks",
 }
+LEADERBOARD = "Leaderboard"  # the title that `papers.titles` gives it
 PLACES = {"best": "best", "second": "2nd"}
-TIED = {"symbol": "≈", "text": "best of this run, or not told from it by a paired bootstrap over the test pairs"}
+TIED = {
+    "mark": "tied",
+    "symbol": "≈",
+    "text": "best of this run, or not told from it by a paired bootstrap over the test pairs",
+}
 
 
 def read_csv(name: str) -> list[dict[str, str]]:
@@ -37,45 +47,63 @@ def _marked(legend: dict[str, dict], marks: set[str]) -> list[dict]:
     return [entry for mark, entry in legend.items() if mark in marks]
 
 
-def _hoist(row: dict, legend: dict[str, dict]) -> None:
-    """Move the marks that all cells of a row carry to the row. Afterwards both hold entries of the legend."""
-    cells = row["cells"].values()
+def _take_common(cells: Iterable[dict]) -> set[str]:
+    """The marks that all of the cells carry, taken off them."""
+    cells = list(cells)
     common = set.intersection(*(cell["marks"] for cell in cells)) if cells else set()
-    row["marks"] = _marked(legend, common)
     for cell in cells:
-        cell["marks"] = _marked(legend, cell["marks"] - common)
+        cell["marks"] = cell["marks"] - common
+    return common
+
+
+def _laid_out(rows: list[dict], columns: list[dict], legend: dict[str, dict]) -> dict:
+    """Rows and columns with each mark said once: what all numbers of a row carry stands on its name, what all of a
+    column still do on its head. Before, a cell's marks are a set of names. The columns that are thin come last.
+    """
+    for column in columns:
+        own = [row["cells"][column["name"]] for row in rows if column["name"] in row["cells"]]
+        column["thin"] = bool(own) and all(cell["thin"] for cell in own)
+    for row in rows:
+        row["marks"] = _take_common(row["cells"].values())
+    for column in columns:
+        column["marks"] = _take_common(row["cells"][column["name"]] for row in rows if column["name"] in row["cells"])
+    for one in (*columns, *rows, *(cell for row in rows for cell in row["cells"].values())):
+        one["marks"] = _marked(legend, one["marks"])
+    return {"rows": rows, "columns": sorted(columns, key=lambda column: column["thin"])}
 
 
 def shown(name: str, title: str, legend: dict[str, dict], run: list[str]) -> list[dict]:
-    """A table as the template shows it: one part for each data set of this run that it has.
+    """A table as the template shows it: one part for each data set, those of this run first.
 
-    Marks that all numbers of a row carry stand on its name, once. The notes of the last part say for which other data
-    sets the table has published numbers.
+    `ours` has the rows of this run and the published ones among them; `published`, which the page folds, has the rows
+    of a part in which nothing of this run stands.
     """
     cells, notes = read_csv(f"{name}.csv"), read_csv("notes.csv")
-    datasets = list(dict.fromkeys(cell["dataset"] for cell in cells))
     parts = []
-    for dataset in [dataset for dataset in datasets if dataset in run]:
+    for dataset in sorted(dict.fromkeys(cell["dataset"] for cell in cells), key=lambda dataset: dataset not in run):
         own = [cell for cell in cells if cell["dataset"] == dataset]
-        used = {mark for cell in own if cell["value"] for mark in cell["marks"].split()}
-        rows = _rows(own, legend)
+        mixed = any(cell["kind"] != "published" and cell["value"] for cell in own)
+        ours, theirs = (own, []) if mixed else ([], [cell for cell in own if cell["value"]])
         parts.append(
             {
                 "id": f"{name}-{dataset}",
                 "dataset": dataset,
                 "paper": title.partition(",")[0],
                 "title": f"{title}, {dataset_title(dataset)}",
-                "columns": _columns(own),
-                "rows": rows,
-                "widest": max((len(cell["marks"]) for row in rows for cell in row["cells"].values()), default=0),
+                "ours": _table(ours, legend),
+                "published": _table(theirs, legend),
                 "notes": [line["note"] for line in notes if (line["table"], line["dataset"]) == (name, dataset)],
-                "legend": _marked(legend, used) + [TIED] * any("tied" in cell["place"] for cell in own),
             }
         )
-    elsewhere = [dataset_title(dataset) for dataset in datasets if dataset not in run]
-    if parts and elsewhere:
-        parts[-1]["notes"].append(f"Published numbers on {' and '.join(elsewhere)}: {name}.csv, under Downloads.")
     return parts
+
+
+def _table(cells: list[dict[str, str]], legend: dict[str, dict]) -> dict:
+    table = _laid_out(_rows(cells), _columns(cells), legend)
+    each = [cell for row in table["rows"] for cell in row["cells"].values()]
+    for cell in each:
+        cell["marks"] += [TIED] * cell["tied"]
+    return table | {"widest": max((len(cell["marks"]) for cell in each), default=0)}
 
 
 def _columns(cells: list[dict[str, str]]) -> list[dict]:
@@ -94,16 +122,20 @@ def _cell(cell: dict[str, str]) -> dict:
     low, high, mean, deviation = (
         f"{float(cell[key]):.{decimals}f}" if cell.get(key) else "" for key in ("low", "high", "mean", "deviation")
     )
+    marks = set(cell["marks"].split())
+    thin = RANDOM_WEIGHTS in marks
     return cell | {
-        "place": PLACES.get(cell["place"].partition(" ")[0], ""),
-        "tied": "tied" in cell["place"],
-        "interval": f"{low} – {high}" if low and high else "",
+        "thin": thin,
+        "place": "" if thin else PLACES.get(cell["place"].partition(" ")[0], ""),
+        "tied": "tied" in cell["place"] and not thin,
+        "interval": f"{low} – {high}" if low and high and not thin else "",
         "seeds": f"{cell['seeds']} seeds: {mean} ± {deviation}" if cell.get("seeds") else "",
-        "marks": set(cell["marks"].split()),
+        "marks": marks,
     }
 
 
-def _rows(cells: list[dict[str, str]], legend: dict[str, dict]) -> list[dict]:
+def _rows(cells: list[dict[str, str]]) -> list[dict]:
+    """Rows by name. `tag`: what kind a row is, if it was not trained here, and whether a published one was checked."""
     rows: dict[str, dict] = {}
     for cell in cells:
         row = rows.setdefault(cell["row"], {"name": cell["row"], "kind": cell["kind"], "cells": {}, "n": set()})
@@ -111,9 +143,10 @@ def _rows(cells: list[dict[str, str]], legend: dict[str, dict]) -> list[dict]:
             row["cells"][cell["column"]] = _cell(cell)
             row["n"] |= {int(cell["n"])} if cell["n"] else set()
     for row in rows.values():
-        _hoist(row, legend)
-        for cell in row["cells"].values():
-            cell["marks"] += [TIED] * cell["tied"]
+        row["tag"] = "" if row["kind"] == "trained" else row["kind"]
+        checked = {"unverified" not in cell["marks"] for cell in row["cells"].values()}
+        if row["kind"] == "published" and checked:
+            row["tag"] += ", in part verified" if len(checked) > 1 else f", {'' if True in checked else 'un'}verified"
     return list(rows.values())
 
 
@@ -175,15 +208,11 @@ def score_grids(scores: list[dict[str, str]], legend: dict[str, dict]) -> list[d
         for score in own:
             about = {key: score[key] for key in ("variant", "step", "split", "chosen")}
             row = rows.setdefault(tuple(about.values()), about | {"cells": {}})
-            row["cells"][score["metric"]] = score | {"marks": set(score["marks"].split())}
-        for row in rows.values():
-            _hoist(row, legend)
+            marks = set(score["marks"].split())
+            if score["value"]:
+                row["cells"][score["metric"]] = score | {"marks": marks, "thin": RANDOM_WEIGHTS in marks}
+        columns = [{"name": name, "higher": higher[name]} for name in in_column_order(higher)]
         grids.append(
-            {
-                "name": dataset,
-                "title": dataset_title(dataset),
-                "columns": [{"name": name, "higher": higher[name]} for name in in_column_order(higher)],
-                "rows": list(rows.values()),
-            }
+            {"name": dataset, "title": dataset_title(dataset)} | _laid_out(list(rows.values()), columns, legend)
         )
     return grids

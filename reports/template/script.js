@@ -79,3 +79,54 @@ for (const key of document.querySelectorAll(".key")) {
   }
   draw();
 }
+
+// Marks and definitions: what one stands for appears while it is pointed at or has the focus, and after a tap. The words
+// are those of the list that it leads to.
+const tip = Object.assign(document.createElement("div"), { className: "tip", hidden: true, ariaHidden: "true" });
+let explained = null, leaving = 0, tapped = false;
+const place = () => {
+  if (!explained) return;
+  const at = explained.getBoundingClientRect(), below = at.bottom + 6 + tip.offsetHeight < innerHeight;
+  tip.style.left = `${Math.max(8, Math.min(at.left, document.documentElement.clientWidth - tip.offsetWidth - 8))}px`;
+  tip.style.top = `${below ? at.bottom + 6 : at.top - tip.offsetHeight - 6}px`;
+  tip.style.visibility = at.bottom < 0 || at.top > innerHeight ? "hidden" : "visible";
+};
+const stay = () => clearTimeout(leaving);
+const hide = () => { stay(); tip.hidden = true; explained = null; };
+const leave = () => { stay(); leaving = setTimeout(hide, 150); };  // time to move the pointer onto it
+const explain = (link) => {
+  stay();
+  tip.replaceChildren(...link.getAttribute("aria-describedby").split(" ").map((id) => {
+    const text = document.getElementById(id), line = document.createElement("p"), name = document.createElement("b");
+    name.textContent = text.previousElementSibling.textContent;
+    line.append(name, " ", ...text.cloneNode(true).childNodes);
+    return line;
+  }));
+  tip.hidden = false;
+  explained = link;
+  place();
+};
+document.body.append(tip);
+tip.addEventListener("pointerenter", stay);
+tip.addEventListener("pointerleave", leave);
+for (const link of document.querySelectorAll("a[aria-describedby]")) {
+  link.addEventListener("pointerenter", () => explain(link));
+  link.addEventListener("pointerleave", () => link !== document.activeElement && leave());
+  link.addEventListener("focus", () => explain(link));
+  link.addEventListener("blur", hide);
+  link.addEventListener("click", (event) => {
+    if (!tapped) return hide();
+    event.preventDefault();  // a finger cannot rest on it: a tap explains
+    explain(link);
+  });
+}
+addEventListener("pointerdown", (event) => {
+  tapped = event.pointerType === "touch";
+  if (explained && !explained.contains(event.target) && !tip.contains(event.target)) hide();
+}, true);
+addEventListener("keydown", (event) => {
+  tapped = false;
+  if (event.key === "Escape") hide();
+});
+addEventListener("scroll", place, true);
+addEventListener("resize", place);

@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.core import layout, params
 from pipeline.report import charts
+from pipeline.tables.papers import MARKS
 from tests.report import report_project
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -106,7 +107,7 @@ def test_every_picture_is_drawn_with_a_size(chromium, small):
 
 
 def test_nothing_is_wider_than_the_window(chromium, small):
-    for viewport in (WIDE, NARROW):
+    for viewport in (WIDE, {"width": 800, "height": 1000}, NARROW):
         with opened(chromium, small, viewport=viewport) as page:
             assert overflow(page) == 0
             page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
@@ -286,6 +287,89 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(chromium, small):
         assert wanted > 30
 
 
+# ---- marks and definitions
+
+
+def explained(page) -> str:
+    """What the page explains just now, as a reader sees it; "" for nothing."""
+    tip = page.locator(".tip")
+    return " ".join(tip.inner_text().split()) if tip.is_visible() else ""
+
+
+def test_a_mark_is_explained_to_pointer_and_keyboard(chromium, small):
+    wanted = "‡ " + MARKS["steps"].text
+    with opened(chromium, small) as page:
+        mark = page.locator("table a.marks[aria-describedby*=mark-steps]").first
+        mark.scroll_into_view_if_needed()
+        assert explained(page) == ""
+        mark.hover()
+        assert wanted in explained(page)
+        box, window = page.locator(".tip").bounding_box(), page.viewport_size
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= window["width"]
+        assert box["y"] + box["height"] <= window["height"]
+        page.locator(".tip").hover()  # whoever moves onto it can go on reading
+        page.wait_for_timeout(300)
+        assert wanted in explained(page)
+        page.keyboard.press("Escape")
+        assert explained(page) == ""
+        page.mouse.move(0, 0)
+        mark.focus()
+        assert wanted in explained(page)
+        page.keyboard.press("Tab")
+        assert wanted not in explained(page)
+        mark.focus()
+        page.keyboard.press("Enter")
+        assert page.url.endswith("#marks")  # it leads to the list of all
+
+
+def test_a_definition_is_explained_as_a_mark_is(chromium, small):
+    with opened(chromium, small) as page:
+        page.locator("th a.define[href='#metric-ssim']").first.focus()
+        assert explained(page).startswith("ssim (higher is better)")
+
+
+def test_a_mark_is_explained_to_a_finger(chromium, small):
+    with opened(chromium, small, viewport=NARROW, has_touch=True, is_mobile=True) as page:
+        mark = page.locator("table a.marks").first
+        mark.scroll_into_view_if_needed()
+        mark.tap()
+        assert explained(page)
+        assert "#" not in page.url  # nor did the page jump
+        box = page.locator(".tip").bounding_box()
+        assert box["x"] + box["width"] <= NARROW["width"]
+        page.locator("h1").tap()
+        assert explained(page) == ""
+
+
+def test_on_paper_the_list_of_marks_is_there(chromium, small):
+    with opened(chromium, small, viewport=A4_LANDSCAPE) as page:
+        page.emulate_media(media="print")
+        assert page.locator("#mark-steps").is_visible()
+        assert page.locator(".legend").count() == 1
+        folded = page.locator("details:not([open])")
+        assert folded.count() > 10
+        assert not any(one.is_visible() for one in folded.all())  # paper cannot be unfolded
+
+
+# ---- the first screen
+
+
+def test_pictures_and_leaderboard_are_the_first_that_is_seen(chromium, small):
+    with opened(chromium, small, viewport={"width": 1300, "height": 900}) as page:
+        row = page.locator(".lineup").first.bounding_box()
+        board = page.locator("table.sortable").first.bounding_box()
+        assert 0 < row["y"] < board["y"] < 900
+        tops = page.locator(".lineup").first.locator("li").evaluate_all(
+            "(all) => [...new Set(all.map((one) => Math.round(one.getBoundingClientRect().top)))]"
+        )  # fmt: skip
+        assert len(tops) == 1
+    with opened(chromium, small, viewport=NARROW) as page:
+        assert page.locator(".lineup").first.bounding_box()["y"] < NARROW["height"]
+        shown = [one.is_visible() for one in page.locator(".lineup").all()]
+        assert shown == [True, False]  # one pair; the others are under Pictures
+
+
 # ---- for everybody
 
 
@@ -334,4 +418,5 @@ def test_a_large_page_stays_small_and_sound(chromium, large):
             assert page.locator("table.pictures").count() == 2
             heads = page.locator("table.pictures").first.locator("thead th")
             assert heads.count() == 4 + len(report_project.TWENTY) == 24
+            assert page.locator(".lineup").first.locator("li").count() == 23
             assert page.locator("svg[aria-label*='over training steps']").count() >= 2

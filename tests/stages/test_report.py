@@ -3,6 +3,7 @@
 import hashlib
 import math
 import re
+import shutil
 from html.parser import HTMLParser
 
 import cv2
@@ -28,10 +29,12 @@ from tests.stages.test_tables import (
     scored,  # noqa: F401  (a fixture)
     scores_of,
     set_datasets,
+    set_variants,
     write_network,
     write_scores,
 )
 
+SHOWN = (gallery.LINED_UP + 6 + 4) * 3  # at the top, in the grid and as failures: source, target, spig
 PER_PAIR = [metric for metric in RANGE if metric != "fid"]
 
 
@@ -192,6 +195,7 @@ def test_page_is_well_formed_and_accessible(made):
     named = [attrs[key] for _, attrs in page.tags for key in ("aria-labelledby",) if key in attrs]
     named += [attrs["href"][1:] for attrs in page.all("a") if attrs["href"].startswith("#")]
     assert named
+    named += [one for _, attrs in page.tags for one in attrs.get("aria-describedby", "").split()]
     assert set(named) <= set(ids)
     assert len(page.all("caption")) == len(page.all("table"))
     assert all(attrs.get("scope") in ("row", "col") for attrs in page.all("th"))
@@ -214,7 +218,7 @@ def test_page_asks_nothing_of_the_network(made):
             if key in attrs and (tag, attrs[key]) != ("a", "times.html"):
                 assert attrs[key].startswith(("data:", "#")), (tag, key, attrs[key][:60])
     assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest|import\(", text.split("params.yaml</summary>")[0])
-    assert shown_pictures(page) == {"png": 6 * 3 + 4 * 3, "webp": 2}  # grid and failures x (source, target, spig)
+    assert shown_pictures(page) == {"png": SHOWN, "webp": 2}
     assert list(layout.REPORT_PICTURES.iterdir()) == []
     assert {attrs["download"] for attrs in page.all("a") if "download" in attrs} == {
         "all_scores.csv",
@@ -263,20 +267,22 @@ def test_tables_on_the_page_are_those_of_the_files(made):
         for row in own:
             assert any(attrs["data-value"] == row["value"] for attrs in cells), row
     for mark in shown_tables.read_csv("legend.csv"):
-        assert f"<dt>{mark['symbol']}</dt><dd>{mark['text'].replace(chr(39), '&#39;')}</dd>" in text
+        explained = f'<dd id="mark-{mark["mark"]}">{mark["text"].replace(chr(39), "&#39;")}</dd>'
+        assert text.count(f"<dt>{mark['symbol']}</dt>{explained}") == 1
+        assert text.count(f"<dt>{mark['symbol']}</dt>") == 1  # once a page
     best = re.findall(r'<span class="place best">best</span> ([\d.]+)<', text)
-    expected = [
-        row["printed"] for row in shown_tables.read_csv("leaderboard_synthetic.csv") if row["variant"] == "spig"
-    ]
+    own = [row for row in shown_tables.read_csv("leaderboard_synthetic.csv") if row["variant"] == "spig"]
+    expected = [row["printed"] for row in own if "metric-weights" not in row["marks"]]
+    assert (len(own), len(expected)) == (6, 4)
     assert best[: len(expected)] == expected  # in the invented scores, training beats both floors everywhere
 
 
 def test_tables_on_the_page_are_of_the_data_sets_of_the_run(made):
     text = written()
-    ids = [attrs["id"] for attrs in Page(text).all("h4") if attrs.get("id", "").endswith(("-synthetic", "1501"))]
-    own = [name for name in ids if not name.startswith("pictures")]
-    assert own == ["leaderboard_synthetic-synthetic", "spig_table1-synthetic", "spig_table3-synthetic"]
-    assert "Published numbers on Market-1501 and DeepFashion: spig_table1.csv, under Downloads." in text
+    ids = [attrs["id"] for tag, attrs in Page(text).tags if tag in ("h3", "h4") and "id" in attrs]
+    own = [name for name in ids if name.endswith(("-synthetic", "1501")) and not name.startswith("pictures")]
+    assert own[:3] == ["leaderboard_synthetic-synthetic", "spig_table1-synthetic", "spig_table3-synthetic"]
+    assert set(own[3:]) == {"all-synthetic", "data-synthetic"}
     for variant in ("copy_source", "mean_image", "spig"):
         rows = [row | {"dataset": "market1501"} for row in scores_of(layout.scores("synthetic", variant))]
         write_scores("market1501", variant, rows)
@@ -287,14 +293,70 @@ def test_tables_on_the_page_are_of_the_data_sets_of_the_run(made):
         name: shown_tables.shown(name, about, legend, ["market1501"])
         for name, about in papers.titles(["market1501"]).items()
     }
-    assert [name for name, shown in parts.items() if not shown] == [
-        "spgnet_table_a", "spgnet_table1", "spgnet_parsing", "spt_losses",
-    ]  # fmt: skip
+    assert all(shown[0]["dataset"] == "market1501" for shown in parts.values() if len(shown) > 1)
+    ours, deepfashion = parts["spig_table1"]
+    assert [row["name"] for row in ours["ours"]["rows"]][-2:] == ["SPIG (the paper's)", "SPIG, this run"]
+    assert ours["published"]["rows"] == deepfashion["ours"]["rows"] == []  # those are among ours; these, folded
+    assert [row["name"] for row in deepfashion["published"]["rows"]][-1] == "SPIG (the paper's)"
     study = parts["spig_table2"][0]
     assert (study["paper"], study["title"]) == ("SPIG", "SPIG, Table 2: user study, Market-1501")
-    assert [row["name"] for row in study["rows"]][::4] == ["VU-Net", "SPIG (the paper's)"]
-    pg2 = parts["spt_table1"][0]["rows"][0]
+    assert [row["name"] for row in study["published"]["rows"]][::4] == ["VU-Net", "SPIG (the paper's)"]
+    pg2 = parts["spt_table1"][0]["published"]["rows"][0]
     assert (pg2["cells"]["IS"]["printed"], [mark["symbol"] for mark in pg2["marks"]]) == ("3.460", ["?"])
+
+
+def test_published_rows_of_other_data_sets_are_folded(made):
+    """Every number that the tables have of a data set not in this run is there, and rows say whether it was checked."""
+    text, count = written(), 0
+    fold = r'<details class="published-rows"><summary id="([^"]*)-published">(.*?)</details>'
+    parts = re.findall(fold, text, re.DOTALL)
+    for paper in papers.TABLES:
+        for dataset in paper.columns:
+            own = [row for row in shown_tables.read_csv(f"{paper.name}.csv") if row["dataset"] == dataset]
+            expected = sorted(row["value"] for row in own if row["value"])
+            found = [part for name, part in parts if name == f"{paper.name}-{dataset}"]
+            assert len(found) == (1 if expected else 0)
+            for part in found:
+                cells = Page(part.partition("</summary>")[2]).all("td")
+                assert sorted(one["data-value"] for one in cells if one["data-value"]) == expected
+                count += len(expected)
+    assert count > 200
+    tags = re.findall(r'<span class="tag">published, ([\w ]+)</span>', text)
+    assert {"verified", "unverified"} <= set(tags)
+
+
+def test_a_published_row_says_whether_it_was_checked():
+    cell = {
+        "row": "a",
+        "kind": "published",
+        "value": "1",
+        "printed": "1.0",
+        "n": "",
+        "place": "",
+        "low": "",
+        "high": "",
+    }
+    no = "unverified"
+    for marks, tag in ((["", ""], "verified"), ([no, no], "unverified"), (["", no], "in part verified")):
+        cells = [cell | {"column": str(number), "marks": one} for number, one in enumerate(marks)]
+        assert [row["tag"] for row in shown_tables._rows(cells)] == [f"published, {tag}"]
+
+
+def test_numbers_of_random_weights_take_less_room(made):
+    page = Page(written())
+    cells = {attrs["data-value"]: attrs for attrs in page.all("td") if "title" in attrs}
+    for row in shown_tables.read_csv("leaderboard_synthetic.csv"):
+        assert ("thin" in cells[row["value"]]["class"]) == ("metric-weights" in row["marks"]), row
+    legend = {row["mark"]: row for row in shown_tables.read_csv("legend.csv")}
+    board = shown_tables.shown("leaderboard_synthetic", shown_tables.LEADERBOARD, legend, ["synthetic"])[0]["ours"]
+    assert [column["name"] for column in board["columns"] if column["thin"]] == ["LPIPS", "FID"]
+    assert [[mark["mark"] for mark in column["marks"]] for column in board["columns"]][-2:] == [["metric-weights"]] * 2
+    for row in board["rows"]:
+        for name in ("LPIPS", "FID"):
+            cell = row["cells"][name]
+            assert (cell["place"], cell["interval"], cell["tied"], cell["marks"]) == ("", "", False, [])
+    spig1 = shown_tables.shown("spig_table1", "SPIG, Table 1", legend, ["synthetic"])[0]["ours"]
+    assert [column["name"] for column in spig1["columns"]][-3:] == ["FID", "LPIPS", "Mask-LPIPS"]
 
 
 def test_ties_are_on_the_page(made):
@@ -303,8 +365,8 @@ def test_ties_are_on_the_page(made):
     assert tied != rows
     (layout.TABLES / "leaderboard_synthetic.csv").write_text("".join(tied))
     text = written()
-    assert f'<sup title="{shown_tables.TIED["text"]}">≈</sup>' in text
-    assert f"<dt>≈</dt><dd>{shown_tables.TIED['text']}</dd>" in text
+    assert '<a class="marks" href="#marks" aria-describedby="mark-tied">≈</a>' in text
+    assert f'<dt>≈</dt><dd id="mark-tied">{shown_tables.TIED["text"]}</dd>' in text
     assert '<span class="place second">2nd</span>' in text
 
 
@@ -397,6 +459,50 @@ def test_worst_pairs_are_the_largest_of_the_chosen_checkpoint(made):
     assert sum(bar["n"] for bar in worst["histogram"]["bars"]) == len(mine)
 
 
+# ---- the first screen
+
+
+def lineups(text: str) -> list[tuple[str, list[str]]]:
+    """What each row at the top is called, and the captions of its pictures."""
+    rows = re.findall(r'<ul class="lineup"[^>]* aria-label="([^"]*)">(.*?)</ul>', text, re.DOTALL)
+    return [(name, re.findall(r"<span[^>]*>([^<]*)</span></li>", row)) for name, row in rows]
+
+
+def test_the_first_test_pairs_stand_above_the_leaderboard(made):
+    set_variants(floors="copy_source, mean_image", spig="spig", patn="patn")
+    rows = scores_of(layout.scores("synthetic", "spig"))
+    write_scores("synthetic", "patn", [row | {"variant": "patn", "value": 1.1 * row["value"]} for row in rows])
+    write_pairs("synthetic", "patn", [30, 60, 90])
+    write_pictures("synthetic", "patn", 90)
+    write_figures("synthetic", "patn", 90, ())
+    tables.run()
+    text = written()
+    captions = ["source", "target pose", "target", "patn", "spig"]  # patn leads the leaderboard, not params.yaml
+    assert lineups(text) == [(f"Pair {index}: {index:04d}_c1.png to {index:04d}_c2.png", captions) for index in (0, 1)]
+    places = [
+        text.index(part) for part in ('class="lineup"', 'id="leaderboard_synthetic-synthetic"', 'class="answers"')
+    ]
+    assert places == sorted(places)
+    row = re.search(r'<ul class="lineup".*?</ul>', text, re.DOTALL)[0]
+    assert row.count("<use") == 5  # each picture is drawn from the copy that the grid uses
+    assert "<img" not in row
+
+
+def test_pictures_of_outside_methods_stand_beside_ours(made):
+    folder = layout.outside("synthetic", "theirs")
+    folder.mkdir(parents=True)
+    (folder / "method.json").write_text('{"kind": "outside", "name": "Theirs", "dataset": "synthetic"}')
+    for name in ("pairs", "samples"):
+        shutil.copy(layout.scores("synthetic", "spig").with_name(f"{name}.parquet"), folder / f"{name}.parquet")
+    rows = [row | {"variant": "Theirs"} for row in scores_of(layout.scores("synthetic", "spig")) if row["step"] == 90]
+    store.write_table(folder / "scores.parquet", rows, schema.SCORES)
+    assert lineups(written())[0][1][3:] == ["spig"]  # the tables do not have it yet
+    tables.run()
+    text = written()
+    assert lineups(text)[0][1][3:] == ["Theirs (outside)", "spig"]
+    assert 'data-name="Theirs"' in text
+
+
 # ---- inputs that are not there
 
 
@@ -482,7 +588,7 @@ def stored_pictures() -> set[bytes]:
 def test_linked_photographs_lie_beside_the_page(photographs):
     text = photographs("link")
     found = [attrs["src"] for attrs in Page(text).all("img")]
-    assert len(found) == 6 * 3 + 4 * 3 + 2
+    assert len(found) == SHOWN + 2
     assert "data:image/" not in text
     assert {(layout.REPORT.parent / src).read_bytes() for src in found} == stored_pictures()
     assert {layout.REPORT.parent / src for src in found} == set(layout.REPORT_PICTURES.iterdir())
@@ -498,10 +604,11 @@ def test_photographs_are_left_out(photographs):
     assert page.all("img") == []
     assert list(layout.REPORT_PICTURES.iterdir()) == []
     assert "left out (<code>report.photographs</code>" in text
+    assert lineups(text) == []
     assert page.all("table")  # the numbers stay
 
 
 def test_photographs_in_the_page(photographs):
     text = photographs("embed")
-    assert shown_pictures(Page(text))["png"] == 6 * 3 + 4 * 3
+    assert shown_pictures(Page(text))["png"] == SHOWN
     assert "for research only" not in text.partition("params.yaml</summary>")[0]
