@@ -499,7 +499,7 @@ def test_pictures_of_outside_methods_stand_beside_ours(made):
     assert lineups(written())[0][1][3:] == ["spig"]  # the tables do not have it yet
     tables.run()
     text = written()
-    assert lineups(text)[0][1][3:] == ["Theirs (outside)", "spig"]
+    assert lineups(text)[0][1][3:] == ["spig", "Theirs (outside)"]
     assert 'data-name="Theirs"' in text
 
 
