@@ -31,7 +31,7 @@ from pathlib import Path
 
 import numpy as np
 
-from models.variants import VARIANTS
+from models.variants import COMPONENTS, VARIANTS
 from pipeline.core import console, layout, params
 from pipeline.core.atomic import atomic_directory
 from pipeline.core.digests import sha256
@@ -53,10 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def slug(name: str) -> str:
-    """A method's name as part of a folder's. Raises UserError if nothing is left or a variant is called so."""
+    """A method's name as part of a folder's. Raises UserError if nothing is left or a row of ours is called so."""
     text = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
-    if not text or params.variant_of(name) in VARIANTS or text in VARIANTS:
-        raise UserError(f"--name {name!r}: give the method a name with letters or digits that no variant has")
+    if not text:
+        raise UserError(f"--name {name!r}: give the method a name with letters or digits")
+    if name in {*VARIANTS, *COMPONENTS, *params.variants()}:
+        raise UserError(f"--name {name!r}: a row of ours is called so; a paper's baseline is written as there: PATN")
     return text
 
 

@@ -8,9 +8,13 @@ writes  reports/tables/: each as .csv (one value a row) and .md, those of method
                                spig_table1, _table2, _table3; spgnet_table_a, _table1, _parsing; spt_table1,
                                _training, _losses; sgw_gan_table1, _ablation, _amt
           leaderboard_D        every method of this run on the data set D, by our protocol
+          published_D          every published number on it that has a column here, folded below the leaderboard's .md
           all_scores           every checkpoint, split and metric
           differences          every two methods of this run on the same test pairs: paired bootstrap, and which are
                                ties
+
+What is not scored yet is left out, and said. A method from elsewhere is a row of every paper's table that has its data
+set and a metric of its own.
 
 Runs of one variant from several seeds (spig, spig-seed1, ...) share a row: the first seed's number and interval, then
 mean ± sample standard deviation over the seeds. One checkpoint stands for a run: the best by `tables.choose_by` on the
@@ -32,9 +36,9 @@ from pipeline.core.atomic import atomic_directory
 from pipeline.core.console import say
 from pipeline.core.settings import SEED, setting
 from pipeline.tables import files, papers
-from pipeline.tables.cells import leaderboard, paper_table, with_places
-from pipeline.tables.inputs import by_variant, read_published, read_runs
-from pipeline.tables.notes import leaderboard_notes, notes
+from pipeline.tables.cells import leaderboard, paper_table, published_numbers, with_places
+from pipeline.tables.inputs import by_variant, not_scored, read_published, read_runs
+from pipeline.tables.notes import leaderboard_notes, notes, published_notes
 from pipeline.tables.paired import compared
 
 
@@ -58,8 +62,13 @@ def run() -> None:
     found = compared(runs, block.bootstrap, block.seed)
     titles, tables = papers.titles(params.datasets()), {}
     for dataset in params.datasets():
+        theirs = published_numbers(dataset, published)
+        folded = files.Table("Published numbers", theirs, published_notes(dataset, theirs))
         name, cells = f"leaderboard_{dataset}", with_places(leaderboard(dataset, runs), found, runs)
-        tables[name] = files.Table(titles[name], cells, leaderboard_notes(cells, runs))
+        tables[name] = files.Table(
+            titles[name], cells, leaderboard_notes(dataset, cells, runs), folded if theirs else None
+        )
+        tables[papers.published(dataset)] = folded
     for table in papers.TABLES:
         cells = with_places(paper_table(table, published, runs), found)
         tables[table.name] = files.Table(titles[table.name], cells, notes(table, cells, runs))
@@ -67,4 +76,6 @@ def run() -> None:
         files.write(folder, tables, every, found)
     for run in every.values():
         say(f"{run.dataset}/{run.name}: step {run.chosen['step']} of {run.checkpoints} checkpoints")
+    for dataset, variant in not_scored():
+        say(f"{dataset}/{variant}: not scored yet, left out")
     say(f"{layout.TABLES}: {', '.join([*tables, 'all_scores', 'differences'])}")

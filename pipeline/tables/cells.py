@@ -18,6 +18,7 @@ from pipeline.tables.papers import (
     PaperTable,
     Row,
 )
+from pipeline.tables.papers import published as published_name
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,15 @@ def _published_row(published: list[dict], table: PaperTable, dataset: str, row: 
         higher = COLUMNS[column].higher_is_better
         cell = Cell(table.name, dataset, row.name, "published", "", column, higher)
         if column in found:
-            value, marks = found[column]["value"], "" if found[column]["verified"] == "yes" else "unverified"
-            cell = replace(cell, value=value, printed=value, marks=marks, source=found[column]["source"])
+            cell = _with_published(cell, found[column])
         cells.append(cell)
     return cells
+
+
+def _with_published(cell: Cell, row: dict) -> Cell:
+    """The cell with the number of a row of published.csv, marked if it was not checked."""
+    marks = "" if row["verified"] == "yes" else "unverified"
+    return replace(cell, value=row["value"], printed=row["value"], marks=marks, source=row["source"])
 
 
 def _our_row(table: str, row: str, run: Run, columns: dict[str, tuple[str, ...]]) -> list[Cell]:
@@ -108,22 +114,33 @@ def _other_rows(published: list[dict], table: PaperTable) -> list[Row]:
 def _our_rows(table: PaperTable, row: Row, dataset: str, runs: Runs) -> list[Cell]:
     """This run's row of the same method, and that of images from elsewhere which go by the row's name."""
     columns = {column: table.metrics_of(column) for column in table.columns_of(dataset)}
-    names = {name.casefold() for name in (row.name, *row.aliases)}
     cells = []
     for run in runs.values():
         if run.dataset != dataset or not any(columns.values()):
             continue
-        if run.kind == "outside" and run.name.casefold() in names:
+        if run.kind == "outside" and row.is_called(run.name):
             cells += _our_row(table.name, f"{run.name} (outside)", run, columns)
         elif run.kind != "outside" and run.name == row.ours:
             cells += _our_row(table.name, row.name.removesuffix(" (the paper's)") + ", this run", run, columns)
     return cells
 
 
-def paper_table(table: PaperTable, published: list[dict], runs: Runs) -> list[Cell]:
-    """A paper's table on its own data sets and those of this run: each published row, and ours below it.
+def _rows_from_elsewhere(table: PaperTable, rows: list[Row], dataset: str, runs: Runs) -> list[Cell]:
+    """Outside methods that go by no row's name, of which the table has a column that was measured."""
+    columns = {column: table.metrics_of(column) for column in table.columns_of(dataset)}
+    cells = []
+    for run in runs.values():
+        if run.dataset == dataset and run.kind == "outside" and not any(row.is_called(run.name) for row in rows):
+            found = _our_row(table.name, f"{run.name} (outside)", run, columns)
+            cells += found if any(cell.value for cell in found) else []
+    return cells
 
-    A data set without a single value has no part.
+
+def paper_table(table: PaperTable, published: list[dict], runs: Runs) -> list[Cell]:
+    """A paper's table on its own data sets and those of this run: each published row, and ours below it; methods from
+    elsewhere at its end.
+
+    A data set without a published value or one of ours has no part.
     """
     rows = [*table.rows, *([] if table.part else _other_rows(published, table))]
     cells = []
@@ -131,6 +148,7 @@ def paper_table(table: PaperTable, published: list[dict], runs: Runs) -> list[Ce
         part = []
         for row in rows:
             part += _published_row(published, table, dataset, row) + _our_rows(table, row, dataset, runs)
+        part += _rows_from_elsewhere(table, rows, dataset, runs) if part else []
         if any(cell.kind == "published" and cell.value for cell in part):
             cells += _with_differences(table, part)
         else:  # no number of this data set was published: the published rows would be empty
@@ -169,6 +187,25 @@ def leaderboard(dataset: str, runs: Runs) -> list[Cell]:
     order = sorted((place for place, column in enumerate(filled) if column), key=lambda place: random[place])
     rows = [[row[place] for place in order] for row in rows]
     return [cell for row in sorted(rows, key=_first) for cell in row]
+
+
+def published_numbers(dataset: str, published: list[dict]) -> list[Cell]:
+    """Every published number on a data set that has a column of ours, a row a method of a table of published.csv."""
+    of = [p for p in published if p["dataset"] == dataset_title(dataset) and p["value"]]
+    known = {p["metric"] for p in of}
+    columns = [name for name in dict.fromkeys([*LEADERBOARD, *COLUMNS]) if name in known and COLUMNS[name].metrics]
+    rows: dict[str, dict[str, dict]] = defaultdict(dict)
+    for p in of:
+        if p["metric"] in columns:
+            name = " ".join(filter(None, (p["method"], p["variant"])))
+            rows[f"{name} ({p['paper'].removesuffix(' (context)')}, {p['table']})"][p["metric"]] = p
+    cells = []
+    for name, found in rows.items():
+        for column in columns:
+            higher = COLUMNS[column].higher_is_better
+            cell = Cell(published_name(dataset), dataset, name, "published", "", column, higher)
+            cells.append(_with_published(cell, found[column]) if column in found else cell)
+    return cells
 
 
 def _first(row: list[Cell]) -> float:

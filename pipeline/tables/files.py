@@ -38,11 +38,15 @@ WELCH = (
 
 @dataclass(frozen=True)
 class Table:
-    """A table of methods: its cells and, by data set, the notes below its part ("" if it has no cell)."""
+    """A table of methods: its cells and, by data set, the notes below its part ("" if it has no cell).
+
+    `folded` is a table that stands below it in its .md, to be opened; its other files are its own.
+    """
 
     title: str
     cells: list[Cell]
     notes: dict[str, list[str]]
+    folded: "Table | None" = None
 
 
 def _csv(path: Path, table: pd.DataFrame) -> None:
@@ -72,13 +76,22 @@ def _write_table(folder: Path, name: str, table: Table, runs: Runs) -> None:
         folder / f"{name}.csv",
         frame if any(cell.seeds for cell in table.cells) else frame.drop(columns=list(OverSeeds._fields)),
     )
+    for kind, page in (("md", markdown_page), ("tex", tex_page)):
+        text = "\n".join(page(*part) for part in _parts(table, runs))
+        if kind == "md" and table.folded:
+            below = "\n".join(page(*part) for part in _parts(table.folded, runs))
+            text += f"\n<details><summary>{table.folded.title}</summary>\n\n{below}\n</details>\n"
+        (folder / f"{name}.{kind}").write_text(text, encoding="utf-8")
+
+
+def _parts(table: Table, runs: Runs) -> list[tuple]:
+    """Of each data set: title, grid, notes, marks."""
     parts = []
     for dataset, notes in table.notes.items():
         own = [cell for cell in table.cells if cell.dataset == dataset]
         title = f"{table.title}, {dataset_title(dataset)}" if dataset else table.title
         parts.append((title, grid(own), notes, marks_in(own, runs)))
-    for kind, page in (("md", markdown_page), ("tex", tex_page)):
-        (folder / f"{name}.{kind}").write_text("\n".join(page(*part) for part in parts), encoding="utf-8")
+    return parts
 
 
 def all_scores(runs: Runs) -> pd.DataFrame:
@@ -98,6 +111,8 @@ def all_scores(runs: Runs) -> pd.DataFrame:
             over = [pooled.get((split, metric)) if chosen == "yes" else None for split, metric, chosen in keys]
             scores[list(OverSeeds._fields)] = pd.DataFrame([one or (None,) * 3 for one in over], index=scores.index)
         frames.append(scores[[*SCORE_COLUMNS, *(OverSeeds._fields if several else ())]])
+    if not frames:
+        return pd.DataFrame(columns=[*SCORE_COLUMNS])
     scores = pd.concat(frames, ignore_index=True)
     return scores.astype({"seeds": "Int64", "mean": float, "deviation": float}) if several else scores
 

@@ -213,10 +213,17 @@ def read_outside(known: Runs) -> Runs:
     return runs
 
 
+def not_scored() -> list[tuple[str, str]]:
+    """The (data set, variant) of params.yaml that have no scores yet."""
+    pairs = ((dataset, variant) for dataset in params.datasets() for variant in params.variants())
+    return [key for key in pairs if not layout.scores(*key).exists()]
+
+
 def read_runs(choose_by: dict[str, str]) -> Runs:
-    """Every scored method. Raises UserError if a file of a variant in params.yaml is missing."""
-    pairs = [(dataset, variant) for dataset in params.datasets() for variant in params.variants()]
-    runs = {key: _run_of(*key, choose_by) for key in pairs} | _components()
+    """Every method that was scored. Raises UserError if a file of one is missing or damaged."""
+    missing = not_scored()
+    pairs = ((dataset, variant) for dataset in params.datasets() for variant in params.variants())
+    runs = {key: _run_of(*key, choose_by) for key in pairs if key not in missing} | _components()
     return runs | read_outside(runs)
 
 

@@ -3,9 +3,9 @@
 from collections import defaultdict
 from collections.abc import Iterable
 
-from pipeline.core import params
+from pipeline.core import layout, params
 from pipeline.tables.cells import Cell
-from pipeline.tables.inputs import Run, Runs
+from pipeline.tables.inputs import Run, Runs, not_scored
 from pipeline.tables.papers import MARKS, PROTOCOL, PaperTable, symbols
 
 
@@ -115,16 +115,31 @@ def notes(table: PaperTable, cells: list[Cell], runs: Runs) -> dict[str, list[st
     return result
 
 
-def leaderboard_notes(cells: list[Cell], runs: Runs) -> dict[str, list[str]]:
-    """Data set -> what must be said under its leaderboard, except the marks."""
-    result = {}
-    for dataset, own in _by_dataset(cells).items():
+def leaderboard_notes(dataset: str, cells: list[Cell], runs: Runs) -> dict[str, list[str]]:
+    """What must be said under the leaderboard of a data set, except the marks."""
+    lines = ["Nothing is scored on this data set yet."]
+    if cells:
         lines = [
-            f"Every method of this run under one protocol, sorted by {own[0].column}. Best and 2nd compare rows with "
+            f"Every method of this run under one protocol, sorted by {cells[0].column}. Best and 2nd compare rows with "
             "one metric, network and set of pairs."
         ]
-        shown = dict.fromkeys(cell.variant for cell in own)
-        if told := [name for name in shown if runs[dataset, name].given_target_parsing]:
-            lines.append(f"Given the parsing of the true target when scored, and so not ranked: {', '.join(told)}.")
-        result[dataset] = lines + _about_ours([cell for cell in own if cell.value], runs)
-    return result
+    shown = dict.fromkeys(cell.variant for cell in cells)
+    if told := [name for name in shown if runs[dataset, name].given_target_parsing]:
+        lines.append(f"Given the parsing of the true target when scored, and so not ranked: {', '.join(told)}.")
+    if missing := [variant for where, variant in not_scored() if where == dataset]:
+        lines.append(f"Not scored yet, and so not here: {', '.join(missing)}.")
+    return {dataset: lines + _about_ours([cell for cell in cells if cell.value], runs)}
+
+
+def published_notes(dataset: str, cells: list[Cell]) -> dict[str, list[str]]:
+    """What must be said under the published numbers on a data set, except the marks."""
+    if not cells:
+        return {dataset: [f"{layout.PUBLISHED} has no number on this data set."]}
+    return {
+        dataset: [
+            "Copied from where each row says, and neither ranked nor compared: papers measure one metric in different "
+            "ways (docs/protocols.md). In brackets: which paper prints the row, in which table.",
+            f"{len({cell.row for cell in cells})} rows of {layout.PUBLISHED}, where their sources stand, and more "
+            "metrics and forms of the data set.",
+        ]
+    }

@@ -137,7 +137,7 @@ PROTOCOL = {
 class Row:
     """A row of a table: the method and variant of published.csv, the name shown, and our variant of the same method.
 
-    `method` "" has no published numbers. An outside method of the name shown, or of one in `aliases`, is shown with it.
+    `method` "" has no published numbers. An outside method of the name shown, or of one in `aliases`, stands below it.
     """
 
     name: str
@@ -145,6 +145,9 @@ class Row:
     variant: str = ""
     ours: str = ""
     aliases: tuple[str, ...] = ()
+
+    def is_called(self, name: str) -> bool:
+        return name.casefold() in {own.casefold() for own in (self.name, *self.aliases)}
 
 
 @dataclass(frozen=True)
@@ -179,7 +182,7 @@ SPT_ROWS = (
     Row("SPT Baseline", "SPT", "Baseline", "spt_baseline"),
     Row("SPT TS-Pred", "SPT", "TS-Pred", "spt_ts_pred"),
     Row("SPT TS-GT", "SPT", "TS-GT", "spt_ts_gt"),
-    Row("SPT E2E", "SPT", "E2E", "spt"),
+    Row("SPT E2E", "SPT", "E2E", "spt", ("SPT",)),
 )
 SPT_COLUMNS = {"deepfashion": ("IS", "SSIM"), "market1501": ("IS", "SSIM", "Mask-IS", "Mask-SSIM")}
 # SPGNet's SSIM on DeepFashion is a uniform 7 x 7 window's.
@@ -249,7 +252,7 @@ TABLES = (
         (
             Row("PATN", "PATN", ours="patn"),
             Row("Intr-Flow", "Intr-Flow", aliases=("Intrinsic Flow",)),
-            Row("GFLA", "GFLA", ours="gfla"),
+            Row("GFLA", "GFLA", ours="gfla", aliases=("DIST",)),
             Row("XingGAN", "XingGAN"),
             Row("ADGAN", "ADGAN"),
             Row("SPGNet (the paper's)", "SPGNet (Ours)", "", "spgnet", ("SPGNet",)),
@@ -352,6 +355,11 @@ TABLES = (
         notes=("Published only: people were asked which of two pictures they prefer.",),
     ),
 )  # fmt: skip
+
+
+def published(dataset: str) -> str:
+    """The name of the files that hold all published numbers on a data set."""
+    return f"published_{dataset}"
 
 
 def titles(datasets: Iterable[str]) -> dict[str, str]:

@@ -224,7 +224,7 @@ def test_what_cannot_be_scored_is_one_line(project, copied, capsys):
     for arguments, problem in (
         (["--images", "nowhere", "--name", "x"], "no such folder"),
         (["--images", "empty", "--name", "x"], "0 of 7 test pairs found"),
-        (["--images", "empty", "--name", "spig"], "that no variant has"),
+        (["--images", "empty", "--name", "spig"], "a row of ours is called so"),
         (["--images", "empty", "--name", "???"], "letters or digits"),
     ):
         assert main(["score", "--dataset", "synthetic", *arguments]) == 2
@@ -235,6 +235,11 @@ def test_what_cannot_be_scored_is_one_line(project, copied, capsys):
     assert "unknown dataset nothing" in capsys.readouterr().err
     assert not layout.OUTSIDE.exists()
     assert "copy_source" in VARIANTS
+
+
+@pytest.mark.parametrize("name", ["PATN", "GFLA", "SPIG", "Def-GAN", "SPT", "SGW-GAN"])
+def test_the_names_of_papers_baselines_are_accepted(project, name):
+    assert score_images.slug(name) == name.lower().replace("-", "_")
 
 
 def test_help_tells_the_names(project, capsys):

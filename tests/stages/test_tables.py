@@ -662,6 +662,45 @@ def test_an_outside_method_stands_below_the_row_of_its_name(scored):
     assert "vunet" not in text("spgnet_table1.md")  # not among its rows
 
 
+def test_an_outside_method_of_any_name_is_a_row_of_the_tables_that_have_its_data_set(scored):
+    set_datasets("[market1501]")
+    for variant in ("copy_source", "mean_image", "spig"):
+        write_scores("market1501", variant, training_run("market1501", variant, [5]))
+    folder = layout.outside("market1501", "mine")
+    rows = [score("market1501", "Mine", 0, "test", metric, 0.3) for metric in ("ssim", "lpips-alex-v0.1")]
+    store.write_table(folder / "scores.parquet", rows, schema.SCORES)
+    (folder / "method.json").write_text(json.dumps({"kind": "outside", "name": "Mine", "dataset": "market1501"}))
+    tables.run()
+    has = {
+        table.name for table in papers.TABLES if "Mine (outside)" in {row["row"] for row in read(f"{table.name}.csv")}
+    }
+    # not those of other data sets alone, nor those for which people were asked; spig_table3 has a row of ours
+    assert has == {
+        "spig_table1", "spig_table3", "spgnet_table1", "spt_table1", "spt_training", "sgw_gan_table1",
+        "sgw_gan_ablation",
+    }  # fmt: skip
+    own = cell("spig_table1.csv", dataset="market1501", row="Mine (outside)", column="LPIPS")
+    assert (own["value"], own["protocol"]) == ("0.3", PROTOCOLS["lpips-alex-v0.1"])
+    assert read("spig_table1.csv")[-1]["dataset"] == "deepfashion"  # whose part it does not stand in
+    assert "Mine" not in {row["row"] for row in read("spig_table1.csv") if row["dataset"] == "deepfashion"}
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "above"),
+    [
+        ("PATN", "spig_table1", "PATN"),
+        ("gfla", "spig_table1", "DIST (=GFLA)"),
+        ("DIST", "spgnet_table1", "GFLA"),
+        ("SPIG", "spig_table1", "SPIG (the paper's)"),
+        ("SPT", "spt_table1", "SPT E2E"),
+        ("DefGAN", "sgw_gan_table1", "DSCF (=Def-GAN)"),
+    ],
+)
+def test_an_outside_method_named_as_a_papers_baseline_stands_below_it(name, table, above):
+    defined = next(one for one in papers.TABLES if one.name == table)
+    assert [row.name for row in defined.rows if row.is_called(name)] == [above]
+
+
 def test_somebodys_own_published_numbers_are_added(scored):
     with layout.PUBLISHED.open("a") as handle:
         handle.write("SPT,Table 1,Market-1501,Mine,v2,SSIM,0.345,yes,my paper,yes\n")
@@ -669,6 +708,39 @@ def test_somebodys_own_published_numbers_are_added(scored):
     assert cell("spt_table1.csv", dataset="market1501", row="Mine v2", column="SSIM")["value"] == "0.345"
     assert [r["row"] for r in read("spt_table1.csv") if r["dataset"] == "market1501"][-1] == "Mine v2"
     assert "Mine" not in text("spt_training.md")  # a part of that table
+
+
+# ---- the published numbers below the leaderboard
+
+
+def test_published_numbers_on_a_data_set_stand_folded_below_its_leaderboard(scored):
+    set_datasets("[market1501]")
+    for variant in ("copy_source", "mean_image", "spig"):
+        write_scores("market1501", variant, training_run("market1501", variant, [5]))
+    tables.run()
+    shown = {(r["row"], r["column"]): r for r in read("published_market1501.csv") if r["value"]}
+    wanted = [p for p in read_published(ROOT / layout.PUBLISHED) if p["dataset"] == "Market-1501" and p["value"]]
+    wanted = [p for p in wanted if p["metric"] in papers.COLUMNS and papers.COLUMNS[p["metric"]].metrics]
+    assert len(shown) == len(wanted) > 100  # none is lost, none is shown twice
+    assert {r["marks"] for r in shown.values()} == {"", "unverified"}
+    checked = shown["PATN (SPIG, Table 1)", "FID"]
+    assert (checked["value"], checked["marks"]) == ("24.917", "")
+    assert "Table 1" in checked["source"]
+    assert shown["PATN (GFLA, Table 1)", "FID"]["marks"] == "unverified"
+    page = text("leaderboard_market1501.md")
+    before, folded = page.split("<details><summary>Published numbers</summary>")
+    assert "PATN (GFLA, Table 1)" not in before
+    assert "22.657?" in folded
+    assert MARKS["unverified"].text in folded
+    assert folded.rstrip().endswith("</details>")
+    assert read("published_market1501.csv")[0]["column"] == papers.LEADERBOARD[0]
+
+
+def test_a_data_set_without_published_numbers_folds_nothing(scored):
+    tables.run()
+    assert read("published_synthetic.csv") == []
+    assert "<details>" not in text("leaderboard_synthetic.md")
+    assert "has no number on this data set" in text("published_synthetic.md")
 
 
 # ---- the leaderboard
@@ -941,7 +1013,7 @@ def test_tables_are_reproducible_and_replaced_as_one(scored):
     assert set(first) == {
         *(
             f"{name}.{kind}"
-            for name in (*papers.titles(["synthetic"]), "all_scores", "differences")
+            for name in (*papers.titles(["synthetic"]), "published_synthetic", "all_scores", "differences")
             for kind in ("csv", "md", "tex")
             if kind != "tex" or name not in ("all_scores", "differences")
         ),
@@ -953,12 +1025,29 @@ def test_tables_are_reproducible_and_replaced_as_one(scored):
     assert {path.name: path.read_bytes() for path in layout.TABLES.iterdir()} == first
 
 
-@pytest.mark.parametrize("damage", ["missing", "empty", "columns"])
-def test_missing_or_empty_scores_are_the_users_error(scored, damage):
+@pytest.mark.parametrize("missing", ["copy_source", "spig"])
+def test_what_is_not_scored_is_left_out_and_said(scored, missing, capsys):
+    shutil.rmtree(layout.scores("synthetic", missing).parent)
+    tables.run()
+    kept = {"copy_source", "mean_image", "spig"} - {missing}
+    assert {row["variant"] for row in read("leaderboard_synthetic.csv")} == kept
+    assert f"synthetic/{missing}: not scored yet" in capsys.readouterr().err
+    assert f"Not scored yet, and so not here: {missing}." in text("leaderboard_synthetic.md")
+
+
+def test_without_any_score_the_published_numbers_stand(scored):
+    set_datasets("[market1501]")
+    set_variants()
+    tables.run()
+    assert read("leaderboard_market1501.csv") == read("all_scores.csv") == read("differences.csv") == []
+    assert "Nothing is scored on this data set yet." in text("leaderboard_market1501.md")
+    assert cell("spig_table1.csv", dataset="market1501", row="PATN", column="FID")["kind"] == "published"
+
+
+@pytest.mark.parametrize("damage", ["empty", "columns"])
+def test_empty_or_damaged_scores_are_the_users_error(scored, damage):
     path = layout.scores("synthetic", "spig")
-    if damage == "missing":
-        path.unlink()
-    elif damage == "empty":
+    if damage == "empty":
         write_scores("synthetic", "spig", [])
     else:
         store.write_table(path, [], schema.REJECTS)
