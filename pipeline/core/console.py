@@ -8,7 +8,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 RANK = int(os.environ.get("RANK", "0"))  # of torchrun's processes only the first, 0, writes to the terminal
+LINE_EVERY = 30.0  # seconds between lines of progress where there is no terminal for a bar
 _log: "Console | None" = None
 
 
@@ -88,9 +89,41 @@ def logging_to(path: Path) -> Iterator[None]:
             _log = None
 
 
+def _span(seconds: float) -> str:
+    """A time left, roughly: "40 s", "12 min", "3.5 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _in_lines(description: str, total: int | None) -> Callable[..., None]:
+    """`advance` that says where the work is, every LINE_EVERY seconds."""
+    start = said = time.monotonic()
+    done = 0
+
+    def advance(amount: int = 1, note: str = "") -> None:
+        nonlocal done, said
+        done, now = done + amount, time.monotonic()
+        if now - said < LINE_EVERY:
+            return
+        said = now
+        left = f" of {total:,}, {_span((now - start) / done * (total - done))} left" if total and done else ""
+        say(f"{description}: {done:,}{left}{f', {note}' if note else ''}")
+
+    return advance
+
+
 @contextmanager
-def progress(description: str, total: int | None) -> Iterator:
-    """A progress bar for long work; yields a function `advance(n=1, note="")`. Silent when stderr is no terminal."""
+def progress(description: str, total: int | None) -> Iterator[Callable[..., None]]:
+    """A progress bar for long work; yields a function `advance(n=1, note="")`.
+
+    Where stderr is no terminal, as in a job of an engine, a line every LINE_EVERY seconds. Silent in all processes of
+    torchrun but the first.
+    """
+    if RANK == 0 and not sys.stderr.isatty():
+        yield _in_lines(description, total)
+        return
+
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -108,7 +141,7 @@ def progress(description: str, total: int | None) -> Iterator:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=terminal(), transient=True, disable=RANK > 0 or not sys.stderr.isatty()) as bars:
+    with Progress(*columns, console=terminal(), transient=True, disable=RANK > 0) as bars:
         task = bars.add_task(description, total=total, note="")
 
         def advance(amount: int = 1, note: str = "") -> None:

@@ -1,0 +1,53 @@
+"""What a stage says while it works, where nobody sees a bar."""
+
+import pytest
+
+from pipeline.core import console
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that the test turns."""
+    now = [100.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_without_a_terminal_a_line_says_now_and_then_how_far_it_is(clock, capsys, tmp_path):
+    with console.logging_to(tmp_path / "stage.log"), console.progress("parsing", 12_000) as advance:
+        for _ in range(100):  # ten a second
+            clock[0] += 1
+            advance(10)
+        clock[0] += 1
+        advance(10, "loss 0.1")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "parsing: 300 of 12,000, 20 min left",
+        "parsing: 600 of 12,000, 19 min left",
+        "parsing: 900 of 12,000, 18 min left",
+    ]
+    assert lines == (tmp_path / "stage.log").read_text().splitlines()[:3]  # where `status` finds the last
+
+
+def test_quick_work_and_other_processes_say_nothing(clock, capsys, monkeypatch):
+    with console.progress("quick", 3) as advance:
+        for _ in range(3):
+            clock[0] += 9
+            advance()
+    monkeypatch.setattr(console, "RANK", 1)
+    with console.progress("elsewhere", 3) as advance:
+        clock[0] += 99
+        advance()
+    assert capsys.readouterr().err == ""
+
+
+def test_work_without_a_known_end_says_what_is_done(clock, capsys):
+    with console.progress("reading", None) as advance:
+        clock[0] += 31
+        advance(5, "loss 0.1")
+    assert capsys.readouterr().err == "reading: 5, loss 0.1\n"
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(12.4, "12 s"), (600, "10 min"), (12_600, "3.5 h")])
+def test_a_time_left_is_rough(seconds, said):
+    assert console._span(seconds) == said
