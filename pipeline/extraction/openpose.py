@@ -25,6 +25,7 @@ import numpy as np
 from pipeline.anatomy import pose
 from pipeline.core.errors import UserError
 from pipeline.core.schema import JOINTS
+from pipeline.extraction.openvino_core import core
 
 if TYPE_CHECKING:
     import openvino
@@ -83,7 +84,7 @@ class Network:
             "INFERENCE_NUM_THREADS": self._threads,
             "NUM_STREAMS": self._threads,
         }
-        compiled = openvino.Core().compile_model(model, "CPU", settings)
+        compiled = core().compile_model(model, "CPU", settings)
         # When a tensor first meets numpy, openvino makes its table of number types, running Python while it holds a
         # lock: two threads that come there at once wait for each other for good. So it is made here, by one.
         openvino.Tensor(np.zeros(1, np.float32)).data  # noqa: B018
@@ -220,13 +221,11 @@ class OpenPose:
     """
 
     def __init__(self, files: Sequence[Path]):
-        import openvino
-
         found = [path for path in map(Path, files) if path.suffix == ".xml"]
         if len(found) != 1:
             raise UserError(f"openpose: want one .xml and its .bin, got {', '.join(map(str, files)) or 'nothing'}")
         try:
-            model = openvino.Core().read_model(found[0])
+            model = core().read_model(found[0])
         except RuntimeError:
             raise UserError(f"{found[0]}: openvino cannot read it; fetch the weights openpose again") from None
         model.reshape({_INPUT: [1, 3, -1, -1]})

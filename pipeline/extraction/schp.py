@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from pipeline.core.errors import UserError
+from pipeline.extraction.openvino_core import core
 
 if TYPE_CHECKING:
     import openvino
@@ -76,9 +77,8 @@ class Schp:
     def __init__(self, file: Path):
         import openvino
 
-        core = openvino.Core()
         try:
-            model = core.read_model(file)
+            model = core().read_model(file)
         except RuntimeError:
             raise UserError(f"{file}: openvino cannot read it; not a whole ONNX file? get it again") from None
         try:
@@ -102,7 +102,7 @@ class Schp:
             "INFERENCE_NUM_THREADS": int(os.environ.get("OMP_NUM_THREADS", "0")),  # 0 = all cores
         }
         openvino.Tensor(np.zeros(1, np.float32)).data  # noqa: B018 (before callbacks do it at once: see openpose.Network)
-        self._queue = openvino.AsyncInferQueue(core.compile_model(model, "CPU", settings))
+        self._queue = openvino.AsyncInferQueue(core().compile_model(model, "CPU", settings))
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Images (H, W, 3) uint8 RGB of any sizes -> LIP-20 label maps (H, W) uint8."""

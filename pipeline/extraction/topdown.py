@@ -19,6 +19,7 @@ import numpy as np
 
 from pipeline.core.errors import UserError
 from pipeline.extraction import openpose
+from pipeline.extraction.openvino_core import core
 
 COCO_JOINTS = 17
 PADDING = 1.25  # of the box
@@ -48,10 +49,8 @@ class TopDown:
     """
 
     def __init__(self, file: Path):
-        import openvino
-
         try:
-            model = openvino.Core().read_model(file)
+            model = core().read_model(file)
         except RuntimeError:
             raise UserError(f"{file}: openvino cannot read it; is it an ONNX file, and whole?") from None
         inputs = [one.get_partial_shape() for one in model.inputs]

@@ -14,6 +14,7 @@ import numpy as np
 
 from pipeline.core.errors import UserError
 from pipeline.extraction.openpose import Network, threads
+from pipeline.extraction.openvino_core import core
 
 HEIGHT, WIDTH, DIMENSIONS = 256, 128, 256
 
@@ -27,11 +28,9 @@ class ReId:
     provenance = "published"
 
     def __init__(self, files: Sequence[Path]):
-        import openvino
-
         xml = next((path for path in files if path.suffix == ".xml"), None)
         try:
-            model = openvino.Core().read_model(xml)
+            model = core().read_model(xml)
             shapes = [list(port.shape) for port in (*model.inputs, *model.outputs)]
         except (RuntimeError, TypeError) as error:
             raise UserError(f"{xml}: openvino cannot read it ({str(error).splitlines()[0]}); get it again") from None

@@ -145,6 +145,27 @@ def test_none_of_twenty_cold_starts_hangs(colour_network, use):
     assert sum(ends(colour_network, use, 4) for _ in range(5)) == 20
 
 
+SIGNALLED = f"""
+import os, signal, sys
+sys.path.insert(0, {str(ROOT)!r})
+from pipeline.extraction.openpose import OpenPose
+
+first, second = OpenPose(sys.argv[1:]), OpenPose(sys.argv[1:])
+del first, second
+signal.signal(signal.SIGUSR1, lambda *of: print("heard"))
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+def test_a_signal_is_heard_after_two_networks_are_gone(colour_network):
+    """Where the processor has AMX, an openvino core that goes may leave its thread without a stack for signals."""
+    command = [sys.executable, "-c", SIGNALLED, *map(str, colour_network)]
+    done = subprocess.run(
+        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "heard\n"
+
+
 def paint(people: list[dict[int, tuple[float, float]]], height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Heatmaps (18, h, w) and fields (19, 2, h, w) of people whose joints (number -> (x, y) in cells) are given, as the
     network is trained to give them: Gaussians of height 1, and unit vectors within a cell of each limb.
