@@ -47,6 +47,13 @@ def _names(family: list) -> dict:
     return {"type": "array", "uniqueItems": True, "items": items}
 
 
+def _named(family: list, settings: dict, shared: dict[str, dict]) -> dict:
+    """Runs of a family's variants with some settings of their own; `settings` refers to all of them in `shared`."""
+    some = {key: part for key, part in shared[settings["$ref"].rpartition("/")[2]].items() if key != "required"}
+    name = f"^({'|'.join(variant.name for variant in family)})-(?!seed[0-9])[a-z0-9_]+(-seed(0|[1-9][0-9]*))?$"
+    return {"type": "object", "propertyNames": {"pattern": name}, "additionalProperties": some}
+
+
 def schema() -> dict:
     """The JSON Schema of params.yaml. `needs` is a word of our own: the components that each variant asks for."""
     shared: dict[str, dict] = {}
@@ -60,7 +67,11 @@ def schema() -> dict:
     pretrained = {name: schema_of(kind_of(component), shared) for name, component in COMPONENTS.items()}
     properties = {
         "datasets": {"type": "array", "minItems": 1, "uniqueItems": True, "items": {"enum": [*datasets.NAMES]}},
-        "variants": _object({name: _names(variants) for name, variants in families.items()}),
+        "variants": _object({name: _names(variants) for name, variants in families.items()}, required=False),
+        "named": _object(
+            {name: _named(families[name], own, shared) for name, own in trained.items() if families[name][0].phase},
+            required=False,
+        ),
         "components": _object({name: {"type": "boolean"} for name in COMPONENTS if name != "detector"}),
         "presets": {"type": "object"},
         "fetch": _object(
@@ -74,7 +85,7 @@ def schema() -> dict:
         "report": stage("report"),
     }
     whole = _object(properties)
-    whole["required"].remove("presets")
+    whole["required"] = [key for key in whole["required"] if key not in ("presets", "named")]
     needs = {name: [*of.components, *of.judges.values()] for name, of in VARIANTS.items() if of.components or of.judges}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **whole, "needs": needs, "$defs": shared}
 

@@ -6,7 +6,7 @@ dvc.yaml itself; tests/core/test_graph.py holds this reading to DVC's. Neither e
 
 import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -68,11 +68,17 @@ class Stage:
 
     @cached_property
     def axes(self) -> dict[str, list[str]]:
-        """The values of each axis: a list, or "${key}" of params.yaml that holds one."""
+        """The values of each axis: a list, or "${key}" of params.yaml that holds one, or a block, whose keys count."""
         return {
-            axis: _lookup(self.values, _VALUE.fullmatch(values)[1]) if isinstance(values, str) else values
+            axis: [*(self._listed(_VALUE.fullmatch(values)[1]) if isinstance(values, str) else values)]
             for axis, values in self.entry.get("matrix", {}).items()
         }
+
+    def _listed(self, key: str) -> Iterable[str]:
+        top, _, family = key.partition(".")
+        if top in ("variants", "named") and family not in self.values.get(top, {}):
+            return ()  # a family that is left out has none
+        return _lookup(self.values, key)
 
     @cached_property
     def pattern(self) -> Job:

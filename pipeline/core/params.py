@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,9 @@ from pipeline.core.settings import LARGEST_SEED, Block, construct
 if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError
 
-SEED = "-seed"  # spig-seed1: a run of the variant spig from seed 1, beside that from the seed of its `train` block
+# A run is called as its variant, or VARIANT-NAME with settings of its own (`named`), and from a further seed
+# VARIANT-seed1 or VARIANT-NAME-seed1, beside the run from the seed of its settings.
+SEED = "-seed"
 _OWN_COPY = "is gone: give your own copy as weights.NET.path; addresses and digests stand in pipeline/stages/weights.py"
 RETIRED = {  # keys that were renamed or given up, and what to say of them
     "variants.reference": "is called variants.floors now",
@@ -55,6 +58,9 @@ def _retired(errors: "list[ValidationError]") -> str | None:
 
 def _explain(error: "ValidationError") -> str:
     key, value = ".".join(map(str, error.absolute_path)) or "(top level)", error.instance
+    if error.validator == "pattern" and "propertyNames" in error.absolute_schema_path:
+        variant = error.validator_value.partition(")")[0].removeprefix("^(").partition("|")[0]
+        return f"{key}.{value}: a name is that of a variant, a dash, small letters and digits, such as {variant}-fast"
     if unknown := _unknown(error):
         allowed = error.schema.get("properties") or error.validator_value
         return f"unknown key {unknown[0]}; allowed here: {', '.join(allowed)}"
@@ -96,7 +102,7 @@ def check(values: Any, where: Path = layout.PARAMS) -> dict:
     """Return `values` if they satisfy the schema. Raises UserError (one line) if not."""
     _check_schema(values, where)
     for stage, block in values.items():
-        if stage in ("datasets", "variants", "components", "presets", "weights", "tables", "report"):
+        if stage in ("datasets", "variants", "named", "components", "presets", "weights", "tables", "report"):
             continue
         for dataset in values["datasets"]:
             if dataset not in block:
@@ -106,28 +112,38 @@ def check(values: Any, where: Path = layout.PARAMS) -> dict:
     return values
 
 
+def _runs(values: dict) -> Iterator[tuple[str, str, str]]:
+    """Key, family and name of every run that the blocks `variants` and `named` ask for."""
+    for key in ("variants", "named"):
+        for name, runs in values.get(key, {}).items():
+            yield from ((f"{key}.{name}", name, run) for run in runs)
+
+
 def _check_components(values: dict, where: Path) -> None:
     needs = schema().get("needs", {})
-    for name, runs in values.get("variants", {}).items():
-        for run in runs:
-            for component in needs.get(variant_of(run), ()):
-                if not values["components"][component]:
-                    raise UserError(f"{where}: components.{component} is false; variants.{name}: {run} needs it: true")
+    for key, _, run in _runs(values):
+        for component in needs.get(variant_of(run), ()):
+            if not values["components"][component]:
+                raise UserError(f"{where}: components.{component} is false; {key}: {run} needs it: true")
 
 
 def _check_seeds(values: dict, where: Path) -> None:
-    for name, runs in values.get("variants", {}).items():  # whether it must be there, the schema says
-        for run in runs:
-            seed, key = seed_of(run), f"{where}: variants.{name}: {run}"
-            if seed is None:
-                continue
-            if variant_of(run) not in runs:
-                raise UserError(f"{key} is a further seed of {variant_of(run)}, which must be listed too")
-            if seed > LARGEST_SEED:
-                raise UserError(f"{key}: a seed is at most {LARGEST_SEED}")
-            for dataset in values["datasets"]:
-                if seed == values["train"][dataset][name]["seed"]:
-                    raise UserError(f"{key} repeats {variant_of(run)}, whose train.{dataset}.{name}.seed is {seed} too")
+    listed = {run: name for _, name, run in _runs(values)}
+    for key, name, run in _runs(values):
+        seed, first, key = seed_of(run), without_seed(run), f"{where}: {key}: {run}"
+        if seed is None:
+            continue
+        if first not in listed:
+            raise UserError(f"{key} is a further seed of {first}, which must be listed too")
+        if seed > LARGEST_SEED:
+            raise UserError(f"{key}: a seed is at most {LARGEST_SEED}")
+        named = values.get("named", {}).get(name, {})
+        if named.get(run) != named.get(first):
+            raise UserError(f"{key} is a further seed of {first}, and must have the same settings")
+        for dataset in values["datasets"]:
+            source = f"named.{name}.{first}" if "seed" in named.get(first, {}) else f"train.{dataset}.{name}"
+            if seed == (values["train"][dataset][name] | named.get(first, {}))["seed"]:
+                raise UserError(f"{key} repeats {first}, whose {source}.seed is {seed} too")
 
 
 @cache
@@ -142,12 +158,17 @@ def load(path: Path = layout.PARAMS) -> dict:
 
 
 def block(kind: type[Block], *keys: str) -> Block:
-    """The block at `keys` (such as "train", "synthetic", "spig") as the stage's own dataclass `kind`."""
+    """The block at `keys` (such as "score", "synthetic") as the stage's own dataclass `kind`."""
     value: Any = load()
     for key in keys:
         if key not in value:
             raise UserError(f"{layout.PARAMS}: no block {'.'.join(keys)}; known: {', '.join(value)}")
         value = value[key]
+    return as_block(kind, value, *keys)
+
+
+def as_block(kind: type[Block], value: dict[str, Any], *keys: str) -> Block:
+    """Settings at `keys` as the stage's own dataclass `kind`."""
     try:
         return construct(kind, value)
     except TypeError as error:  # a key too many or too few, where nothing checks the file
@@ -159,24 +180,43 @@ def datasets() -> list[str]:
 
 
 def variants() -> list[str]:
-    """All variants in the order of `params.yaml`, each further seed of one by its own name: spig, spig-seed1, ..."""
-    return [variant for family in load()["variants"].values() for variant in family]
+    """All runs in the order of `params.yaml`, `variants` before `named`: spig, spig-seed1, patn, spig-fast, ..."""
+    return [run for _, _, run in _runs(load())]
 
 
 def variant_of(run: str) -> str:
-    """The name in `models.variants` of a name in `params.yaml`: spig of spig-seed1, and of spig."""
+    """The name in `models.variants` of a name in `params.yaml`: spig of spig-seed1, spig-fast and spig."""
+    return run.partition("-")[0]
+
+
+def without_seed(run: str) -> str:
+    """The name of a run and its further seeds: spig-fast of spig-fast-seed1, and of spig-fast."""
     return run.partition(SEED)[0]
 
 
+def named(run: str) -> str:
+    """What settings of its own are called: fast of spig-fast-seed1; "" of a run without."""
+    return without_seed(run).partition("-")[2]
+
+
 def seed_of(run: str) -> int | None:
-    """The seed that a name in `params.yaml` states: 1 of spig-seed1; None of spig, whose `train` block states it."""
+    """The seed that a name in `params.yaml` states: 1 of spig-seed1; None of spig, whose settings state it."""
     _, found, seed = run.partition(SEED)
     return int(seed) if found else None
 
 
-def family(variant: str) -> str:
-    """The family (file in models/) of a variant or a further seed. Raises UserError if `params.yaml` lacks it."""
-    for name, members in load()["variants"].items():
-        if variant in members:
+def family(run: str) -> str:
+    """The family (file in models/) of a run. Raises UserError if `params.yaml` lacks it."""
+    for _, name, known in _runs(load()):
+        if run == known:
             return name
-    raise UserError(f"unknown variant {variant}; {layout.PARAMS} names: {', '.join(variants())}")
+    raise UserError(f"unknown variant {run}; {layout.PARAMS} names: {', '.join(variants())}")
+
+
+def training(dataset: str, run: str) -> dict[str, Any]:
+    """The settings that a run is trained with: of its family's block in `train`, what it has of its own in `named`, and
+    the seed that its name states. Raises UserError if `params.yaml` lacks it.
+    """
+    name, seed = family(run), seed_of(run)
+    own = load().get("named", {}).get(name, {}).get(run, {}) | ({} if seed is None else {"seed": seed})
+    return load()["train"][dataset][name] | own

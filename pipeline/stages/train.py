@@ -16,12 +16,13 @@ code is moved to .work/train/D/V.set-aside/, and taken up when it fits again. Bo
 Several processes share each batch: `torchrun --nproc-per-node N -m pipeline train ...`. Losses and steps are those of
 one process, except that batch norms see only their process's part, and each process draws its own dropout and noise.
 More seeds: --variant spig-seed1 trains spig from seed 1 into runs/D/spig-seed1/, if params.yaml has that name under
-`variants`. It starts from the same components as spig.
+`variants`. Other settings: --variant spig-fast trains spig with what `named.spig.spig-fast` of params.yaml has, and for
+the rest as `train.D.spig` says. Both start from the same components as spig.
 A new method: its networks and objective go into models/; README, "Adding your own", says what else it takes.
 The variants copy_source and mean_image are not trained: they are the floor of every table.
 """
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 from models.variants import VARIANTS
 from pipeline.core import console, layout, params
@@ -31,11 +32,10 @@ from pipeline.training.settings import kind_of_family
 
 
 def run(dataset: str, variant: str) -> None:
-    family, name, seed = params.family(variant), params.variant_of(variant), params.seed_of(variant)
-    entry = VARIANTS[name]
-    block = params.block(kind_of_family(family), "train", dataset, family)
+    family, entry = params.family(variant), VARIANTS[params.variant_of(variant)]
+    settings = params.training(dataset, variant)
+    block = params.as_block(kind_of_family(family), settings, "train", dataset, family)
     if entry.phase is not None:
-        block = block if seed is None else replace(block, seed=seed)
         fit.train(fit.Task(entry, dataset, block, variant, family))
     elif not parallel.rank():  # nothing to share with other processes
         floors.make(dataset, entry, family, asdict(block))

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from pipeline.core import params
 from pipeline.datasets import title as dataset_title
 from pipeline.tables.inputs import Run, Runs, altered
 from pipeline.tables.paired import Difference
@@ -120,9 +121,23 @@ def _our_rows(table: PaperTable, row: Row, dataset: str, runs: Runs) -> list[Cel
             continue
         if run.kind == "outside" and row.is_called(run.name):
             cells += _our_row(table.name, f"{run.name} (outside)", run, columns)
-        elif run.kind != "outside" and run.name == row.ours:
-            cells += _our_row(table.name, row.name.removesuffix(" (the paper's)") + ", this run", run, columns)
+        elif run.kind != "outside" and row.ours and params.variant_of(run.name) == row.ours:
+            name = row.name.removesuffix(" (the paper's)") + ", this run" + _in_brackets(params.named(run.name))
+            cells += _our_row(table.name, name, run, columns)
     return cells
+
+
+def _in_brackets(text: str) -> str:
+    return f" ({text})" if text else ""
+
+
+def _label(run: Run) -> str:
+    """What a leaderboard calls a run: spig (fast), Copy of the source, My method (outside)."""
+    if run.kind == "outside":
+        return run.name + _in_brackets("outside")
+    if run.kind == "trained":
+        return params.variant_of(run.name) + _in_brackets(params.named(run.name))
+    return FLOORS.get(run.name, run.name)
 
 
 def _rows_from_elsewhere(table: PaperTable, rows: list[Row], dataset: str, runs: Runs) -> list[Cell]:
@@ -162,7 +177,8 @@ def _with_differences(table: PaperTable, cells: list[Cell]) -> list[Cell]:
     known = {(c.row, c.column): c.value for c in cells if c.kind == "published" and c.value and not c.marks}
     result = []
     for cell in cells:
-        theirs = known.get((labels.get(cell.variant), cell.column)) if cell.kind == "trained" else None
+        ours = labels.get(params.variant_of(cell.variant))
+        theirs = known.get((ours, cell.column)) if cell.kind == "trained" else None
         equal = (table.paper, cell.column) in EQUAL_PROTOCOLS.get(cell.metric, ())
         if cell.value and theirs and equal and not set(cell.marks.split()) & (ALTERS_MEASURE | OTHER_PICTURES):
             apart = float(cell.value) - float(theirs)
@@ -180,8 +196,7 @@ def leaderboard(dataset: str, runs: Runs) -> list[Cell]:
     rows = []
     for run in runs.values():
         if run.dataset == dataset and run.kind != "component":
-            label = f"{run.name} (outside)" if run.kind == "outside" else FLOORS.get(run.name, run.name)
-            rows.append(_our_row(f"leaderboard_{dataset}", label, run, columns))
+            rows.append(_our_row(f"leaderboard_{dataset}", _label(run), run, columns))
     filled = [[cell for cell in column if cell.value] for column in zip(*rows, strict=True)]
     random = [all(RANDOM_WEIGHTS in cell.marks.split() for cell in column) for column in filled]
     order = sorted((place for place, column in enumerate(filled) if column), key=lambda place: random[place])

@@ -166,7 +166,7 @@ def _run_of(dataset: str, variant: str, choose_by: dict[str, str]) -> Run:
             f"{path}: no {choose_by['metric']} on {choose_by['split']} to choose a checkpoint by; score that split or "
             "change tables.choose_by in params.yaml"
         )
-    family, seed = params.family(variant), params.seed_of(variant)
+    family = params.family(variant)
     return Run(
         dataset,
         variant,
@@ -174,7 +174,7 @@ def _run_of(dataset: str, variant: str, choose_by: dict[str, str]) -> Run:
         scores,
         chosen,
         layout.pair_scores(dataset, variant),
-        params.load()["train"][dataset][family]["seed"] if seed is None else seed,
+        params.training(dataset, variant)["seed"],
         read_network(dataset, variant)["given_target_parsing"],
     )
 
@@ -232,7 +232,7 @@ def by_variant(runs: Runs) -> Runs:
     further: dict[tuple[str, str], list[Run]] = defaultdict(list)
     for run in runs.values():
         if run.kind == "trained" and params.seed_of(run.name) is not None:
-            further[run.dataset, params.variant_of(run.name)].append(run)
+            further[run.dataset, params.without_seed(run.name)].append(run)
     return {
         key: replace(run, others=tuple(further[key]))
         for key, run in runs.items()

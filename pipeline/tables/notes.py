@@ -92,7 +92,7 @@ def notes(table: PaperTable, cells: list[Cell], runs: Runs) -> dict[str, list[st
         ours = [cell for cell in own if cell.kind != "published" and cell.value]
         theirs = [cell for cell in own if cell.kind == "published"]
         measured = any(table.metrics_of(column) for column in table.columns_of(dataset))
-        scored = {variant for where, variant in runs if where == dataset}
+        scored = {params.variant_of(run.name) for run in runs.values() if run.dataset == dataset}
         lacking = [row.ours for row in table.rows if row.ours and row.ours not in scored]
         lines = []
         if theirs:

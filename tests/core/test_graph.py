@@ -73,8 +73,11 @@ def differences(both: dict, project: Path) -> list[str]:
     return found
 
 
+SOME = {"learning_rate": 0.5}
+
+
 def with_everything(project: Path) -> Path:
-    """Two data sets, all variants, a further seed of each that is trained."""
+    """Two data sets, all variants, a further seed of each that is trained, a run a family by other settings."""
     values = yaml.safe_load((project / "params.yaml").read_text())
     values["datasets"] = ["synthetic", "market1501"]
     values["components"] = dict.fromkeys(values["components"], True)
@@ -82,6 +85,11 @@ def with_everything(project: Path) -> Path:
         names = [entry.name for entry in import_module(f"models.{family}").VARIANTS]
         seeds = [] if family == "floors" else [f"{name}-seed1" for name in names]
         values["variants"][family] = names + seeds
+    # settings of their own: of the first variant of each family that is trained, and a further seed of these
+    own = {family: runs[0] for family, runs in values["variants"].items() if family != "floors"}
+    values["named"] = {
+        family: dict.fromkeys((f"{name}-own", f"{name}-own-seed1"), SOME) for family, name in own.items()
+    }
     (project / "params.yaml").write_text(yaml.safe_dump(values))
     return project
 
@@ -130,7 +138,9 @@ def test_both_engines_see_one_graph_of_everything(everything, jobs):
     }
     assert {job.stage for job in jobs} == set(command_line.STAGES)
     trained = {job.axes["variant"] for job in jobs if job.stage == "train"}
-    assert trained == {*VARIANTS, *(f"{name}-seed1" for name, entry in VARIANTS.items() if entry.phase)}
+    own = {run for run in trained if params.named(run)}
+    assert trained - own == {*VARIANTS, *(f"{name}-seed1" for name, entry in VARIANTS.items() if entry.phase)}
+    assert len(own) == 2 * 6
 
 
 def test_a_planted_difference_is_found(project):
@@ -179,17 +189,41 @@ def test_every_job_comes_after_those_that_write_what_it_reads(jobs):
 def test_each_seed_is_trained_and_scored_by_itself(jobs):
     """As the variant is, from the same parameters, into a folder of its own."""
     by_name = {job.name: job for job in jobs}
-    seeds = [job for job in jobs if "-seed1" in job.name]
+    seeds = [job for job in jobs if job.name.endswith("-seed1") and "named" not in job.name]
     assert len(seeds) == 2 * 2 * sum(entry.phase is not None for entry in VARIANTS.values())
     for job in seeds:
         renamed = json.loads(json.dumps(dataclasses.asdict(job)).replace("-seed1", ""))
         assert renamed == json.loads(json.dumps(dataclasses.asdict(by_name[job.name.removesuffix("-seed1")])))
 
 
+def test_settings_of_a_runs_own_are_its_parameters_alone(jobs):
+    """It is trained and scored as its variant is, into a folder of its own; no other job reads them."""
+    by_name = {job.name: job for job in jobs}
+    own = [job for job in jobs if "_named@" in job.name and not job.name.endswith("-seed1")]
+    assert len(own) == 2 * 2 * 6  # trained and scored on two data sets, of six families
+    for job in own:
+        family = job.name.partition("_named")[0].partition("_")[2]
+        key = f"named.{family}.{job.axes['variant']}"
+        assert job.params.get(key) == (SOME if job.stage == "train" else None)
+        job = dataclasses.replace(job, params={name: value for name, value in job.params.items() if name != key})
+        plain = json.loads(json.dumps(dataclasses.asdict(job)).replace("_named@", "@").replace("-own", ""))
+        assert plain == json.loads(json.dumps(dataclasses.asdict(by_name[plain["name"]])))
+    assert not [
+        job for job in jobs if any(key.startswith("named.") for key in job.params) and "_named@" not in job.name
+    ]
+
+
+@pytest.mark.parametrize("block", [{}, {"spig": ["spig"]}])
+def test_a_family_that_is_left_out_has_no_variant(block):
+    values = {**params.load(ROOT / "params.yaml"), "variants": block, "named": {}}
+    found = {job.axes["variant"] for job in graph.jobs(params.check(values)) if job.stage in ("train", "score")}
+    assert found == ({"spig"} if block else set())
+
+
 def test_components_are_inputs_of_what_starts_from_them(jobs):
     for job in jobs:
         name, dataset = (
-            job.axes.get("variant", job.axes.get("component", "")).partition("-seed")[0],
+            params.variant_of(job.axes.get("variant", job.axes.get("component", ""))),
             job.axes.get("dataset"),
         )
         entry = {
@@ -298,7 +332,7 @@ def decides(job: graph.Job) -> set[str]:
         for path in (ROOT / folder).glob("*.py"):
             imported_files(f"{folder}/{path.name}", found)
     found = {path for path in found if not path.startswith((*PLUMBING, *UNUSED.get(job.stage, ())))}
-    name = job.axes.get("variant", job.axes.get("component", "")).partition("-seed")[0]
+    name = params.variant_of(job.axes.get("variant", job.axes.get("component", "")))
     for family in FAMILIES:
         if name in {entry.name for kind in ("VARIANTS", "COMPONENTS") for entry in getattr(family, kind, ())}:
             found |= imported_files(str(Path(family.__file__).relative_to(ROOT)), set())

@@ -1,6 +1,7 @@
 """params.yaml: a wrong one is refused in one line that names the key and what is allowed, with exit status 2."""
 
 import copy
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -111,6 +112,39 @@ def test_a_further_seed_is_a_run_of_its_variant(values):
         "spig_no_pnb",
     ]
     assert [params.seed_of(name) for name in ("spig", "spig-seed7", "spig_no_pnb-seed12")] == [None, 7, 12]
+
+
+def test_a_run_with_settings_of_its_own_is_named_and_trained_by_them(monkeypatch, values):
+    own = {"learning_rate": 0.5, "batch": None}
+    values["named"]["spig"] = {"spig-fast": own, "spig-fast-seed1": own}
+    monkeypatch.setattr(params, "load", lambda: params.check(values))
+    assert params.variants()[-2:] == ["spig-fast", "spig-fast-seed1"]
+    for run, seed in (("spig-fast", 0), ("spig-fast-seed1", 1)):
+        assert (params.variant_of(run), params.named(run), params.without_seed(run)) == ("spig", "fast", "spig-fast")
+        assert params.family(run) == "spig"
+        assert params.training("synthetic", run) == values["train"]["synthetic"]["spig"] | own | {"seed": seed}
+    assert params.named("spig-seed1") == params.named("spig") == ""
+    assert params.training("synthetic", "spig") == values["train"]["synthetic"]["spig"]
+
+
+@pytest.mark.parametrize(
+    ("named", "says"),
+    [
+        ({"fast": {}}, "named.spig.fast: a name is that of a variant, a dash, "),
+        ({"spig-seed3": {"seed": 3}}, "named.spig.spig-seed3: a name is that of a variant"),
+        ({"spig-fast": {"lr": 1}}, "unknown key named.spig.spig-fast.lr; allowed here: seed, steps"),
+        ({"spig-fast": {"learning_rate": 0}}, "named.spig.spig-fast.learning_rate"),
+        ({"spig-fast-seed1": {}}, "named.spig: spig-fast-seed1 is a further seed of spig-fast, which must be listed"),
+        ({"spig-fast": {"batch": 2}, "spig-fast-seed1": {}}, "must have the same settings"),
+        ({"spig-a": {"seed": 1}, "spig-a-seed1": {"seed": 1}}, "whose named.spig.spig-a.seed is 1 too"),
+        ({"spig_no_part-fast": {}}, "components.spig_flow_whole is false; named.spig: spig_no_part-fast needs it"),
+    ],
+    ids=lambda given: given[:30] if isinstance(given, str) else "-",
+)
+def test_wrong_settings_of_a_runs_own_are_one_line(values, named, says):
+    values["named"]["spig"] = named
+    with pytest.raises(UserError, match=re.escape(says)):
+        params.check(values)
 
 
 @pytest.mark.parametrize("name", VARIANTS)

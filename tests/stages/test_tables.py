@@ -631,6 +631,20 @@ def test_ours_stand_below_the_published_row_of_the_same_method(scored):
     assert "Not in this run: gfla (variants in params.yaml)." in text("spig_table1.md")
 
 
+def test_settings_of_a_runs_own_have_a_row_of_their_own_and_its_seeds_share_it(scored):
+    named = "{" + ", ".join(f"{run}: {{learning_rate: 0.5}}" for run in ("spig-fast", "spig-fast-seed1")) + "}"
+    replace_in_params("\nnamed: {spig: {}", f"\nnamed: {{spig: {named}")
+    for run in ("spig-fast", "spig-fast-seed1"):
+        write_scores("synthetic", run, training_run("synthetic", run, [30, 60]))
+    tables.run()
+    rows = {(r["row"], r["variant"]) for r in read("leaderboard_synthetic.csv") if r["kind"] == "trained"}
+    assert rows == {("spig", "spig"), ("spig (fast)", "spig-fast")}
+    assert cell("leaderboard_synthetic.csv", variant="spig-fast", column="SSIM")["seeds"] == "2"
+    rows = list(dict.fromkeys(r["row"] for r in read("spig_table1.csv") if r["dataset"] == "synthetic"))
+    assert rows == ["SPIG, this run", "SPIG, this run (fast)"]
+    assert "spig-fast: trained from 2 seeds (0, 1)" in text("leaderboard_synthetic.md")
+
+
 def test_on_another_data_set_ours_stand_alone_in_the_papers_layout(scored):
     tables.run()
     own = [r for r in read("spig_table1.csv") if r["dataset"] == "synthetic"]

@@ -141,6 +141,25 @@ def test_a_further_seed_is_trained_beside_the_first(enter):
     assert (folder / "logs/train/synthetic-spig-seed1.jsonl").exists()
 
 
+def test_settings_of_a_runs_own_are_trained_with_beside_the_familys(enter, capfd):
+    """And a change of them concerns no other run."""
+    train = [*TRAIN[:-1], "patn"]
+    folder = enter(named={"patn": {"patn-fast": {"learning_rate": 0.0004}}})
+    assert main(train) == main([*train[:-1], "patn-fast"]) == 0
+    _, meta = checkpoints.load(layout.checkpoints("synthetic", "patn-fast"), 2)
+    _, plain = checkpoints.load(layout.checkpoints("synthetic", "patn"), 2)
+    assert meta == plain | {"settings": plain["settings"] | {"learning_rate": 0.0004}}
+    before = outputs(folder)
+    enter(named={"patn": {"patn-fast": {"learning_rate": 0.0008}}})
+    capfd.readouterr()
+    assert main(train) == main([*train[:-1], "patn-fast"]) == 0
+    said = capfd.readouterr().err
+    assert "train synthetic patn: all 2 steps were done before" in said
+    assert "train synthetic patn-fast: learning_rate was 0.0004 and is 0.0008" in said
+    changed = {path for path, content in outputs(folder).items() if content != before[path]}
+    assert changed == {path for path in before if "/patn-fast/" in path}
+
+
 @pytest.fixture(scope="module")
 def components(tmp_path_factory):
     """A project with parsing where every component was trained for two steps."""
