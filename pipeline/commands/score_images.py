@@ -43,6 +43,7 @@ from pipeline.scoring.checkpoint import Scored
 from pipeline.scoring.pairs import open_split
 from pipeline.scoring.protocol import open_protocol
 from pipeline.stages import score
+from pipeline.tables import row
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -114,7 +115,9 @@ def run(dataset: str, images: Path, name: str, pattern: str | None = None) -> No
         _write_files(partial / "files.csv", listed, missing, whole.data)
         text = json.dumps(method, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
         (partial / "method.json").write_text(text, encoding="utf-8")
-    console.say(f"{folder}: {len(found)} pairs scored; run the tables and the report again to see the row")
+    for line in row.lines(folder / "scores.parquet"):
+        console.say(line)
+    console.say(f"{folder}: {len(found)} pairs scored; the next run of tables and report has the row")
 
 
 def _say(folder: Path, total: int, found: dict, missing: list[int], listed: list, data: PairData) -> None:

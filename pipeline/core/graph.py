@@ -18,6 +18,8 @@ from pipeline.core.errors import UserError
 DVC_FILE = Path("dvc.yaml")
 CODE = ("pipeline", "models")
 SOURCES = (*CODE, "reports/template")  # folders of files under version control: what is in them counts, one by one
+# What makes the prepared data set: `snakemake prepared`, and for DVC the stages that README names.
+DATA_STAGES = ("index", "keypoints", "parsing", "pairs", "pseudo_labels", "distance_maps")
 _VALUE = re.compile(r"\$\{([\w.]+)\}")
 
 

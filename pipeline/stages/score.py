@@ -47,6 +47,7 @@ from pipeline.loading.devices import device
 from pipeline.scoring import checkpoint, cost
 from pipeline.scoring.pairs import open_split
 from pipeline.scoring.protocol import SPLITS, open_protocol
+from pipeline.tables import row
 
 
 @dataclass(frozen=True)
@@ -106,3 +107,5 @@ def run(dataset: str, variant: str) -> None:
         partial.write_text(text, encoding="utf-8")
     for old in set(work.iterdir()) - set(finished.values()):
         shutil.rmtree(old)
+    for line in row.lines(layout.scores(dataset, variant)):
+        console.say(line)

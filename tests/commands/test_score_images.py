@@ -117,7 +117,7 @@ def test_names_that_fit_two_pairs_or_two_files_for_one_are_left_out(project, dat
 # ---- files
 
 
-def test_a_copy_of_the_sources_scores_as_copy_source_does(project, copied):
+def test_a_copy_of_the_sources_scores_as_copy_source_does(project, copied, capsys):
     folder = copied / "theirs"
     copies(folder, listed())
     (folder / "notes.txt").write_text("not an image")
@@ -142,6 +142,10 @@ def test_a_copy_of_the_sources_scores_as_copy_source_does(project, copied):
     picture = cv2.imdecode(np.frombuffer(samples[0]["generated"]["bytes"], np.uint8), cv2.IMREAD_COLOR)
     assert np.array_equal(picture[..., ::-1], stored_images([samples[0]["source_id"]])[0])
 
+    said = capsys.readouterr().err  # the row, before it is in a table
+    assert "My method on synthetic; all marked" in said
+    assert f"ssim ↑ {mine['ssim']['value']:>18.3f}" in said
+    assert mine["ssim"]["protocol"] in said
     runs = read_outside({})
     assert list(runs) == [("synthetic", "My method")]
 

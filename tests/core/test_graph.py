@@ -34,6 +34,7 @@ UNUSED = {
     "pretrain": ("models/detector.py",),  # but by the component of that name, whose file it is
     "pseudo_labels": ("pipeline/loading/", "pipeline/fetching/", "pipeline/formats/"),
     **dict.fromkeys(("index", "keypoints", "pairs"), ("pipeline/fetching/",)),
+    "score": ("pipeline/tables/", "pipeline/datasets/"),  # says the row when it is done
 }
 
 
@@ -250,6 +251,23 @@ def test_find_gives_the_job_of_a_stage(everything, jobs, monkeypatch):
         assert graph.find(job.stage, *job.axes.values()) == job
     with pytest.raises(UserError, match=r"params\.yaml asks for no train synthetic spig-seed2"):
         graph.find("train", "synthetic", "spig-seed2")
+
+
+def test_the_prepared_data_need_no_training_and_no_metrics_network(jobs):
+    """What `snakemake prepared` makes, for every data set; what README names for DVC makes the same."""
+    writers = graph.Writers(jobs)
+
+    def all_of(targets: list[graph.Job]) -> dict[str, graph.Job]:
+        found = {job.name: job for job in targets}
+        return found | {name: job for one in targets for name, job in all_of(writers.before(one)).items()}
+
+    needed = all_of([job for job in jobs if job.stage in graph.DATA_STAGES])
+    assert {job.stage for job in needed.values()} == {"fetch", "weights", *graph.DATA_STAGES}
+    nets = {job.axes["net"] for job in needed.values() if job.stage == "weights"}
+    assert nets == {"openpose", "topdown", "schp"}  # they find joints and label parts
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for_dvc = re.search(r"dvc repro ((?:\w+ )*\w*distance_maps)", text)[1].split()
+    assert all_of([job for job in jobs if job.name.partition("@")[0] in for_dvc]).keys() == needed.keys()
 
 
 # ---- names in params.yaml

@@ -265,6 +265,34 @@ def test_the_written_snippets_run(folder, monkeypatch, tmp_path, language):
     np.testing.assert_array_equal(found["joints"], np.where(valid[:, None], joints, np.nan))
 
 
+def test_the_written_pytorch_dataset_gives_what_is_stored(folder, monkeypatch, tmp_path):
+    """As it stands in docs/shards.md: both images of a pair, with joints, labels and distance maps."""
+    import torch
+
+    text = (ROOT / "docs/shards.md").read_text(encoding="utf-8")
+    (code,) = (code for code in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL) if "import torch" in code)
+    (tmp_path / "data").symlink_to(folder / "data")
+    monkeypatch.chdir(tmp_path)
+    found = {}
+    exec(compile(code, "docs/shards.md (PyTorch)", "exec"), found)
+    pairs = store.read_table(folder / layout.pairs(DATASET), filters=[("split", "=", "train")])
+    rejected = REJECTS[0]["image_id"]
+    named = zip(pairs["source_id"].to_pylist(), pairs["target_id"].to_pylist(), strict=True)
+    wanted = [pair for pair in named if rejected not in pair]
+    assert 0 < len(wanted) == len(found["pairs"]) < len(pairs)
+    which = {tiny_dataset.name(*one): one for one in STORED}
+    for side, image_id in zip(("source", "target"), wanted[1], strict=True):
+        one = {key: value[1].numpy() for key, value in found["batch"][side].items()}
+        joints, valid = tiny_dataset.joints(*which[image_id])
+        np.testing.assert_array_equal(one["image"].transpose(1, 2, 0), tiny_dataset.picture(*which[image_id]))
+        np.testing.assert_array_equal(one["joints"], np.where(valid[:, None], joints, np.nan))
+        np.testing.assert_array_equal(one["distance_maps"], distance_map(*which[image_id]))
+        row = store.RandomReader(folder / layout.parsing(DATASET))[image_id]
+        labels = cv2.imdecode(np.frombuffer(row["parsing"]["bytes"], np.uint8), cv2.IMREAD_UNCHANGED)
+        np.testing.assert_array_equal(one["labels"], labels)
+    assert found["batch"]["target"]["image"].dtype == torch.uint8
+
+
 def test_metadata_says_what_the_shards_were_made_with(folder):
     metadata = pq.read_schema(files(folder, "images")[0]).metadata
     features = json.loads(metadata[b"huggingface"])["info"]["features"]
