@@ -24,7 +24,7 @@ from pipeline.core.console import say
 from pipeline.core.errors import UserError
 from pipeline.figures import appearance, distance_maps, failures, flow, grid, parsing, poses, relation_maps, subject
 from pipeline.formats import pictures
-from pipeline.loading import checkpoints, devices
+from pipeline.loading import checkpoints, devices, runs
 from pipeline.tables.inputs import choose, read_scores
 from pipeline.training import training_data
 
@@ -255,18 +255,18 @@ def chosen_step(dataset: str, variant: str) -> int:
     return steps[-1]
 
 
-def _variant(dataset: str, variant: str, step: int | None) -> subject.Trained:
+def _variant(dataset: str, variant: str, step: int | None) -> runs.Trained:
     step = chosen_step(dataset, variant) if step is None and variant in VARIANTS else step
     return subject.open_variant(dataset, variant, step, devices.device("auto"))
 
 
-def _people(dataset: str, pair: dict, parsing: bool = False) -> tuple[subject.Person, subject.Person]:
+def _people(dataset: str, pair: dict, parsing: bool = False) -> tuple[runs.Person, runs.Person]:
     """Source and target of a pair."""
     found = subject.people(dataset, [pair["source_id"], pair["target_id"]], parsing)
     return found[pair["source_id"]], found[pair["target_id"]]
 
 
-def _pairs_of_people(dataset: str, count: int, parsing: bool) -> list[tuple[subject.Person, subject.Person]]:
+def _pairs_of_people(dataset: str, count: int, parsing: bool) -> list[tuple[runs.Person, runs.Person]]:
     """Sources and targets of the first `count` test pairs of the fixed shuffle."""
     chosen = subject.pairs(dataset, count=count)
     found = subject.people(dataset, [pair[end] for pair in chosen for end in ("source_id", "target_id")], parsing)

@@ -21,8 +21,9 @@ from pipeline.anatomy import labels
 from pipeline.core.errors import UserError
 from pipeline.figures import subject
 from pipeline.figures.parsing import legend, panel
-from pipeline.figures.subject import Person, Trained
 from pipeline.formats import pictures
+from pipeline.loading import runs
+from pipeline.loading.runs import Person, Trained
 
 # Names for --relabel: those of LIP-20 and CIHP-20, and SPT's own for the same (trousers).
 NAMES = dict(zip(labels.NAMES["spt-10"], labels.TO_LIP20["spt-10"].tolist(), strict=True)) | {
@@ -44,12 +45,12 @@ def require(trained: Trained) -> None:
 
 
 @torch.inference_mode()
-def render(trained: Trained, source: Person, target_labels: np.ndarray, target: subject.Pose) -> np.ndarray:
+def render(trained: Trained, source: Person, target_labels: np.ndarray, target: runs.Pose) -> np.ndarray:
     """The source's appearance in another parsing and pose, as a picture."""
-    maps = (subject.labelled(trained, one) for one in (source.labels, target_labels))
-    poses = *subject.posed(trained, source), *subject.posed(trained, target)
-    image = trained.generator.appearance(Batch(subject.as_input(trained, source), None, *poses, *maps))
-    return subject.as_picture(subject.refuse_nan(trained, Output(image)).image)
+    maps = (runs.labelled(trained, one) for one in (source.labels, target_labels))
+    poses = *runs.posed(trained, source), *runs.posed(trained, target)
+    image = trained.generator.appearance(Batch(runs.as_input(trained, source), None, *poses, *maps))
+    return runs.as_picture(runs.refuse_nan(trained, Output(image)).image)
 
 
 def transfer(trained: Trained, first: Person, second: Person) -> np.ndarray:

@@ -4,7 +4,7 @@ import numpy as np
 
 from pipeline import drawing
 from pipeline.figures import subject
-from pipeline.figures.subject import Person
+from pipeline.loading.runs import Person
 
 
 def draw(person: Person, maps: np.ndarray, kappa: float) -> np.ndarray:

@@ -17,13 +17,14 @@ from pipeline import drawing
 from pipeline.anatomy import labels
 from pipeline.figures import subject
 from pipeline.figures.parsing import agree, legend, panel, predicted, require_parsing, shown
-from pipeline.figures.subject import Person, Trained
+from pipeline.loading import runs
+from pipeline.loading.runs import Person, Trained
 
 BODY = len(labels.NAMES["spt-10"]) - 1  # labels without the background
 
 
 def parsing_error(trained: Trained, source: Person, target: Person) -> float:
-    logits = require_parsing(trained, subject.look(trained, source, target))
+    logits = require_parsing(trained, runs.look(trained, source, target))
     person = (predicted(logits) > 0) | (target.labels > 0)
     return float((~agree(trained, logits, target))[person].mean()) if person.any() else 0.0
 
@@ -56,7 +57,7 @@ def draw(
     """
     rows = [subject.text(f"parsing error: the worst of {looked_at[0]} test pairs")]
     for error, source, target in pairs:
-        found = subject.look(trained, source, target)
+        found = runs.look(trained, source, target)
         guess = shown(trained, require_parsing(trained, found))
         rows.append(
             drawing.beside(
@@ -66,7 +67,7 @@ def draw(
                     drawing.titled(subject.skeleton(target, trained.height, trained.width), "target pose"),
                     panel(guess, f"predicted: {100 * error:.1f} % of the person wrong"),
                     panel(target.labels, f"target {target.image_id} (not seen)"),
-                    drawing.titled(subject.enlarged(subject.as_picture(found.image)), "generated"),
+                    drawing.titled(subject.enlarged(runs.as_picture(found.image)), "generated"),
                     drawing.titled(subject.enlarged(target.picture), "target (not seen)"),
                     legend(source.labels, guess, target.labels),
                 ]

@@ -15,7 +15,8 @@ from models.layers.pose_maps import PARTS
 from pipeline import drawing
 from pipeline.core.errors import UserError
 from pipeline.figures import subject
-from pipeline.figures.subject import Person, Trained
+from pipeline.loading import runs
+from pipeline.loading.runs import Person, Trained
 
 _HIDDEN = 0.25  # what is left of an invisible pixel's contrast to paper
 
@@ -58,7 +59,7 @@ def part_names(count: int) -> list[str]:
 
 def draw(trained: Trained, source: Person, target: Person) -> np.ndarray:
     """The figure, a row for each part. Raises UserError if the variant has no flow."""
-    output = subject.look(trained, source, target)
+    output = runs.look(trained, source, target)
     if not output.flows:
         raise UserError(f"{trained.variant} has no flow, it warps nothing; spig and spgnet do")
     flows, visibilities = full_size(output, trained.height, trained.width)
@@ -76,7 +77,7 @@ def draw(trained: Trained, source: Person, target: Person) -> np.ndarray:
                 drawing.titled(subject.enlarged(source.picture), "source"),
                 drawing.titled(subject.skeleton(target, trained.height, trained.width), "target pose"),
                 drawing.titled(subject.enlarged(target.picture), "target (not seen)"),
-                drawing.titled(subject.enlarged(subject.as_picture(output.image)), "generated"),
+                drawing.titled(subject.enlarged(runs.as_picture(output.image)), "generated"),
                 drawing.titled(wheel(96), "towards the source", f"full colour: {longest:.1f} px"),
             ]
         )

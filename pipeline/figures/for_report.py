@@ -9,8 +9,9 @@ from models.variants import VARIANTS
 from pipeline.anatomy import labels
 from pipeline.core.params import variant_of
 from pipeline.figures import appearance, flow, parsing, poses, relation_maps, subject
-from pipeline.figures.subject import Person, Trained
 from pipeline.formats import pictures
+from pipeline.loading import runs
+from pipeline.loading.runs import Person, Trained
 
 PAIRS = 2  # of each kind of figure
 POSES = 6
@@ -65,7 +66,7 @@ Drawn = tuple[str, str, np.ndarray]  # kind, caption, picture
 
 
 def _of_pair(trained: Trained, source: Person, target: Person, which: str) -> Iterator[Drawn]:
-    output = subject.look(trained, source, target)
+    output = runs.look(trained, source, target)
     for kind, (field, draw) in OF_PAIR.items():
         shown = getattr(output, field)
         if shown is not None and len(shown):

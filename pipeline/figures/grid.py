@@ -8,7 +8,8 @@ from pipeline import drawing
 from pipeline.anatomy import labels
 from pipeline.figures import subject
 from pipeline.figures.parsing import require_parsing, shown
-from pipeline.figures.subject import Person, Trained
+from pipeline.loading import runs
+from pipeline.loading.runs import Person, Trained
 
 
 def draw(variants: Sequence[Trained], pairs: Sequence[tuple[Person, Person]], parsing: bool = False) -> np.ndarray:
@@ -28,11 +29,11 @@ def draw(variants: Sequence[Trained], pairs: Sequence[tuple[Person, Person]], pa
         if parsing:
             panels["its parsing (not seen)"] = subject.enlarged(labels.colour(target.labels))
         for trained in variants:
-            found = subject.look(trained, source, target)
+            found = runs.look(trained, source, target)
             if parsing:
                 predicted = labels.colour(shown(trained, require_parsing(trained, found)))
                 panels[f"{trained.variant}'s parsing"] = subject.enlarged(predicted)
-            panels[f"{trained.variant}, {trained.step}"] = subject.enlarged(subject.as_picture(found.image))
+            panels[f"{trained.variant}, {trained.step}"] = subject.enlarged(runs.as_picture(found.image))
         columns = [max(panel.shape[1], drawing.text_width(title)) for title, panel in panels.items()]
         if number == 0:
             titled = [drawing.titled(panel, title) for title, panel in panels.items()]

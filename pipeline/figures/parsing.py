@@ -10,7 +10,8 @@ from pipeline import drawing
 from pipeline.anatomy import labels
 from pipeline.core.errors import UserError
 from pipeline.figures import subject
-from pipeline.figures.subject import Person, Trained
+from pipeline.loading import runs
+from pipeline.loading.runs import Person, Trained
 
 
 def predicted(logits: Tensor) -> np.ndarray:
@@ -28,7 +29,7 @@ def shown(trained: Trained, logits: Tensor) -> np.ndarray:
 
 def agree(trained: Trained, logits: Tensor, target: Person) -> np.ndarray:
     """(H, W) bool: where the predicted labels are the target's, both in the set of the prediction."""
-    truth = subject.in_its_set(trained, target.labels)
+    truth = runs.in_its_set(trained, target.labels)
     if logits.shape[1] == len(labels.NAMES["spt-10"]):
         truth = labels.to_spt10(truth)
     return predicted(logits) == truth
@@ -53,7 +54,7 @@ def require_parsing(trained: Trained, output: Output) -> Tensor:
 
 def draw(trained: Trained, source: Person, target: Person) -> np.ndarray:
     """The figure of one variant. Raises UserError if it predicts no parsing."""
-    logits = require_parsing(trained, subject.look(trained, source, target))
+    logits = require_parsing(trained, runs.look(trained, source, target))
     right = agree(trained, logits, target).mean()
     return subject.framed(
         _sheet(source, target, {"predicted": shown(trained, logits)}),

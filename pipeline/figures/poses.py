@@ -7,7 +7,8 @@ import numpy as np
 from pipeline import drawing
 from pipeline.core.errors import UserError
 from pipeline.figures import subject
-from pipeline.figures.subject import Person, Pose, Trained
+from pipeline.loading import runs
+from pipeline.loading.runs import Person, Pose, Trained
 
 COLUMNS = 8
 
@@ -24,7 +25,7 @@ def draw(trained: Trained, source: Person, targets: Sequence[Pose], pictures: Se
     """The source, then each pose over the image generated in it; below, if given, the pictures whose poses they are."""
     cells = []
     for number, target in enumerate(targets):
-        generated = subject.as_picture(subject.look(trained, source, target).image)
+        generated = runs.as_picture(runs.look(trained, source, target).image)
         parts = [subject.skeleton(target, trained.height, trained.width), subject.enlarged(generated)]
         if pictures:
             parts.append(drawing.titled(subject.enlarged(pictures[number]), "reference"))

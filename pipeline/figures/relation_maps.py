@@ -14,7 +14,8 @@ from pipeline import drawing
 from pipeline.anatomy import pose
 from pipeline.core.errors import UserError
 from pipeline.figures import subject
-from pipeline.figures.subject import Person, Pose, Trained
+from pipeline.loading import runs
+from pipeline.loading.runs import Person, Pose, Trained
 
 _OPACITY = 0.5
 _RED = (255, 40, 40)
@@ -94,10 +95,10 @@ def draw(
 
     Raises UserError if the variant has no such block, or a patch lies outside.
     """
-    output = subject.look(trained, source, target)
+    output = runs.look(trained, source, target)
     if not output.relation_maps:
         raise UserError(f"{trained.variant} has no relation maps: no pyramid non-local block; spig has one")
-    generated = subject.as_picture(output.image)
+    generated = runs.as_picture(output.image)
     under = {"generated": generated, "target": target.picture}[over]
     largest_size = max(output.relation_maps)
     spots = asked_spots(patches, largest_size) or default_spots(target, trained.height, trained.width, largest_size)

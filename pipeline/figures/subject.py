@@ -1,75 +1,27 @@
 """What a figure is made of: a trained variant at one checkpoint, and people of a data set.
 
-Pictures are (H, W, 3) uint8 RGB, joints (18, 2) float32 as (x, y) in pixels, label maps (H, W) uint8 of lip-cihp-21
-ids, from which each variant is given its own set.
+How such a variant draws a person is in `pipeline.loading.runs`; pictures, joints and label maps are as there.
 """
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from models.variants import COMPONENTS, VARIANTS, Batch, Component, Output, Variant
+from models.variants import VARIANTS
 from pipeline import drawing
 from pipeline.anatomy import labels, pose
 from pipeline.core import layout, schema, store
 from pipeline.core.errors import UserError
 from pipeline.core.params import variant_of
-from pipeline.loading import arrays, checkpoints, pair_lists, pixels
+from pipeline.loading import arrays, checkpoints, pair_lists
+from pipeline.loading.runs import Person, Pose, Trained, batch_of, open_run
 
 PANEL = 288  # height in pixels that a panel of a figure is enlarged to, about
 _NIGHT = (42, 47, 56)  # behind skeletons, as in the report
-
-
-@dataclass(frozen=True)
-class Pose:
-    image_id: str
-    joints: np.ndarray
-    valid: np.ndarray  # (18,) bool
-
-
-@dataclass(frozen=True)
-class Person(Pose):
-    picture: np.ndarray
-    labels: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A variant at one of its checkpoints, or a component, whose `generator` is then no generator of images."""
-
-    dataset: str
-    variant: str
-    step: int
-    generator: nn.Module
-    device: torch.device
-    height: int
-    width: int
-
-    @property
-    def title(self) -> str:
-        return f"{self.variant}, step {self.step}, {self.dataset}"
-
-    @property
-    def entry(self) -> Variant | Component:
-        return (VARIANTS | COMPONENTS)[variant_of(self.variant)]
-
-    @property
-    def label_set(self) -> str | None:
-        return self.entry.labels
-
-    @property
-    def reads_parsing(self) -> bool:
-        return self.label_set is not None
-
-    @property
-    def reads_target_parsing(self) -> bool:
-        """Whether it is given the true target's parsing, as some rows of SPT are."""
-        return isinstance(self.entry, Variant) and self.entry.given_target_parsing
 
 
 # ---- opening
@@ -79,7 +31,7 @@ def open_variant(dataset: str, variant: str, step: int, device: torch.device) ->
     """The variant at a step. Raises UserError if it is unknown, not trained or has no such step."""
     if variant_of(variant) not in VARIANTS:
         raise UserError(f"unknown variant {variant}; known: {', '.join(VARIANTS)}")
-    return _open(dataset, variant, step, device)
+    return open_run(layout.checkpoints(dataset, variant), dataset, variant, step, device)
 
 
 def open_component(dataset: str, component: str, device: torch.device) -> Trained:
@@ -91,12 +43,7 @@ def open_component(dataset: str, component: str, device: torch.device) -> Traine
             f"{layout.checkpoints(dataset, component)}: no checkpoint; set components.{component} to true in "
             f"{layout.PARAMS} and run: {command}"
         )
-    return _open(dataset, component, steps[-1], device)
-
-
-def _open(dataset: str, name: str, step: int, device: torch.device) -> Trained:
-    network, meta = checkpoints.load(layout.checkpoints(dataset, name), step)
-    return Trained(dataset, name, step, network.to(device), device, meta["height"], meta["width"])
+    return open_run(layout.checkpoints(dataset, component), dataset, component, steps[-1], device)
 
 
 def pairs(dataset: str, wanted: int | None = None, count: int = 1) -> list[dict]:
@@ -143,72 +90,13 @@ def poses(dataset: str, split: str) -> list[Pose]:
 # ---- generating
 
 
-def as_input(trained: Trained, person: Person) -> Tensor:
-    """The picture as (1, 3, H, W) in [-1, 1] on the device. Raises UserError if it was trained for another size."""
-    if person.picture.shape[:2] != (trained.height, trained.width):
-        sizes = [f"{size[0]} x {size[1]}" for size in ((trained.height, trained.width), person.picture.shape)]
-        raise UserError(f"{trained.title}: trained for images of {sizes[0]}, {person.image_id} is {sizes[1]}")
-    return pixels.as_floats(torch.tensor(person.picture, device=trained.device).permute(2, 0, 1)[None])
-
-
-def posed(trained: Trained, at: Pose) -> tuple[Tensor, Tensor]:
-    """Joints (1, 18, 2) and valid (1, 18) on the device."""
-    return torch.tensor(at.joints, device=trained.device)[None], torch.tensor(at.valid, device=trained.device)[None]
-
-
-def in_its_set(trained: Trained, label_map: np.ndarray) -> np.ndarray:
-    """A label map in the variant's own set."""
-    return labels.relabel(label_map, labels.exchange(labels.EVERY, trained.label_set))
-
-
-def labelled(trained: Trained, label_map: np.ndarray) -> Tensor:
-    """Label ids (1, H, W) uint8 in the variant's own set, on the device."""
-    return torch.tensor(in_its_set(trained, label_map), device=trained.device)[None]
-
-
-def _batch(trained: Trained, source: Person, target: Pose) -> Batch:
-    """A batch of one: the source and the target's joints, and its parsing if the variant is given that."""
-    given = trained.reads_target_parsing
-    return Batch(
-        as_input(trained, source),
-        None,
-        *posed(trained, source),
-        *posed(trained, target),
-        source_labels=labelled(trained, source.labels) if trained.reads_parsing else None,
-        target_labels=labelled(trained, target.labels) if given else None,
-    )
-
-
 @torch.inference_mode()
 def predict(trained: Trained, source: Person, target: Pose) -> Tensor:
     """The target's parsing as a component predicts it: logits (1, C, H, W). Raises UserError if one is not finite."""
-    logits = trained.generator(_batch(trained, source, target))
+    logits = trained.generator(batch_of(trained, source, target))
     if not logits.isfinite().all():
         raise UserError(f"{trained.title}: predicts values that are not finite; the training diverged, train again")
     return logits
-
-
-@torch.inference_mode()
-def look(trained: Trained, source: Person, target: Pose) -> Output:
-    """The source in the target's pose, and what the generator looked at: a batch of one.
-
-    The generator sees the target's joints, and its parsing if the variant is given that. Raises UserError if it is and
-    the target is a pose alone, or if the image is not finite.
-    """
-    if trained.reads_target_parsing and not isinstance(target, Person):
-        raise UserError(f"{trained.variant} is given the target's parsing; a pose has none, so choose another variant")
-    return refuse_nan(trained, trained.generator(_batch(trained, source, target)))
-
-
-def refuse_nan(trained: Trained, output: Output) -> Output:
-    if not output.image.isfinite().all():
-        raise UserError(f"{trained.title}: generates values that are not finite; the training diverged, train again")
-    return output
-
-
-def as_picture(image: Tensor) -> np.ndarray:
-    """(1, 3, H, W) in [-1, 1] -> the picture that would be saved and scored."""
-    return pixels.as_bytes(image.float())[0].cpu().numpy()
 
 
 # ---- panels that several figures share

@@ -22,13 +22,14 @@ from pipeline.commands import figure
 from pipeline.core import layout, params, schema, store
 from pipeline.core.errors import UserError
 from pipeline.figures import appearance, failures, flow, for_report, parsing, poses, relation_maps, subject
-from pipeline.loading import checkpoints, pixels, stored_images
+from pipeline.loading import checkpoints, pixels, runs, stored_images
 from tests import tiny_dataset
 from tests.commands.test_inspect import contains
 from tests.tiny_dataset import HEIGHT, WIDTH, name
 
 CPU = torch.device("cpu")
 SCALE = round(subject.PANEL / HEIGHT)
+SIZE = {"height": HEIGHT, "width": WIDTH}
 COUNT = tiny_dataset.PEOPLE * tiny_dataset.VIEWS
 
 
@@ -122,14 +123,14 @@ def panel(picture: np.ndarray) -> np.ndarray:
     return picture.repeat(SCALE, axis=0).repeat(SCALE, axis=1)
 
 
-def trained(kind: str) -> subject.Trained:
+def trained(kind: str) -> runs.Trained:
     return subject.open_variant("synthetic", kind, 1, CPU)
 
 
-def person(number: int, view: int) -> subject.Person:
+def person(number: int, view: int) -> runs.Person:
     joints, valid = tiny_dataset.joints(number, view)
     maps = tiny_dataset.label_map(number, view)
-    return subject.Person(name(number, view), joints, valid, tiny_dataset.picture(number, view), maps)
+    return runs.Person(name(number, view), joints, valid, tiny_dataset.picture(number, view), maps)
 
 
 # ---- what figures are made of
@@ -145,13 +146,13 @@ def test_people_are_those_of_the_data_set(folder):
 
 def test_the_generator_sees_the_target_s_joints_only(folder):
     one = trained("shown")
-    output = subject.look(one, person(1, 0), person(1, 2))
+    output = runs.look(one, person(1, 0), person(1, 2))
     (batch,) = one.generator.seen
     assert (batch.target, batch.target_labels, batch.source_labels) == (None, None, None)
     np.testing.assert_array_equal(batch.target_joints[0], tiny_dataset.joints(1, 2)[0])
     np.testing.assert_array_equal(batch.source_joints[0], tiny_dataset.joints(1, 0)[0])
     inverted = 255 - tiny_dataset.picture(1, 0)
-    np.testing.assert_array_equal(subject.as_picture(output.image), inverted)
+    np.testing.assert_array_equal(runs.as_picture(output.image), inverted)
     np.testing.assert_array_equal(pixels.as_bytes(output.image)[0], inverted)  # what is drawn is what is scored
 
 
@@ -213,20 +214,20 @@ def test_default_patches_follow_the_joints():
     joints, valid = np.zeros((18, 2), np.float32), np.zeros(18, bool)
     for joint, point in {2: (20, 20), 5: (28, 20), 8: (20, 36), 11: (28, 36), 9: (20, 48), 12: (28, 48)}.items():
         joints[joint], valid[joint] = point, True
-    spots = relation_maps.default_spots(subject.Pose("x", joints, valid), 64, 32, 4)
+    spots = relation_maps.default_spots(runs.Pose("x", joints, valid), 64, 32, 4)
     assert [spot[0] for spot in spots] == ["torso", "legs", "background"]
     assert spots[0][1:] == pytest.approx((28.5 / 64, 24.5 / 32))
     assert spots[1][1:] == pytest.approx((42.5 / 64, 24.5 / 32))
     assert spots[2][1:] == (0.125, 0.125)
-    nobody = relation_maps.default_spots(subject.Pose("x", joints, np.zeros(18, bool)), 64, 32, 4)
+    nobody = relation_maps.default_spots(runs.Pose("x", joints, np.zeros(18, bool)), 64, 32, 4)
     assert [spot[0] for spot in nobody] == ["background"]
 
 
 def test_relation_maps_of_a_real_network(folder):
     torch.manual_seed(0)
     network = variants.VARIANTS["spig"].build(HEIGHT, WIDTH, 0.125).eval()
-    one = subject.Trained("synthetic", "spig", 0, network, CPU, HEIGHT, WIDTH)
-    maps = subject.look(one, person(1, 0), person(1, 1)).relation_maps
+    one = runs.Trained("synthetic", "spig", 0, network, variants.VARIANTS["spig"], CPU, SIZE)
+    maps = runs.look(one, person(1, 0), person(1, 1)).relation_maps
     assert {size: tuple(found.shape) for size, found in maps.items()} == {4: (1, 16, 16), 6: (1, 36, 36)}
     assert relation_maps.draw(one, person(1, 0), person(1, 1)).shape[2] == 3
 
@@ -279,7 +280,7 @@ def test_poses_show_each_pose_over_its_image(folder):
 
 
 def test_flow_is_in_pixels_of_the_image(folder):
-    output = subject.look(trained("shown"), person(1, 0), person(1, 1))
+    output = runs.look(trained("shown"), person(1, 0), person(1, 1))
     flows, visibilities = flow.full_size(output, HEIGHT, WIDTH)
     assert flows.shape == (1, 2, HEIGHT, WIDTH)
     np.testing.assert_allclose(flows[0, 0], 12, rtol=1e-6)
@@ -490,7 +491,7 @@ def test_the_sheet_of_failures_shows_what_was_predicted_and_what_was_found(folde
 # ---- texture transfer and editing
 
 
-def painted(source: subject.Person, label_map: np.ndarray) -> np.ndarray:
+def painted(source: runs.Person, label_map: np.ndarray) -> np.ndarray:
     """What Painter makes, by a loop."""
     out = np.full((HEIGHT, WIDTH, 3), 127.5)  # 0 of [-1, 1] for a label that the source has not
     for label in np.unique(label_map):
@@ -602,7 +603,7 @@ def test_a_variant_s_figures_for_the_report(folder):
 
 def test_a_submodule_called_appearance_is_not_the_method(folder):
     network = variants.VARIANTS["spgnet"].build(HEIGHT, WIDTH, 0.125).eval()
-    one = subject.Trained("synthetic", "spgnet", 0, network, CPU, HEIGHT, WIDTH)
+    one = runs.Trained("synthetic", "spgnet", 0, network, variants.VARIANTS["spgnet"], CPU, SIZE)
     assert isinstance(network.appearance, nn.Module)
     assert not appearance.paints(one)
     assert appearance.paints(trained("painter"))
@@ -618,10 +619,10 @@ def test_a_variant_that_is_given_the_target_s_parsing_gets_it(folder, monkeypatc
     given = entry("given", Given, "SPT", parsing=True)
     object.__setattr__(given, "given_target_parsing", True)
     monkeypatch.setitem(variants.VARIANTS, "given", given)
-    one = subject.Trained("synthetic", "given", 0, Given(), CPU, HEIGHT, WIDTH)
-    subject.look(one, person(1, 0), person(1, 2))
+    one = runs.Trained("synthetic", "given", 0, Given(), variants.VARIANTS["given"], CPU, SIZE)
+    runs.look(one, person(1, 0), person(1, 2))
     with pytest.raises(UserError, match="is given the target's parsing; a pose has none"):
-        subject.look(one, person(1, 0), subject.Pose(name(1, 2), *tiny_dataset.joints(1, 2)))
+        runs.look(one, person(1, 0), runs.Pose(name(1, 2), *tiny_dataset.joints(1, 2)))
 
 
 # ---- refusals
