@@ -30,7 +30,7 @@ STAGES = {
     "tables": (),
     "report": (),
 }
-COMMANDS = ("status", "inspect", "figure", "export", "handoff", "score_images", "architecture", "schema")
+COMMANDS = ("status", "inspect", "figure", "generate", "export", "handoff", "score_images", "architecture", "schema")
 SHELLS = ("bash", "zsh")
 
 # What an axis may be: most of it from params.yaml.

@@ -220,6 +220,24 @@ def _repack(content, files: dict[str, str], splits: Mapping[str, str], block: Fe
     return counts
 
 
+def box(size: tuple[int, int], height: int, width: int, fit: str) -> tuple[int, int, int, int]:
+    """Where a picture of `size` (H, W) comes to lie in one of height x width: top, left, height, width."""
+    if fit == "squash":
+        return 0, 0, height, width
+    scale = min(width / size[1], height / size[0])
+    inner = [max(1, round(side * scale)) for side in size]
+    return (height - inner[0]) // 2, (width - inner[1]) // 2, *inner
+
+
+def upright_size(data: bytes) -> tuple[int, int]:
+    """(H, W) of an image's file, turned as its EXIF tag says. For a file that `fitted` takes."""
+    from PIL import Image
+
+    with Image.open(BytesIO(data)) as image:
+        turned = image.getexif().get(_ORIENTATION, 1) >= 5  # by a quarter
+        return image.size if turned else image.size[::-1]
+
+
 def fitted(data: bytes, height: int, width: int, fit: str) -> tuple[bytes | None, str]:
     """(an image's file as height x width, ""), or (None, why it cannot be used)."""
     from PIL import Image, ImageOps
@@ -240,15 +258,10 @@ def fitted(data: bytes, height: int, width: int, fit: str) -> tuple[bytes | None
             picture = picture.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None, "does not decode"
-    if fit == "squash":
-        picture = picture.resize((width, height), Image.Resampling.BICUBIC)
-    else:
-        scale = min(width / picture.width, height / picture.height)
-        inner = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-        pixels = np.asarray(picture.resize(inner, Image.Resampling.BICUBIC))
-        top, left = (height - inner[1]) // 2, (width - inner[0]) // 2
-        bands = ((top, height - inner[1] - top), (left, width - inner[0] - left), (0, 0))
-        picture = Image.fromarray(np.pad(pixels, bands, "edge"))
+    top, left, *inner = box(picture.size[::-1], height, width, fit)
+    pixels = np.asarray(picture.resize(inner[::-1], Image.Resampling.BICUBIC))
+    bands = ((top, height - inner[0] - top), (left, width - inner[1] - left), (0, 0))
+    picture = Image.fromarray(np.pad(pixels, bands, "edge"))
     buffer = BytesIO()
     picture.save(buffer, "PNG", compress_level=3)
     return buffer.getvalue(), ""
