@@ -1,4 +1,4 @@
-"""Write prepared data in formats that other code bases read.
+"""Write prepared data, generated images and trained networks in forms that other programs read.
 
 --what keypoints   `name: [y, ...]: [x, ...]`, -1 for a missing joint; --split train or test
                    (the published lists come back byte for byte)
@@ -10,28 +10,44 @@
                      train-without-val  only the pairs that Repose trains on
                      val                the pairs kept out of training, to choose checkpoints on
                      test               the test list
+--what generated   what --variant draws of every pair of --split test (the default) or val, as PNGs under the field's
+                   names, FROM_2_TO_vis.png; --output says where: a folder or a zip archive. `score --images` reads
+                   the folder back to the same numbers
+--what model       the generator of --variant as a program for torch alone, which needs nothing of Repose: --output
+                   NAME.pt2, written by torch.export; or NAME.onnx with --format onnx, where ONNX has its operators.
+                   NAME.json beside it says what goes in, what comes out, and how to call it
 Lists go to stdout, or to --output FILE. A file or folder is replaced as a whole or, if something fails, not at all. The
-number of rows goes to stderr.
+number of rows goes to stderr. A variant's checkpoint is the one that stands for it in the tables (before scoring: the
+last); --step takes another.
 
   repose export --dataset synthetic --what keypoints --split test
   repose export --dataset market1501 --what pairs --split train --output market-pairs-train.csv
+  repose export --dataset synthetic --what generated --variant spig --output spig-images
+  repose export --dataset synthetic --what model --variant spig --output spig.pt2
 """
 
 import os
 import sys
 from argparse import ArgumentParser
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import datasets
 from pipeline.anatomy import pose
-from pipeline.core import layout, store
+from pipeline.core import console, layout, store
 from pipeline.core.atomic import atomic_directory, atomic_file
 from pipeline.core.errors import UserError
-from pipeline.formats import annotations, archive, openpose_json
+from pipeline.formats import annotations, archive, openpose_json, pictures
+
+if TYPE_CHECKING:
+    from pipeline.loading.arrays import PairData
+    from pipeline.loading.runs import Trained
+
+VIS = "_vis.png"  # ending of a generated image's name
 
 # --split -> the splits of pairs.parquet it stands for.
 _PAIR_SPLITS = {"train": ("train", "val"), "train-without-val": ("train",), "val": ("val",), "test": ("test",)}
@@ -39,8 +55,13 @@ _PAIR_SPLITS = {"train": ("train", "val"), "train-without-val": ("train",), "val
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--dataset", required=True, help="a prepared data set, such as synthetic or market1501")
-    parser.add_argument("--what", required=True, choices=("keypoints", "openpose-json", "pairs"))
-    parser.add_argument("--split", required=True, choices=tuple(_PAIR_SPLITS), help="see above")
+    parser.add_argument(
+        "--what", required=True, choices=("keypoints", "openpose-json", "pairs", "generated", "model"), help="see above"
+    )
+    parser.add_argument("--split", choices=tuple(_PAIR_SPLITS), help="see above")
+    parser.add_argument("--variant", metavar="V", help="generated, model: a trained variant, such as spig")
+    parser.add_argument("--step", type=int, metavar="N", help="its checkpoint (default: the tables' choice)")
+    parser.add_argument("--format", choices=("torch", "onnx"), default="torch", help="of a model (default: torch)")
     parser.add_argument("--output", type=Path, metavar="PATH", help="write here instead of to stdout")
 
 
@@ -63,14 +84,27 @@ def keypoints(dataset: str, split: str) -> tuple[str, Iterable[str]]:
     return f"{len(table)} rows of keypoints ({split})", lines
 
 
-def openpose_files(dataset: str, split: str, output: Path | None) -> str:
+def _write_all(output: Path, members: Iterable[tuple[str, bytes]], ending: str) -> None:
+    """Write files, by name, to the zip archive or folder `output`.
+
+    Raises UserError for a folder that holds other things than such files, whose names end in `ending`.
+    """
+    if output.suffix == ".zip":
+        with atomic_file(output) as partial:
+            archive.write(partial, members)
+        return
+    if output.exists() and not (output.is_dir() and all(path.name.endswith(ending) for path in output.iterdir())):
+        raise UserError(f"{output}: holds other things than files *{ending}; name an empty or a new folder")
+    with atomic_directory(output) as partial:
+        for file, data in members:
+            (partial / file).write_bytes(data)
+
+
+def openpose_files(dataset: str, split: str, output: Path) -> str:
     """Write OpenPose's files to the zip archive or folder `output`; return what they are, in words.
 
-    Raises UserError without an output, for a folder that holds other things, and for images that differ only in their
-    extension.
+    Raises UserError for a folder that holds other things, and for images that differ only in their extension.
     """
-    if output is None:
-        raise UserError("export: openpose-json is many files: say where with --output FOLDER or --output FILE.zip")
     table = _keypoints(dataset, split)
     names = table.column("image_id").to_pylist()
     joints, _ = pose.batch_arrays(table.column("keypoints"))
@@ -81,18 +115,73 @@ def openpose_files(dataset: str, split: str, output: Path | None) -> str:
             other = files[openpose_json.member(name)]
             raise UserError(f"export: {other} and {name} would be one file; OpenPose's names leave out the extension")
     members = ((file, openpose_json.write(*found)) for file, *found in zip(files, joints, scores, strict=True))
-    if output.suffix == ".zip":
-        with atomic_file(output) as partial:
-            archive.write(partial, members)
-    else:
-        if output.exists() and not (
-            output.is_dir() and all(path.name.endswith(openpose_json.SUFFIX) for path in output.iterdir())
-        ):
-            raise UserError(f"{output}: holds other things than OpenPose's files; name an empty or a new folder")
-        with atomic_directory(output) as partial:
-            for file, data in members:
-                (partial / file).write_bytes(data)
+    _write_all(output, members, openpose_json.SUFFIX)
     return f"{len(table)} files of keypoints ({split})"
+
+
+def _open(dataset: str, variant: str | None, step: int | None, where: str) -> "Trained":
+    """The variant at its checkpoint. Raises UserError if it is unknown or not trained."""
+    from pipeline.commands.figure import chosen_step
+    from pipeline.figures import subject
+    from pipeline.loading import devices
+
+    if variant is None:
+        raise UserError("export: say which trained network with --variant")
+    subject.require_variant(variant)
+    step = chosen_step(dataset, variant) if step is None else step
+    return subject.open_variant(dataset, variant, step, devices.device(where))
+
+
+def file_names(data: "PairData") -> list[str]:
+    """FROM_2_TO_vis.png of each pair, without the images' extensions where that tells all pairs apart. Raises UserError
+    where no name does: for a pair that is listed twice.
+    """
+    from pipeline.scoring import image_folder
+
+    known, found = image_folder.names_of(data, None), []
+    for position, ends in enumerate(data.pairs.tolist()):
+        source, target = (data.ids[row] for row in ends)
+        forms = f"{Path(source).stem}_2_{Path(target).stem}_vis", f"{source}_2_{target}_vis"
+        name = next((form for form in forms if known[form] == position), None)
+        if name is None:
+            raise UserError(f"export: {forms[1]} would be the image of two pairs; no name tells them apart")
+        found.append(f"{name}.png")
+    return found
+
+
+def generated(dataset: str, variant: str | None, step: int | None, split: str, output: Path) -> str:
+    """Write the variant's images of a split's pairs, made as scoring makes them; return what they are, in words."""
+    from pipeline.core import params
+    from pipeline.loading.arrays import load_pairs
+    from pipeline.scoring import checkpoint
+    from pipeline.stages import score
+
+    if split not in ("test", "val"):
+        raise UserError(f"export: images are generated of the split test or val, not of {split}")
+    trained = _open(dataset, variant, step, params.block(score.Params, "score", dataset).device)
+    data = load_pairs(dataset, split, trained.device, label_set=trained.label_set)
+    checkpoint.require_size(trained.meta, {"height": data.height, "width": data.width}, trained.title)
+    names = dict(zip(data.pair_index.tolist(), file_names(data), strict=True))
+
+    def members() -> Iterator[tuple[str, bytes]]:
+        batches = checkpoint.generate(trained.generator, 16, trained.title, trained.reads_target_parsing, data)
+        with console.progress(f"generate {split}", len(data)) as advance:
+            for pair_ids, images in batches:
+                for pair_id, image in zip(pair_ids, images, strict=True):
+                    yield names[pair_id], pictures.encode_png(image)
+                advance(len(pair_ids))
+
+    _write_all(output, members(), VIS)
+    return f"{len(data)} images ({split}) by {trained.title}"
+
+
+def model(dataset: str, variant: str | None, step: int | None, form: str, output: Path) -> str:
+    """Write the variant's generator as a program, with its JSON; return what they are, in words."""
+    from pipeline.commands import portable
+
+    trained = _open(dataset, variant, step, "cpu")
+    said = portable.write(trained, form, output)
+    return f"{trained.title}, {output.stat().st_size / 1e6:.1f} MB, described in {said},"
 
 
 def pairs(dataset: str, split: str) -> tuple[str, Iterable[str]]:
@@ -105,11 +194,29 @@ def pairs(dataset: str, split: str) -> tuple[str, Iterable[str]]:
     return described, annotations.pair_lines(zip(*names, strict=True))
 
 
-def run(dataset: str, what: str, split: str, output: Path | None) -> None:
-    """Write one list, or a file for each image. Raises UserError if the stage that prepares it has not run."""
+def run(
+    dataset: str,
+    what: str,
+    split: str | None,
+    output: Path | None,
+    variant: str | None = None,
+    step: int | None = None,
+    format: str = "torch",
+) -> None:
+    """Write one list, one model, or a file for each image. Raises UserError if what it is made of is not there."""
     datasets.get(dataset)
-    if what == "openpose-json":
-        print(f"export {dataset}: {openpose_files(dataset, split, output)} to {output}", file=sys.stderr)
+    files: dict[str, Callable[..., str]] = {
+        "openpose-json": lambda: openpose_files(dataset, split, output),
+        "generated": lambda: generated(dataset, variant, step, split or "test", output),
+        "model": lambda: model(dataset, variant, step, format, output),
+    }
+    if split is None and what not in ("generated", "model"):
+        raise UserError(f"export: {what} of which split? say --split {', '.join(_PAIR_SPLITS)}")
+    if what in files:
+        if output is None:
+            where = "NAME.pt2 or NAME.onnx" if what == "model" else "FOLDER or --output FILE.zip"
+            raise UserError(f"export: {what} is no text: say where with --output {where}")
+        print(f"export {dataset}: {files[what]()} to {output}", file=sys.stderr)
         return
     described, lines = {"keypoints": keypoints, "pairs": pairs}[what](dataset, split)
     if output is None:

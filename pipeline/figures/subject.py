@@ -27,10 +27,15 @@ _NIGHT = (42, 47, 56)  # behind skeletons, as in the report
 # ---- opening
 
 
-def open_variant(dataset: str, variant: str, step: int, device: torch.device) -> Trained:
-    """The variant at a step. Raises UserError if it is unknown, not trained or has no such step."""
+def require_variant(variant: str) -> None:
+    """Raises UserError if there is no variant of this name."""
     if variant_of(variant) not in VARIANTS:
         raise UserError(f"unknown variant {variant}; known: {', '.join(VARIANTS)}")
+
+
+def open_variant(dataset: str, variant: str, step: int, device: torch.device) -> Trained:
+    """The variant at a step. Raises UserError if it is unknown, not trained or has no such step."""
+    require_variant(variant)
     return open_run(layout.checkpoints(dataset, variant), dataset, variant, step, device)
 
 
