@@ -96,6 +96,6 @@ for stage in STAGES:
             runtime=needs["runtime"],
         params:
             command=lambda wildcards, stage=stage: job(stage, wildcards).command,
-            values=lambda wildcards, stage=stage: job(stage, wildcards).params,
+            values=lambda wildcards, stage=stage: job(stage, wildcards).deciding,
         shell:
             "{params.command}"

@@ -20,6 +20,7 @@ CODE = ("pipeline", "models")
 SOURCES = (*CODE, "reports/template")  # folders of files under version control: what is in them counts, one by one
 # What makes the prepared data set: `snakemake prepared`, and for DVC the stages that README names.
 DATA_STAGES = ("index", "keypoints", "parsing", "pairs", "pseudo_labels", "distance_maps")
+WATCHING = ("tracker",)
 _VALUE = re.compile(r"\$\{([\w.]+)\}")
 
 
@@ -39,6 +40,14 @@ class Job:
     def code(self) -> tuple[str, ...]:
         """Those of its inputs that are code or lie beside it: files and folders of pipeline/ and models/."""
         return tuple(path for path in self.inputs if path.startswith(CODE))
+
+    @property
+    def deciding(self) -> dict[str, Any]:
+        """Its params without the settings that only say who watches it: a change of those makes no other output."""
+        return {
+            key: {name: text for name, text in value.items() if name not in WATCHING} if type(value) is dict else value
+            for key, value in self.params.items()
+        }
 
     @property
     def log(self) -> Path:

@@ -13,12 +13,13 @@ from pipeline.core import console, digests, layout
 from pipeline.loading import checkpoints, devices, parallel
 from pipeline.loading.arrays import ImageData
 from pipeline.loading.parallel import Group
-from pipeline.training import components, features, loop, marks, samples, training_data
+from pipeline.training import components, features, loop, marks, samples, tracker, training_data
 from pipeline.training.features import FeatureSource
 from pipeline.training.meta import Meta
 
 FOLLOWS = ("settings", "marks", "parameters", "published")  # of the meta: said beside, or decide nothing themselves
-NOT_IN_META = ("device", "features", "missing_weights", "resident")  # said elsewhere, or without effect on results
+# Said elsewhere, or without effect on results.
+NOT_IN_META = ("device", "features", "missing_weights", "resident", "tracker")
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,7 @@ def schedule(task: Task, phase: Phase, meta: Meta, device: torch.device, inputs:
         accumulate=block.accumulate,
         compile=block.compile,
         jitter=phase.augment.get(meta.published["dataset"]),
+        tracker=block.tracker,
         inputs=inputs,
         code=digests.code_of(task.stage, dataset, task.name),
     )
@@ -156,6 +158,8 @@ def publish(dataset: str, name: str, trained: loop.Trained, meta: Meta) -> None:
 def train(task: Task) -> None:
     """Load all that a task needs, train it and publish the result. Raises UserError for what is missing."""
     entry, dataset, block = task.entry, task.dataset, task.block
+    wanted_by = f"{task.stage}.{dataset}.{task.family or entry.name}"
+    tracker.require(block.tracker, wanted_by)
     if entry.needs_parsing:
         training_data.require_parsing(dataset, task.title)
     for component in (*entry.components, *task.judges.values()):
@@ -164,7 +168,6 @@ def train(task: Task) -> None:
     with parallel.joined(where) as group:
         source = None
         if entry.features:
-            wanted_by = f"{task.stage}.{dataset}.{task.family or entry.name}"
             source = features.load(entry.features, block.features, block.missing_weights, wanted_by)
         data = training_data.load(dataset, entry.data, where, entry.labels, block.resident)
         inputs = training_data.inputs(dataset, entry.data, entry.needs_parsing)

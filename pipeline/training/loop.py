@@ -32,7 +32,7 @@ from pipeline.core import console, digests
 from pipeline.core.errors import UserError
 from pipeline.loading import checkpoints, parallel, shard_loader
 from pipeline.loading.parallel import Group
-from pipeline.training import augmentation, compiling, states
+from pipeline.training import augmentation, compiling, states, tracker
 from pipeline.training.order import BatchOrder
 from pipeline.training.run import Run, checkpoint_steps, keep_metrics, rate
 
@@ -404,13 +404,16 @@ def train(
         backends(run.device, run.precision),
         _stop_between_steps(patient=group.size > 1) as asked,
         (run.metrics if writes else Path(os.devnull)).open("a", buffering=1, encoding="utf-8") as log,
+        tracker.following(run.tracker if writes else "none", run.metrics) as follow,
         closing(made) as parts,
         console.progress(run.title, run.steps) as advance,
     ):
         advance(first)
         for step, (batches, shares) in zip(steps, parts, strict=False):
             values = trainer.step(step, *batches, shares=shares)
-            log.write(json.dumps({"step": step, **values}) + "\n")
+            line = {"step": step, **values}
+            log.write(json.dumps(line) + "\n")
+            follow(line)
             took = (time.monotonic() - started) / (step - first)
             terms = (f"{name} {value:.4g}" for name, value in values.items())
             advance(1, note := "  ".join([f"{run.batch / took:.1f} {data.unit}/s", *terms]))

@@ -39,6 +39,7 @@ class Run:
     accumulate: int = 1  # micro-batches a step
     compile: bool = False
     jitter: Jitter | None = None
+    tracker: str = "none"  # who watches decides no result: not part of what a state belongs to
 
 
 def checkpoint_steps(run: Run) -> list[int]:

@@ -28,6 +28,9 @@ class Params:
     resident: bool | Literal["auto"] = setting(
         "true: all images are decoded once and kept; false: read batch by batch; auto: as memory allows", "auto"
     )
+    tracker: Literal["none", "tensorboard", "dvclive"] = setting(
+        "who else gets the losses that the .jsonl has, in a folder beside it; decides no result", "none"
+    )
 
 
 @dataclass(frozen=True)

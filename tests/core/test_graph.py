@@ -150,7 +150,7 @@ def test_a_planted_difference_is_found(project):
     for right, wrong in {
         "job(stage, wildcards).command": 'job(stage, wildcards).command.replace("index ", "index  ")',
         "WRITERS.files(job(stage, wildcards))": "WRITERS.files(job(stage, wildcards))[stage.name == 'distance_maps' :]",
-        "job(stage, wildcards).params": "{} if stage.name == 'pairs' else job(stage, wildcards).params",
+        "job(stage, wildcards).deciding": "{} if stage.name == 'pairs' else job(stage, wildcards).deciding",
         "stage.pattern.outputs": "stage.pattern.outputs + ('data/{dataset}/more',) * (stage.name == 'parsing')",
         "str(stage.pattern.log)": "str(stage.pattern.log) + 's' * (stage.name == 'fetch')",
     }.items():

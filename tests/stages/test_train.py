@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -21,8 +22,9 @@ from pipeline.core import digests, layout, params, schema, store
 from pipeline.loading import checkpoints
 from pipeline.stages import train
 from pipeline.training import components as starting_points
-from pipeline.training import loop, training_data
+from pipeline.training import loop, tracker, training_data
 from tests import tiny_dataset
+from tests.training.test_tracker import of_tensorboard
 
 PRETRAIN = ["pretrain", "--dataset", "synthetic", "--component", "spig_flow"]
 DETECTOR = ["pretrain", "--dataset", "synthetic", "--component", "detector"]
@@ -305,7 +307,7 @@ def test_spig_starts_from_the_last_flow_checkpoint(enter, monkeypatch):
 
 KILL = """
 import os, signal, sys
-from pipeline.training import loop, training_data
+from pipeline.training import loop, tracker, training_data
 from pipeline.__main__ import main
 step, left = loop.Trainer.step, int(sys.argv.pop(1))
 def count(self, *arguments, **options):
@@ -394,6 +396,39 @@ def test_a_finished_training_outlives_its_outputs(enter, capfd, monkeypatch, tmp
     whole = enter("whole", spig_flow={"steps": 3})
     assert main(PRETRAIN) == 0
     assert outputs(whole) == longer
+
+
+def test_another_tracker_trains_nothing_again(enter, capfd, monkeypatch):
+    """Switched on after the run, it is given the steps that were done; nothing is set aside, and no byte differs."""
+    monkeypatch.setattr(tracker, "require", lambda *_: None)
+    lines = []
+
+    @contextmanager
+    def listen(folder):
+        yield lines.append
+
+    monkeypatch.setitem(tracker._TRACKERS, "tensorboard", listen)
+    folder = enter()
+    assert main(PRETRAIN) == 0
+    before, log = outputs(folder), layout.metrics_log("pretrain", "synthetic", "spig_flow")
+    monkeypatch.setattr(loop.Trainer, "step", None)
+    enter(spig_flow={"tracker": "tensorboard"})
+    capfd.readouterr()
+    assert main(PRETRAIN) == 0
+    assert "pretrain synthetic spig_flow: all 2 steps were done before\n" in capfd.readouterr().err
+    assert outputs(folder) == before
+    assert lines == [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2]
+    assert [path.name for path in layout.work("pretrain", "synthetic", "spig_flow").parent.iterdir()] == ["spig_flow"]
+
+
+def test_a_tracker_is_given_each_step(enter, monkeypatch):
+    pytest.importorskip("tensorboard")
+    enter(spig_flow={"tracker": "tensorboard"})
+    assert main(PRETRAIN) == 0
+    log = layout.metrics_log("pretrain", "synthetic", "spig_flow")
+    found = of_tensorboard(log.with_suffix(".tensorboard"))
+    assert found == [pytest.approx(json.loads(line), rel=1e-6) for line in log.read_text().splitlines()]
 
 
 def test_a_diverging_run_says_so_in_one_line(enter, capfd, monkeypatch):
