@@ -274,7 +274,7 @@ def run(
         for stem, picture in made.items():
             with atomic_file(output / f"{stem}.png") as partial_file:
                 partial_file.write_bytes(pictures.encode_png(picture))
-    say(
-        f"{output}: {len(sources)} photographs x {len(targets)} poses, {len(names)} pictures of {trained.height} x "
-        f"{trained.width} by {trained.title}" + (", and their strips" if strip else "")
-    )
+    what = f"{output / names[0]}.png:"
+    if len(names) > 1:
+        what = f"{output}: {len(names)} pictures, {len(sources)} photographs in {len(targets)} poses, of"
+    say(f"{what} {trained.height} x {trained.width} (height x width) by {trained.title}")

@@ -1,15 +1,26 @@
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
+from models.variants import VARIANTS, Batch
 from pipeline import __main__
 from pipeline.anatomy import pose
+from pipeline.commands import export as export_command
+from pipeline.commands import portable
 from pipeline.core import layout, store
+from pipeline.core.errors import UserError
 from pipeline.formats import archive, openpose_json
+from pipeline.loading import checkpoints
 from pipeline.stages import keypoints, pairs
+from pipeline.training import load_run
 from tests.conftest import ROOT
+from tests.scored_project import HEIGHT, WIDTH, write_checkpoints
 from tests.small_project import NAMES, annotation, enter, joints, jpeg, write_raw
 
 
@@ -115,6 +126,166 @@ def test_openpose_json_overwrites_nothing_else(lists, capfdbinary, tmp_path):
     assert __main__.main([*arguments, "--output", str(tmp_path / "mine")]) == 2
     assert "holds other things" in capfdbinary.readouterr()[1].decode()
     assert (tmp_path / "mine/thesis.txt").read_text() == "years of work"
+
+
+# ---- generated images and models
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch, one_thread):
+    """A project with checkpoints of small networks with random weights, by variant."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(*names: str) -> None:
+        for name in names:
+            entry = VARIANTS[name]
+            kappa = {"kappa": -0.1} if entry.limb_maps else {}
+            network = entry.build(HEIGHT, WIDTH, 0.125, **kappa)
+            with torch.no_grad():
+                for parameter in network.parameters():  # what begins at zero would hide a part of the network
+                    parameter.copy_(torch.randn_like(parameter) * 0.1 + parameter)
+            write_checkpoints("synthetic", name, "variant", network, [3], ["steps"])
+            folder = layout.checkpoints("synthetic", name)
+            described = checkpoints.meta(folder) | kappa
+            checkpoints.write_meta(folder, described | {"settings": {"width": 0.125}})
+
+    return make
+
+
+ALONE = """
+import json, sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("models", "pipeline", "repose"):
+            raise ImportError(name)
+
+sys.meta_path.insert(0, Absent())
+import torch
+
+torch.set_num_threads(1)
+described = json.load(open(sys.argv[1]))
+given = torch.load(sys.argv[2])
+for one in described["inputs"]:
+    tensor = given[one["name"]]
+    assert list(tensor.shape) == one["shape"] and str(tensor.dtype) == "torch." + one["dtype"], one
+known = {one["name"]: given[one["name"]] for one in described["inputs"]}
+exec("\n".join(described["call"]), known)
+assert list(known["image"].shape) == described["output"]["shape"]
+assert not {"models", "pipeline"} & {name.split(".")[0] for name in sys.modules}
+torch.save(known["image"], sys.argv[3])
+"""
+
+
+def alone(folder: Path, name: str) -> torch.Tensor:
+    """What the exported program `name` makes of the tensors in given.pt, called as its JSON says, without Repose."""
+    command = [sys.executable, "-c", ALONE, f"{name}.json", "given.pt", "made.pt"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env={"PATH": "", "HOME": str(folder)})
+    assert done.returncode == 0, done.stderr
+    return torch.load(folder / "made.pt")
+
+
+def model(tmp_path: Path, variant: str, *more: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """The image of the exported program on other inputs than it was traced with, and that of the network itself."""
+    output = str(tmp_path / f"{variant}.pt2")
+    arguments = ["--what", "model", "--variant", variant, "--output", output, *more]
+    assert __main__.main(["export", "--dataset", "synthetic", *arguments]) == 0
+    one = load_run(f"runs/synthetic/{variant}", device="cpu")
+    given = portable.example(one, seed=1)
+    torch.save(given, tmp_path / "given.pt")
+    with torch.no_grad():
+        expected = one.generator(Batch(target=None, **given)).image
+    assert expected.isfinite().all()
+    assert expected.std() > 0.01
+    return alone(tmp_path, variant), expected
+
+
+def test_a_model_runs_without_repose(trained, tmp_path, capsys):
+    """To the last bit; on inputs that the export never saw."""
+    trained("patn")
+    found, expected = model(tmp_path, "patn", "--step", "3")
+    assert torch.equal(found, expected)
+    assert "export synthetic: patn, step 3, synthetic, " in capsys.readouterr().err
+    described = json.loads((tmp_path / "patn.json").read_text())
+    assert [one["name"] for one in described["inputs"]] == [
+        "source", "source_joints", "source_valid", "target_joints", "target_valid",
+    ]  # fmt: skip
+    assert described["joints"][:2] == ["nose", "neck"]
+    assert described["trained"]["step"] == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["spig", "spgnet", "spt", "spt_ts_gt", "sgw", "gfla", "copy_source"])
+def test_every_family_s_model_runs_without_repose(trained, tmp_path, variant):
+    trained(variant)
+    found, expected = model(tmp_path, variant)
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.slow
+def test_a_model_as_onnx(trained, tmp_path):
+    """Run by another engine: not to the last bit."""
+    pytest.importorskip("onnxscript")
+    import openvino
+
+    trained("patn")
+    output = str(tmp_path / "patn.onnx")
+    arguments = ["--what", "model", "--variant", "patn", "--format", "onnx", "--output", output]
+    assert __main__.main(["export", "--dataset", "synthetic", *arguments]) == 0
+    one = load_run("runs/synthetic/patn", device="cpu")
+    given = portable.example(one, seed=1)
+    with torch.no_grad():
+        expected = one.generator(Batch(target=None, **given)).image
+    compiled = openvino.Core().compile_model(output, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    (found,) = compiled({name: tensor.numpy() for name, tensor in given.items()}).values()
+    torch.testing.assert_close(torch.from_numpy(found), expected, atol=1e-3, rtol=0)
+
+
+def test_names_of_generated_images(trained):
+    class Pairs:
+        ids = ("a.jpg", "a.png", "b.jpg", "c_2_b.jpg")
+        pairs = np.array([[0, 2], [1, 2], [2, 3]])
+        pair_index = np.array([0, 1, 2])
+
+    assert export_command.file_names(Pairs) == [
+        "a.jpg_2_b.jpg_vis.png", "a.png_2_b.jpg_vis.png", "b_2_c_2_b_vis.png",
+    ]  # fmt: skip
+    Pairs.pairs = np.array([[0, 2], [0, 2], [2, 3]])
+    with pytest.raises(UserError, match=r"a\.jpg_2_b\.jpg_vis would be the image of two pairs"):
+        export_command.file_names(Pairs)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--what", "model", "--variant", "patn"], "model is no text: say where with --output NAME.pt2 or NAME.onnx"),
+        (["--what", "model", "--output", "x.pt2"], "say which trained network with --variant"),
+        (
+            ["--what", "model", "--variant", "patn", "--output", "x.bin"],
+            "--output x.bin: give a name that ends in .pt2",
+        ),
+        (["--what", "model", "--variant", "spog", "--output", "x.pt2"], "unknown variant spog; known: "),
+        (["--what", "model", "--variant", "spig", "--output", "x.pt2"], "no checkpoint; run: python -m pipeline train"),
+        (["--what", "generated", "--variant", "patn"], "generated is no text: say where with --output FOLDER"),
+        (["--what", "pairs"], "pairs of which split? say --split train, "),
+    ],
+)
+def test_what_cannot_be_written_is_one_line(trained, capsys, arguments, message):
+    trained("patn")
+    capsys.readouterr()
+    assert __main__.main(["export", "--dataset", "synthetic", *arguments]) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("repose:")]
+    assert len(said) == 1
+    assert message in said[0]
+    assert sorted(path.name for path in Path().iterdir()) == ["runs"]
+
+
+def test_onnx_without_its_package_is_one_line(trained, capsys, monkeypatch):
+    trained("patn")
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    arguments = ["--what", "model", "--variant", "patn", "--format", "onnx", "--output", "x.onnx"]
+    assert __main__.main(["export", "--dataset", "synthetic", *arguments]) == 2
+    assert "ONNX needs the package onnxscript; install it, or take --format torch" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

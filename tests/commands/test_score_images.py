@@ -2,6 +2,8 @@
 
 import csv
 import json
+import shutil
+import zipfile
 from pathlib import Path
 
 import cv2
@@ -115,6 +117,31 @@ def test_names_that_fit_two_pairs_or_two_files_for_one_are_left_out(project, dat
 
 
 # ---- files
+
+
+def test_exported_images_score_as_their_variant_does(project, tmp_path, capsys):
+    """Under the field's names, from a folder and from an archive; a checkpoint's own images, not another's."""
+    arguments = ["export", "--dataset", "synthetic", "--what", "generated", "--variant", "copy_source", "--step", "5"]
+    for output in (tmp_path / "images", tmp_path / "images.zip"):
+        assert main([*arguments, "--output", str(output)]) == 0
+    pairs = store.read_table(layout.pairs("synthetic"), filters=[("split", "=", "test")]).to_pylist()
+    names = {f"{Path(row['source_id']).stem}_2_{Path(row['target_id']).stem}_vis.png" for row in pairs}
+    assert {path.name for path in (tmp_path / "images").iterdir()} == names
+    assert "24 images (test) by copy_source, step 5, synthetic" in capsys.readouterr().err
+    with zipfile.ZipFile(tmp_path / "images.zip") as archive:
+        assert {name: archive.read(name) for name in archive.namelist()} == {
+            path.name: path.read_bytes() for path in (tmp_path / "images").iterdir()
+        }
+    score_images.run("synthetic", tmp_path / "images", "Read back")
+    stored = store.read_table(layout.scores("synthetic", "copy_source")).to_pylist()
+    wanted = {row["metric"]: row for row in stored if row["split"] == "test" and row["step"] == 5}
+    found = rows("read_back")
+    assert found.keys() == wanted.keys()
+    for metric, row in found.items():
+        for key in ("value", "low", "high", "n", "excluded", "protocol"):
+            assert row[key] == wanted[metric][key], (metric, key)
+    assert {row["what"] for row in files("read_back")} == {"extra: its name is no scored pair's"}  # 7 of 24 are scored
+    shutil.rmtree(layout.outside("synthetic", "read_back"))
 
 
 def test_a_copy_of_the_sources_scores_as_copy_source_does(project, copied, capsys):
