@@ -15,8 +15,8 @@ it was written for a picture of another one, --pose-size says which, and they ar
 A photograph with several people is refused, unless --central is given: then the one in the middle is drawn. In a
 folder, what cannot be used is left out and said.
 
-  python -m pipeline generate --image me.jpg --pose dancer.jpg --run runs/market1501/spig --strip
-  python -m pipeline generate --image photographs --pose poses --run runs/folder/spgnet --output drawn
+  repose generate --image me.jpg --pose dancer.jpg --run runs/market1501/spig --strip
+  repose generate --image photographs --pose poses --run runs/folder/spgnet --output drawn
 """
 
 from argparse import ArgumentParser
@@ -104,7 +104,7 @@ class Reader:
             if files is None:
                 raise UserError(
                     f"generate: joints are found by Lightweight OpenPose, whose weights are recorded as missing in "
-                    f"{layout.weights('openpose')}; run `python -m pipeline weights --net openpose` where they can be "
+                    f"{layout.weights('openpose')}; run `repose weights --net openpose` where they can be "
                     f"downloaded, or set weights.openpose.path in {layout.PARAMS} before"
                 )
             return OpenPose(files)

@@ -265,7 +265,7 @@ def test_names_of_generated_images(trained):
             "--output x.bin: give a name that ends in .pt2",
         ),
         (["--what", "model", "--variant", "spog", "--output", "x.pt2"], "unknown variant spog; known: "),
-        (["--what", "model", "--variant", "spig", "--output", "x.pt2"], "no checkpoint; run: python -m pipeline train"),
+        (["--what", "model", "--variant", "spig", "--output", "x.pt2"], "no checkpoint; run: repose train"),
         (["--what", "generated", "--variant", "patn"], "generated is no text: say where with --output FOLDER"),
         (["--what", "pairs"], "pairs of which split? say --split train, "),
     ],

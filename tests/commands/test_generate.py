@@ -265,7 +265,7 @@ def test_missing_weights_of_the_detector_are_one_line(project, capsys, monkeypat
     monkeypatch.chdir(project)
     monkeypatch.setitem(variants.VARIANTS, "shown", entry("shown", Inverted, "SPIG", False))
     arguments = ["--image", "me.png", "--pose", "pose.json", "--run", SHOWN]
-    assert "run `python -m pipeline weights --net openpose`" in refused(capsys, *arguments)
+    assert "run `repose weights --net openpose`" in refused(capsys, *arguments)
     write_weights("openpose", {})
     assert "Lightweight OpenPose, whose weights are recorded as missing" in refused(capsys, *arguments)
 
