@@ -71,19 +71,17 @@ def open_run(folder: Path, step: int | None) -> "Trained":
     """The run at `step`, or at the checkpoint that its project's tables choose. Raises UserError for anything else than
     a trained variant.
     """
-    from models.variants import Component
     from pipeline.commands.figure import chosen_step
-    from pipeline.loading import runs
+    from pipeline.loading import checkpoints, runs
 
     where = runs.checkpoints_of(folder)
+    if checkpoints.meta(where)["kind"] != "variant":
+        raise UserError(f"{folder}: a component, which draws no pictures; name the run of a variant")
     project, run = _project(where), where.resolve().parent
     if step is None and run == project.resolve() / layout.checkpoints(run.parent.name, run.name).parent:
         with chdir(project):
             step = chosen_step(run.parent.name, run.name)
-    trained = runs.load_run(where, step)
-    if isinstance(trained.entry, Component):
-        raise UserError(f"{folder}: {trained.variant} is a component, which draws no pictures; name a variant's run")
-    return trained
+    return runs.load_run(where, step)
 
 
 class Reader:

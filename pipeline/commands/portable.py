@@ -114,7 +114,9 @@ def _as_onnx(flat: Flat, given: dict[str, Tensor]) -> bytes:
             flat, tuple(given.values()), input_names=list(given), output_names=["image"], dynamo=True, verbose=False
         )
     except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
-        cause = error.__cause__ or error
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
         why = f"{type(cause).__name__}: {str(cause).strip().splitlines()[0][:200]}"
         raise UserError(f"export: no ONNX of this network ({why}); take --format torch") from None
     return program.model_proto.SerializeToString()

@@ -253,7 +253,7 @@ def test_what_cannot_be_drawn_is_one_line(project, capsys, found, monkeypatch):
         ("me.png", "list.json", SHOWN, [], "list.json: no pose file of OpenPose's: no list `people`"),
         ("me.png", "far.json", SHOWN, [], "far outside 64 x 32 (height x width); say with --pose-size"),
         ("me.png", "pose.json", "runs/synthetic", [], "runs/synthetic: no trained run"),
-        ("me.png", "pose.json", "runs/synthetic/spatn", [], "spatn is a component, which draws no pictures"),
+        ("me.png", "pose.json", "runs/synthetic/spatn", [], "runs/synthetic/spatn: a component, which draws no"),
         ("me.png", "pose.json", SHOWN, ["--step", "3"], "no checkpoint of step 3; there are: 1, 2"),
         ("twice", "pose.json", SHOWN, [], "a_to_pose.png: would be two pictures"),
     ):
