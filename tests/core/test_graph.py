@@ -300,6 +300,21 @@ def test_a_name_that_no_stage_is_there_for_is_an_error(key, value, message):
             graph.jobs(values)
 
 
+def test_who_watches_a_training_decides_nothing():
+    """Snakemake compares `deciding`: another tracker runs no job again, another number of steps does."""
+
+    def deciding(**changes) -> dict[str, dict]:
+        values = copy.deepcopy(params.load(ROOT / "params.yaml"))
+        for stage, name in (("train", "spig"), ("pretrain", "spig_flow")):
+            values[stage]["synthetic"][name] |= changes
+        return {job.name: job.deciding for job in graph.jobs(values)}
+
+    before = deciding()
+    assert deciding(tracker="tensorboard") == before
+    changed = {name for name, now in deciding(steps=7).items() if now != before[name]}
+    assert {name.partition("@")[0] for name in changed} == {"train_spig", "pretrain_spig_flow"}
+
+
 def test_every_reader_of_the_graph_says_so(project):
     """Both engines, each stage and `status`, in one line."""
     file = project / "dvc.yaml"
