@@ -154,9 +154,7 @@ class Reader:
         try:
             found = openpose_json.people(path.read_bytes())
         except (ValueError, RecursionError) as error:
-            raise UserError(
-                f"{path}: no file of OpenPose's: {error}; `export --what openpose-json` writes such"
-            ) from None
+            raise UserError(f"{path}: no pose file of OpenPose's: {error}; write it again") from None
         joints, valid = self._one(path, *found, self.pose_size[1], 1, "holds no person")
         height, width = self.pose_size
         beyond = np.abs(joints[valid] / (width, height) - 0.5).max()
