@@ -42,6 +42,13 @@ NECK, LEAST = 1, 5  # a group of fewer joints is no person in a photograph; one 
 JSON = ".json"
 
 
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--image", required=True, type=Path, metavar="PATH", help="a photograph or a folder of them")
     parser.add_argument(
@@ -53,7 +60,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--strip", action="store_true", help="also source, pose and generated image side by side")
     parser.add_argument("--fit", choices=("pad", "squash"), default="pad", help="of photographs (default: pad)")
     parser.add_argument(
-        "--pose-size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="of the picture that pose files belong to"
+        "--pose-size",
+        type=_positive,
+        nargs=2,
+        metavar=("HEIGHT", "WIDTH"),
+        help="of the picture that pose files belong to",
     )
     parser.add_argument("--central", action="store_true", help="of several people, take the one in the middle")
 
@@ -63,7 +74,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def _project(checkpoints: Path) -> Path:
     """The project that runs/D/V/checkpoints belongs to; else the working directory."""
-    root = checkpoints.resolve().parents[3]
+    parents = checkpoints.resolve().parents
+    root = parents[min(3, len(parents) - 1)]
     return root if (root / layout.PARAMS).exists() else Path()
 
 
