@@ -7,6 +7,9 @@ writes  runs/D/V/checkpoints/: step-*.safetensors (the generator) and meta.json 
         `marks`: how they differ from the paper's); the folder appears, whole, when training is finished
         logs/train/D-V.jsonl: every loss term of every step; logs/train/D-V/step-*.png: what each checkpoint makes of
         four validation pairs (source, target's pose, target, generated)
+        logs/train/D-V.tensorboard/ or D-V.dvclive/: the same losses, where `tracker` says so. Another tracker trains
+        nothing again: for Snakemake no job is due; DVC, which compares blocks whole, starts the command, which finds
+        all steps done and writes the same bytes
 
 The block `train.D.FAMILY` of params.yaml sets steps, batch, width and the rest; null is the paper's value. Stopped by
 Ctrl-C, a signal or a crash, the same command goes on where it was: on a CPU the result is the same to the byte. Asked
