@@ -132,8 +132,8 @@ def pair_values(path: Path, step: int, split: str = "test") -> dict[int, dict]:
 
 
 def failing(dataset: str, variant: str, step: int, album: Album | None, link: bool) -> dict | None:
-    """Where a checkpoint fails on test: the pairs with the largest LPIPS, how LPIPS is distributed over all pairs, and
-    by each criterion of `pipeline.scoring.failures` the worst pairs with their pictures (none without an album).
+    """Where a checkpoint fails on test: if LPIPS was scored, the pairs with the largest and how it is distributed over
+    all, and by each criterion of `pipeline.scoring.failures` the worst pairs with their pictures (none without album).
     """
     values = pair_values(layout.pair_scores(dataset, variant), step)
     rows = list(values.values())
@@ -141,7 +141,8 @@ def failing(dataset: str, variant: str, step: int, album: Album | None, link: bo
     metrics = [name for name in (rows[0] if rows else {}) if name not in keys and not name.endswith(schema.INFLUENCE)]
     by = next((name for name in metrics if name.startswith("lpips")), None)
     scored = [row for row in rows if by and row[by] is not None]
-    if not scored:
+    criteria = [] if album is None else _criteria(dataset, variant, step, values, album, link)
+    if not scored and not criteria:
         return None
     scored.sort(key=lambda row: (-row[by], row["pair_index"]))
     return {
@@ -151,8 +152,8 @@ def failing(dataset: str, variant: str, step: int, album: Album | None, link: bo
         "metrics": metrics,
         "rows": scored[:WORST],
         "pairs": len(scored),
-        "histogram": histogram([row[by] for row in scored]),
-        "criteria": [] if album is None else _criteria(dataset, variant, step, values, album, link),
+        "histogram": histogram([row[by] for row in scored]) if scored else None,
+        "criteria": criteria,
     }
 
 

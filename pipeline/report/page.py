@@ -10,17 +10,17 @@ from pipeline.datasets import title as dataset_title
 from pipeline.report import charts, costs, definitions, examples, gallery, provenance, summary, tables, words
 from pipeline.report.album import Album, download
 from pipeline.tables import papers
-from pipeline.tables.inputs import read_network, read_outside
+from pipeline.tables.inputs import not_scored, read_network, read_outside
 
 DRAWN = {"synthetic"}  # data sets without a photograph
 
 
 class Run(NamedTuple):
-    """What all parts read: the names in params.yaml, and the files of reports/tables as rows of text."""
+    """What all parts read: names in params.yaml, and the files of reports/tables as rows of text."""
 
     datasets: list[str]
-    variants: list[str]
-    trained: list[str]  # of the variants those that are trained, the first seed of each
+    variants: list[str]  # those that are scored, on one data set at least
+    trained: list[str]  # of these the ones that are trained, the first seed of each
     floors: list[str]
     scores: list[dict[str, str]]
     cells: dict[str, list[dict[str, str]]]  # by table
@@ -32,7 +32,10 @@ class Run(NamedTuple):
         return [row for row in self.scores if row["dataset"] == dataset]
 
     def networks_of(self, dataset: str) -> dict[str, dict]:
-        return {variant: self.networks[dataset, variant] for variant in self.variants}
+        return {variant: network for (where, variant), network in self.networks.items() if where == dataset}
+
+    def trained_on(self, dataset: str) -> list[str]:
+        return [variant for variant in self.trained if (dataset, variant) in self.networks]
 
 
 def environment() -> Environment:
@@ -48,12 +51,13 @@ def environment() -> Environment:
 
 
 def _read() -> Run:
-    """Raises UserError if a table or network.json is missing, or the tables are of other variants."""
-    datasets, variants = params.datasets(), params.variants()
+    """Raises UserError if a table or network.json is missing, or the tables lack a variant that is scored."""
+    datasets, scores = params.datasets(), tables.read_csv("all_scores.csv")
+    wanted = [(dataset, variant) for dataset in datasets for variant in params.variants()]
+    scored = {(row["dataset"], row["variant"]) for row in scores}
+    variants = list(dict.fromkeys(variant for dataset, variant in wanted if (dataset, variant) in scored))
     floors = [variant for variant in variants if params.family(variant) == "floors"]
-    scores = tables.read_csv("all_scores.csv")
-    lacking = {(d, v) for d in datasets for v in variants} - {(row["dataset"], row["variant"]) for row in scores}
-    if lacking:
+    if lacking := {*wanted} - scored - {*not_scored()}:
         raise UserError(f"{layout.TABLES}/all_scores.csv: nothing on {'/'.join(min(lacking))}; run: repose tables")
     return Run(
         datasets,
@@ -64,7 +68,7 @@ def _read() -> Run:
         {name: tables.read_csv(f"{name}.csv") for name in papers.titles(datasets)},
         tables.read_csv("differences.csv"),
         {row["mark"]: row for row in tables.read_csv("legend.csv")},
-        {(dataset, variant): read_network(dataset, variant) for dataset in datasets for variant in variants},
+        {key: read_network(*key) for key in wanted if key in scored},
     )
 
 
@@ -82,6 +86,7 @@ def _answers(run: Run, dataset: str) -> dict:
         "name": dataset,
         "title": dataset_title(dataset),
         "matches": summary.matches(dataset, run.cells),
+        "missing": words.listed([variant for where, variant in not_scored() if where == dataset]),
         "trained": len(settings),
         "different": summary.different(settings),
         "cost": cost[best["variant"]] | {"name": best["row"]} if best else None,
@@ -92,7 +97,7 @@ def _pictured(run: Run, dataset: str) -> list[gallery.Method]:
     """Whose pictures there are: the trained variants', and those of methods from elsewhere that the tables have."""
     names = {row["variant"] for row in run.of(dataset)}
     outside = [one for (where, name), one in read_outside({}).items() if where == dataset and name in names]
-    found = [gallery.trained(dataset, variant) for variant in run.trained]
+    found = [gallery.trained(dataset, variant) for variant in run.trained_on(dataset)]
     return found + [gallery.Method(one.name, one.pairs.with_name("samples.parquet"), one.pairs) for one in outside]
 
 
@@ -107,7 +112,8 @@ def _part(run: Run, dataset: str, published: list[dict], grid_rows: int, photogr
     for chart in curves:  # marks that all charts have are shown once, above them
         chart["random"] = papers.RANDOM_WEIGHTS in chart["marks"]
         chart["marks"] = [run.legend[mark] for mark in chart["marks"] if mark not in everywhere]
-    failing = [gallery.failing(dataset, one, chosen[one], None if none else album, link) for one in run.trained]
+    trained = run.trained_on(dataset)
+    failing = [gallery.failing(dataset, one, chosen[one], None if none else album, link) for one in trained]
     ranked = run.cells[f"leaderboard_{dataset}"]
     named = {cell["variant"]: cell["row"] for cell in ranked}
     metrics = {cell["metric"]: cell["column"] for cell in ranked if cell["value"]}
@@ -121,7 +127,7 @@ def _part(run: Run, dataset: str, published: list[dict], grid_rows: int, photogr
         "curve_marks": [mark for key, mark in run.legend.items() if key in everywhere],
         "gallery": grid,
         "lineup": grid and gallery.lineup(grid, named),
-        "figures": [] if none else gallery.figures(dataset, run.trained, album, link),
+        "figures": [] if none else gallery.figures(dataset, trained, album, link),
         "worst": [one for one in failing if one],
     }
 
@@ -130,11 +136,13 @@ def _parts(run: Run, grid_rows: int, photographs: str, album: Album) -> dict:
     """What the page shows of each data set."""
     answers, parts, prepared = [], [], []
     for dataset in run.datasets:
-        answers.append(_answers(run, dataset))
-        parts.append(_part(run, dataset, answers[-1]["matches"], grid_rows, photographs, album))
+        if run.cells[f"leaderboard_{dataset}"]:
+            answers.append(_answers(run, dataset))
+        parts.append(_part(run, dataset, summary.matches(dataset, run.cells), grid_rows, photographs, album))
         prepared.append(examples.section(dataset, album, parts[-1]["photographs"]))
     return {
         "answers": answers,
+        "unscored": [dataset_title(dataset) for dataset in run.datasets if not run.cells[f"leaderboard_{dataset}"]],
         "parts": parts,
         "prepared": prepared,
         "sections": gallery.sections(parts),
@@ -148,6 +156,8 @@ def _tables(run: Run) -> dict:
     """What the page shows of the files of reports/tables."""
     named, used = papers.titles(run.datasets), {row["metric"] for row in run.scores}
     shown = [part for name, title in named.items() for part in tables.shown(name, title, run.legend, run.datasets)]
+    for dataset in run.datasets:
+        shown += tables.shown(papers.published(dataset), tables.LEADERBOARD, run.legend, run.datasets)
     overview = tables.overview(run.scores, run.legend)
     for row in overview:
         network = run.networks.get(row["key"])
@@ -171,7 +181,7 @@ def _sources(run: Run) -> dict:
     return {
         "revision": provenance.revision(),
         "downloads": [download(path) for path in [*sorted(layout.TABLES.glob("*.csv")), layout.PUBLISHED]],
-        "digests": provenance.digests(run.datasets, run.variants, params.load()["components"]),
+        "digests": provenance.digests(run.datasets, run.networks, params.load()["components"]),
         "weights": provenance.weights(params.load()["weights"]),
         "sources": provenance.sources(run.datasets),
         "versions": [(library, provenance.version(library)) for library in provenance.LIBRARIES],

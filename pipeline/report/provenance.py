@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from importlib import metadata
 from pathlib import Path
 
@@ -30,13 +30,16 @@ def _prepared(dataset: str) -> list[Path]:
     return [path for path in found if path.exists()]
 
 
-def digests(datasets: Iterable[str], variants: Sequence[str], components: Collection[str]) -> list[dict]:
-    """Groups of (path, SHA-256). Scores of variants must be there; of components and data sets, what is, is listed."""
+def digests(datasets: Iterable[str], scored: Iterable[tuple[str, str]], components: Collection[str]) -> list[dict]:
+    """Groups of (path, SHA-256). What `scored` names, by data set and variant, must be there; of components and data
+    sets, what is, is listed.
+    """
     groups = [("Settings, published numbers and definitions", [layout.PARAMS, layout.PUBLISHED, layout.PROTOCOLS])]
     for dataset in datasets:
         groups.append(
             (f"{dataset}: prepared data (of a folder, the digest of its shards' digests)", _prepared(dataset))
         )
+        variants = [variant for where, variant in scored if where == dataset]
         groups.append((f"{dataset}: scores and pictures", _scored(dataset, variants, components)))
     return [
         {"title": title, "files": [(str(path), sha256(path)) for path in paths]} for title, paths in groups if paths

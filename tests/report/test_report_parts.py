@@ -60,7 +60,8 @@ def said(macro: str, cells: list[dict[str, str]], differences=(), unranked=(), *
     """What the page says of a leaderboard's cells, spaces evened out."""
     one = summary.of_dataset(cells, [], list(differences), list(unranked)) | more
     given = {"one": one, "counted": words.counted, "listed": words.listed, "answers": [], "overview": []}
-    given |= {"legend": [], "floors": [], "leaderboards": [], "times_page": "", "revision": "", "defined": {}}
+    given |= {"legend": [], "floors": [], "leaderboards": [], "unscored": [], "defined": {}}
+    given |= dict.fromkeys(("times_page", "revision"), "")
     template = page.environment().from_string(
         "{% import 'template/macros.html.j2' as draw with context %}"
         "{% import 'template/summary.html.j2' as said with context %}"
@@ -212,6 +213,23 @@ def test_failures_show_the_pairs_that_score_kept():
     store.write_table(layout.samples("synthetic", "spig"), rows, rows.schema)
     with pytest.raises(UserError, match="lacks the column why; run score again"):
         report.run()
+
+
+@pytest.mark.usefixtures("made")
+def test_failures_are_shown_without_lpips():
+    for name in ("pairs", "samples"):
+        path = layout.pair_scores("synthetic", "spig").with_name(f"{name}.parquet")
+        table = store.read_table(path)
+        if name == "pairs":
+            table = table.drop_columns([column for column in table.column_names if "lpips" in column])
+        else:
+            rows = [row | {"why": [why for why in row["why"] if "lpips" not in why]} for row in table.to_pylist()]
+            table = type(table).from_pylist(rows, table.schema)
+        store.write_table(path, table, table.schema)
+    section = written().partition('<h2 id="worst">')[2].partition('<h2 id="pose">')[0]
+    assert re.findall(r"<h4>([^<]*) <span", section) == ["Most joints missed"]
+    assert "LPIPS" not in section
+    assert "<svg" not in section.partition("</ul>")[2]  # no distribution of what was not scored
 
 
 # ---- cost, times, the revision

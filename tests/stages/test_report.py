@@ -226,6 +226,7 @@ def test_page_asks_nothing_of_the_network(made):
         "legend.csv",
         "notes.csv",
         "published.csv",
+        "published_synthetic.csv",
         *(f"{name}.csv" for name in papers.titles(["synthetic"])),
     }
 
@@ -340,6 +341,35 @@ def test_a_published_row_says_whether_it_was_checked():
     for marks, tag in ((["", ""], "verified"), ([no, no], "unverified"), (["", no], "in part verified")):
         cells = [cell | {"column": str(number), "marks": one} for number, one in enumerate(marks)]
         assert [row["tag"] for row in shown_tables._rows(cells)] == [f"published, {tag}"]
+
+
+def test_published_numbers_are_folded_below_the_leaderboard(made):
+    with layout.PUBLISHED.open("a") as file:
+        file.write('Ours,Table 9,Synthetic,Elsewhere,,SSIM,0.512,yes,"Ours, Table 9",no\n')
+    tables.run()
+    board, _, rest = written().partition('<summary id="published_synthetic-synthetic-published">')
+    assert "Elsewhere" not in board
+    assert rest.startswith("Leaderboard, Synthetic: 1 published row<")
+    row = rest.partition("</details>")[0]
+    assert "Elsewhere (Ours, Table 9)" in row
+    assert 'data-value="0.512" title="Ours, Table 9"' in row
+    assert "published, unverified" in row
+    assert "leaderboard_synthetic-synthetic" in board
+    assert 'class="answers"' in rest
+
+
+def test_the_page_shows_what_is_scored_and_names_what_is_not(made):
+    set_variants(floors="copy_source, mean_image", spig="spig", patn="patn")
+    tables.run()
+    text = written()
+    assert "Not scored yet, and so not on this page: patn." in text
+    assert "1 trained method and 2 floors on Synthetic" in text
+    shutil.rmtree("reports/scores")
+    tables.run()
+    text = written()
+    assert "Nothing is scored on Synthetic yet." in text
+    assert "SPIG (the paper's)" in text  # what was published is there
+    assert Page(text).all("table")
 
 
 def test_numbers_of_random_weights_take_less_room(made):
