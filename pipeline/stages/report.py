@@ -6,6 +6,8 @@ reads   reports/tables/*.csv, reports/scores/D/V/{scores,pairs,samples,figures}.
 writes  reports/html/index.html, and reports/html/pictures/: pictures that the page links
         reports/html/times.html, which no stage declares: how long each stage took
 
+It opens with the first test pairs as every method draws them, above the leaderboard. What a mark stands for appears
+where it is pointed at, has the focus or is tapped, and in one list near the end. What is not scored yet is left out.
 Open the file in a browser, mail it, or print it: charts, tables and drawn pictures are inside, and every table can be
 sorted and saved as csv. Equal inputs and library versions, at one revision, give equal bytes.
 
