@@ -97,17 +97,20 @@ def _span(seconds: float) -> str:
 
 
 def _in_lines(description: str, total: int | None) -> Callable[..., None]:
-    """`advance` that says where the work is, every LINE_EVERY seconds."""
+    """`advance` that says where the work is, every LINE_EVERY seconds; what is left by the pace since the last line."""
     start = said = time.monotonic()
-    done = 0
+    done = counted = 0  # counted: what was done at the last line
 
     def advance(amount: int = 1, note: str = "") -> None:
-        nonlocal done, said
+        nonlocal done, said, counted
         done, now = done + amount, time.monotonic()
+        if now - start < 1:  # most of it was done before, by a run that was stopped
+            counted = done
         if now - said < LINE_EVERY:
             return
-        said = now
-        left = f" of {total:,}, {_span((now - start) / done * (total - done))} left" if total and done else ""
+        pace = (now - said) / (done - counted) if done > counted else 0
+        left = f" of {total:,}, {_span(pace * (total - done))} left" if total and pace else ""
+        said, counted = now, done
         say(f"{description}: {done:,}{left}{f', {note}' if note else ''}")
 
     return advance

@@ -7,7 +7,7 @@ writes  reports/tables/: each as .csv (one value a row) and .md, those of method
           the papers' tables   as pipeline/tables/papers.py defines them, in the papers' order of rows and columns:
                                spig_table1, _table2, _table3; spgnet_table_a, _table1, _parsing; spt_table1,
                                _training, _losses; sgw_gan_table1, _ablation, _amt
-          leaderboard_D        every method of this run on the data set D, by our protocol
+          leaderboard_D        every method that was scored on the data set D, by our protocols
           published_D          every published number on it that has a column here, folded below the leaderboard's .md
           all_scores           every checkpoint, split and metric
           differences          every two methods of this run on the same test pairs: paired bootstrap, and which are

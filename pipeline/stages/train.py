@@ -21,7 +21,7 @@ one process, except that batch norms see only their process's part, and each pro
 More seeds: --variant spig-seed1 trains spig from seed 1 into runs/D/spig-seed1/, if params.yaml has that name under
 `variants`. Other settings: --variant spig-fast trains spig with what `named.spig.spig-fast` of params.yaml has, and for
 the rest as `train.D.spig` says. Both start from the same components as spig.
-A new method: its networks and objective go into models/; README, "Adding your own", says what else it takes.
+A new method: its networks and objective go into models/; CONTRIBUTING.md says what else it takes.
 The variants copy_source and mean_image are not trained: they are the floor of every table.
 """
 

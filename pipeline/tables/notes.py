@@ -120,8 +120,8 @@ def leaderboard_notes(dataset: str, cells: list[Cell], runs: Runs) -> dict[str, 
     lines = ["Nothing is scored on this data set yet."]
     if cells:
         lines = [
-            f"Every method of this run under one protocol, sorted by {cells[0].column}. Best and 2nd compare rows with "
-            "one metric, network and set of pairs."
+            f"Every method that was scored here, by our protocols, sorted by {cells[0].column}. Best and 2nd compare "
+            "rows with one metric, network and set of pairs."
         ]
     shown = dict.fromkeys(cell.variant for cell in cells)
     if told := [name for name in shown if runs[dataset, name].given_target_parsing]:

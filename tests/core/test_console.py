@@ -29,6 +29,15 @@ def test_without_a_terminal_a_line_says_now_and_then_how_far_it_is(clock, capsys
     assert lines == (tmp_path / "stage.log").read_text().splitlines()[:3]  # where `status` finds the last
 
 
+def test_what_a_stopped_run_did_is_no_pace(clock, capsys):
+    with console.progress("train", 1000) as advance:
+        advance(900)
+        for _ in range(6):
+            clock[0] += 10
+            advance(10)
+    assert capsys.readouterr().err.splitlines() == ["train: 930 of 1,000, 70 s left", "train: 960 of 1,000, 40 s left"]
+
+
 def test_quick_work_and_other_processes_say_nothing(clock, capsys, monkeypatch):
     with console.progress("quick", 3) as advance:
         for _ in range(3):
