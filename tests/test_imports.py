@@ -60,9 +60,22 @@ def test_scoring_imports_a_metrics_package_when_it_is_scored(modules, torch):
     code = """
 for name in sys.argv[1:]:
     importlib.import_module(f"pipeline.{name}")
+assert "torch._dynamo" not in sys.modules  # the compiler, which takes longer to load than the rest of torch
 print(json.dumps("torch" in sys.modules))
 """
     assert json.loads(printed(code, *modules)) == torch
+
+
+def test_a_component_that_is_not_trained_costs_no_import_of_torch(tmp_path):
+    """`components` names more than any one run needs, and each is a job."""
+    tiny_dataset.write_params(tmp_path, components={"spatn_no_distance": False}, variants={"spgnet": ["spgnet"]})
+    code = """
+from pipeline.__main__ import main
+for stage in ("pretrain", "score_components"):
+    assert main([stage, "--dataset", "synthetic", "--component", "spatn_no_distance"]) == 0
+print(json.dumps("torch" in sys.modules))
+"""
+    assert not json.loads(printed(code, cwd=tmp_path))
 
 
 def test_training_needs_no_package_of_scoring_or_reporting(tmp_path):

@@ -5,6 +5,7 @@ The values and gradients of torch's own parametrization in fewer operations, eac
 CUDA's autocast would round the singular value to bfloat16's 8 bits.
 """
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -53,13 +54,20 @@ class SpectralNorm(nn.Module):
         torch._foreach_copy_([self._u, self._v], [u, v])
         return u, v, sigma
 
-    @torch.compiler.disable  # a compiled block would keep the vectors for its backward, and the next call changes them
     def forward(self, weight: Tensor) -> Tensor:
         with torch.autocast("cpu" if weight.is_meta else weight.device.type, enabled=False):  # meta has no autocast
             matrix = weight.detach().flatten(1)
             if self.training:
                 return Divide.apply(weight, *self.step(matrix))
             return Divide.apply(weight, self._u, self._v, self._u @ matrix @ self._v)
+
+
+@cache
+def stay_eager() -> None:
+    """Leave spectral norms out of compiled blocks: a block would keep the vectors for its backward, and the next call
+    changes them. Not a decorator of `forward`, which would load the compiler, seconds of it, for every scoring.
+    """
+    SpectralNorm.forward = torch.compiler.disable(SpectralNorm.forward)
 
 
 def spectral_norm(convolution: nn.Conv2d) -> nn.Conv2d:

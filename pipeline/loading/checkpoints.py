@@ -2,23 +2,21 @@
 
 A file holds the generator's state dict only: what a score needs. `meta.json` says which builder of `models.variants`
 made the network, for which image size and width, with which settings, and how all that differs from the paper's
-(`marks`). Equal networks give equal bytes.
+(`marks`). Equal networks give equal bytes. Which checkpoints there are can be asked without torch.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from safetensors.torch import save as to_bytes
-from torch import nn
 
-from models.variants import COMPONENTS, VARIANTS
 from pipeline.core.atomic import atomic_directory, atomic_file, link
 from pipeline.core.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 META = "meta.json"
 
@@ -27,16 +25,20 @@ def path(folder: Path, step: int) -> Path:
     return Path(folder) / f"step-{step:07d}.safetensors"
 
 
-def save(folder: Path, step: int, module: nn.Module) -> Path:
+def save(folder: Path, step: int, module: "nn.Module") -> Path:
     """Write the state dict of `module` as the checkpoint of `step`, atomically; return its path."""
+    from safetensors.torch import save as to_bytes
+
     tensors = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
     with atomic_file(path(folder, step)) as partial:
         partial.write_bytes(to_bytes(tensors))
     return path(folder, step)
 
 
-def restore(folder: Path, step: int, module: nn.Module) -> None:
+def restore(folder: Path, step: int, module: "nn.Module") -> None:
     """Give `module` the weights that `save` wrote."""
+    from safetensors.torch import load_file
+
     module.load_state_dict(load_file(path(folder, step)))
 
 
@@ -76,8 +78,10 @@ def steps(folder: Path) -> list[int]:
     return sorted(int(step) for step in found if step.isdigit())
 
 
-def build(meta: Mapping[str, Any], where: Path) -> nn.Module:
+def build(meta: Mapping[str, Any], where: Path) -> "nn.Module":
     """The network that `meta` describes, untrained. Raises UserError if no builder has its name."""
+    from models.variants import COMPONENTS, VARIANTS
+
     builders = {"variant": VARIANTS, "component": COMPONENTS}.get(meta["kind"])
     if builders is None or meta.get("name") not in builders:
         raise UserError(f"{where}: no network {meta.get('name')} of kind {meta['kind']} in models/variants.py")
@@ -89,11 +93,14 @@ def build(meta: Mapping[str, Any], where: Path) -> nn.Module:
     return builders[meta["name"]].build(height, width, scale, **kappa)
 
 
-def load(folder: Path, step: int) -> tuple[nn.Module, dict[str, Any]]:
+def load(folder: Path, step: int) -> tuple["nn.Module", dict[str, Any]]:
     """The generator of `step`, rebuilt from `meta.json`, on the CPU in eval mode, without gradients; and the meta.
 
     Raises UserError (one line) for a file that is missing, cut short, or not of the network that the meta describes.
     """
+    import torch
+    from safetensors.torch import load_file
+
     described = meta(folder)
     file = path(folder, step)
     try:

@@ -20,15 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from models.variants import COMPONENTS
 from pipeline.core import console, layout, params
 from pipeline.core.atomic import atomic_directory
 from pipeline.core.errors import UserError
 from pipeline.core.settings import SEED, device_setting, setting
-from pipeline.loading import checkpoints, parallel
-from pipeline.training import detector, fit
-from pipeline.training.fit import Task
-from pipeline.training.settings import Params, kind_of
+from pipeline.loading import checkpoints
 
 
 @dataclass(frozen=True)
@@ -43,17 +39,18 @@ class DetectorParams:
 
 
 def note(folder: Path, meta: dict[str, str]) -> None:
-    """Write a folder whose meta.json says why it holds no checkpoint."""
-    if parallel.rank() == 0:
+    """Write a folder whose meta.json says why it holds no checkpoint. Without torch: most components take this way."""
+    if console.RANK == 0:
         with atomic_directory(folder) as partial:
             checkpoints.write_meta(partial, meta)
 
 
 def train_detector(dataset: str, block: DetectorParams) -> None:
-    folder = layout.checkpoints(dataset, "detector")
-    if block.source == "openpose":
-        note(folder, {"kind": "openpose", "net": "openpose"})
-        return
+    from models.variants import COMPONENTS
+    from pipeline.training import detector
+    from pipeline.training.fit import Task
+    from pipeline.training.settings import Params
+
     if block.steps < 1:
         raise UserError(f"{layout.PARAMS}: pretrain.{dataset}.detector.steps is 0; a trained detector needs 1 or more")
     schedule = Params(
@@ -67,15 +64,28 @@ def train_detector(dataset: str, block: DetectorParams) -> None:
     detector.train(Task(COMPONENTS["detector"], dataset, schedule, "detector"))
 
 
+def train_component(dataset: str, component: str) -> None:
+    from models.variants import COMPONENTS
+    from pipeline.training import fit
+    from pipeline.training.settings import kind_of
+
+    entry = COMPONENTS[component]
+    block = params.block(kind_of(entry), "pretrain", dataset, component)
+    fit.train(fit.Task(entry, dataset, block, component))
+
+
 def run(dataset: str, component: str) -> None:
+    folder = layout.checkpoints(dataset, component)
     if component == "detector":
-        train_detector(dataset, params.block(DetectorParams, "pretrain", dataset, component))
+        block = params.block(DetectorParams, "pretrain", dataset, component)
+        if block.source == "openpose":
+            note(folder, {"kind": "openpose", "net": "openpose"})
+        else:
+            train_detector(dataset, block)
     elif params.load()["components"][component]:
-        entry = COMPONENTS[component]
-        block = params.block(kind_of(entry), "pretrain", dataset, component)
-        fit.train(Task(entry, dataset, block, component))
+        train_component(dataset, component)
     else:
-        note(layout.checkpoints(dataset, component), {"kind": "untrained", "name": component})
+        note(folder, {"kind": "untrained", "name": component})
         console.say(f"pretrain {dataset} {component}: not trained, components.{component} is false in {layout.PARAMS}")
         return
-    console.say(f"pretrain {dataset} {component}: checkpoints in {layout.checkpoints(dataset, component)}")
+    console.say(f"pretrain {dataset} {component}: checkpoints in {folder}")

@@ -22,8 +22,6 @@ from pipeline.core import console, layout, params, schema, store
 from pipeline.core.errors import UserError
 from pipeline.core.settings import SEED, device_setting, setting
 from pipeline.loading import checkpoints
-from pipeline.loading.devices import device
-from pipeline.scoring import parsing
 
 SCORED = ("spatn", "spatn_no_distance")  # forward: Batch -> logits (B, 20, H, W) of the target's labels
 
@@ -42,12 +40,15 @@ def run(dataset: str, component: str) -> None:
     block = params.block(Params, "score_components", dataset)
     steps = checkpoints.steps(layout.checkpoints(dataset, component))
     if steps:
+        from pipeline.loading.devices import device
+        from pipeline.scoring import parsing
+
         where = device(block.device)
-        scored = parsing.score(dataset, component, steps[-1], where, block.batch, block.bootstrap, block.seed)
+        scores, pairs = parsing.score(dataset, component, steps[-1], where, block.batch, block.bootstrap, block.seed)
     else:
         console.say(f"{component}: not trained, so there is nothing to score")
-        scored = parsing.Scored([], pa.schema(schema.PAIR_SCORE_KEYS).empty_table())
-    store.write_table(layout.scores(dataset, component), scored.scores, schema.SCORES)
-    store.write_table(layout.pair_scores(dataset, component), scored.pairs, scored.pairs.schema)
-    for row in scored.scores:
+        scores, pairs = [], pa.schema(schema.PAIR_SCORE_KEYS).empty_table()
+    store.write_table(layout.scores(dataset, component), scores, schema.SCORES)
+    store.write_table(layout.pair_scores(dataset, component), pairs, pairs.schema)
+    for row in scores:
         console.say(f"  {row['metric']} {row['value']:.4f} ({row['low']:.4f} to {row['high']:.4f}), {row['n']} pairs")

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import nn
 
+from models.layers import spectral
 from pipeline.core import console
 
 SHAPES = 64  # instances of one class of blocks differ in width, and torch's limit is 8
@@ -42,6 +43,7 @@ def compile_blocks(networks: Iterable[nn.Module], device: torch.device, backend:
         console.say(f"compile: no working compiler for {device.type}, training goes on without it ({reason})")
         return
     torch._dynamo.config.recompile_limit = SHAPES
+    spectral.stay_eager()
     for network in networks:
         for block in blocks(network):
             block.compile(backend=backend)
