@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
+LINES = bool(os.environ.get("REPOSE_LINES"))  # whoever started the stage prints one line of it; its log has the rest
 RANK = int(os.environ.get("RANK", "0"))  # of torchrun's processes only the first, 0, writes to the terminal
 LINE_EVERY = 30.0  # seconds between lines of progress where there is no terminal for a bar
 _log: "Console | None" = None
@@ -31,7 +32,7 @@ def terminal() -> "Console":
 
 def say(message: str) -> None:
     """One line to the terminal and to the stage's log."""
-    if RANK == 0:
+    if RANK == 0 and not LINES:
         terminal().print(message, markup=False, soft_wrap=True)
     if _log is not None:
         _log.print(message, markup=False, soft_wrap=True)
@@ -123,7 +124,7 @@ def progress(description: str, total: int | None) -> Iterator[Callable[..., None
     Where stderr is no terminal, as in a job of an engine, a line every LINE_EVERY seconds. Silent in all processes of
     torchrun but the first.
     """
-    if RANK == 0 and not sys.stderr.isatty():
+    if RANK == 0 and (LINES or not sys.stderr.isatty()):
         yield _in_lines(description, total)
         return
 
