@@ -415,3 +415,18 @@ def test_flow_between_sizes(drawn):
 def test_flow_of_two_persons_is_refused(drawn):
     with pytest.raises(ValueError, match="different persons"):
         synthetic.flow(drawn[0][1], drawn[4][1])
+
+
+def test_a_plain_background_is_the_same_behind_everybody():
+    """And everything else is as it is before a varied one."""
+    varied, plain = (synthetic.scenes(7, "train", 3, 2, plain) for plain in (False, True))
+    assert [replace(scene, background=varied[0].background) for scene in plain] == [
+        replace(scene, background=varied[0].background) for scene in varied
+    ]
+    drawn = [synthetic.render(replace(scene, light=plain[0].light), 64, 32) for scene in plain]
+    empty = np.all([one.labels == 0 for one in drawn], axis=0)
+    empty = cv2.erode(empty.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0  # edges are antialiased
+    empty[44:] = False  # shadows and stools lie on the ground
+    assert empty.sum() > 100
+    for one in drawn:
+        np.testing.assert_array_equal(one.image[empty], drawn[0].image[empty])

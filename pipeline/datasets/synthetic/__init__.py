@@ -6,7 +6,7 @@ pixel centres (integer coordinates), not from the antialiased image. Bodies are 
 
 import colorsys
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -86,17 +86,19 @@ class Rendering:
         return labels.relabel(self.labels, labels.TO_LIP20[labels.EVERY])
 
 
-def scenes(seed: int, split: str, identities: int, views: int) -> list[Scene]:
+def scenes(seed: int, split: str, identities: int, views: int, plain: bool = False) -> list[Scene]:
     """All scenes of a split, person by person. Persons of "train" and "test" are disjoint.
 
-    Raises UserError for an unknown split or more persons or views than there are names for.
+    plain: the same people in the same poses and light, all in one garden. Raises UserError for an unknown split
+    or more persons or views than there are names for.
     """
     if split not in SPLITS:
         raise UserError(f"synthetic: split '{split}' is unknown; use one of {', '.join(SPLITS)}")
     if not 0 < identities < 5000 or not 0 < views <= VIEWS:
         raise UserError(f"synthetic: {identities} identities with {views} views; at most 4999 and {VIEWS}")
     first = SPLITS[split]
-    return [_scene(seed, first + person, view) for person in range(identities) for view in range(views)]
+    found = [_scene(seed, first + person, view) for person in range(identities) for view in range(views)]
+    return [replace(scene, background=GARDEN) for scene in found] if plain else found
 
 
 def name(scene: Scene) -> str:
@@ -336,6 +338,11 @@ def _light(rng: np.random.Generator, seed: int, number: int) -> Light:
 
 
 KINDS = ("street", "studio", "park", "shop", "floor", "tiles")
+# Three colours, none a mixture of the others: beside them an instance norm keeps how far a garment's colour is from
+# grey, which it does not before a bare wall.
+GARDEN = Background(
+    "garden", 0, 0.72, ((188.0, 212.0, 228.0), (164.0, 92.0, 66.0), (70.0, 66.0, 70.0), (84.0, 142.0, 78.0))
+)
 
 
 def _background(rng: np.random.Generator, seed: int, number: int) -> Background:
@@ -499,7 +506,9 @@ def _backdrop(scene: Scene, bones, height: int, width: int) -> np.ndarray:
     fade = 1.0 - 0.25 * (y - horizon) * (y > horizon) + 0.12 * (horizon - y)
     value = fade - 0.15 + 0.2 * _noise(rng, height, width, 5) + 0.1 * _noise(rng, height, width, 17)
     offset, period = rng.random(), rng.uniform(0.12, 0.3)
-    if ground.kind == "studio":
+    if ground.kind == "garden":
+        value = np.ones_like(value)
+    elif ground.kind == "studio":
         below *= np.clip((y - horizon) / 0.12, 0, 1)
         value = 1 + 0.4 * (value - 1)
     elif ground.kind == "tiles":
@@ -510,6 +519,8 @@ def _backdrop(scene: Scene, bones, height: int, width: int) -> np.ndarray:
         leaves = _noise(rng, height, width, 11) + 0.7 * _noise(rng, height, width, 31) - 0.85
         value = value + 0.4 * leaves * (1 - 0.6 * below)
     picture = (wall + (floor - wall) * below[..., None]) * value[..., None]
+    if ground.kind == "garden":
+        picture = np.where((np.abs(y - horizon + 0.09) < 0.09)[..., None], light, picture)  # a hedge behind the path
     if ground.kind in ("street", "shop", "floor"):
         column = (x + 2 + offset) % period / period
         window = (column > 0.2) & (column < 0.8) & (y < horizon - 0.06) & (y > 0.08)

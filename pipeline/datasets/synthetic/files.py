@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +27,9 @@ class Fetch:
     train_identities: int = setting("people to train on", minimum=2, maximum=4000)
     test_identities: int = setting("people to test on", minimum=1, maximum=4000)
     views: int = setting("images of each", minimum=2, maximum=99)
+    background: Literal["varied", "plain"] = setting(
+        "varied: another place for every camera; plain: one garden for all", "varied"
+    )
 
 
 def person_id(name: str) -> str:
@@ -39,7 +43,7 @@ def fetch(block: Fetch, raw: Path) -> dict:
     scenes = {
         f"{split}/{synthetic.name(scene)}": scene
         for split in SPLITS
-        for scene in synthetic.scenes(block.seed, split, identities[split], block.views)
+        for scene in synthetic.scenes(block.seed, split, identities[split], block.views, block.background == "plain")
     }
     joints = {}  # (18, 2) float32, NaN where not in the image
     occluded = {}
