@@ -1,49 +1,73 @@
-# Two commands matter: `make demo` and `make test`. Both build the same .venv from requirements.lock first.
+# Two commands matter: `make demo` and `make test`. Each first installs into .venv what it needs: requirements.lock, and
+# for tests and lint requirements-dev.lock.
 PYTHON ?= python3
 BIN := .venv/bin
 SHELL := /bin/bash
 
-.PHONY: help env demo test test-all lint lock clean
+.PHONY: help env dev demo demo-all test test-all lint lock clean
 help:
 	@echo "make demo   install into .venv, run the whole pipeline on the built-in synthetic data, say where the report is"
+	@echo "make demo-all  every variant, two to eight steps of each, in every_variant/: ten minutes"
 	@echo "make test   install into .venv, run the tests (11 to 14 minutes on 2 cores); skipped ones are listed with the reason"
 	@echo "make test-all  the same and the slow ones"
 	@echo "make lint   ruff, snakefmt, snakemake --lint"
-	@echo "make lock   resolve requirements.lock again from pyproject.toml"
+	@echo "make lock   resolve requirements.lock and requirements-dev.lock again from pyproject.toml"
 	@echo "make clean  delete generated data, runs, trainings set aside, reports and engine state (not .venv)"
 
 env: .venv/.installed
+dev: .venv/.developed
 
-# uv lives inside .venv, put there by pip, so an externally managed system Python is no obstacle.
-.venv/.installed: requirements.lock
+# uv lives inside .venv, put there by pip, so an externally managed system Python is no obstacle. The checkout itself is
+# installed, editable: .venv/bin/repose is its command.
+INSTALL := $(BIN)/python -m uv pip install --quiet --python $(BIN)/python
+.venv/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Repose needs Python 3.11 or newer: make PYTHON=/path/to/python3.12 demo" >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(INSTALL) --require-hashes -r requirements.lock
+	$(INSTALL) --no-deps --no-build-isolation --editable .
 	touch $@
 
-# The built-in data set needs no published network: random ones stand in, marked, so that nothing is downloaded. Its
-# networks are so small that several trainings of one thread each are faster than one on all cores.
+.venv/.developed: .venv/.installed requirements-dev.lock
+	$(INSTALL) --require-hashes -r requirements-dev.lock
+	touch $@
+
+# The built-in data set needs no published network, so nothing is downloaded. Its networks are so small that several
+# trainings of one thread each are faster than one on all cores. A line a stage is printed; logs/ has the rest.
+RUN := PYTHONPATH=profiles REPOSE_LINES=1 REPOSE_OFFLINE=1 .venv/bin/snakemake --logger lines --workflow-profile none --cores all --rerun-incomplete --max-threads 1 --resources gpu=8
 demo: env
-	REPOSE_OFFLINE=1 $(BIN)/snakemake --cores all --max-threads 1 --resources gpu=8
+	@$(RUN)
 	@echo "Report: $(CURDIR)/reports/html/index.html"
+
+# In a folder of its own, since params.yaml is another there.
+EVERY := --scale 0.05 --set fetch.synthetic.train_identities=24 fetch.synthetic.test_identities=8 'train.synthetic.*.batch=4' pretrain.synthetic.detector.steps=200
+demo-all: env
+	mkdir -p every_variant
+	git ls-files -z | tar --null -T - -c | tar -x -C every_variant
+	ln -sfn ../.venv every_variant/.venv
+	$(BIN)/python -m benchmarks.every_variant params $(EVERY) > every_variant/params.yaml
+	@cd every_variant && $(RUN)
+	@echo "Report: $(CURDIR)/every_variant/reports/html/index.html"
 
 # A file of tests a process, as many at once as there are cores: each keeps to one thread. A process that dies ends the run.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder --max-worker-restart 0
-test: env
+test: dev
 	$(PYTEST) -m "not slow"
 
-test-all: env
+test-all: dev
 	$(PYTEST)
 
-lint: env
+lint: dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile
 	$(BIN)/snakemake --lint
 
+# requirements.lock: what runs; requirements-dev.lock: the same versions, and what tests and lint need beside.
+COMPILE := $(BIN)/python -m uv pip compile pyproject.toml --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11
 lock: env
-	$(BIN)/python -m uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-emit-index-url --python-version 3.11 --upgrade -o requirements.lock
+	$(COMPILE) --upgrade -o requirements.lock
+	$(COMPILE) --extra dev -c requirements.lock -o requirements-dev.lock
 
 clean:
-	rm -rf data runs logs reports/tables reports/html reports/scores .work .snakemake .dvc/cache .dvc/tmp dvc.lock
+	rm -rf every_variant data runs logs reports/tables reports/html reports/scores .work .snakemake .dvc/cache .dvc/tmp dvc.lock
