@@ -44,7 +44,7 @@ CHOICES = {
 
 # What a stage's --help shows it with: what `make demo` runs.
 EXAMPLE = {
-    "dataset": "synthetic", "rule": "equation", "net": "squeezenet1_1", "component": "spatn", "variant": "spig"
+    "dataset": "synthetic", "rule": "equation", "net": "squeezenet1_1", "component": "spatn", "variant": "spgnet"
 }  # fmt: skip
 
 

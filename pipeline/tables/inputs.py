@@ -84,12 +84,13 @@ def read_scores(path: Path) -> "pd.DataFrame":
 
 
 def choose(scores: "pd.DataFrame", column: str, split: str) -> "pd.Series | None":
-    """The best row on `split` by a column of COLUMNS, of its first metric that was scored; the earliest of equals.
+    """The best row on `split` by a column of COLUMNS, of its first metric that was scored; where none was, since its
+    network could not be had, by SSIM, which needs none. The earliest of equals.
 
     None if there is no such score. Rows of other splits cannot influence the choice.
     """
     scores = scores[(scores["split"] == split) & scores["value"].notna()].sort_values("step")
-    for metric in COLUMNS[column].metrics:
+    for metric in (*COLUMNS[column].metrics, "ssim"):
         rows = scores[scores["metric"] == metric]
         if len(rows):
             values = rows["value"] if rows["higher_is_better"].iloc[0] else -rows["value"]
