@@ -16,7 +16,7 @@ from pipeline.core.schema import JOINTS
 from pipeline.loading.runs import Trained
 
 ENDINGS = {"torch": ".pt2", "onnx": ".onnx"}
-_JOINTS = "(x, y) in pixels of the image, pixel centres at integers, order as in `joints`; anything where not valid"
+_JOINTS = "(x, y) in pixels of the image, pixel centres at integers, order as in `joints`; zeros where not valid"
 _CALL = {
     "torch": [
         "import torch",
@@ -72,6 +72,8 @@ def example(trained: Trained, seed: int = 0) -> dict[str, Tensor]:
         else:
             drawn = (drawn * len(labels.NAMES[trained.label_set])).to(torch.uint8)
         made[one["name"]] = drawn
+    for side in ("source", "target"):
+        made[f"{side}_joints"][~made[f"{side}_valid"]] = 0
     return made
 
 
