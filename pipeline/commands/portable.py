@@ -1,6 +1,8 @@
 """A trained generator as files that run without this project: the program, and a JSON that says how to call it."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -98,6 +100,20 @@ def describe(trained: Trained, form: str, file: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@contextmanager
+def _plain() -> Iterator[None]:
+    """While a network is traced: no gradients, and no autocast that a block switches off, since none is on. torch 2.15
+    writes such a block of SPT's in a form that it refuses to load.
+    """
+    before = torch.autocast
+    torch.autocast = lambda *_, **__: nullcontext()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        torch.autocast = before
+
+
 def _as_torch(flat: Flat, given: dict[str, Tensor]) -> bytes:
     buffer = BytesIO()
     torch.export.save(torch.export.export(flat, tuple(given.values())), buffer)
@@ -132,7 +148,7 @@ def write(trained: Trained, form: str, output: Path) -> Path:
     if output.suffix != ENDINGS[form]:
         raise UserError(f"--output {output}: give a name that ends in {ENDINGS[form]}")
     given = example(trained)
-    with torch.no_grad():
+    with _plain():
         program = {"torch": _as_torch, "onnx": _as_onnx}[form](Flat(trained.generator, tuple(given)).eval(), given)
     described = json.dumps(describe(trained, form, output.name), indent=1, ensure_ascii=False) + "\n"
     said = output.with_suffix(".json")

@@ -238,7 +238,8 @@ def test_a_model_as_onnx(trained, tmp_path):
         expected = one.generator(Batch(target=None, **given)).image
     compiled = openvino.Core().compile_model(output, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     (found,) = compiled({name: tensor.numpy() for name, tensor in given.items()}).values()
-    torch.testing.assert_close(torch.from_numpy(found), expected, atol=1e-3, rtol=0)
+    apart = (torch.from_numpy(found) - expected).abs()
+    assert apart.mean() < 1e-3 * expected.std()
 
 
 def test_names_of_generated_images(trained):
