@@ -13,7 +13,6 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from models.layers import losses
 from models.layers.affine_flow import BACKGROUND, INVISIBLE, VISIBLE, AffineFlow, place
@@ -23,7 +22,7 @@ from models.layers.parsing import LABELS, cross_entropy
 from models.layers.part_flow import WHOLE_BODY, FlowObjective, PartFlow
 from models.layers.pose_maps import JOINTS, disks, heatmaps, one_hot
 from models.layers.schedule import Adam, Component, Jitter, Move, Phase, Variant
-from models.layers.spectral import spectral_norm
+from models.layers.spectral import NormedConv2d, SpectralNorm
 from models.spatn import KAPPA, Spatn
 
 DISK = 1 / 32  # radius of a joint's disk in image heights: 8 px at 256, 4 px at 128
@@ -31,18 +30,12 @@ DISK = 1 / 32  # radius of a joint's disk in image heights: 8 px at 256, 4 px at
 
 def initialise(module: nn.Module) -> None:
     """As in the code: He et al.'s normal weights, zero biases; batch norms' weights around 1, 0.02 wide."""
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and not parametrize.is_parametrized(module):
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.kaiming_normal_(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
     if isinstance(module, nn.BatchNorm2d) and module.affine:
         nn.init.normal_(module.weight, 1.0, 0.02)
-
-
-def initialised(module: nn.Module) -> nn.Module:
-    """Before spectral norm is put on: the size of its weights decides how fast Adam turns them."""
-    initialise(module)
-    return module
 
 
 # Encoders
@@ -244,18 +237,20 @@ class Sean(nn.Module):
 
 class SpgBlock(nn.Module):
     """Table C. forward: x (B, C, h, w), skip [pose, warped appearance] (B, 2C, h, w), what `Regions` has for each of
-    its two norms -> (B, C, h, w).
+    its two norms, the weights of its two convolutions by their spectral norm -> (B, C, h, w).
     """
 
     def __init__(self, features: int):
         super().__init__()
         self.skip_norm, self.norm = Sean(2 * features), Sean(2 * features)
-        self.skip = spectral_norm(initialised(nn.Conv2d(2 * features, features, 1, bias=False)))
-        self.conv = spectral_norm(initialised(nn.Conv2d(2 * features, features, 3, padding=1, bias=False)))
+        self.skip = NormedConv2d(2 * features, features, 1, bias=False)
+        self.conv = NormedConv2d(2 * features, features, 3, padding=1, bias=False)
 
-    def forward(self, x: Tensor, skip: Tensor, regions: list[tuple[Tensor, Tensor]]) -> Tensor:
-        skip = self.skip(F.relu(self.skip_norm(skip, regions[0])))
-        return x + self.conv(F.relu(self.norm(torch.cat([x, skip], dim=1), regions[1])))
+    def forward(
+        self, x: Tensor, skip: Tensor, regions: list[tuple[Tensor, Tensor]], weights: tuple[Tensor, ...]
+    ) -> Tensor:
+        skip = self.skip(F.relu(self.skip_norm(skip, regions[0])), weights[0])
+        return x + self.conv(F.relu(self.norm(torch.cat([x, skip], dim=1), regions[1])), weights[1])
 
 
 class DecoderLevel(nn.Module):
@@ -276,8 +271,12 @@ class DecoderLevel(nn.Module):
         self.blocks = nn.ModuleList(SpgBlock(outputs) for _ in range(blocks))
         self.regions = Regions(2 * blocks, 2 * outputs, scale, kernel)
 
-    def forward(self, x: Tensor, skips: list[Tensor], parsing: Tensor, codes: Tensor) -> Tensor:
-        """x (B, inputs, h, w), skips of (B, 2 outputs, 2h, 2w), the last used first; parsing (B, 20, 2h, 2w)."""
+    def forward(
+        self, x: Tensor, skips: list[Tensor], parsing: Tensor, codes: Tensor, weights: tuple[Tensor, ...]
+    ) -> Tensor:
+        """x (B, inputs, h, w), skips of (B, 2 outputs, 2h, 2w), the last used first; parsing (B, 20, 2h, 2w); the
+        blocks' weights, two each.
+        """
         around = patches(parsing, self.kernel)
         if self.norm_first:
             coarse = parsing[..., ::2, ::2]
@@ -286,7 +285,7 @@ class DecoderLevel(nn.Module):
             x = self.norm(self.up(x), *self.norm_regions(parsing, around, codes))
         regions = self.regions(parsing, around, codes)
         for k, (block, skip) in enumerate(zip(self.blocks, reversed(skips), strict=True)):
-            x = block(x, skip, regions[2 * k : 2 * k + 2])
+            x = block(x, skip, regions[2 * k : 2 * k + 2], weights[2 * k : 2 * k + 2])
         return x
 
 
@@ -382,7 +381,8 @@ class SPGNet(nn.Module):
             for after, before in pairwise(self.widths)
         )
         self.image = nn.Sequential(nn.ReflectionPad2d(3), nn.Conv2d(self.widths[0], 3, 7))
-        self.apply(initialise)
+        self.apply(initialise)  # before spectral norm too: the size of its weights decides how fast Adam turns them
+        self.norm = SpectralNorm([one for one in self.decoder.modules() if isinstance(one, NormedConv2d)])
         with torch.no_grad():
             self.image[-1].weight.mul_(0.1)  # begin inside tanh's linear range
         self.parsing = Spatn(scale, kappa)
@@ -402,10 +402,12 @@ class SPGNet(nn.Module):
             appearance[level] = deform(appearance[level], *what)
         x = self.fuse(torch.cat([p, a], dim=1))
         parsing, codes = parsing.to(x.dtype), codes.to(x.dtype)  # under autocast once, not in every norm
+        weights, each = self.norm(), 2 * self.spg_blocks
         for level in reversed(range(len(self.decoder))):
             skips = [torch.cat(pair, dim=1) for pair in zip(pose[level], appearance[level], strict=True)]
             stride = 2**level
-            x = self.decoder[level](x, skips, parsing[..., ::stride, ::stride], codes)
+            own = weights[level * each : (level + 1) * each]
+            x = self.decoder[level](x, skips, parsing[..., ::stride, ::stride], codes, own)
         with full_precision(x):  # a tanh in bfloat16 is flat from 3.5 on: no gradient
             image = torch.tanh(self.image(losses.widen(x)))
         visible = (visibility == VISIBLE).float()

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers.spectral import spectral_norm
+from models.layers.spectral import NormedConv2d, SpectralNorm
 
 
 @dataclass
@@ -320,12 +320,6 @@ class PyramidNonLocal(nn.Module):
         return total, relations
 
 
-def unit_spectral(convolution: nn.Conv2d) -> nn.Module:
-    """The convolution under spectral norm, which divides its initial gain out, but not Adam's step relative to it."""
-    orthogonal(convolution)
-    return spectral_norm(convolution)
-
-
 class DiscriminatorBlock(nn.Module):
     """Halve the resolution: act, 3x3, act, 4x4 stride 2, plus average pooling and 1x1. Spectral norm, no other
     norm.
@@ -333,16 +327,14 @@ class DiscriminatorBlock(nn.Module):
 
     def __init__(self, inputs: int, hidden: int, outputs: int):
         super().__init__()
-        self.branch = nn.Sequential(
-            nn.LeakyReLU(0.1),
-            unit_spectral(nn.Conv2d(inputs, hidden, 3, padding=1)),
-            nn.LeakyReLU(0.1),
-            unit_spectral(nn.Conv2d(hidden, outputs, 4, stride=2, padding=1)),
-        )
-        self.shortcut = nn.Sequential(nn.AvgPool2d(2), unit_spectral(nn.Conv2d(inputs, outputs, 1)))
+        self.enter = NormedConv2d(inputs, hidden, 3, padding=1)
+        self.halve = NormedConv2d(hidden, outputs, 4, stride=2, padding=1)
+        self.shortcut = NormedConv2d(inputs, outputs, 1)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, inputs, H, W) -> (B, outputs, H/2, W/2)
-        return self.branch(x) + self.shortcut(x)
+    def forward(self, x: Tensor, enter: Tensor, halve: Tensor, shortcut: Tensor) -> Tensor:
+        """x (B, inputs, H, W), the weights of the three -> (B, outputs, H/2, W/2)."""
+        branch = self.enter(F.leaky_relu(x, 0.1), enter)
+        return self.halve(F.leaky_relu(branch, 0.1), halve) + self.shortcut(F.avg_pool2d(x, 2), shortcut)
 
 
 class PatchDiscriminator(nn.Module):
@@ -355,12 +347,17 @@ class PatchDiscriminator(nn.Module):
         super().__init__()
         levels = 4 if min(height, width) >= 256 else 3
         count = [channels(min(32 * 2**level, 128), scale) for level in range(levels)]
-        self.blocks = nn.Sequential(
-            DiscriminatorBlock(3, count[0], count[0]),
-            *(DiscriminatorBlock(before, before, after) for before, after in pairwise(count)),
-            nn.LeakyReLU(0.1),
-            unit_spectral(nn.Conv2d(count[-1], 1, 1)),
+        self.blocks = nn.ModuleList(
+            DiscriminatorBlock(before, hidden, after)
+            for before, hidden, after in [(3, count[0], count[0]), *((a, a, b) for a, b in pairwise(count))]
         )
+        self.judge = NormedConv2d(count[-1], 1, 1)
+        # Spectral norm divides the initial gain out, but not Adam's step relative to it.
+        self.apply(orthogonal)
+        self.norm = SpectralNorm([one for one in self.modules() if isinstance(one, NormedConv2d)])
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.blocks(image)
+        x, weights = image, self.norm()
+        for k, block in enumerate(self.blocks):
+            x = block(x, *weights[3 * k : 3 * k + 3])
+        return self.judge(F.leaky_relu(x, 0.1), weights[-1])

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from models.layers.features import Features
+from models.layers.spectral import SpectralNorm
 from models.variants import Adam, Batch, Objective, Phase
 from pipeline.core import console, digests
 from pipeline.core.errors import UserError
@@ -82,8 +83,8 @@ def freeze_untrained(phase: Phase, networks: Mapping[str, nn.Module], thawed: Co
 
 def spectral_vectors(networks: Iterable[nn.Module]) -> list[Tensor]:
     """The buffers that every forward of a spectral norm changes, by a step of power iteration, whatever the input."""
-    named = (pair for network in networks for pair in network.named_buffers())
-    return [value for name, value in named if "parametrizations." in name]
+    modules = (module for network in networks for module in network.modules())
+    return [vector for module in modules if isinstance(module, SpectralNorm) for vector in (module.u, module.v)]
 
 
 def lower_untrained(networks: Iterable[nn.Module]) -> None:

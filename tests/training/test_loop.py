@@ -8,11 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from torch.nn.utils.parametrizations import spectral_norm
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.layers import features
-from models.layers.blocks import Batch
+from models.layers.blocks import Batch, PatchDiscriminator
 from models.layers.schedule import Jitter, Move
 from models.variants import COMPONENTS, Adam, Phase
 from pipeline.core.errors import UserError
@@ -287,9 +286,7 @@ class Plain(Game):
         self.generator = nn.Sequential(
             nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.InstanceNorm2d(4), nn.ReLU(), nn.Conv2d(4, 3, 1)
         )
-        self.discriminator = nn.Sequential(
-            spectral_norm(nn.Conv2d(3, 4, 3)), nn.ReLU(), spectral_norm(nn.Conv2d(4, 1, 3))
-        )
+        self.discriminator = PatchDiscriminator(32, 32, 0.1)
         self.frozen = nn.Sequential(nn.Conv2d(3, 2, 1))
 
 
