@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from models.layers.part_flow import GROUPS, WHOLE_BODY
+from models.layers.spectral import NormedConv2d, SpectralNorm
 from models.variants import COMPONENTS, VARIANTS
 
 HEIGHT, WIDTH, SCALE = 256, 256, 0.05
@@ -349,8 +350,8 @@ def described(name: str) -> tuple[dict[str, Any], dict[str, tuple[str, int]]]:
         del found["objective.weights"]
     for role, net in objective.networks().items():
         for path, module in net.named_modules(prefix=role):
-            if not type(module).__module__.startswith("torch"):
-                found |= settings(module, path)
+            if not type(module).__module__.startswith("torch") and not isinstance(module, NormedConv2d | SpectralNorm):
+                found |= settings(module, path)  # a normed convolution is one of PyTorch's but for its weight
             if path.count(".") < 3:
                 modules[path] = (str(module), sum(parameter.numel() for parameter in module.parameters()))
     return found, modules
