@@ -13,6 +13,21 @@ ROOT = Path(__file__).parent.parent
 PROJECT_FILES = ["Snakefile", "dvc.yaml", "params.yaml", "params.schema.json", ".dvcignore", ".gitignore"]
 
 
+# A variant of each method, and what they start from: the demo has SPGNet alone.
+METHODS = {"spig": "spig", "spt": "spt", "sgw_gan": "sgw", "patn": "patn", "gfla": "gfla"}
+STARTED_FROM = ("spig_flow", "spt_parsing", "spt_detector", "sgw_parser", "sgw_matcher", "gfla_flow")
+
+
+def name_every_method(path: Path) -> None:
+    """In the params.yaml at `path`, whose lines stay what they are otherwise."""
+    text = path.read_text(encoding="utf-8")
+    for family, variant in METHODS.items():
+        text = text.replace(f"\n  {family}: []", f"\n  {family}: [{variant}]")
+    for component in STARTED_FROM:
+        text = text.replace(f"\n  {component}: false", f"\n  {component}: true")
+    path.write_text(text, encoding="utf-8")
+
+
 def copy_project(folder: Path, python: str | Path = sys.executable) -> Path:
     """A working copy of the project's tracked parts in `folder`, as a git repository of its own, without outputs.
 
@@ -20,6 +35,7 @@ def copy_project(folder: Path, python: str | Path = sys.executable) -> Path:
     """
     for name in PROJECT_FILES:
         shutil.copy(ROOT / name, folder / name)
+    name_every_method(folder / "params.yaml")
     compiled = shutil.ignore_patterns("__pycache__")
     made = shutil.ignore_patterns("tables", "html", "scores", "figures")
     for name in ["pipeline", "models", "profiles"]:

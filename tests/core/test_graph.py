@@ -218,6 +218,7 @@ def test_settings_of_a_runs_own_are_its_parameters_alone(jobs):
 @pytest.mark.parametrize("block", [{}, {"spig": ["spig"]}])
 def test_a_family_that_is_left_out_has_no_variant(block):
     values = {**params.load(ROOT / "params.yaml"), "variants": block, "named": {}}
+    values["components"] = values["components"] | {"spig_flow": True}
     found = {job.axes["variant"] for job in graph.jobs(params.check(values)) if job.stage in ("train", "score")}
     assert found == ({"spig"} if block else set())
 
@@ -306,14 +307,14 @@ def test_who_watches_a_training_decides_nothing():
 
     def deciding(**changes) -> dict[str, dict]:
         values = copy.deepcopy(params.load(ROOT / "params.yaml"))
-        for stage, name in (("train", "spig"), ("pretrain", "spig_flow")):
+        for stage, name in (("train", "spgnet"), ("pretrain", "spatn")):
             values[stage]["synthetic"][name] |= changes
         return {job.name: job.deciding for job in graph.jobs(values)}
 
     before = deciding()
     assert deciding(tracker="tensorboard") == before
     changed = {name for name, now in deciding(steps=7).items() if now != before[name]}
-    assert {name.partition("@")[0] for name in changed} == {"train_spig", "pretrain_spig_flow"}
+    assert {name.partition("@")[0] for name in changed} == {"train_spgnet", "pretrain_spatn"}
 
 
 def test_every_reader_of_the_graph_says_so(project):

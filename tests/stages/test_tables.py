@@ -21,6 +21,7 @@ from pipeline.tables.inputs import PUBLISHED_COLUMNS, Run, choose, read_publishe
 from pipeline.tables.paired import Difference, over_seeds
 from pipeline.tables.papers import MARKS
 from pipeline.tables.text import grid, tex_escape
+from tests.conftest import name_every_method
 
 ROOT = Path(__file__).parents[2]
 SPIG_COLUMNS = ["FID", "LPIPS", "Mask-LPIPS", "SSIM", "Mask-SSIM", "PSNR", "Mask-PSNR"]
@@ -160,6 +161,7 @@ def scored(tmp_path: Path, monkeypatch) -> Path:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         if (ROOT / name).exists():
             shutil.copy(ROOT / name, tmp_path / name)
+    name_every_method(tmp_path / "params.yaml")
     shutil.copytree(ROOT / "reports/template", tmp_path / "reports/template")
     (tmp_path / "docs").mkdir()
     shutil.copy(ROOT / "docs/protocols.md", tmp_path / "docs")
