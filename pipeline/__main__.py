@@ -30,7 +30,9 @@ STAGES = {
     "tables": (),
     "report": (),
 }
-COMMANDS = ("status", "inspect", "figure", "generate", "export", "handoff", "score_images", "architecture", "schema")
+COMMANDS = (
+    "status", "inspect", "figure", "generate", "export", "handoff", "score_images", "compare", "architecture", "schema"
+)  # fmt: skip
 SHELLS = ("bash", "zsh")
 
 # What an axis may be: most of it from params.yaml.

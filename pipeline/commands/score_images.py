@@ -71,7 +71,7 @@ def run(dataset: str, images: Path, name: str, pattern: str | None = None) -> No
     where, folder = device(block.device), layout.outside(dataset, slug(name))
     protocol = open_protocol(dataset, where)
     whole = open_split(dataset, "test", where, protocol.reference)
-    found, listed = image_folder.find(images, whole.data, pattern)
+    found, listed = image_folder.find(images, whole, pattern)
     missing = sorted(set(range(len(whole.data))) - set(found))
     _say(images, len(whole.data), found, missing, listed, whole.data)
     if len(found) < 2:
@@ -83,17 +83,17 @@ def run(dataset: str, images: Path, name: str, pattern: str | None = None) -> No
     split = whole
     if missing:  # FID, KID and the ceilings are those of the targets that are left
         split, made = whole.subset(sorted(found)), protocol.reference
-        given = (made.described["metrics"], protocol.networks, protocol.detector.find, whole.labels, block.batch)
-        measured = real.measure(split.data, "test", *given)
+        given = (made.described["metrics"], protocol.networks, protocol.detector.find, block.batch)
+        measured = real.measure(split, *given)
         described = made.described | {"ceilings": made.described["ceilings"] | {"test": measured.ceilings}}
         made = replace(made, real={**made.real, **measured.statistics}, described=described)
         protocol = replace(protocol, reference=made)
-    batches = image_folder.read_all(whole.data, found, block.batch)
+    batches = image_folder.read_all(whole, found, block.batch)
     values, totals = judge.score_images(split, batches, protocol, block.bootstrap, block.seed)
     marks = (["pairs"] if missing else []) + (["jpeg"] if any(one.jpeg for one in found.values()) else [])
     why = samples.choose(split.data, values, block.samples) if block.samples else {}
     shown = {row: found[row] for row in np.array(sorted(found))[list(why)].tolist()}
-    again = (image for _, some in image_folder.read_all(whole.data, shown, block.batch) for image in some)
+    again = (image for _, some in image_folder.read_all(whole, shown, block.batch) for image in some)
     scored = Scored(
         judge.score_rows(totals, protocol.reference, "test", 0, name, marks),
         [judge.pair_rows(split, values, 0)],

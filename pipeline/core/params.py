@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # A run is called as its variant, or VARIANT-NAME with settings of its own (`named`), and from a further seed
 # VARIANT-seed1 or VARIANT-NAME-seed1, beside the run from the seed of its settings.
 SEED = "-seed"
-_OWN_COPY = "is gone: give your own copy as weights.NET.path; addresses and digests stand in pipeline/stages/weights.py"
+_OWN_COPY = "is gone: give your own copy as weights.NET.path; addresses and digests: pipeline/fetching/networks.py"
 RETIRED = {  # keys that were renamed or given up, and what to say of them
     "variants.reference": "is called variants.floors now",
     "train.*.reference": "is called train.D.floors now",
@@ -31,11 +31,16 @@ RETIRED = {  # keys that were renamed or given up, and what to say of them
     "pretrain.*.features": "is gone: this network has no losses on features",
     "pretrain.*.missing_weights": "is gone: this network has no losses on features",
 }
+_ELSEWHERE = "not here; run from the project's root folder"
 _IN_YAML = {"object": "block", "array": "list"}  # JSON Schema's words for what YAML has
 
 
 def schema() -> dict:
-    return json.loads(layout.PARAMS_SCHEMA.read_text(encoding="utf-8"))
+    """Raises UserError if it is missing."""
+    try:
+        return json.loads(layout.PARAMS_SCHEMA.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{layout.PARAMS_SCHEMA}: {_ELSEWHERE}") from None
 
 
 def _unknown(error: "ValidationError") -> list[str]:
@@ -154,7 +159,7 @@ def load(path: Path = layout.PARAMS) -> dict:
     try:
         return check(yaml_file.read(path), path)
     except FileNotFoundError as error:
-        raise UserError(f"{error.filename}: not here; run from the project's root folder") from None
+        raise UserError(f"{error.filename}: {_ELSEWHERE}") from None
 
 
 def block(kind: type[Block], *keys: str) -> Block:

@@ -75,8 +75,6 @@ class Network:
     """
 
     def __init__(self, model: "openvino.Model"):
-        import openvino
-
         self._threads = threads()
         settings = {
             "PERFORMANCE_HINT": "THROUGHPUT",
@@ -85,9 +83,6 @@ class Network:
             "NUM_STREAMS": self._threads,
         }
         compiled = core().compile_model(model, "CPU", settings)
-        # When a tensor first meets numpy, openvino makes its table of number types, running Python while it holds a
-        # lock: two threads that come there at once wait for each other for good. So it is made here, by one.
-        openvino.Tensor(np.zeros(1, np.float32)).data  # noqa: B018
         self._free: SimpleQueue[openvino.InferRequest] = SimpleQueue()
         for _ in range(self._threads):
             self._free.put(compiled.create_infer_request())

@@ -101,7 +101,6 @@ class Schp:
             "INFERENCE_PRECISION_HINT": "f32",
             "INFERENCE_NUM_THREADS": int(os.environ.get("OMP_NUM_THREADS", "0")),  # 0 = all cores
         }
-        openvino.Tensor(np.zeros(1, np.float32)).data  # noqa: B018 (before callbacks do it at once: see openpose.Network)
         self._queue = openvino.AsyncInferQueue(core().compile_model(model, "CPU", settings))
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:

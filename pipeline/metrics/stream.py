@@ -76,7 +76,8 @@ class PairScores:
 
     pair_ids: every pair to be scored, in the order of the table that `compute` returns.
     metrics: names from METRICS. networks: by the names in `Metric.needs`. real: what the real images gave, by the name
-    in `Metric.real`. Raises UserError for an unknown metric or a missing part.
+    in `Metric.real`. The attribute `needs`: all that these metrics need. Raises UserError for an unknown metric or a
+    missing part.
     """
 
     def __init__(
@@ -102,7 +103,7 @@ class PairScores:
             if metric.real and metric.real not in self._real:
                 raise UserError(f"scores: {name} needs the real images' statistics: run the reference stage first")
             self._metrics.append(metric)
-        self._needs = {need for metric in self._metrics for need in metric.needs}
+        self.needs = {need for metric in self._metrics for need in metric.needs}
         pairs = len(self._ids)
         self._done = np.zeros(pairs, dtype=bool)
         self._values = {m.name: np.full(pairs, np.nan) for m in self._metrics if m.per_pair}
@@ -135,13 +136,13 @@ class PairScores:
                 f"scores: {len(rows)} pairs, generated images {generated.shape}, targets {target.shape}: "
                 "every pair needs both, of equal size"
             )
-        if "masks" in self._needs and masks is None:
+        if "masks" in self.needs and masks is None:
             raise UserError("scores: the masked metrics need the target-pose masks: pass them or leave the metrics out")
-        if "joints" in self._needs and (detected is None or target_joints is None):
+        if "joints" in self.needs and (detected is None or target_joints is None):
             raise UserError("scores: pckh@0.5 needs detected and target joints: pass them or leave the metric out")
-        if "labels" in self._needs and labels is None:
+        if "labels" in self.needs and labels is None:
             raise UserError("scores: parsing-miou needs the targets' parsing: pass it or leave the metric out")
-        if "embeddings" in self._needs and embeddings is None:
+        if "embeddings" in self.needs and embeddings is None:
             raise UserError("scores: identity needs the real images' embeddings: pass them or leave the metric out")
         masks = None if masks is None else np.asarray(masks, dtype=np.uint8)
         compared = Comparison(
@@ -161,7 +162,7 @@ class PairScores:
                 self._weights[metric.name][rows] = metric.weight(compared)
         self._counts["identical_pairs"] += int((squared_error(generated, target) == 0).sum())
         self._counts["empty_masks"] += int(empty.sum())
-        if "joints" in self._needs:
+        if "joints" in self.needs:
             self._counts["degenerate_head_boxes"] += int(pckh(detected, target_joints).degenerate.sum())
 
     def compute(self, resamples: int = 1000, seed: int = 0) -> tuple[dict[str, np.ndarray], dict[str, Score]]:

@@ -1,21 +1,22 @@
 """The detector that finds joints again in generated images, for PCKh and the pose error."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from models import detector
 from pipeline.core import layout
 from pipeline.core.digests import sha256
 from pipeline.core.errors import UserError
 from pipeline.extraction.openpose import OpenPose
-from pipeline.loading import checkpoints, published_weights
-from pipeline.loading.pixels import as_floats
-from pipeline.metrics.networks import in_batches
+from pipeline.loading import published_weights
 from pipeline.metrics.pckh import Joints
 from pipeline.scoring.networks import digests
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -27,18 +28,29 @@ class Detector:
     find: Callable[[np.ndarray], Joints]
 
 
-def open_detector(dataset: str, where: torch.device) -> Detector:
+def openpose(network: OpenPose, files: Sequence[Path]) -> Detector:
+    """Lightweight OpenPose, opened from `files`."""
+
+    def find(images: np.ndarray) -> Joints:
+        joints, scores = network(images)
+        return Joints(joints, scores > 0)
+
+    return Detector("Lightweight OpenPose", {"files": digests(files)}, find)
+
+
+def open_detector(dataset: str, where: "torch.device") -> Detector:
     """The data set's detector: OpenPose, or the last checkpoint of the network trained on its training images."""
+    import torch
+
+    from models import detector
+    from pipeline.loading import checkpoints
+    from pipeline.loading.pixels import as_floats
+    from pipeline.metrics.networks import in_batches
+
     folder = layout.checkpoints(dataset, "detector")
     if checkpoints.meta(folder)["kind"] == "openpose":
         files = published_weights.require("openpose", "stop", f"the detector of {dataset}")
-        network = OpenPose(files)
-
-        def find(images: np.ndarray) -> Joints:
-            joints, scores = network(images)
-            return Joints(joints, scores > 0)
-
-        return Detector("Lightweight OpenPose", {"files": digests(files)}, find)
+        return openpose(OpenPose(files), files)
 
     steps = checkpoints.steps(folder)
     if not steps:
@@ -46,7 +58,7 @@ def open_detector(dataset: str, where: torch.device) -> Detector:
     trained, _ = checkpoints.load(folder, steps[-1])
     trained.to(where)
 
-    def peaks(images: torch.Tensor) -> torch.Tensor:  # (B, H, W, 3) uint8 -> (B, 18, 3): x, y, score
+    def peaks(images: "torch.Tensor") -> "torch.Tensor":  # (B, H, W, 3) uint8 -> (B, 18, 3): x, y, score
         joints, scores = detector.decode(trained(as_floats(images.permute(0, 3, 1, 2))))
         return torch.cat([joints, scores.unsqueeze(-1)], dim=-1)
 

@@ -28,13 +28,16 @@ CRITERIA = (
 )
 
 
-def of_metric(name: str) -> Criterion | None:
+def of_metric(name: str, criteria: Sequence[Criterion] = CRITERIA) -> Criterion | None:
     """The criterion that a metric belongs to, such as that of "lpips-alex-v0.1"; None if it has none."""
-    return next((criterion for criterion in CRITERIA if name.startswith(criterion.metric)), None)
+    return next((criterion for criterion in criteria if name.startswith(criterion.metric)), None)
 
 
 def worst(
-    values: Mapping[str, np.ndarray], count: int = KEPT, hopeless: Sequence[bool] | np.ndarray = ()
+    values: Mapping[str, np.ndarray],
+    count: int = KEPT,
+    hopeless: Sequence[bool] | np.ndarray = (),
+    criteria: Sequence[Criterion] = CRITERIA,
 ) -> dict[str, list[int]]:
     """Metric -> the positions of the `count` worst pairs by it, the worst first; equal pairs in the order of the list.
 
@@ -44,7 +47,7 @@ def worst(
     """
     found = {}
     for name, column in values.items():
-        criterion = of_metric(name)
+        criterion = of_metric(name, criteria)
         if criterion is None or ":" in name:
             continue
         badness = column if criterion.worst_is_highest else -column

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -14,8 +15,11 @@ import numpy as np
 from pipeline.core import console
 from pipeline.core.digests import sha256
 from pipeline.core.errors import UserError
-from pipeline.loading.arrays import PairData
-from pipeline.scoring.pairs import images_of
+from pipeline.scoring.judged import Pairs
+
+if TYPE_CHECKING:
+    from pipeline.loading.arrays import PairData
+    from pipeline.scoring.pairs import Split
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 PATTERNS = tuple(f"{{from}}{middle}{{to}}{end}" for middle in ("_", "___", "_2_", "_to_") for end in ("", "_vis"))
@@ -33,7 +37,7 @@ class Found:
     jpeg: bool
 
 
-def names_of(data: PairData, pattern: str | None) -> dict[str, int]:
+def names_of(data: "PairData", pattern: str | None) -> dict[str, int]:
     """Every file name (without ending) that stands for a pair -> its position in `data.pairs`, or SEVERAL.
 
     Raises UserError for a pattern with other fields than {from} and {to}, or {index}.
@@ -105,12 +109,12 @@ def read(path: Path, source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray
     return f"wrong size: {picture.shape[0]} x {picture.shape[1]}, the targets are {height} x {width} (height x width)"
 
 
-def _stored(data: PairData, position: int) -> tuple[np.ndarray, np.ndarray]:
-    source, target = images_of(data, data.pairs[position])
+def _stored(pairs: Pairs, position: int) -> tuple[np.ndarray, np.ndarray]:
+    source, target = pairs.images(pairs.rows[position])
     return source, target
 
 
-def find(folder: Path, data: PairData, pattern: str | None) -> tuple[dict[int, Found], list[tuple[str, str]]]:
+def find(folder: Path, split: "Split", pattern: str | None) -> tuple[dict[int, Found], list[tuple[str, str]]]:
     """Each pair's file by position, read once to check it, and the files left out or scored with a reservation: (name,
     why).
 
@@ -119,28 +123,33 @@ def find(folder: Path, data: PairData, pattern: str | None) -> tuple[dict[int, F
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the folder with the generated images as --images")
     files = sorted(path for path in folder.iterdir() if path.is_file())
-    matched, listed = match(files, names_of(data, pattern))
-    found = {}
+    matched, left = match(files, names_of(split.data, pattern))
+    found, problems = check(split, matched)
+    jpegs = [(one.path.name, "JPEG: scored, marked") for one in found.values() if one.jpeg]
+    return found, sorted([*left, *((path.name, why) for path, why in problems), *jpegs])
+
+
+def check(pairs: Pairs, matched: Mapping[int, Path]) -> tuple[dict[int, Found], list[tuple[Path, str]]]:
+    """Read each pair's file once, by position -> those that can be scored, and what is wrong with the others."""
+    found, problems = {}, []
     with console.progress("reading images", len(matched)) as advance:
         for position, path in sorted(matched.items()):
-            result = read(path, *_stored(data, position))
+            result = read(path, *_stored(pairs, position))
             if isinstance(result, str):
-                listed.append((path.name, result))
+                problems.append((path, result))
             else:
                 found[position] = Found(path, *result[1:])
-                if result[2]:
-                    listed.append((path.name, "JPEG: scored, marked"))
             advance()
-    return found, sorted(listed)
+    return found, problems
 
 
-def read_all(data: PairData, found: Mapping[int, Found], batch: int) -> Iterator[tuple[list[int], np.ndarray]]:
+def read_all(pairs: Pairs, found: Mapping[int, Found], batch: int) -> Iterator[tuple[list[int], np.ndarray]]:
     """Pair ids and images (n, H, W, 3) uint8 RGB, `batch` at a time."""
-    positions = sorted(found)
+    positions, ids = sorted(found), pairs.pair_ids
     for start in range(0, len(positions), batch):
         rows = positions[start : start + batch]
-        pictures = [read(found[row].path, *_stored(data, row))[0] for row in rows]
-        yield data.pair_index[rows].tolist(), np.stack(pictures)
+        pictures = [read(found[row].path, *_stored(pairs, row))[0] for row in rows]
+        yield [ids[row] for row in rows], np.stack(pictures)
 
 
 def digest(found: Mapping[int, Found]) -> str:

@@ -1,6 +1,7 @@
 """Score generated images of one split, wherever they come from; the scores and the pairs' values as rows of tables."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -9,12 +10,15 @@ from pipeline.core import console
 from pipeline.core.errors import UserError
 from pipeline.metrics import METRICS, OF_PARSING, scored
 from pipeline.metrics.stream import PairScores, Score
-from pipeline.scoring.pairs import Split, images_of, joints_of
+from pipeline.scoring.judged import Pairs
 from pipeline.scoring.protocol import Protocol, Reference
+
+if TYPE_CHECKING:
+    from pipeline.scoring.pairs import Split
 
 
 def score_images(
-    split: Split,
+    split: Pairs,
     generated: Iterable[tuple[Sequence[int], np.ndarray]],
     protocol: Protocol,
     bootstrap: int,
@@ -29,7 +33,7 @@ def score_images(
     scores = PairScores(split.pair_ids, names, protocol.networks, real)
     embeddings = real.get(f"embeddings-{split.name}")
     position = {pair_id: row for row, pair_id in enumerate(split.pair_ids)}
-    with console.progress(f"score {split.name}", len(split.data)) as advance:
+    with console.progress(f"score {split.name}", len(split)) as advance:
         for pair_ids, images in generated:
             unknown = [pair_id for pair_id in pair_ids if pair_id not in position]
             if unknown:
@@ -37,21 +41,22 @@ def score_images(
                     f"scores: pair {unknown[0]} is not a {split.name} pair; remove its image or fix its name"
                 )
             images = np.array(images, order="C")  # a copy: torch refuses the negative strides of an image read as BGR
-            sources, targets = split.data.pairs[[position[pair_id] for pair_id in pair_ids]].unbind(1)
+            sources, targets = split.rows[[position[pair_id] for pair_id in pair_ids]].T
             scores.update(
                 pair_ids,
                 images,
-                images_of(split.data, targets),
-                np.stack([split.masks[row] for row in targets.tolist()]),
-                protocol.detector.find(images),
-                joints_of(split.data, targets),
-                np.stack([split.labels[row] for row in targets.tolist()]) if split.labels else None,
-                None if embeddings is None else (embeddings[sources.cpu().numpy()], embeddings[targets.cpu().numpy()]),
+                split.images(targets),
+                split.masks(targets) if "masks" in scores.needs else None,
+                protocol.detector.find(images) if "joints" in scores.needs else None,
+                split.joints(targets) if "joints" in scores.needs else None,
+                split.labels(targets) if "labels" in scores.needs else None,
+                None if embeddings is None else (embeddings[sources], embeddings[targets]),
             )
             advance(len(pair_ids))
     values, totals = scores.compute(bootstrap, seed)
     special = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in scores.counts.items() if count)
-    console.say(f"  {split.name}: {len(split.data)} pairs" + (f"; {special}" if special else ""))
+    of_split = f"  {split.name}: " if protocol.reference.described["dataset"] else ""  # two folders have no splits
+    console.say(f"{of_split}{len(split)} pairs" + (f"; {special}" if special else ""))
     return values, totals
 
 
@@ -86,7 +91,7 @@ def _number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def pair_rows(split: Split, values: Mapping[str, np.ndarray], step: int) -> pa.Table:
+def pair_rows(split: "Split", values: Mapping[str, np.ndarray], step: int) -> pa.Table:
     """`schema.PAIR_SCORE_KEYS`, then the columns `values`; a pair without a value (no head box, say) is null."""
     table = split.pairs.add_column(0, "step", pa.array([step] * len(split.pairs), pa.int64()))
     for name, column in values.items():

@@ -1,18 +1,20 @@
 """The networks that metrics look through: described by digest when the reference is made, opened again for scoring."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from pipeline.core import console, layout
 from pipeline.core.digests import sha256
 from pipeline.core.errors import UserError
-from pipeline.extraction import repose_parser
 from pipeline.loading import published_weights
 from pipeline.metrics import GIVEN, METRICS
 from pipeline.metrics.identity import ReId
+
+if TYPE_CHECKING:
+    import torch
+
+Files = Callable[[str], list[Path] | None]  # a published network -> its verified files, None if they cannot be had
 
 # A network, by the name that metrics give it -> the published weights that it takes.
 WEIGHTS = {
@@ -29,7 +31,15 @@ def digests(files: Iterable[Path]) -> dict[str, str]:
     return {file.name: sha256(file) for file in sorted(files)}
 
 
-def describe(metrics: Sequence[str], missing_weights: str, seed: int) -> tuple[list[str], dict[str, dict]]:
+def _of_parser() -> list[Path]:
+    from pipeline.extraction import repose_parser
+
+    return [repose_parser.WEIGHTS]
+
+
+def describe(
+    metrics: Sequence[str], missing_weights: str, seed: int, files_of: Files = published_weights.files
+) -> tuple[list[str], dict[str, dict]]:
     """Those of `metrics` that can be scored, and their networks: {"files": {name: sha256}} by the network's name, or
     {"seed": n} where the weights are missing and random ones may take their place.
 
@@ -38,9 +48,11 @@ def describe(metrics: Sequence[str], missing_weights: str, seed: int) -> tuple[l
     described, lacking = {}, set()
     for name in sorted({need for metric in metrics for need in METRICS[metric].needs} - set(GIVEN)):
         if name == "parser":
-            described[name] = {"files": digests([repose_parser.WEIGHTS])}
+            described[name] = {"files": digests(_of_parser())}
             continue
-        files = published_weights.require(WEIGHTS[name], missing_weights, "reference")
+        files = files_of(WEIGHTS[name])
+        if files is None and missing_weights == "stop":
+            published_weights.require(WEIGHTS[name], missing_weights, "reference")
         if files is not None:
             described[name] = {"files": digests(files)}
         elif missing_weights == "seeded" and name != "reid":
@@ -52,25 +64,29 @@ def describe(metrics: Sequence[str], missing_weights: str, seed: int) -> tuple[l
     return [name for name in metrics if not lacking & set(METRICS[name].needs)], described
 
 
-def open_all(described: Mapping[str, dict], where: torch.device) -> dict[str, Any]:
+def open_all(
+    described: Mapping[str, dict], where: "torch.device", files_of: Files = published_weights.files
+) -> dict[str, Any]:
     """The networks that `describe` described, by name. Raises UserError if their files have changed since."""
-    return {name: _open(name, entry, where) for name, entry in described.items()}
+    return {name: _open(name, entry, where, files_of) for name, entry in described.items()}
 
 
-def _open(name: str, entry: dict, where: torch.device) -> Any:
+def _open(name: str, entry: dict, where: "torch.device", files_of: Files) -> Any:
+    files = None
+    if "files" in entry:
+        files = _of_parser() if name == "parser" else files_of(WEIGHTS[name])
+        if files is None or digests(files) != entry["files"]:
+            source = files[0] if name == "parser" else layout.weights(WEIGHTS[name])
+            raise UserError(f"{source}: changed since the reference; run reference again")
+    if name == "reid":
+        return ReId(files)
+    if name == "parser":
+        from pipeline.extraction import repose_parser
+
+        return repose_parser.load(str(where))
     from pipeline.metrics.inception import inception_network, torchvision_inception
     from pipeline.metrics.lpips import lpips_network
 
-    files = None
-    if "files" in entry:
-        files = [repose_parser.WEIGHTS] if name == "parser" else published_weights.files(WEIGHTS[name])
-        if files is None or digests(files) != entry["files"]:
-            source = repose_parser.WEIGHTS if name == "parser" else layout.weights(WEIGHTS[name])
-            raise UserError(f"{source}: changed since the reference; run reference again")
-    if name == "parser":
-        return repose_parser.load(str(where))
-    if name == "reid":
-        return ReId(files)
     weights, seed = None if files is None else published_weights.state_dict(files), entry.get("seed", 0)
     if name.startswith("lpips-"):
         return lpips_network(weights, seed, net=name.removeprefix("lpips-")).to(where)

@@ -19,17 +19,45 @@ from pipeline.scoring.protocol import Reference
 
 @dataclass(frozen=True)
 class Split:
+    """A split of a data set, as `judged.Pairs`."""
+
     name: str
     pairs: pa.Table  # of schema.PAIRS
     data: PairData  # the same pairs, with their images
-    masks: Mapping[int, np.ndarray]  # pose masks of the targets by row of `data.images`: (H, W) uint8 {0, 1}
-    labels: Mapping[
-        int, np.ndarray
-    ]  # their parsing by row: (H, W) uint8 LIP-20 ids, the parser's; empty if no metric needs it
+    target_masks: Mapping[int, np.ndarray]  # pose masks of the targets by row of `data.images`: (H, W) uint8 {0, 1}
+    # Their parsing by row: (H, W) uint8 LIP-20 ids, the parser's; empty if no metric needs it.
+    target_labels: Mapping[int, np.ndarray]
+
+    @property
+    def ids(self) -> list[str]:
+        return self.data.ids
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.data.height, self.data.width
+
+    @property
+    def rows(self) -> np.ndarray:
+        return self.data.pairs.numpy()
 
     @property
     def pair_ids(self) -> list[int]:
         return self.data.pair_index.tolist()
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def images(self, rows: np.ndarray) -> np.ndarray:
+        return images_of(self.data, torch.as_tensor(rows))
+
+    def joints(self, rows: np.ndarray) -> Joints:
+        return joints_of(self.data, torch.as_tensor(rows))
+
+    def masks(self, rows: np.ndarray) -> np.ndarray:
+        return np.stack([self.target_masks[row] for row in rows.tolist()])
+
+    def labels(self, rows: np.ndarray) -> np.ndarray | None:
+        return np.stack([self.target_labels[row] for row in rows.tolist()]) if self.target_labels else None
 
     def subset(self, positions: Sequence[int]) -> "Split":
         """The pairs at some positions, over the same images."""

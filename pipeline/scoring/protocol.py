@@ -6,20 +6,21 @@ The stage `reference` writes it once, to data/D/reference; every score opens it.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from safetensors.numpy import load_file
 from safetensors.numpy import save as to_bytes
 
 from pipeline.core import layout, schema, store
 from pipeline.core.atomic import atomic_directory
 from pipeline.core.errors import UserError
-from pipeline.metrics.fid import FrechetStatistics
 from pipeline.scoring import networks
 from pipeline.scoring.detectors import Detector, open_detector
+
+if TYPE_CHECKING:
+    import torch
 
 SPLITS = ("val", "test")
 
@@ -75,7 +76,7 @@ def read(dataset: str) -> Reference:
     return Reference(described, real)
 
 
-def open_protocol(dataset: str, where: torch.device) -> Protocol:
+def open_protocol(dataset: str, where: "torch.device") -> Protocol:
     """The reference, its networks and its detector. Raises UserError if one of them is missing or has changed."""
     made = read(dataset)
     opened = networks.open_all(made.described["networks"], where)
@@ -87,6 +88,8 @@ def open_protocol(dataset: str, where: torch.device) -> Protocol:
 
 def _flat(real: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """FrechetStatistics as three arrays NAME/KEY; arrays as they are."""
+    from pipeline.metrics.fid import FrechetStatistics
+
     flat = {}
     for name, value in real.items():
         if isinstance(value, FrechetStatistics):
@@ -97,6 +100,8 @@ def _flat(real: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _unflat(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    from pipeline.metrics.fid import FrechetStatistics
+
     real: dict[str, Any] = {name: array for name, array in flat.items() if "/" not in name}
     for name in {key.split("/")[0] for key in flat if "/" in key}:
         state = {key.split("/")[1]: array for key, array in flat.items() if key.startswith(f"{name}/")}

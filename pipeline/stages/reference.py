@@ -90,7 +90,8 @@ def run(dataset: str) -> None:
     statistics, detected = {}, []
     for split, these in data.items():
         labels = pairs.labels_of(parsing, these) if parsing is not None and split == "test" else {}
-        found = real.measure(these, split, metrics, opened, detector.find, labels, block.batch)
+        known = pairs.Split(split, listed[split], these, {}, labels)
+        found = real.measure(known, metrics, opened, detector.find, block.batch)
         statistics |= found.statistics
         count, targets = len(these), len(found.targets)
         described["pairs"][split] = {"limit": limits[split], "count": count, "targets": targets}

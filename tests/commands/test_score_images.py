@@ -15,11 +15,13 @@ from pipeline.__main__ import main
 from pipeline.commands import score_images
 from pipeline.core import layout, store
 from pipeline.core.errors import UserError
+from pipeline.fetching.download import MIRROR
+from pipeline.formats import annotations
 from pipeline.loading.arrays import load_pairs
-from pipeline.scoring import image_folder
+from pipeline.scoring import compare, comparison, detectors, image_folder
 from pipeline.stages import reference, score
 from pipeline.tables.inputs import read_outside
-from tests.scored_project import CPU, HEIGHT, WIDTH, entered, stored_images
+from tests.scored_project import CPU, HEIGHT, WIDTH, entered, stored_images, write_weights
 
 pytestmark = pytest.mark.usefixtures("small_batches_on_one_thread")
 
@@ -175,6 +177,40 @@ def test_a_copy_of_the_sources_scores_as_copy_source_does(project, copied, capsy
     assert mine["ssim"]["protocol"] in said
     runs = read_outside({})
     assert list(runs) == [("synthetic", "My method")]
+
+
+def test_two_folders_compare_to_the_scores_numbers(project, copied, monkeypatch):
+    """Every metric of the stage, to the last bit: value, interval, pairs, ceiling, protocol, and each pair's own."""
+    theirs, targets = copied / "theirs", copied / "targets"
+    copies(theirs, listed(), "{from}_2_{to}_vis.png")
+    targets.mkdir()
+    reader = store.RandomReader(layout.images("synthetic"), ["image"])
+    joints = {row["image_id"]: row["keypoints"] for row in store.read_table(layout.keypoints("synthetic")).to_pylist()}
+    for name in {target for _, target in listed()}:
+        (targets / name).write_bytes(reader[name]["image"]["bytes"])
+    poses = {path.name: joints[path.name] for path in targets.iterdir()}
+    (copied / "poses.json").write_text(json.dumps(poses))
+    (copied / "pairs.csv").write_text("".join(annotations.pair_lines(listed())))
+    monkeypatch.delenv(MIRROR, raising=False)
+    # The data set's own detector in the place of Lightweight OpenPose, whose weights are not there.
+    monkeypatch.setattr(comparison, "OpenPose", lambda files: "opened")
+    monkeypatch.setattr(detectors, "openpose", lambda network, files: detectors.open_detector("synthetic", CPU))
+    write_weights("openpose", {"network.xml": b"", "network.bin": b""})
+    found = compare(
+        theirs, targets, pairs="pairs.csv", poses="poses.json", missing_weights="seeded", bootstrap=200, seed=5
+    )
+    table = store.read_table(layout.scores("synthetic", "copy_source")).to_pylist()
+    score = {row["metric"]: row for row in table if (row["step"], row["split"]) == (5, "test")}
+    assert {row["metric"] for row in found.scores} == set(score) >= {"fid", "lpips-alex-v0.1", "pckh@0.5", "mask-ssim"}
+    for row in found.scores:
+        same = set(row) - {"marks"}
+        assert {key: row[key] for key in same} == {key: score[row["metric"]][key] for key in same}, row["metric"]
+        assert ("metric-weights" in row["marks"]) == ("metric-weights" in score[row["metric"]]["marks"])
+    of_pairs = store.read_table(layout.pair_scores("synthetic", "copy_source"), filters=[("split", "=", "test")])
+    of_pairs = of_pairs.filter(np.array(of_pairs["step"]) == 5).to_pydict()
+    compared = found.table().to_pydict()
+    assert compared["target"] == of_pairs["target_id"]
+    assert {name: compared[name] for name in found.values} == {name: of_pairs[name] for name in found.values}
 
 
 def test_a_partial_set_is_scored_on_its_pairs_and_their_targets(project, copied):

@@ -358,7 +358,6 @@ def test_json_has_jobs_scores_and_what_is_next(made, capsys):
     scores = {one["variant"]: one for one in printed["scores"]}
     step, values = status.last_scores("synthetic", "spig", params.load()["tables"]["choose_by"])
     assert scores["spig"] == {"dataset": "synthetic", "variant": "spig", "step": step, "values": values}
-    assert len(str(values["FID"])) > 8  # not rounded
     assert printed["next"].startswith(".venv/bin/snakemake")
     assert scores["patn"]["error"].endswith("scores.parquet cannot be read")  # `made` wrote no parquet
 

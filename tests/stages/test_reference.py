@@ -178,5 +178,5 @@ def test_other_pairs_than_the_listed_ones_are_refused(project, copied):
 
 def test_before_the_stage_has_run_the_message_names_it(project, copied):
     shutil.rmtree(layout.reference("synthetic"))
-    with pytest.raises(UserError, match="pipeline reference --dataset synthetic"):
+    with pytest.raises(UserError, match="repose reference --dataset synthetic"):
         protocol.read("synthetic")

@@ -1,0 +1,258 @@
+"""Two folders of pictures as pairs to score: which file belongs to which, their poses, their pixels when asked for."""
+
+import csv
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from pipeline.core.errors import UserError
+from pipeline.core.schema import JOINTS
+from pipeline.extraction.openpose import central
+from pipeline.formats import annotations, openpose_json, pictures
+from pipeline.metrics.pckh import Joints
+from pipeline.metrics.pose_mask import pose_masks
+from pipeline.scoring import image_folder
+
+COLUMNS = (("generated", "target"), ("from", "to"))  # of a list of pairs: either two; a third, `source`, with the first
+
+
+@dataclass(frozen=True)
+class FolderPairs:
+    """As `judged.Pairs`. A pair without a source has its target there, which no metric looks at then.
+
+    generated: each pair's file. files: of the real images, by row. target_joints: by row, None if nobody knows any.
+    """
+
+    generated: tuple[Path, ...]
+    files: tuple[Path, ...]
+    rows: np.ndarray
+    size: tuple[int, int]
+    has_sources: bool
+    target_joints: Joints | None = None
+
+    name = "test"
+
+    @cached_property
+    def ids(self) -> list[str]:
+        return [file.name for file in self.files]
+
+    @cached_property
+    def pair_ids(self) -> list[int]:
+        return list(range(len(self.rows)))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def images(self, rows: np.ndarray) -> np.ndarray:
+        """Raises UserError for a file that does not decode or has another size."""
+        return np.stack([_picture(self.files[row], self.size) for row in rows.tolist()])
+
+    def joints(self, rows: np.ndarray) -> Joints | None:
+        return self.target_joints and Joints(*(part[rows] for part in self.target_joints))
+
+    def masks(self, rows: np.ndarray) -> np.ndarray | None:
+        return self.target_joints and pose_masks(*self.joints(rows), *self.size)
+
+    def labels(self, rows: np.ndarray) -> None:
+        return None
+
+
+def _picture(file: Path, size: tuple[int, int] | None = None) -> np.ndarray:
+    picture = pictures.decode(file.read_bytes())
+    if picture is None:
+        raise UserError(f"{file}: does not decode as a picture; replace it, or take it out")
+    if size is not None and picture.shape[:2] != size:
+        here, there = (f"{height} x {width}" for height, width in (picture.shape[:2], size))
+        raise UserError(
+            f"{file}: is {here}, other images are {there} (height x width); metrics compare images of one size"
+        )
+    return picture
+
+
+class _Folder:
+    """The pictures that lie directly in a folder, by name with or without ending. Raises UserError without any."""
+
+    def __init__(self, folder: Path, what: str):
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder; give the folder of {what}")
+        self.path = folder
+        self.files = sorted(path for path in folder.iterdir() if path.suffix.lower() in image_folder.ENDINGS)
+        if not self.files:
+            raise UserError(f"{folder}: no pictures ({' '.join(image_folder.ENDINGS)}); give the folder of {what}")
+        self._by_name = {file.name: file for file in self.files}
+        self.by_stem: dict[str, Path] = {}
+        for file in self.files:
+            if self.by_stem.setdefault(file.stem, file) != file:
+                raise UserError(
+                    f"{folder}: {self.by_stem[file.stem].name} and {file.name} have one name; keep one of them"
+                )
+
+    def get(self, name: str) -> Path | None:
+        """By its whole name, or by that without ending, whatever ending either has."""
+        stem = Path(name).stem if Path(name).suffix.lower() in image_folder.ENDINGS else name
+        return self._by_name.get(name) or self.by_stem.get(stem)
+
+
+@dataclass(frozen=True)
+class Triple:
+    """A pair's files."""
+
+    generated: Path
+    target: Path
+    source: Path | None
+
+
+def open_folders(
+    generated: Path, targets: Path, pairs: Path | None, sources: Path | None
+) -> tuple[FolderPairs, list[str]]:
+    """The pairs of two folders, in the order of the list `pairs` or by name, and what was left out, a line each.
+
+    Raises UserError: no pair, a list without the columns, a source that is not there.
+    """
+    made, real = _Folder(generated, "generated images"), _Folder(targets, "target images")
+    given = _Folder(sources, "source images") if sources else None
+    if pairs is None:
+        triples = [
+            Triple(file, real.by_stem[stem], given.get(file.name) if given else None)
+            for stem, file in sorted(made.by_stem.items())
+            if stem in real.by_stem
+        ]
+        left = [f"{made.path}: {name} has no target" for name in sorted(made.by_stem.keys() - real.by_stem.keys())]
+        left += [f"{real.path}: {name} was not generated" for name in sorted(real.by_stem.keys() - made.by_stem.keys())]
+        if not triples:
+            raise UserError(
+                f"{generated}, {targets}: no file name in common, such as {made.files[0].name} and"
+                f" {real.files[0].name}; give the pairs as --pairs CSV with the columns generated,target"
+            )
+    else:
+        triples, left = _listed(pairs, made, real, given)
+    lacking = [one for one in triples if one.source is None]
+    if lacking and given:
+        raise UserError(
+            f"{sources}: no source of {len(lacking)} of {len(triples)} pairs, the first of"
+            f" {lacking[0].generated.name}; name them as the generated images, or in --pairs CSV"
+        )
+    files = tuple(dict.fromkeys([one.target for one in triples] + [one.source or one.target for one in triples]))
+    row = {file: number for number, file in enumerate(files)}
+    rows = np.array([(row[one.source or one.target], row[one.target]) for one in triples], np.int64)
+    size = _picture(triples[0].target).shape[:2]
+    return FolderPairs(tuple(one.generated for one in triples), files, rows, size, not lacking), left
+
+
+def _listed(pairs: Path, made: _Folder, real: _Folder, given: _Folder | None) -> tuple[list[Triple], list[str]]:
+    """The pairs of a CSV whose files are there."""
+    try:
+        with pairs.open(newline="", encoding="utf-8-sig") as handle:
+            reader = csv.DictReader(handle)
+            columns, lines = reader.fieldnames or [], list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{pairs}: cannot be read ({error}); give a CSV of pairs") from None
+    kind = next((both for both in COLUMNS if set(both) <= set(columns)), None)
+    if kind is None or not lines:
+        problem = "no pair" if kind else f"the columns are {', '.join(columns) or 'none'}"
+        raise UserError(f"{pairs}: {problem}; wanted: generated,target (and source, if you like), or from,to")
+    ends = [((line.get("source") if kind[0] == "generated" else line["from"]) or "", line[kind[1]]) for line in lines]
+    if kind[0] == "generated":
+        files = [made.get(line["generated"] or "") for line in lines]
+    else:  # the field's list: the file's name spells out the pair
+        ids = list(dict.fromkeys(name for both in ends for name in both))
+        row = {name: number for number, name in enumerate(ids)}
+        numbers = np.array([(row[source], row[target]) for source, target in ends])
+        names = image_folder.names_of(SimpleNamespace(ids=ids, pairs=numbers, pair_index=np.arange(len(ends))), None)
+        matched, _ = image_folder.match(made.files, names)
+        files = [matched.get(position) for position in range(len(lines))]
+    triples, left = [], []
+    for number, (file, (source, target)) in enumerate(zip(files, ends, strict=True), 2):
+        found = real.get(target or "")
+        if file is None or found is None:
+            missing = f"no generated image in {made.path}" if file is None else f"no target {target} in {real.path}"
+            left.append(f"{pairs}: line {number}: {missing}")
+        else:
+            triples.append(
+                Triple(file, found, (given or real).get(source) if source else given and given.get(file.name))
+            )
+    if not triples:
+        raise UserError(f"{pairs}: not one of {len(lines)} pairs has both files; {left[0]}")
+    return triples, left
+
+
+def poses(path: Path, pairs: FolderPairs) -> Joints:
+    """The joints of the targets from a file of the field: its CSV, OpenPose's folder or zip of NAME_keypoints.json, or
+    one JSON object, image name -> 18 x [x, y] or null. A target that it does not list has none.
+
+    Raises UserError, also if no target is listed.
+    """
+    targets = sorted(set(pairs.rows[:, 1].tolist()))
+    xy = np.zeros((len(pairs.files), JOINTS, 2), np.float32)
+    valid = np.zeros((len(pairs.files), JOINTS), bool)
+    if path.is_dir() or path.suffix.lower() == ".zip":
+        for row, people in zip(targets, openpose_json.read(path, [pairs.ids[row] for row in targets]), strict=True):
+            joints, scores = central(*people, pairs.size[1])
+            xy[row], valid[row] = joints, scores > 0
+        return Joints(xy, valid)
+    known = _from_json(path) if path.suffix.lower() == ".json" else _from_csv(path)
+    by_stem = {Path(name).stem: name for name in known}
+    for row in targets:
+        name = pairs.ids[row] if pairs.ids[row] in known else by_stem.get(pairs.files[row].stem)
+        if name is not None:
+            xy[row], valid[row] = known[name]
+    if not valid.any():
+        raise UserError(
+            f"{path}: no pose of a target, such as {pairs.ids[targets[0]]}; names must be those of the targets"
+        )
+    return Joints(xy, valid)
+
+
+def _from_csv(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    if not path.exists():
+        raise UserError(f"{path}: no such file; give poses as CSV or JSON")
+    names, joints, valid = annotations.read_keypoints(path)
+    return dict(zip(names, zip(joints, valid, strict=True), strict=True))
+
+
+def _from_json(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    wanted = f"an object, image name -> {JOINTS} x [x, y] or null"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read as JSON ({error}); give {wanted}") from None
+    known = {}
+    for name, points in content.items() if isinstance(content, dict) else [("", None)]:
+        try:
+            valid = np.array([point is not None for point in points])
+            joints = np.array([(0, 0) if point is None else point[:2] for point in points], np.float32)
+        except (TypeError, ValueError):
+            joints = np.zeros(0)
+        if joints.shape != (JOINTS, 2) or not np.isfinite(joints).all():
+            raise UserError(f"{path}: {name or 'it'} is not what is wanted: {wanted}")
+        known[name] = joints, valid
+    return known
+
+
+def found_poses(
+    pairs: FolderPairs, find: Callable[[Sequence[np.ndarray]], tuple[np.ndarray, np.ndarray]], batch: int
+) -> Joints:
+    """The joints that `OpenPose.central_people` (`find`) gives for the targets, as in the stage `keypoints`."""
+    targets = np.unique(pairs.rows[:, 1])
+    xy = np.zeros((len(pairs.files), JOINTS, 2), np.float32)
+    valid = np.zeros((len(pairs.files), JOINTS), bool)
+    for first in range(0, len(targets), batch):
+        rows = targets[first : first + batch]
+        joints, scores = find(pairs.images(rows))
+        xy[rows], valid[rows] = joints, scores > 0
+    return Joints(xy, valid)
+
+
+def checked(pairs: FolderPairs) -> Mapping[int, image_folder.Found]:
+    """Each pair's file, read once beside its target. Raises UserError for the first that cannot be scored."""
+    found, problems = image_folder.check(pairs, dict(enumerate(pairs.generated)))
+    if problems:
+        path, why = problems[0]
+        more = f" ({len(problems) - 1} more files cannot be scored)" if len(problems) > 1 else ""
+        raise UserError(f"{path}: {why}{more}; correct it, or take it out")
+    return found
