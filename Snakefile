@@ -41,12 +41,36 @@ NEEDS = dict(
 )
 
 
+# What `snakemake --report` begins with, and what it shows of the outputs.
+report: "reports/captions/run.rst"
+
+
+REPORTED = {
+    "reports/html/index.html": dict(
+        category="Report", caption="reports/captions/page.rst", labels={"what": "page"}
+    ),
+    "reports/tables": dict(
+        category="Tables",
+        caption="reports/captions/tables.rst",
+        labels={"table": "{name}"},
+        patterns=["{name}.csv"],
+    ),
+    "data/{dataset}/README.md": dict(
+        category="Data",
+        caption="reports/captions/data.rst",
+        labels={"data set": "{dataset}"},
+    ),
+}
+
+
 def job(stage, wildcards):
     return stage.jobs[tuple(wildcards[axis] for axis in stage.axes)]
 
 
-# Documents the base system for --sdm apptainer; otherwise the project's own .venv does the work.
-container: "docker://python:3.12-slim"
+def output(path):
+    """A path of dvc.yaml as Snakemake's output: a file has a suffix, a folder none."""
+    flagged = path if Path(path).suffix else directory(path)
+    return report(flagged, **REPORTED[path]) if path in REPORTED else flagged
 
 
 rule all:
@@ -81,10 +105,7 @@ for stage in STAGES:
         input:
             lambda wildcards, stage=stage: WRITERS.files(job(stage, wildcards)),
         output:
-            [
-                path if Path(path).suffix else directory(path)
-                for path in stage.pattern.outputs
-            ],
+            [output(path) for path in stage.pattern.outputs],
         log:
             str(stage.pattern.log),
         wildcard_constraints:

@@ -22,6 +22,7 @@ STAGES = {
     "pairs": ("dataset",),
     "pseudo_labels": ("dataset", "rule"),
     "distance_maps": ("dataset",),
+    "describe": ("dataset",),
     "pretrain": ("dataset", "component"),
     "reference": ("dataset",),
     "train": ("dataset", "variant"),

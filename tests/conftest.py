@@ -37,7 +37,7 @@ def copy_project(folder: Path, python: str | Path = sys.executable) -> Path:
         shutil.copy(ROOT / name, folder / name)
     name_every_method(folder / "params.yaml")
     compiled = shutil.ignore_patterns("__pycache__")
-    made = shutil.ignore_patterns("tables", "html", "scores", "figures")
+    made = shutil.ignore_patterns("tables", "metrics", "curves", "html", "scores", "figures")
     for name in ["pipeline", "models", "profiles"]:
         shutil.copytree(ROOT / name, folder / name, ignore=compiled)
     shutil.copytree(ROOT / "reports", folder / "reports", ignore=made)
@@ -47,6 +47,7 @@ def copy_project(folder: Path, python: str | Path = sys.executable) -> Path:
     (folder / ".dvc").mkdir()
     for name in ["config", ".gitignore"]:
         shutil.copy(ROOT / ".dvc" / name, folder / ".dvc" / name)
+    shutil.copytree(ROOT / ".dvc/plots", folder / ".dvc/plots")
     # The commands look for python in .venv/bin first: give them this one.
     (folder / ".venv/bin").mkdir(parents=True)
     own = folder / ".venv/bin/python"

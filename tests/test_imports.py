@@ -8,7 +8,9 @@ import pytest
 
 from tests import tiny_dataset
 
-DATA_STAGES = ("fetch", "weights", "index", "keypoints", "parsing", "pairs", "pseudo_labels", "distance_maps")
+DATA_STAGES = (
+    "fetch", "weights", "index", "keypoints", "parsing", "pairs", "pseudo_labels", "distance_maps", "describe"
+)  # fmt: skip
 # What pyproject.toml declares, but for torch (which wants jinja2), numpy, pyarrow, opencv, safetensors, rich, pyyaml
 # and jsonschema.
 ABSENT = (

@@ -21,7 +21,8 @@ from pipeline.stages.pretrain import DetectorParams
 from pipeline.training.settings import kind_of
 
 _PER_DATA_SET = (
-    "index", "keypoints", "parsing", "pairs", "pseudo_labels", "distance_maps", "reference", "score", "score_components"
+    "index", "keypoints", "parsing", "pairs", "pseudo_labels", "distance_maps", "describe", "reference", "score",
+    "score_components",
 )  # fmt: skip
 _FURTHER_SEED = {"pattern": "-seed(0|[1-9][0-9]*)$"}  # spig-seed1: spig once more, from seed 1
 

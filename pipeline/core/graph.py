@@ -18,8 +18,8 @@ from pipeline.core.errors import UserError
 DVC_FILE = Path("dvc.yaml")
 CODE = ("pipeline", "models")
 SOURCES = (*CODE, "reports/template")  # folders of files under version control: what is in them counts, one by one
-# What makes the prepared data set: `snakemake prepared`, and for DVC the stages that README names.
-DATA_STAGES = ("index", "keypoints", "parsing", "pairs", "pseudo_labels", "distance_maps")
+# What makes the prepared data set: `snakemake prepared`, and for DVC `dvc repro describe`, which reads all of it.
+DATA_STAGES = ("index", "keypoints", "parsing", "pairs", "pseudo_labels", "distance_maps", "describe")
 WATCHING = ("tracker",)
 _VALUE = re.compile(r"\$\{([\w.]+)\}")
 
@@ -66,7 +66,7 @@ def _lookup(values: Any, key: str) -> Any:
 
 
 def _filled(text: str, values: dict) -> str:
-    return _VALUE.sub(lambda found: str(_lookup(values, found[1])), text)
+    return _VALUE.sub(lambda found: str(_lookup(values, found[1])), text).replace(r"\${", "${")
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,8 @@ class Stage:
         known = self.values | own | {"item": item}
         command = _filled(self.entry["cmd"], known)
         stage, *options = command.partition(" -m pipeline ")[2].split()
-        outputs = (out if isinstance(out, str) else next(iter(out)) for out in self.entry["outs"])
+        declared = itertools.chain.from_iterable(self.entry.get(kind, ()) for kind in ("outs", "metrics", "plots"))
+        outputs = (out if isinstance(out, str) else next(iter(out)) for out in declared)
         return Job(
             f"{self.name}@{'-'.join(item.values())}" if item else self.name,
             command,

@@ -9,6 +9,8 @@ PARAMS = Path("params.yaml")
 PARAMS_SCHEMA = Path("params.schema.json")
 PUBLISHED = Path("reports/published.csv")
 TABLES = Path("reports/tables")
+METRICS = Path("reports/metrics")  # for `dvc metrics`: a file a data set and run
+CURVES = Path("reports/curves")  # for `dvc plots`: scores over checkpoints
 OUTSIDE = Path("reports/outside")  # scores of images that other programs made: no stage's output, read by the tables
 REPORT_TEMPLATE = Path("reports/template.html.j2")
 REPORT_PARTS = "template"  # the folder beside it that holds its parts
@@ -53,6 +55,14 @@ def distance_maps(dataset: str) -> Path:
     return Path("data") / dataset / "distance_maps"
 
 
+def croissant(dataset: str) -> Path:
+    return Path("data") / dataset / "croissant.json"
+
+
+def data_card(dataset: str) -> Path:
+    return Path("data") / dataset / "README.md"
+
+
 def reference(dataset: str) -> Path:
     return Path("data") / dataset / "reference"
 
@@ -64,6 +74,11 @@ def weights(net: str) -> Path:
 def checkpoints(dataset: str, name: str) -> Path:
     """Checkpoints of a variant or of a pretrained component: `step-*.safetensors` and `meta.json`."""
     return Path("runs") / dataset / name / "checkpoints"
+
+
+def losses(dataset: str, name: str) -> Path:
+    """A folder with the losses of a training as curves, for `dvc plots`; every step's are in `metrics_log`."""
+    return Path("runs") / dataset / name / "losses"
 
 
 def scores(dataset: str, variant: str) -> Path:

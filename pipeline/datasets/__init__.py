@@ -8,6 +8,7 @@ A data set's module has
                     size). Raises UserError.
 `person_id(name)`   the identity in an image's file name
 `JUNK`              name prefixes of images that show nobody in particular: they enter no pair
+`ABOUT`             what its data card says that its files do not
 
 `raw` holds the same files for every data set:
 
@@ -26,12 +27,29 @@ A data set's module has
 Layer 3; may import: core, anatomy, formats, fetching.
 """
 
+from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
+from typing import Literal
 
 from pipeline.core.errors import UserError
 
 SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class About:
+    """A data set in words: who made it, on which terms, and what to know before it is used."""
+
+    description: str
+    creators: tuple[str, ...] = ()
+    creator_type: Literal["Person", "Organization"] = "Person"
+    year: int | None = None  # of publication
+    url: str | None = None
+    licence: str | None = None  # an address: of a licence, or of the page with the terms
+    citation: str | None = None  # BibTeX
+    gaps: tuple[str, ...] = ()  # known ones, a sentence each
+
 
 _MODULES = {  # name -> module, title in tables and pages
     "synthetic": ("pipeline.datasets.synthetic.files", "Synthetic"),

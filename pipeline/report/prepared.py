@@ -90,7 +90,8 @@ def label_shares(dataset: str) -> tuple[np.ndarray, int]:
     return counts / counts.sum(), len(chosen)
 
 
-def _metadata(folder: Path, key: str) -> str:
+def metadata(folder: Path, key: str) -> str:
+    """What a stage said of its shards, "?" if it said nothing of that kind."""
     return (pq.read_schema(store.parts(folder)[0]).metadata or {}).get(key.encode(), b"?").decode()
 
 
@@ -99,7 +100,7 @@ def _parsing(dataset: str) -> Iterator[Line]:
     sources = _counted(store.read_table(folder, columns=["label_source"])["label_source"])
     total = sum(sources.values())
     if not total:
-        source = _metadata(folder, "parsing_source")
+        source = metadata(folder, "parsing_source")
         yield Line("label maps", f"none: parsing.{dataset}.source in {layout.PARAMS} is {source}")
         return
     yield Line("label maps", f"{total:,} by {', '.join(sources)}")
@@ -158,7 +159,7 @@ def _distance_maps(dataset: str) -> Iterator[Line]:
     folder = layout.distance_maps(dataset)
     count = sum(pq.read_metadata(part).num_rows for part in store.parts(folder))
     yield Line("images", f"{count:,}, {schema.LIMBS} maps each")
-    yield Line("kappa", _metadata(folder, "kappa"))
+    yield Line("kappa", metadata(folder, "kappa"))
 
 
 class Stage(NamedTuple):

@@ -3,7 +3,8 @@
 reads   data/D/images/, data/D/keypoints.parquet; all but the detector data/D/pairs.parquet; where feature losses need
         it data/weights/NET/, where human parsing is needed data/D/parsing/ (for SPT data/D/pseudo_labels/), for SPATN
         data/D/distance_maps/
-writes  runs/D/C/checkpoints/: step-*.safetensors and meta.json; logs/pretrain/D-C.jsonl: every loss of every step
+writes  runs/D/C/checkpoints/: step-*.safetensors and meta.json; runs/D/C/losses/: the course of the losses, for
+        `dvc plots`; logs/pretrain/D-C.jsonl: every loss of every step
 
 `components` in params.yaml lists the components and says which of them are trained; the folder of one that is not holds
 a meta.json that says so, and no checkpoint. README has the components that each variant starts from. The block
@@ -17,7 +18,6 @@ Stopped by Ctrl-C, a signal or a crash, the same command continues where it was.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from pipeline.core import console, layout, params
@@ -25,6 +25,7 @@ from pipeline.core.atomic import atomic_directory
 from pipeline.core.errors import UserError
 from pipeline.core.settings import SEED, device_setting, setting
 from pipeline.loading import checkpoints
+from pipeline.training import losses
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,13 @@ class DetectorParams:
     device: str = device_setting()
 
 
-def note(folder: Path, meta: dict[str, str]) -> None:
-    """Write a folder whose meta.json says why it holds no checkpoint. Without torch: most components take this way."""
+def note(dataset: str, component: str, meta: dict[str, str]) -> None:
+    """Leave a folder without losses, and one whose meta.json says why it holds no checkpoint. Without torch: most
+    components take this way.
+    """
     if console.RANK == 0:
-        with atomic_directory(folder) as partial:
+        losses.write(None, layout.losses(dataset, component))
+        with atomic_directory(layout.checkpoints(dataset, component)) as partial:
             checkpoints.write_meta(partial, meta)
 
 
@@ -79,13 +83,13 @@ def run(dataset: str, component: str) -> None:
     if component == "detector":
         block = params.block(DetectorParams, "pretrain", dataset, component)
         if block.source == "openpose":
-            note(folder, {"kind": "openpose", "net": "openpose"})
+            note(dataset, component, {"kind": "openpose", "net": "openpose"})
         else:
             train_detector(dataset, block)
     elif params.load()["components"][component]:
         train_component(dataset, component)
     else:
-        note(folder, {"kind": "untrained", "name": component})
+        note(dataset, component, {"kind": "untrained", "name": component})
         console.say(f"pretrain {dataset} {component}: not trained, components.{component} is false in {layout.PARAMS}")
         return
     console.say(f"pretrain {dataset} {component}: checkpoints in {folder}")

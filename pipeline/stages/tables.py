@@ -12,6 +12,8 @@ writes  reports/tables/: each as .csv (one value a row) and .md, those of method
           all_scores           every checkpoint, split and metric
           differences          every two methods of this run on the same test pairs: paired bootstrap, and which are
                                ties
+        reports/metrics/D/V.json: the chosen checkpoint's test scores, for `dvc metrics`
+        reports/curves/D/SPLIT/METRIC.csv: that score of every checkpoint, for `dvc plots`
 
 What is not scored yet is left out, and said. A method from elsewhere is a row of every paper's table that has its data
 set and a metric of its own.
@@ -35,7 +37,7 @@ from pipeline.core import layout, params
 from pipeline.core.atomic import atomic_directory
 from pipeline.core.console import say
 from pipeline.core.settings import SEED, setting
-from pipeline.tables import files, papers
+from pipeline.tables import files, for_dvc, papers
 from pipeline.tables.cells import leaderboard, paper_table, published_numbers, with_places
 from pipeline.tables.inputs import by_variant, not_scored, read_published, read_runs
 from pipeline.tables.notes import leaderboard_notes, notes, published_notes
@@ -74,6 +76,8 @@ def run() -> None:
         tables[table.name] = files.Table(titles[table.name], cells, notes(table, cells, runs))
     with atomic_directory(layout.TABLES) as folder:
         files.write(folder, tables, every, found)
+    for_dvc.write_metrics(layout.METRICS, every)
+    for_dvc.write_curves(layout.CURVES, every)
     for run in every.values():
         say(f"{run.dataset}/{run.name}: step {run.chosen['step']} of {run.checkpoints} checkpoints")
     for dataset, variant in not_scored():

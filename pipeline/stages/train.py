@@ -5,6 +5,7 @@ reads   data/D/images/, data/D/keypoints.parquet, data/D/pairs.parquet (split tr
         needed data/D/parsing/, for SPGNet data/D/distance_maps/
 writes  runs/D/V/checkpoints/: step-*.safetensors (the generator) and meta.json (how to rebuild it, its settings, and
         `marks`: how they differ from the paper's); the folder appears, whole, when training is finished
+        runs/D/V/losses/: the course of the losses in at most 300 points, for `dvc plots`
         logs/train/D-V.jsonl: every loss term of every step; logs/train/D-V/step-*.png: what each checkpoint makes of
         four validation pairs (source, target's pose, target, generated)
         logs/train/D-V.tensorboard/ or D-V.dvclive/: the same losses, where `tracker` says so. Another tracker trains

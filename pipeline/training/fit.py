@@ -13,7 +13,7 @@ from pipeline.core import console, digests, layout
 from pipeline.loading import checkpoints, devices, parallel
 from pipeline.loading.arrays import ImageData
 from pipeline.loading.parallel import Group
-from pipeline.training import components, features, loop, marks, samples, tracker, training_data
+from pipeline.training import components, features, loop, losses, marks, samples, tracker, training_data
 from pipeline.training.features import FeatureSource
 from pipeline.training.meta import Meta
 
@@ -148,10 +148,11 @@ def fit(
 
 
 def publish(dataset: str, name: str, trained: loop.Trained, meta: Meta) -> None:
-    """Put a finished run's checkpoints into place; the first process does it for all. The run's own folder stays:
-    the same command publishes from it again, and goes on from it when it asks for more steps.
+    """Put a finished run's losses and checkpoints into place; the first process does it for all. The run's own folder
+    stays: the same command publishes from it again, and goes on from it when it asks for more steps.
     """
     if parallel.rank() == 0:
+        losses.write(trained.metrics, layout.losses(dataset, name))
         checkpoints.publish(trained.folder, trained.steps, meta.as_dict(), layout.checkpoints(dataset, name))
 
 

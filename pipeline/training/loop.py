@@ -52,11 +52,12 @@ class Data(Protocol):
 
 
 class Trained(NamedTuple):
-    """A finished run: where its checkpoints lie, their steps, and the generator that the last one holds."""
+    """A finished run: where its checkpoints lie, their steps, the generator that the last one holds, and the log."""
 
     folder: Path
     steps: list[int]
     generator: nn.Module
+    metrics: Path | None = None  # the losses of every step; a floor has none
 
 
 def optimisers(phase: Phase, networks: Mapping[str, nn.Module], device: torch.device) -> dict[str, torch.optim.Adam]:
@@ -433,4 +434,4 @@ def train(
             if stop:
                 raise KeyboardInterrupt
     group.wait()
-    return Trained(folder, wanted, trainer.generator)
+    return Trained(folder, wanted, trainer.generator, run.metrics)

@@ -4,11 +4,13 @@ else, and does not believe a stage that was killed.
 A stage that runs writes its log anew, whichever engine called it: that is how runs are counted.
 """
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -28,7 +30,7 @@ AFTER_TRAIN_SPIG = {  # both runs read the family's settings
     "report/report.log",
 }
 BY_DVC = AFTER_TRAIN_SPIG - {"score/synthetic-spig-seed1.log"}  # its seed is its own: the same bytes again
-STAGES = 45
+STAGES = 46
 
 
 def edit(project: Path, change) -> None:
@@ -131,6 +133,48 @@ def test_snakemake_then_dvc_and_back(built):
     edit(built, set_seed(0))
     assert ran(built, snakemake) == AFTER_TRAIN_SPIG
     assert (built / "reports/html/index.html").read_bytes() == page
+
+
+def test_dvc_shows_scores_and_curves(built):
+    """`dvc metrics show` and `dvc plots show`, which VS Code reads, too."""
+    shown = json.loads(call(built, "dvc", "metrics", "show", "--json").stdout)[""]["data"]
+    spig = shown["reports/metrics/synthetic/spig.json"]["data"]
+    assert spig["step"] == 2
+    assert 0 < spig["ssim"] < 1
+    assert "reports/metrics/synthetic/spig-seed1.json" in shown
+    plots = json.loads(call(built, "dvc", "plots", "show", "--json").stdout)["data"]
+    curve = plots["reports/curves/synthetic/val/ssim.csv"][0]
+    assert curve["content"]["encoding"]["color"]["field"] == "name"
+    losses = {name for name in plots if name.endswith("losses/terms.csv")}
+    assert losses == {
+        f"runs/synthetic/{name}/losses/terms.csv" for name in ("spig", "spig-seed1", "spig_flow", "detector")
+    }
+
+
+def test_snakemakes_report_has_the_page_the_tables_and_the_data(built, tmp_path):
+    call(built, "snakemake", "--report", str(tmp_path / "report.zip"))
+    with zipfile.ZipFile(tmp_path / "report.zip") as report:
+        names = {Path(name).name for name in report.namelist()}
+        page = report.read("report/report.html").decode()
+    assert {"index.html", "leaderboard_synthetic.csv", "spig_table1.csv", "README.md"} <= names
+    for category in ("Report", "Tables", "Data"):
+        assert f'"{category}"' in page
+
+
+@pytest.mark.slow
+def test_an_experiment_runs_in_a_folder_of_its_own(built, tmp_path):
+    """`dvc exp run --temp`, from a shell that knows no other Python than the system's."""
+    project = tmp_path / "copy"
+    subprocess.run(["cp", "-a", str(built), str(project)], check=True)
+    for command in ("add -A", "-c user.name=a -c user.email=a@b commit -qm start"):
+        subprocess.run(["git", *command.split()], cwd=project, check=True)
+    before = (project / "params.yaml").read_bytes()
+    command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "-S", "fetch.synthetic.seed=4", "fetch@synthetic"]
+    plain = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    result = subprocess.run(command, cwd=project, capture_output=True, text=True, env=plain)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "fetch synthetic: 12 train, 6 test images" in result.stdout + result.stderr
+    assert (project / "params.yaml").read_bytes() == before
 
 
 def test_an_edited_source_reruns_its_stage(built):

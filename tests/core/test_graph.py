@@ -33,7 +33,7 @@ LIST_READERS = ("tables", "report")
 UNUSED = {
     "pretrain": ("models/detector.py",),  # but by the component of that name, whose file it is
     "pseudo_labels": ("pipeline/loading/", "pipeline/fetching/", "pipeline/formats/"),
-    **dict.fromkeys(("index", "keypoints", "pairs"), ("pipeline/fetching/",)),
+    **dict.fromkeys(("index", "keypoints", "pairs", "describe"), ("pipeline/fetching/",)),
     "score": ("pipeline/tables/", "pipeline/datasets/"),  # says the row when it is done
 }
 
@@ -121,7 +121,7 @@ def other_jobs() -> list[graph.Job]:
 def test_both_engines_see_one_graph(project):
     both = resolve(project)
     assert differences(both, project) == []
-    assert len(both["dvc"]) == 55
+    assert len(both["dvc"]) == 56
 
 
 def test_both_engines_see_one_graph_of_everything(everything, jobs):
@@ -159,7 +159,7 @@ def test_a_planted_difference_is_found(project):
         text = text.replace(right, wrong)
     snakefile.write_text(text)
     found = [line.partition(" --dataset")[0].partition(": PATH")[0] for line in differences(resolve(project), project)]
-    run = "PATH=.venv/bin:$PATH python -m pipeline"
+    run = "PATH=${DVC_ROOT-.}/.venv/bin:$PATH python -m pipeline"
     assert sorted(found) == sorted(
         ["only in one engine"] * 2
         + [
@@ -176,6 +176,22 @@ def test_config_overrides_are_refused(project):
     result = subprocess.run(command, cwd=project, capture_output=True, text=True)
     assert result.returncode != 0
     assert "edit params.yaml" in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("root", [None, "DVC_ROOT"])
+def test_a_command_finds_the_environment_of_the_project(tmp_path, jobs, root):
+    """Also in another folder, where `dvc exp run --temp` and `--queue` run it: DVC then says where the project is."""
+    program = tmp_path / "project/.venv/bin/python"
+    program.parent.mkdir(parents=True)
+    program.write_text('#!/bin/sh\necho "own $*"\n')
+    program.chmod(0o755)
+    (tmp_path / "elsewhere").mkdir()
+    where = tmp_path / ("elsewhere" if root else "project")
+    environment = {"PATH": "/usr/bin:/bin"} | ({root: str(tmp_path / "project")} if root else {})
+    for shell in (["sh", "-c"], ["bash", "-euo", "pipefail", "-c"]):  # DVC's, and Snakemake's
+        command = [*shell, jobs[0].command]
+        result = subprocess.run(command, cwd=where, env=environment, capture_output=True, text=True)
+        assert result.stdout == "own -m pipeline fetch --dataset synthetic\n", result.stderr
 
 
 # ---- jobs
@@ -268,7 +284,7 @@ def test_the_prepared_data_need_no_training_and_no_metrics_network(jobs):
     nets = {job.axes["net"] for job in needed.values() if job.stage == "weights"}
     assert nets == {"openpose", "topdown", "schp"}  # they find joints and label parts
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for_dvc = re.search(r"dvc repro ((?:\w+ )*\w*distance_maps)", text)[1].split()
+    for_dvc = re.search(r"dvc repro ((?:\w+ )*describe)`", text)[1].split()
     assert all_of([job for job in jobs if job.name.partition("@")[0] in for_dvc]).keys() == needed.keys()
 
 
@@ -411,7 +427,7 @@ def test_the_list_of_families_decides_no_result(monkeypatch):
 
 
 DATA = {"index", "keypoints", "pairs"}
-SHOWN = {"fetch", "weights", "parsing", "pseudo_labels", "distance_maps", "reference"}
+SHOWN = {"fetch", "weights", "parsing", "pseudo_labels", "distance_maps", "describe", "reference"}
 SHOWN |= {"score", "score_components", "tables"}
 READS = {
     "fetch": set(),
@@ -422,6 +438,7 @@ READS = {
     "pairs": {"fetch", "keypoints"},
     "pseudo_labels": {"keypoints", "parsing"},
     "distance_maps": {"index", "keypoints"},
+    "describe": DATA | {"fetch", "parsing", "pseudo_labels", "distance_maps"},
     "reference": DATA | {"parsing", "pretrain", "weights"},
     "score": DATA | {"parsing", "pretrain", "reference", "train", "weights"},
     "score_components": DATA | {"parsing", "pretrain", "reference"},

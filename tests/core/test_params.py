@@ -231,6 +231,29 @@ def test_an_override_of_dvc_reaches_exactly_its_block(tmp_path, values):
     assert yaml_file.read(path) == values | asked
 
 
+def comments(text: str) -> list[str]:
+    return re.findall(r"#.*", text)
+
+
+def test_after_an_override_of_dvc_params_yaml_is_still_to_be_read(tmp_path):
+    """Every comment, the order of the keys, presets and who takes over which. Lines are wrapped anew, and what a block
+    took over is also written out in it.
+    """
+    before = (ROOT / layout.PARAMS).read_text(encoding="utf-8")
+    path = tmp_path / "params.yaml"
+    path.write_text(before)
+    apply_overrides(str(path), ["train.synthetic.spig.steps=4", "variants.spig=[spig,spig-seed1]"])
+    after = path.read_text()
+    assert sorted(comments(after)) == sorted(comments(before))
+    assert re.findall(r"^\w+:", after, re.MULTILINE) == re.findall(r"^\w+:", before, re.MULTILINE)
+    assert re.findall(r"&\w+", after) == re.findall(r"&\w+", before)
+    assert re.findall(r"<<:\s+\*\w+", after) == re.findall(r"<<:\s+\*\w+", before)
+    changed, expected = yaml_file.read(path), yaml_file.read(ROOT / layout.PARAMS)
+    expected["train"]["synthetic"]["spig"]["steps"] = 4
+    expected["variants"]["spig"] = ["spig", "spig-seed1"]
+    assert changed == expected
+
+
 def test_a_preset_reaches_those_that_take_it_over(tmp_path, values):
     path = tmp_path / "params.yaml"
     path.write_text((ROOT / layout.PARAMS).read_text().replace("demo: &demo {seed: 0", "demo: &demo {seed: 5"))

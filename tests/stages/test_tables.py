@@ -959,6 +959,47 @@ def test_differences_say_what_the_pairs_and_what_the_seeds_tell(scored):
     assert "Welch" in text("differences.md")
 
 
+# ---- what DVC shows
+
+
+def test_dvc_has_the_chosen_checkpoints_scores_with_their_marks(scored):
+    tables.run()
+    found = json.loads((layout.METRICS / "synthetic/spig.json").read_text())
+    rows = {r["metric"]: r for r in read("all_scores.csv") if (r["variant"], r["chosen"]) == ("spig", "yes")}
+    test = {
+        r["metric"]: r
+        for r in read("all_scores.csv")
+        if (r["variant"], r["step"], r["split"]) == ("spig", "90", "test")
+    }
+    assert rows.keys() == test.keys() == set(RANGE)
+    assert found.pop("step") == 90
+    assert found.pop("marks").split() == ["metric-weights", "steps", "weights", "width", "data"]
+    assert found == {metric: float(row["value"]) for metric, row in test.items()}
+    assert {path.stem for path in (layout.METRICS / "synthetic").iterdir()} == {"copy_source", "mean_image", "spig"}
+
+
+def test_dvc_has_a_curve_of_every_metric_and_split(scored):
+    tables.run()
+    for split in ("val", "test"):
+        folder = layout.CURVES / "synthetic" / split
+        assert {path.name for path in folder.iterdir()} == {f"{metric}.csv" for metric in RANGE}
+        with (folder / "ssim.csv").open(newline="") as file:
+            found = [(row["name"], int(row["step"]), float(row["value"])) for row in csv.DictReader(file)]
+        every = [r for r in read("all_scores.csv") if (r["split"], r["metric"]) == (split, "ssim")]
+        assert found == sorted((r["variant"], int(r["step"]), float(r["value"])) for r in every)
+        assert [step for name, step, _ in found if name == "spig"] == [30, 60, 90]
+
+
+def test_an_outside_methods_name_is_no_path(scored):
+    folder = layout.outside("synthetic", "my-method")
+    folder.mkdir(parents=True)
+    columns = {"ssim": np.full(8, 0.4)}
+    write_method("../My method", columns, {"lpips-alex-v0.1": 0.3}, folder)
+    tables.run()
+    found = json.loads((layout.METRICS / "synthetic/synthetic--my-method.json").read_text())
+    assert found["ssim"] == pytest.approx(0.4)
+
+
 # ---- the rest
 
 

@@ -33,7 +33,7 @@ from pipeline.core import console, layout
 from pipeline.core.digests import sha256
 from pipeline.core.errors import UserError
 from pipeline.core.settings import SHARE, setting
-from pipeline.datasets import SPLITS
+from pipeline.datasets import SPLITS, About
 from pipeline.fetching import download
 from pipeline.fetching.download import Download, Source
 from pipeline.formats import annotations, archive
@@ -44,6 +44,23 @@ IMAGES_FROM = "https://mmlab.ie.cuhk.edu.hk/projects/DeepFashion/InShopRetrieval
 DRIVE = "https://drive.google.com/drive/folders/0B7EVK8r0v71pYkd5TzBiclMzR00"
 LISTS_FROM = "https://github.com/tengteng95/Pose-Transfer"
 CANVAS = 256  # height of every form; height and width of the images in img.zip
+ABOUT = About(
+    "Photographs of clothes from online shops, most of them worn by models, several views of an outfit.",
+    ("Ziwei Liu", "Ping Luo", "Shi Qiu", "Xiaogang Wang", "Xiaoou Tang"),
+    "Person",
+    2016,
+    IMAGES_FROM,
+    IMAGES_FROM,
+    "@inproceedings{liu2016deepfashion, title={DeepFashion: Powering Robust Clothes Recognition and Retrieval with "
+    "Rich Annotations}, author={Liu, Ziwei and Luo, Ping and Qiu, Shi and Wang, Xiaogang and Tang, Xiaoou}, "
+    "booktitle={CVPR}, year={2016}}",
+    (
+        "Photographs of people, under an agreement: for non-commercial research only, not to be redistributed.",
+        "An identity is an outfit, not a person: the same model can be in both splits.",
+        "Models before plain walls, most of them women, in a catalogue's poses; many photographs show half a body.",
+        "Three forms of the images are in use, whose numbers compare with none of each other (docs/data.md).",
+    ),
+)
 LEFT, CROP = 40, 176  # the columns of the canvas that PATN keeps
 
 

@@ -28,10 +28,14 @@ import numpy as np
 from pipeline.core import console, layout
 from pipeline.core.errors import UserError
 from pipeline.core.settings import SHARE, setting
-from pipeline.datasets import SPLITS
+from pipeline.datasets import SPLITS, About
 from pipeline.formats import archive
 
 JUNK = ()  # every image is wanted
+ABOUT = About(
+    "The user's own photographs, fitted to one size.",
+    gaps=("What the photographs show, and whose they are, only those know who brought them.",),
+)
 READABLE = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 UNREADABLE = (".heic", ".heif", ".avif", ".gif", ".svg", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".raw")
 KEPT = ("JPEG", "PNG", "WEBP", "BMP")  # formats whose bytes may stay as they are

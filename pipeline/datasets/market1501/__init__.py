@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from pipeline.core import console, layout
 from pipeline.core.errors import UserError
 from pipeline.core.settings import setting
-from pipeline.datasets import SPLITS
+from pipeline.datasets import SPLITS, About
 from pipeline.fetching import download
 from pipeline.formats import archive
 
@@ -23,6 +23,21 @@ FOLDERS = {"bounding_box_train": "train", "bounding_box_test": "test"}
 TERMS = "for research only, not to be redistributed"
 IMAGES_FROM = "https://zheng-lab.cecs.anu.edu.au/Project/project_reid.html"
 LISTS_FROM = "https://github.com/tengteng95/Pose-Transfer"
+ABOUT = About(
+    "Crops of pedestrians that six cameras before a supermarket took, a few of every person from each camera.",
+    ("Liang Zheng", "Liyue Shen", "Lu Tian", "Shengjin Wang", "Jingdong Wang", "Qi Tian"),
+    "Person",
+    2015,
+    IMAGES_FROM,
+    IMAGES_FROM,
+    "@inproceedings{zheng2015scalable, title={Scalable Person Re-identification: A Benchmark}, author={Zheng, Liang "
+    "and Shen, Liyue and Tian, Lu and Wang, Shengjin and Wang, Jingdong and Tian, Qi}, booktitle={ICCV}, year={2015}}",
+    (
+        "Photographs of people in public who were not asked: for research only, not to be redistributed.",
+        "A detector's crops of 128 x 64 pixels: feet and heads can be cut off, a second person can be in a crop.",
+        "Published joints are what OpenPose saw in these small pictures, with its errors.",
+    ),
+)
 
 
 @dataclass(frozen=True, kw_only=True)

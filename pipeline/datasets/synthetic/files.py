@@ -11,10 +11,21 @@ import pyarrow as pa
 from pipeline.anatomy import pose
 from pipeline.core import console, schema, store
 from pipeline.core.settings import SEED, setting
-from pipeline.datasets import SPLITS, synthetic
+from pipeline.datasets import SPLITS, About, synthetic
 from pipeline.formats import annotations, archive, pictures
 
 JUNK = ()  # every image shows a person of the data set
+ABOUT = About(
+    "Rendered people of quadric parts on rigid bones, dressed and posed within joint limits, whose joints, parsing and "
+    "flow are known exactly.",
+    ("Repose",),
+    "Organization",
+    licence="https://www.apache.org/licenses/LICENSE-2.0",
+    gaps=(
+        "No photographs: bodies have no folds, hands no fingers and light no shadows but one.",
+        "What a method scores here says little of what it scores on photographs.",
+    ),
+)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,43 @@
+"""The losses of a training as curves: few points, each the mean of its span, and nothing of what was not trained."""
+
+import csv
+import json
+
+import pytest
+
+from pipeline.training import losses
+
+
+def write(folder, steps):
+    log = folder / "log.jsonl"
+    log.write_text("".join(json.dumps(step) + "\n" for step in steps))
+    losses.write(log, folder / "losses")
+    with (folder / "losses/terms.csv").open(newline="") as file:
+        return [(int(row["step"]), row["name"], float(row["value"])) for row in csv.DictReader(file)]
+
+
+def test_a_short_training_keeps_every_step(tmp_path):
+    steps = [{"step": step, "l1": 1 / step, "style": float(step)} for step in (1, 2, 3)]
+    expected = [(s["step"], name, pytest.approx(s[name], rel=1e-5)) for s in steps for name in ("l1", "style")]
+    assert write(tmp_path, steps) == expected
+
+
+def test_a_long_one_is_thinned_to_the_means_of_its_spans(tmp_path):
+    """1000 steps: spans of 4. A term that starts late has points from there on."""
+    steps = [{"step": step, "l1": float(step)} | ({"late": 2.0} if step > 500 else {}) for step in range(1, 1001)]
+    rows = write(tmp_path, steps)
+    assert [row for row in rows if row[1] == "l1"] == [(4 * n, "l1", 4 * n - 1.5) for n in range(1, 251)]
+    assert [row[0] for row in rows if row[1] == "late"] == list(range(504, 1001, 4))
+    assert max(sum(row[1] == name for row in rows) for name in ("l1", "late")) <= losses.POINTS
+
+
+def test_the_last_span_ends_with_the_training(tmp_path):
+    rows = write(tmp_path, [{"step": step, "l1": 1.0} for step in range(1, 302)])
+    assert [row[0] for row in rows] == [*range(2, 301, 2), 301]
+
+
+@pytest.mark.parametrize("log", [None, "empty", "gone"])
+def test_without_a_log_the_folder_is_empty(tmp_path, log):
+    (tmp_path / "empty").touch()
+    losses.write(log and tmp_path / log, tmp_path / "losses")
+    assert list((tmp_path / "losses").iterdir()) == []
