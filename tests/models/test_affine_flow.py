@@ -211,9 +211,8 @@ def test_fit_needs_three_points_that_span_a_plane():
 
 
 def test_agrees_with_the_numpy_form():
-    body_parts = pytest.importorskip(
-        "pipeline.stand_ins.body_parts", reason="pipeline/stand_ins/body_parts.py is not there"
-    )
+    from pipeline.stand_ins import body_parts
+
     source, target = poses(20).double(), poses(20, seed=1).double()
     valid = torch.rand(2, 20, 18, generator=torch.Generator().manual_seed(2)) > 0.2
     valid[:, 2:, TRUNK] = True
