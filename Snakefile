@@ -87,12 +87,7 @@ rule all:
 # The data sets alone: no training, and no network that only metrics need. docs/shards.md says what there is then.
 rule prepared:
     input:
-        [
-            path
-            for one in JOBS
-            if one.stage in graph.DATA_STAGES
-            for path in one.outputs
-        ],
+        [path for one in JOBS if one.stage in graph.DATA_STAGES for path in one.outputs],
     localrule: True
 
 
