@@ -18,10 +18,11 @@ WIDTH = 100  # characters of what a stage said
 
 
 def told(log: str) -> str:
-    """The last line of a stage's log but for its time, and its time."""
+    """The last line of a stage's log but for its time and for lines that are set in, and its time."""
     try:
-        *_, what, took = Path(log).read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError):
+        *said, took = Path(log).read_text(encoding="utf-8").splitlines()
+        what = [line for line in said if not line.startswith(" ")][-1]
+    except (OSError, ValueError, IndexError):
         return log
     return f"{textwrap.shorten(what, WIDTH, placeholder=' ...')} ({took.removeprefix('wall ').partition(',')[0]})"
 

@@ -13,7 +13,7 @@ rule all:
 rule a:
     output: "a"
     log: "logs/a.log"
-    shell: "printf 'a: began\\na: 3 made\\nwall 0.1 s, peak memory 5 MiB\\n' > {log}; touch {output}"
+    shell: "printf 'a: began\\na: 3 made\\n  each of them\\nwall 0.1 s, peak memory 5 MiB\\n' > {log}; touch {output}"
 rule b:
     input: "a"
     output: "b"
