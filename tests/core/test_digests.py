@@ -107,9 +107,9 @@ def elsewhere(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("job", "files"),
     [
-        (("train", "synthetic", "spig"), ("stages/train.py", "loading/arrays.py", "training/order.py")),
+        (("train", "synthetic", "spgnet"), ("stages/train.py", "loading/arrays.py", "training/order.py")),
         (("pretrain", "synthetic", "spig_flow"), ("stages/pretrain.py", "training/order.py", "training/states.py")),
-        (("score", "synthetic", "spig"), ("stages/score.py", "metrics/fid.py", "metrics/stream.py")),
+        (("score", "synthetic", "spgnet"), ("stages/score.py", "metrics/fid.py", "metrics/stream.py")),
         (("keypoints", "synthetic"), ("stages/keypoints.py", "extraction/openpose.py", "extraction/topdown.py")),
         (("parsing", "synthetic"), ("stages/parsing.py", "extraction/repose_parser/weights.safetensors")),
     ],
@@ -121,7 +121,7 @@ def test_the_code_of_a_job_is_what_the_graph_names(elsewhere, job, files):
     named = graph.find(*job).code
     assert all(any(name == path or name.startswith(f"{path}/") for path in named) for name in found)
     if job[0] in ("pretrain", "train", "score"):
-        assert "models/spig.py" in found
+        assert f"models/{job[2].partition('_')[0]}.py" in found
 
 
 def test_a_digest_of_a_file_is_that_of_sha256sum(tmp_path):
