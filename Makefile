@@ -8,8 +8,8 @@ SHELL := /bin/bash
 help:
 	@echo "make demo   install into .venv, run the whole pipeline on the built-in synthetic data, say where the report is"
 	@echo "make demo-all  every variant, two to eight steps of each, in every_variant/: ten minutes"
-	@echo "make test   install into .venv, run the tests (11 to 14 minutes on 2 cores); skipped ones are listed with the reason"
-	@echo "make test-all  the same and the slow ones"
+	@echo "make test   install into .venv, run the tests; skipped ones are listed with the reason"
+	@echo "make test-all  the same and the slow ones: 20 minutes on 2 cores"
 	@echo "make lint   ruff, snakefmt, snakemake --lint"
 	@echo "make lock   resolve requirements.lock and requirements-dev.lock again from pyproject.toml"
 	@echo "make clean  delete generated data, runs, trainings set aside, reports and engine state (not .venv)"
