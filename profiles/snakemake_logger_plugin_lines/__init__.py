@@ -18,10 +18,10 @@ WIDTH = 100  # characters of what a stage said
 
 
 def told(log: str) -> str:
-    """The last line of a stage's log but for its time and for lines that are set in, and its time."""
+    """The last line of a stage's log that is not set in (else the last) but for its time, and its time."""
     try:
         *said, took = Path(log).read_text(encoding="utf-8").splitlines()
-        what = [line for line in said if not line.startswith(" ")][-1]
+        what = ([line for line in said if not line.startswith(" ")] or said)[-1]
     except (OSError, ValueError, IndexError):
         return log
     return f"{textwrap.shorten(what, WIDTH, placeholder=' ...')} ({took.removeprefix('wall ').partition(',')[0]})"
