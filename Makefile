@@ -7,7 +7,7 @@ SHELL := /bin/bash
 .PHONY: help env dev demo demo-all test test-all lint lock clean
 help:
 	@echo "make demo   install into .venv, run the whole pipeline on the built-in synthetic data, say where the report is"
-	@echo "make demo-all  every variant, two to eight steps of each, in every_variant/: ten minutes"
+	@echo "make demo-all  every variant, two to eight steps of each, in every_variant/"
 	@echo "make test   install into .venv, run the tests; skipped ones are listed with the reason"
 	@echo "make test-all  the same and the slow ones: 20 minutes on 2 cores"
 	@echo "make lint   ruff, snakefmt, snakemake --lint"

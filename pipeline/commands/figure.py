@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from models.variants import COMPONENTS, VARIANTS
+from pipeline.commands import positive
 from pipeline.core import layout, params, store
 from pipeline.core.atomic import atomic_file
 from pipeline.core.console import say
@@ -283,13 +284,6 @@ def _refuse_other_than_png(option: str, path: Path) -> None:
         raise UserError(f"{option} {path}: the picture is a PNG; give a name that ends in .png")
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
-
-
 def add_arguments(parser: ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
     parsers = {}
@@ -318,7 +312,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     one.add_argument("--over", choices=("generated", "target"), default="generated", help="the image under the heat")
     one = parsers["poses"]
     one.add_argument("--image", required=True, metavar="ID", help="image of the person")
-    one.add_argument("--count", type=_positive, default=8, metavar="N", help="how many poses (default: 8)")
+    one.add_argument("--count", type=positive, default=8, metavar="N", help="how many poses (default: 8)")
     one.add_argument("--seed", type=int, default=0, metavar="N", help="another draw (default: 0)")
     one.add_argument(
         "--split", choices=("test", "train"), default="test", help="the images to draw from (default: test)"
@@ -327,8 +321,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     one = parsers["distance-maps"]
     one.add_argument("--image", metavar="ID", help="whose pose (default: the target of the fixed pair)")
     one = parsers["failures"]
-    one.add_argument("--count", type=_positive, default=2, metavar="N", help="how many of each kind (default: 2)")
-    one.add_argument("--among", type=_positive, default=100, metavar="N", help="the worst of so many (default: 100)")
+    one.add_argument("--count", type=positive, default=2, metavar="N", help="how many of each kind (default: 2)")
+    one.add_argument("--among", type=positive, default=100, metavar="N", help="the worst of so many (default: 100)")
     one = parsers["edit"]
     one.add_argument("--image", required=True, metavar="ID", help="image of the person")
     one.add_argument("--parsing", type=Path, metavar="FILE", help="the edited parsing, a PNG")
@@ -337,7 +331,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     for name, default in (("grid", "all trained ones"), ("end-to-end", "spt_ts_pred spt")):
         one = parsers[name]
         one.add_argument("--variants", nargs="+", metavar="V", help=f"in this order (default: {default})")
-        one.add_argument("--pairs", type=_positive, default=4, metavar="N", help="how many (default: 4)")
+        one.add_argument("--pairs", type=positive, default=4, metavar="N", help="how many (default: 4)")
 
 
 def run(kind: str, dataset: str, output: Path | None, **options) -> None:

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.commands import positive
 from pipeline.core import layout
 from pipeline.core.atomic import atomic_file
 from pipeline.core.console import say
@@ -42,13 +43,6 @@ NECK, LEAST = 1, 5  # a group of fewer joints is no person in a photograph; one 
 JSON = ".json"
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
-
-
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--image", required=True, type=Path, metavar="PATH", help="a photograph or a folder of them")
     parser.add_argument(
@@ -61,7 +55,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--fit", choices=("pad", "squash"), default="pad", help="of photographs (default: pad)")
     parser.add_argument(
         "--pose-size",
-        type=_positive,
+        type=positive,
         nargs=2,
         metavar=("HEIGHT", "WIDTH"),
         help="of the picture that pose files belong to",
