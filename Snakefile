@@ -9,6 +9,7 @@ from snakemake.utils import min_version
 min_version("9.18")  # compares inputs by checksum
 sys.path.insert(0, workflow.basedir)
 
+from pipeline import datasets
 from pipeline.core import graph, params
 from pipeline.core.errors import UserError
 
@@ -18,6 +19,7 @@ if config:
     )
 try:
     STAGES = graph.stages(params.load())
+    datasets.refuse_own_files(*params.datasets())  # before an output is deleted
 except UserError as error:
     raise WorkflowError(str(error))
 JOBS = [job for stage in STAGES for job in stage.jobs.values()]

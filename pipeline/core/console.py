@@ -30,8 +30,14 @@ def terminal() -> "Console":
     return Console(stderr=True, highlight=False)
 
 
+def readable(text: str) -> str:
+    """`text` as any terminal and file takes it: the bytes of a name that are not UTF-8 are escaped, as `\\xe9`."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def say(message: str) -> None:
     """One line to the terminal and to the stage's log."""
+    message = readable(message)
     if RANK == 0 and not LINES:
         terminal().print(message, markup=False, soft_wrap=True)
     if _log is not None:
@@ -83,7 +89,7 @@ def logging_to(path: Path) -> Iterator[None]:
         try:
             yield
         except BaseException as error:
-            _log.print(f"failed: {type(error).__name__}: {error}", markup=False)
+            _log.print(readable(f"failed: {type(error).__name__}: {error}"), markup=False)
             raise
         finally:
             _log.print(f"wall {time.perf_counter() - start:.1f} s, peak memory {_peak_memory():.0f} MiB", markup=False)

@@ -15,8 +15,7 @@ A data set's module has
 `images.zip`              members `train/NAME` and `test/NAME` (pipeline/formats/archive.py writes it): the bytes as
                           published, or PNGs where the data set's protocol crops or resizes
 `annotation-SPLIT.csv`    the field's keypoint lists (annotations.py) of the splits that have one; without it, joints
-                          come from a detector (keypoints.source)
-`openpose-SPLIT`          or `openpose-SPLIT.zip`, in place of such a list: OpenPose's own files, NAME_keypoints.json
+                          come from a detector (keypoints.source) or from the user (keypoints.path)
 `pairs-test.csv`          the published list of test pairs, if there is one
 `pairs-train.csv`         the published list of training pairs, if there is one; else the `pairs` stage makes it by rule
 `truth.parquet`           the true joints (schema.TRUTH), if the data set knows them
@@ -32,6 +31,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Literal
 
+from pipeline.core import layout
 from pipeline.core.errors import UserError
 
 SPLITS = ("train", "test")
@@ -60,6 +60,19 @@ _MODULES = {  # name -> module, title in tables and pages
 }
 
 NAMES = (*_MODULES,)
+
+
+def refuse_own_files(*names: str) -> None:
+    """Raises UserError if the user's own joints lie in a data set's `raw`, where the next `fetch` would delete them."""
+    for name in names:
+        raw = layout.raw(name)
+        kinds = ("openpose-", "annotation-") if name == "folder" else ("openpose-",)  # others have published lists
+        for found in sorted(raw.iterdir()) if raw.is_dir() else ():
+            if found.name.startswith(kinds):
+                raise UserError(
+                    f"{found}: {raw} is written anew by fetch, so nothing of yours may lie there; move it elsewhere,"
+                    f" and name the folder or zip as keypoints.{name}.path in {layout.PARAMS}"
+                )
 
 
 def get(name: str) -> ModuleType:

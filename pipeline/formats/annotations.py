@@ -54,8 +54,8 @@ def read_keypoints(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
     """
     if path.parent.exists() and not path.exists():
         raise UserError(
-            f"{path}: no such keypoint list; where a data set comes without one, set keypoints.<data set>.source to"
-            " openpose in params.yaml, or give the list to fetch"
+            f"{path}: no such keypoint list; where a data set comes without one, give yours as"
+            " keypoints.<data set>.path in params.yaml, or set keypoints.<data set>.source to openpose"
         )
     first_line: dict[str, int] = {}
     rows = []

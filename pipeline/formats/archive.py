@@ -2,6 +2,8 @@
 
 A password opens what zip's traditional encryption closed. AES, which Python cannot read, is named as such.
 
+Windows' `\\` in a name is a `/` here, and what is not UTF-8 in one is escaped: `caf\\xe9.jpg`.
+
 An archive may not name a member outside its own folder, hold a link, be cut short, or unpack to far more than a file
 of its size can honestly hold: each is one line (UserError). Nothing is ever unpacked to a path that an archive chose.
 """
@@ -17,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from pipeline.core.console import readable
 from pipeline.core.errors import UserError
 
 T = TypeVar("T")
@@ -30,31 +33,51 @@ _ENCRYPTED = 0x1  # flag bit of a member
 _AES = 99  # compression method that stands for WinZip's AES
 
 
+def _by_name(members: Iterable[tuple[str, T]], where: Path) -> dict[str, T]:
+    """Members by their names, `/`-separated and readable. Raises UserError for two that then have one name."""
+    found: dict[str, T] = {}
+    for written, member in members:
+        name = readable(written.replace("\\", "/"))
+        if name in found:
+            raise UserError(f"{where}: two members are called {name}; keep one of them")
+        found[name] = member
+    return found
+
+
 class Folder:
-    """An unpacked folder, read like an archive. `names`: paths of its files below it, `/`-separated."""
+    """An unpacked folder, read like an archive. `names`: paths of its files below it, `/`-separated.
+
+    Raises UserError for two files whose names are one (see `_by_name`).
+    """
 
     encrypted = False
 
     def __init__(self, path: Path):
         self.path = path
-        self.names = sorted(found.relative_to(path).as_posix() for found in path.rglob("*") if found.is_file())
+        files = ((found.relative_to(path).as_posix(), found) for found in path.rglob("*") if found.is_file())
+        self._files = _by_name(files, path)
+        self.names = sorted(self._files)
+
+    def size(self, name: str) -> int:
+        """In bytes."""
+        return self._files[name].stat().st_size
 
     def read(self, name: str) -> bytes:
         """All bytes of a file. Raises UserError above MAX_MEMBER_BYTES."""
-        with (self.path / name).open("rb") as handle:
+        with self._files[name].open("rb") as handle:
             data = handle.read(MAX_MEMBER_BYTES + 1)
         if len(data) > MAX_MEMBER_BYTES:
-            raise UserError(f"{self.path / name}: larger than {MAX_MEMBER_BYTES >> 20} MiB; not a picture")
+            raise UserError(f"{self.path}: {name} is larger than {MAX_MEMBER_BYTES >> 20} MiB; not a picture")
         return data
 
 
 class Archive:
-    """A zip archive, checked on opening. `names`: its members that are files, as written in the archive.
+    """A zip archive, checked on opening. `names`: its members that are files, in the archive's order, `/`-separated.
     `encrypted`: whether any of them is.
 
     Raises UserError if it is no whole zip archive, names a path outside its own folder (`..`, absolute, a drive),
-    holds a link, is encrypted with AES, or would unpack to more than MAX_MEMBERS, MAX_BYTES or MAX_RATIO times its
-    size on disk.
+    holds a link or two members of one name, is encrypted with AES, or would unpack to more than MAX_MEMBERS, MAX_BYTES
+    or MAX_RATIO times its size on disk.
     """
 
     def __init__(self, path: Path, password: bytes = b""):
@@ -66,10 +89,12 @@ class Archive:
             raise UserError(f"{path}: not a whole zip archive ({error}); cut short? get it again") from None
         try:
             self._check()
+            files = (info for info in self._zip.infolist() if info.filename[-1:] not in ("/", "\\"))
+            self._members = _by_name(((info.filename, info) for info in files), path)
         except BaseException:
             self._zip.close()
             raise
-        self.names = [info.filename for info in self._zip.infolist() if not info.is_dir()]
+        self.names = list(self._members)
         self.encrypted = any(info.flag_bits & _ENCRYPTED for info in self._zip.infolist())
 
     def _check(self) -> None:
@@ -92,13 +117,18 @@ class Archive:
                 f"{MAX_BYTES >> 30} GiB); a zip bomb? refused"
             )
 
+    def size(self, name: str) -> int:
+        """In bytes, as the archive has it."""
+        return self._members[name].file_size
+
     def read(self, name: str) -> bytes:
         """All bytes of a member. Raises UserError if it is damaged, larger than MAX_MEMBER_BYTES, or encrypted and the
         password is not the right one.
         """
-        closed = self._zip.getinfo(name).flag_bits & _ENCRYPTED
+        member = self._members[name]
+        closed = member.flag_bits & _ENCRYPTED
         try:
-            with self._zip.open(name, pwd=self._password or None) as handle:
+            with self._zip.open(member, pwd=self._password or None) as handle:
                 data = handle.read(MAX_MEMBER_BYTES + 1)  # whatever size the header claims
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
             if closed:  # a wrong password shows in the first byte, or (one in 256) in the checksum at the end

@@ -31,8 +31,8 @@ def _complete(dataset: str) -> bool:
 def marks(dataset: str) -> list[str]:
     """How images and joints differ from those that the papers measure on: of "data" and "joints"."""
     found = [] if dataset in PUBLISHED and _complete(dataset) else ["data"]
-    source = pq.ParquetFile(layout.keypoints(dataset)).read_row_group(0, columns=["keypoint_source"])[0][0].as_py()
-    return found if source == "annotations" else [*found, "joints"]
+    sources = store.read_table(layout.keypoints(dataset), columns=["keypoint_source"])["keypoint_source"]
+    return found if pc.all(pc.equal(sources, "annotations")).as_py() else [*found, "joints"]
 
 
 def other_test_pairs(dataset: str, count: int) -> bool:

@@ -13,7 +13,8 @@ from pipeline.report import croissant, prepared
 
 # Values of `keypoints.D.source` and `parsing.D.source`, in words.
 JOINTS = {
-    "annotations": "as published or brought with the images; nothing was detected here",
+    "annotations": "as published; nothing was detected here",
+    "files": "lists or OpenPose files that the user brought",
     "openpose": "detected here by Lightweight OpenPose",
     "topdown": "detected here by a top-down network of the user's",
     "oracle": "the renderer's own, exact",
@@ -29,9 +30,9 @@ LISTED = 20  # names that are listed one by one
 
 
 def joints_from(dataset: str) -> str:
-    """The source of a data set's joints; "" if it has none."""
+    """The sources of a data set's joints, in words; "" if it has none."""
     column = store.read_table(layout.keypoints(dataset), columns=["keypoint_source"])["keypoint_source"]
-    return column[0].as_py() if len(column) else ""
+    return "; ".join(JOINTS.get(source, source) for source in sorted(column.unique().to_pylist()))
 
 
 def gaps(dataset: str, about: About, source: Mapping[str, Any]) -> list[str]:
@@ -116,7 +117,7 @@ def write(
         "## How it was prepared",
         "",
         "- Images are the bytes as received, or PNGs where the data set's form crops or resizes them.",
-        f"- Joints: {JOINTS.get(joints, joints)}.",
+        f"- Joints: {joints}.",
         f"- Human parsing: {PARSING.get(parsing, parsing)}.",
         "- Pairs: all ordered pairs of a person's images with both shoulders and both hips, or the published list;",
         "  `val` is cut from the training people.",

@@ -48,6 +48,7 @@ def run(dataset: str) -> None:
     """Write `data/D/raw/`. Raises UserError: nothing to get it from, a wrong digest, a broken archive."""
     module = datasets.get(dataset)
     block = params.block(module.Fetch, "fetch", dataset)
+    datasets.refuse_own_files(dataset)
     with atomic_directory(layout.raw(dataset)) as raw:
         source = module.fetch(block, raw)
         if own := own_digests(block):

@@ -1,9 +1,11 @@
 """Put every image's 18 joints into one table: data/D/keypoints.parquet, sorted by image_id.
 
 `keypoints.D.source` says where they come from:
-  annotations   lists in data/D/raw/: the field's CSV (annotation-SPLIT.csv; -1 there is null here), or, for a split
-                without one, OpenPose's own files (a folder or zip openpose-SPLIT of NAME_keypoints.json, COCO or
-                BODY_25)
+  annotations   the published lists (data/D/raw/annotation-SPLIT.csv, the field's CSV; -1 there is null here), or your
+                own, where `path` names them: a folder or zip of OpenPose's files (NAME_keypoints.json, COCO or
+                BODY_25) for both splits, or a folder with, for each split, annotation-SPLIT.csv or such files in a
+                folder or zip openpose-SPLIT. A split that it has nothing of takes the published list. If the files
+                themselves change, run this stage again by hand
   openpose      found in data/D/images by Lightweight OpenPose (data/weights/openpose), which groups peaks into people
   topdown       found there by your own top-down ONNX network with the 17 COCO joints, such as RTMPose or ViTPose: set
                 weights.topdown.path in params.yaml
@@ -16,6 +18,7 @@ every image of data/D/images; `row` is its position in the split's CSV list if t
 `keypoint_scores` are the detector's own. Detection goes on from where a killed run stopped.
 """
 
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -48,6 +51,9 @@ class Params:
     source: Literal["annotations", "openpose", "topdown", "oracle"] = setting(
         "the published lists, a detector (topdown: your own, see weights.topdown), or the renderer's own joints"
     )
+    path: str | None = setting(
+        "source annotations: your own joints in place of the published, a folder or zip", None, minLength=1
+    )
 
 
 def detector(source: str) -> tuple[Find, list[Path]]:
@@ -63,9 +69,9 @@ def detector(source: str) -> tuple[Find, list[Path]]:
     return find, files
 
 
-def from_csv(raw: Path, split: str) -> tuple[list[str], np.ndarray, np.ndarray]:
+def from_csv(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Names, joints float32 (N, 18, 2), scores float32 (N, 18) (1 or 0) of one split's list, in file order."""
-    names, joints, valid = annotations.read_keypoints(raw / f"annotation-{split}.csv")
+    names, joints, valid = annotations.read_keypoints(path)
     return names, joints, valid.astype(np.float32)
 
 
@@ -80,25 +86,63 @@ def from_openpose_json(files: Path, images: pa.Table) -> tuple[list[str], np.nda
     return names, joints, scores
 
 
-def from_lists(raw: Path, images: Path, split: str) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """The same from whichever list the split has. A split without images needs none."""
-    if not (raw / f"annotation-{split}.csv").exists():
-        for files in (raw / f"openpose-{split}", raw / f"openpose-{split}.zip"):
-            if files.exists():
-                return from_openpose_json(files, indexed(images, split))
-        if images.exists() and len(indexed(images, split)) == 0:
-            return [], np.zeros((0, schema.JOINTS, 2), np.float32), np.zeros((0, schema.JOINTS), np.float32)
-    return from_csv(raw, split)
+def own_joints(path: Path, split: str, key: str) -> Path | None:
+    """Where the user's folder or zip `path` has the joints of a split; None if it has those of another split alone.
+
+    key: of params.yaml, for messages. Raises UserError if it is nothing of the kind.
+    """
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder; correct {key} in {layout.PARAMS}")
+    if not path.is_dir():
+        if not zipfile.is_zipfile(path):
+            raise UserError(f"{path}: no folder and no zip; {key} names a folder, also where it holds CSVs")
+        return path
+    of = {
+        one: [path / name for name in (f"annotation-{one}.csv", f"openpose-{one}", f"openpose-{one}.zip")]
+        for one in datasets.SPLITS
+    }
+    if not any(place.exists() for places in of.values() for place in places):
+        if not any(path.rglob(f"*{openpose_json.SUFFIX}")):
+            wanted = f"NAME{openpose_json.SUFFIX} (OpenPose's), annotation-train.csv or annotation-test.csv"
+            raise UserError(f"{path}: holds no {wanted}; correct {key} in {layout.PARAMS}")
+        return path
+    return next((place for place in of[split] if place.exists()), None)
 
 
-def from_truth(raw: Path, split: str) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """The same from the renderer's truth."""
+def listed(dataset: str, split: str, own: Path | None) -> tuple[list[str], np.ndarray, np.ndarray, str]:
+    """The same from the list of a split, and who made it: "annotations", published, or "files", the user's.
+
+    own: where the user's are, if anywhere. A split without images needs no list. Raises UserError, also for a list of
+    the user's that has none of the images.
+    """
+    images, key = layout.images(dataset), f"keypoints.{dataset}.path"
+    place = own and own_joints(own, split, key)
+    path = place or layout.raw(dataset) / f"annotation-{split}.csv"
+    if not path.exists() and images.exists() and len(indexed(images, split)) == 0:
+        return [], np.zeros((0, schema.JOINTS, 2), np.float32), np.zeros((0, schema.JOINTS), np.float32), "annotations"
+    if place is None:
+        return *from_csv(path), "annotations"
+    wanted = indexed(images, split)
+    if path.suffix != ".csv" or path.is_dir():
+        return *from_openpose_json(path, wanted), "files"
+    found = from_csv(path)
+    names = wanted.column("image_id").to_pylist()
+    lacking = sorted(set(names) - set(found[0]))
+    if lacking and len(lacking) == len(names):
+        raise UserError(f"{path}: lists none of the {len(names)} {split} images; the first is called {lacking[0]}")
+    if lacking:
+        console.say(f"{path}: lacks {len(lacking)} of {len(names)} {split} images, the first {lacking[0]}")
+    return *found, "files"
+
+
+def from_truth(raw: Path, split: str) -> tuple[list[str], np.ndarray, np.ndarray, str]:
+    """The same from the renderer's truth; its maker is "oracle"."""
     if not (raw / "truth.parquet").exists():
         raise UserError(f"{raw}: no truth.parquet: only a rendered data set has an oracle; set keypoints.source")
     table = store.read_table(raw / "truth.parquet", columns=["image_id", "split", "keypoints"])
     table = table.filter(pc.equal(table.column("split"), split))
     joints, valid = pose.batch_arrays(table.column("keypoints"))
-    return table.column("image_id").to_pylist(), joints, valid.astype(np.float32)
+    return table.column("image_id").to_pylist(), joints, valid.astype(np.float32), "oracle"
 
 
 def indexed(images: Path, split: str | None = None) -> pa.Table:
@@ -116,29 +160,29 @@ def keypoint_columns(joints: np.ndarray, scores: np.ndarray) -> dict[str, pa.Arr
     }
 
 
-def table(raw: Path, images: Path, dataset: str, source: str) -> pa.Table:
+def table(dataset: str, source: str, own: Path | None = None) -> pa.Table:
     """The lists' or the renderer's joints as schema.KEYPOINTS, sorted by image_id.
 
-    Raises UserError for a broken list or a doubled name.
+    own: where the user's lists are. Raises UserError for a broken list or a doubled name.
     """
-    person_id = datasets.get(dataset).person_id
+    person_id, raw = datasets.get(dataset).person_id, layout.raw(dataset)
     splits = []
     for split in datasets.SPLITS:
-        found = from_lists(raw, images, split) if source == "annotations" else from_truth(raw, split)
-        names, joints, scores = found
+        found = listed(dataset, split, own) if source == "annotations" else from_truth(raw, split)
+        names, joints, scores, maker = found
         columns = {
             "image_id": pa.array(names, pa.string()),
             "split": pa.array([split] * len(names), pa.string()),
             "person_id": pa.array([person_id(name) for name in names], pa.string()),
             "row": pa.array(np.arange(len(names), dtype=np.int32)),
             **keypoint_columns(joints, scores),
-            "keypoint_source": pa.array([source] * len(names), pa.string()),
+            "keypoint_source": pa.array([maker] * len(names), pa.string()),
         }
         splits.append(pa.table(columns))
     both = pa.concat_tables(splits).sort_by("image_id").combine_chunks()
     for name, following in pairwise(both.column("image_id").to_pylist()):
         if name == following:
-            raise UserError(f"{raw}: {name} is in the train list and in the test list; names must differ")
+            raise UserError(f"{own or raw}: {name} is in the train list and in the test list; names must differ")
     return both
 
 
@@ -180,7 +224,13 @@ def detected(raw: Path, folder: Path, source: str, find: Find, work: Path, made_
 
 def run(dataset: str) -> None:
     """Write `data/D/keypoints.parquet`. Raises UserError: lists missing or broken, a network that cannot be had."""
-    source = params.block(Params, "keypoints", dataset).source
+    block = params.block(Params, "keypoints", dataset)
+    source, own = block.source, block.path and Path(block.path).expanduser()
+    datasets.refuse_own_files(dataset)
+    if own and source != "annotations":
+        raise UserError(
+            f"{layout.PARAMS}: keypoints.{dataset}.path is for annotations, not for {source}; set it to null"
+        )
     raw, images, work = layout.raw(dataset), layout.images(dataset), layout.work("keypoints", dataset)
     if source in ("openpose", "topdown"):
         find, files = detector(source)
@@ -188,9 +238,10 @@ def run(dataset: str) -> None:
             raw, images, source, find, work, resume.stamp(code_of("keypoints", dataset), images, *files, source)
         )
     else:
-        joints = table(raw, images, dataset, source)
+        joints = table(dataset, source, own)
     store.write_table(layout.keypoints(dataset), joints, schema.KEYPOINTS, dataset=dataset)
     resume.finished(work)
     present = pc.sum(pc.greater(pc.list_flatten(joints.column("keypoint_scores")), 0)).as_py() or 0
     share = present / max(1, len(joints) * schema.JOINTS)
-    console.say(f"keypoints {dataset}: {len(joints)} rows, {share:.1%} of the joints present ({source})")
+    makers = ", ".join(sorted(joints.column("keypoint_source").unique().to_pylist())) or source
+    console.say(f"keypoints {dataset}: {len(joints)} rows, {share:.1%} of the joints present ({makers})")

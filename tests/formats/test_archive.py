@@ -34,6 +34,33 @@ def test_zip_and_folder_read_alike(tmp_path):
             assert {name: content.read(name) for name in content.names} == members
 
 
+def test_backslashes_are_slashes(tmp_path):
+    """PowerShell 5 writes them into zips, and a tool that unpacks such a zip on Linux into the names of files."""
+    members = {"a\\train\\1.jpg": b"one", "a\\2.jpg": b"two"}
+    (tmp_path / "folder").mkdir()
+    for name, data in members.items():
+        (tmp_path / "folder" / name).write_bytes(data)
+    zip_of(tmp_path / "x.zip", [("a\\", b""), *members.items()])
+    for source in (tmp_path / "folder", tmp_path / "x.zip"):
+        with archive.reading(source) as content:
+            assert {name: content.read(name) for name in content.names} == {"a/train/1.jpg": b"one", "a/2.jpg": b"two"}
+            assert [content.size(name) for name in content.names] == [3, 3]
+
+
+def test_two_members_of_one_name_are_one_line(tmp_path):
+    zip_of(tmp_path / "x.zip", [("a\\1.jpg", b"1"), ("a/1.jpg", b"2")])
+    with pytest.raises(UserError) as error, archive.reading(tmp_path / "x.zip"):
+        pass
+    assert "two members are called a/1.jpg" in one_line(error)
+
+
+def test_a_name_that_is_not_utf8_is_escaped_and_read(tmp_path):
+    (tmp_path / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"one")
+    with archive.reading(tmp_path) as content:
+        assert content.names == ["caf\\xe9.jpg"]
+        assert content.read("caf\\xe9.jpg") == b"one"
+
+
 @pytest.mark.parametrize(
     "name", ["../evil.jpg", "a/../../evil.jpg", "/evil.jpg", "C:/evil.jpg", "c:evil", "a\\..\\evil"]
 )

@@ -2,6 +2,7 @@ import json
 import shutil
 import zipfile
 from functools import partial
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,8 +14,8 @@ from pipeline.core import layout, resume, schema, store
 from pipeline.core.errors import UserError
 from pipeline.extraction import openpose
 from pipeline.formats import annotations, openpose_json, pictures
-from pipeline.loading import published_weights
-from pipeline.stages import index, keypoints, weights
+from pipeline.loading import prepared, published_weights
+from pipeline.stages import fetch, index, keypoints, weights
 from tests.extraction.test_topdown import COCO_OF, network, painted
 from tests.small_project import NAMES, annotation, contents, enter, joints, jpeg, write_raw
 
@@ -135,7 +136,7 @@ def test_list_that_is_not_there(settle):
 def test_oracle_needs_a_renderer(settle, monkeypatch, tmp_path):
     settle(both())
     with pytest.raises(UserError, match="only a rendered data set has an oracle"):
-        keypoints.table(layout.raw("market1501"), layout.images("market1501"), "market1501", "oracle")
+        keypoints.table("market1501", "oracle")
 
 
 def test_same_lists_same_bytes(settle):
@@ -284,9 +285,9 @@ def openpose_files(folder, names, people):
         (folder / openpose_json.member(name)).write_text(text)
 
 
-def test_openpose_files_stand_in_for_a_list(settle):
+def test_openpose_files_stand_in_for_a_list(settle, monkeypatch):
     """Train from the CSV, test from OpenPose's files: of several people the central one, and nobody is 18 nulls."""
-    raw = settle_images(settle, "annotations", {"train": both()["train"]})
+    settle_images(settle, "annotations", {"train": both()["train"]}, keypoints__market1501__path="own")
     names = sorted(NAMES["test"])
     rng = np.random.default_rng(0)
     middle = [np.clip(rng.normal((31, 60), (4, 20), (18, 2)), 0, 127).astype(np.float32) for _ in names]
@@ -295,7 +296,8 @@ def test_openpose_files_stand_in_for_a_list(settle):
     sure[3] = 0
     people = [[(a, sure), (m, sure)] for a, m in zip(aside, middle, strict=True)]
     people[2] = []
-    openpose_files(raw / "openpose-test", names, people)
+    Path("own").mkdir()
+    openpose_files(Path("own/openpose-test"), names, people)
     keypoints.run("market1501")
     rows = store.read_table(layout.keypoints("market1501"))
     rows = rows.filter(pc.equal(rows.column("split"), "test")).to_pylist()
@@ -305,7 +307,93 @@ def test_openpose_files_stand_in_for_a_list(settle):
         present = (sure > 0) & (number != 2)
         assert row["keypoints"] == pose.from_array(middle[number], present)
         assert row["keypoint_scores"] == np.where(present, sure, 0).tolist()
-        assert row["keypoint_source"] == "annotations"
+        assert row["keypoint_source"] == "files"
+    monkeypatch.setattr(prepared, "_complete", lambda dataset: True)
+    assert prepared.marks("market1501") == ["joints"]  # half of them are not the published
+
+
+EVERY = [*NAMES["train"], *NAMES["test"]]
+
+
+def own_joints(form: str) -> Path:
+    """Joint j of every image of NAMES at (20, 5 + 6 j), in the folder or zip `own` (.zip), in one of five forms."""
+    points, sure = np.array([(20, 5 + 6 * j) for j in range(18)], np.float32), np.full(18, 0.5, np.float32)
+    own = Path("own")
+    if form == "lists":
+        own.mkdir()
+        for split, names in NAMES.items():
+            text = annotation(names, points[None].repeat(len(names), 0), np.ones((len(names), 18), bool))
+            (own / f"annotation-{split}.csv").write_text(text)
+    elif form == "folder":
+        openpose_files(own, EVERY, [[(points, sure)]] * 21)
+    elif form == "a folder a split":
+        own.mkdir()
+        for split, names in NAMES.items():
+            openpose_files(own / f"openpose-{split}", names, [[(points, sure)]] * len(names))
+    else:
+        openpose_files(Path("plain"), EVERY, [[(points, sure)]] * 21)
+        with zipfile.ZipFile("own.zip", "w") as file:
+            for path in Path("plain").iterdir():
+                file.writestr(form.replace("NAME", path.name), path.read_bytes())
+        return Path("own.zip")
+    return own
+
+
+@pytest.mark.parametrize("form", ["lists", "folder", "a folder a split", "NAME", "json\\NAME"])
+def test_joints_of_ones_own_in_every_form(settle, form):
+    path = "own" if "NAME" not in form else "own.zip"
+    settle_images(settle, "annotations", keypoints__market1501__path=path)
+    own_joints(form)
+    keypoints.run("market1501")
+    rows = store.read_table(layout.keypoints("market1501")).to_pylist()
+    assert [row["image_id"] for row in rows] == sorted(EVERY)
+    for row in rows:
+        assert row["keypoints"] == [[20, 5 + 6 * j] for j in range(18)]
+        assert row["keypoint_source"] == "files"
+
+
+def test_what_is_no_place_of_joints_is_one_line(settle):
+    settle_images(settle, "annotations", keypoints__market1501__path="own")
+    own, key = Path("own"), r"keypoints\.market1501\.path"
+    with pytest.raises(UserError, match=f"own: no such file or folder; correct {key}"):
+        keypoints.run("market1501")
+    own.write_text(both()["train"])
+    with pytest.raises(UserError, match=f"own: no folder and no zip; {key} names a folder, also where it holds CSVs"):
+        keypoints.run("market1501")
+    own.unlink()
+    own.mkdir()
+    with pytest.raises(UserError, match=r"own: holds no NAME_keypoints\.json .*annotation-train\.csv"):
+        keypoints.run("market1501")
+    (own / "annotation-train.csv").write_text(both()["train"].replace("0007_c1", "anna_0"))
+    (own / "annotation-test.csv").write_text(annotation(["test/a.jpg"], *joints(0, 1)))
+    with pytest.raises(UserError, match=r"annotation-test\.csv: lists none of the 6 test images; .* called -1_c1s1"):
+        keypoints.run("market1501")
+    assert not layout.keypoints("market1501").exists()
+
+
+@pytest.mark.parametrize("source", ["openpose", "topdown", "oracle"])
+def test_own_joints_and_a_detector_exclude_each_other(settle, source):
+    settle({}, keypoints__market1501={"source": source, "path": "own"})
+    with pytest.raises(UserError, match=rf"keypoints\.market1501\.path is for annotations, not for {source}"):
+        keypoints.run("market1501")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "name"),
+    [("market1501", "openpose-test"), ("folder", "openpose-train.zip"), ("folder", "annotation-train.csv")],
+)
+def test_own_joints_inside_an_output_are_refused_and_kept(settle, dataset, name):
+    """`fetch` writes data/D/raw anew: it did so with the user's files in it, which were lost."""
+    settle({}, keypoints__folder={"source": "annotations"})
+    place = layout.raw(dataset) / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text("mine")
+    for stage in (keypoints, fetch):
+        with pytest.raises(
+            UserError, match=rf"{name}: .* nothing of yours may lie there; .*keypoints\.{dataset}\.path"
+        ):
+            stage.run(dataset)
+    assert place.read_text() == "mine"
 
 
 def test_a_split_without_images_needs_no_list(settle):

@@ -257,7 +257,7 @@ def _members(names: Sequence[str], listed: Collection[str], folder: str) -> dict
     """
     candidates: dict[str, list[str]] = {}
     for member in names:
-        path = PurePosixPath(member.replace("\\", "/"))
+        path = PurePosixPath(member)
         if path.suffix.lower() not in (".jpg", ".jpeg", ".png") or path.name.startswith("."):
             continue
         for name in (path.with_suffix(".jpg").name, published_name(member)):

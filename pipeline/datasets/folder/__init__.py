@@ -9,9 +9,9 @@ rest, `squash` scales each side on its own (Pillow's bicubic filter); it is stor
 used is left out and listed, with its reason, in data/folder/raw/source.json.
 
 People are put in the test split by the SHA-256 of their names: the first `test_share` of those with two images or more
-(at least one of them, not all), unless the CSV has a column `split`. There are no joints: set keypoints.folder.source
-to a detector. Repose does not watch the folder: after a change in it run fetch again (`snakemake --forcerun fetch`,
-`dvc repro --force fetch@folder`).
+(at least one of them, not all), unless the CSV has a column `split`. Joints are found by a detector, or
+are yours: keypoints.folder.path. Repose does not watch the folder: after a change in it run fetch again (`snakemake
+--forcerun fetch`, `dvc repro --force fetch@folder`).
 """
 
 import csv

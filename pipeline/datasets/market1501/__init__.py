@@ -148,7 +148,7 @@ def _members(names: list[str]) -> dict[str, str]:
     """`split/NAME` -> member, for the JPEGs whose own folder is one of FOLDERS, wherever in the archive that lies."""
     members: dict[str, str] = {}
     for member in names:
-        path = PurePosixPath(member.replace("\\", "/"))
+        path = PurePosixPath(member)
         split = FOLDERS.get(path.parent.name)
         if split is None or path.suffix.lower() != ".jpg" or path.name.startswith("."):
             continue  # queries, ground truth, Thumbs.db, what macOS adds
