@@ -5,11 +5,14 @@
 
 import argparse
 import ast
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
 
-from pipeline.core import console, graph, layout, params, settings_help
+from pipeline.core import atomic, console, graph, layout, params, settings_help
 from pipeline.core.errors import UserError
 
 # Stage or command -> the axes it takes, in the order of the stage table. Modules load only when asked for.
@@ -139,6 +142,21 @@ def _overview() -> str:
     return "\n".join([*lines, "", "Everything at once: snakemake --cores all, or dvc repro."])
 
 
+@contextmanager
+def _writing(job: graph.Job) -> Iterator[None]:
+    """Its outputs are this run's, from before it reads anything. Raises UserError if another run is writing one."""
+    with ExitStack() as locks:
+        for path in map(Path, job.outputs) if console.RANK == 0 else ():  # torchrun's first process writes for all
+            folder = path.parent.resolve()
+            if "DVC_STAGE" in os.environ and not folder.is_relative_to(Path.cwd()):
+                raise UserError(
+                    f"{path} lies behind a link, in {folder}: DVC keeps no output there; make data/ and runs/ real"
+                    " folders, by moving the project to that disk (README, Data on another disk), or run snakemake"
+                )
+            locks.enter_context(atomic.lock(path))
+        yield
+
+
 def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
@@ -162,11 +180,11 @@ def main(arguments: list[str]) -> int:
             if options[axis] not in CHOICES[axis]():
                 raise UserError(f"unknown {axis} {options[axis]}; {layout.PARAMS} names: {', '.join(CHOICES[axis]())}")
         graph.stages(params.load())  # a name that no stage is there for is an error, whichever engine runs this
-        with console.logging_to(layout.log(name, *options.values())):
+        with _writing(graph.find(name, *options.values())), console.logging_to(layout.log(name, *options.values())):
             import_module(f"pipeline.stages.{name}").run(**options)
         return 0
     except UserError as error:
-        print(f"repose: {error}", file=sys.stderr)
+        print(f"repose: {console.readable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(
@@ -175,7 +193,7 @@ def main(arguments: list[str]) -> int:
         )
         return 130
     except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
+        where = f" ({console.readable(str(error.filename))})" if error.filename else ""
         print(
             f"repose: {name}: {error.strerror or error}{where}; free space or permissions, then run again",
             file=sys.stderr,

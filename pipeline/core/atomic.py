@@ -1,19 +1,41 @@
-"""Outputs appear whole or not at all: written to a temporary sibling, then moved into place.
+"""Outputs appear whole or not at all, and one process at a time writes an output.
 
-Both engines take an output that exists for a finished one, so nothing else in the project writes to a declared
-output path directly.
+An output is written to a temporary sibling of its process, then moved into place. Both engines take an output that
+exists for a finished one, so nothing else in the project writes to a declared output path directly.
+
+A second process is refused while the first writes. The lock is the system's, on a file beside the output that says who
+holds it; it goes with its process however that ends, so none outlives a kill or a power cut. Where a file system has
+no locks, two processes do not see each other: each writes a sibling of its own, and the last to finish stays, whole.
 """
 
+import fcntl
 import os
+import shlex
 import shutil
+import socket
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
+
+from pipeline.core.errors import UserError
+
+_held: set[str] = set()  # the outputs that this process has locked, by their real paths
 
 
-def _sibling(path: Path) -> Path:
+def _sibling(path: Path, ending: str = "partial") -> Path:
+    """A temporary name beside `path`, this process's own."""
+    return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.{ending}")
+
+
+def _place(path: Path) -> Path:
+    """Where the output `path` is written: behind a link, which stays one. Its folder is made."""
+    path = Path(path)
+    path = path.resolve() if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
-    return path.parent / f".{path.name}.partial"
+    return path
 
 
 def _remove(path: Path) -> None:
@@ -31,31 +53,91 @@ def link(path: Path, destination: Path) -> None:
         shutil.copyfile(path, destination)
 
 
+def _locked(file: Path, path: Path) -> IO[str]:
+    """The lock file, opened and locked, with this process as its holder. Raises UserError if another one is.
+
+    What a killed holder left half-written is removed.
+    """
+    while True:
+        handle = file.open("a+", encoding="utf-8", errors="backslashreplace")
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the process's own: children do not keep it alive
+            if not file.exists() or not os.path.samestat(os.fstat(handle.fileno()), file.stat()):
+                handle.close()  # whoever held it was done just now, and removed it
+                continue
+            handle.seek(0)
+            for left in path.parent.iterdir() if handle.read() else ():
+                if left.name.startswith(f".{path.name}.") and left.suffix in (".partial", ".old"):
+                    _remove(left)
+        except (BlockingIOError, PermissionError):
+            handle.seek(0)
+            holder = handle.read().strip() or "another run"
+            handle.close()
+            raise UserError(f"{path} is being written by {holder}; wait until it is done, or end it") from None
+        except OSError:  # a file system without locks
+            pass
+        handle.truncate(0)
+        since, command = time.strftime("%Y-%m-%d %H:%M:%S"), shlex.join(sys.orig_argv)
+        handle.write(f"process {os.getpid()} on {socket.gethostname()} since {since} ({command})\n")
+        handle.flush()
+        return handle
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Keep other processes from writing the output `path`; this one may lock it again. Raises UserError, naming the
+    one that does.
+    """
+    path = _place(path)
+    key = os.path.realpath(path)
+    if key in _held:
+        yield
+        return
+    file = path.with_name(f".{path.name}.lock")
+    with _locked(file, path):
+        _held.add(key)
+        try:
+            yield
+        finally:
+            _held.discard(key)
+            file.unlink(missing_ok=True)
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path; on success it replaces `path`, on any exception it is deleted."""
-    path = Path(path)
+    """Yield a temporary path; on success it replaces `path`, on any exception it is deleted.
+
+    Raises UserError if another process is writing `path`.
+    """
+    path = _place(path)
     partial = _sibling(path)
-    _remove(partial)
-    try:
-        yield partial
-        with partial.open("rb") as handle:
-            os.fsync(handle.fileno())  # a crash after the move must not leave an empty file under the final name
-        partial.replace(path)
-    finally:
+    with lock(path):
         _remove(partial)
+        try:
+            yield partial
+            with partial.open("rb") as handle:
+                os.fsync(handle.fileno())  # a crash after the move must not leave an empty file under the final name
+            partial.replace(path)
+        finally:
+            _remove(partial)
 
 
 @contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
-    """Yield a temporary empty directory; on success it replaces `path` (and all that was in it)."""
-    path = Path(path)
-    partial = _sibling(path)
-    _remove(partial)
-    partial.mkdir()
-    try:
-        yield partial
-        _remove(path)
-        partial.replace(path)
-    finally:
+    """Yield a temporary empty directory; on success it replaces `path` (and all that was in it).
+
+    Raises UserError if another process is writing `path`.
+    """
+    path = _place(path)
+    partial, old = _sibling(path), _sibling(path, "old")
+    with lock(path):
         _remove(partial)
+        partial.mkdir()
+        try:
+            yield partial
+            if path.exists():
+                path.replace(old)  # a kill while it is removed must not leave half of it under the final name
+            partial.replace(path)
+            _remove(old)
+        finally:
+            _remove(partial)

@@ -106,6 +106,6 @@ def run(dataset: str, variant: str) -> None:
         text = json.dumps(network, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
         partial.write_text(text, encoding="utf-8")
     for old in set(work.iterdir()) - set(finished.values()):
-        shutil.rmtree(old)
+        shutil.rmtree(old, ignore_errors=True)  # a lock that a kill left is no folder
     for line in row.lines(layout.scores(dataset, variant)):
         console.say(line)

@@ -199,7 +199,7 @@ def _components() -> Runs:
 def read_outside(known: Runs) -> Runs:
     """Methods whose images `repose score --images` scored, on our data sets."""
     runs: Runs = {}
-    for path in sorted(layout.OUTSIDE.glob("*/method.json")):
+    for path in sorted(layout.OUTSIDE.glob("[!.]*/method.json")):
         try:
             method = json.loads(path.read_text(encoding="utf-8"))
             key = dataset, name = method["dataset"], method["name"]

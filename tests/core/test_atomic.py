@@ -1,11 +1,20 @@
-"""An output is the old one or the new one, whole, whatever happens while it is written."""
+"""An output is the old one or the new one, whole, whatever happens while it is written, and has one writer."""
 
+import errno
+import fcntl
 import os
+import shutil
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from pipeline.__main__ import main
+from pipeline.core import atomic, layout
 from pipeline.core.atomic import atomic_directory, atomic_file
+from pipeline.core.errors import UserError
+from tests.small_project import enter
 
 
 def write_file(path: Path, text: str, halfway) -> None:
@@ -61,5 +70,161 @@ def test_a_kill_leaves_the_old_output_and_the_next_run_a_whole_one(tmp_path, wri
         write(path, "half", lambda: os._exit(9))
     assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 9
     assert held(path) == ["old"]
+    assert len(list(tmp_path.iterdir())) == 3  # the lock, and what it was for
     write(path, "new", lambda: None)
     assert held(path) == ["new"]
+    assert [one.name for one in tmp_path.iterdir()] == ["output"]
+
+
+def in_another_process(work: Callable[[Callable[[], None]], None]) -> int:
+    """Start `work(pause)` in a process of its own, and return its id once it pauses, for good."""
+    ready, tell = os.pipe()
+    process = os.fork()
+    if not process:
+        signal.alarm(20)  # ends it, should the test not come to do so
+        work(lambda: (os.write(tell, b"."), signal.pause()))
+        os._exit(0)
+    os.close(tell)
+    assert os.read(ready, 1) == b"."
+    os.close(ready)
+    return process
+
+
+def kill(process: int) -> None:
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+
+
+@writers
+def test_a_second_writer_is_refused_and_told_of_the_first(tmp_path, write):
+    path = tmp_path / "output"
+    write(path, "old", lambda: None)
+    first = in_another_process(lambda pause: write(path, "first", pause))
+    with pytest.raises(UserError, match=rf"output is being written by process {first} on .* since 2.* \(.*pytest.*\)"):
+        write(path, "second", lambda: None)
+    assert held(path) == ["old"]
+    kill(first)
+    write(path, "second", lambda: None)
+    assert held(path) == ["second"]
+    assert [one.name for one in tmp_path.iterdir()] == ["output"]
+
+
+def test_a_lock_goes_with_its_process_though_a_child_of_it_lives(tmp_path):
+    path, child = tmp_path / "output", tmp_path / "child"
+
+    def with_a_child(pause):
+        worker = in_another_process(lambda pause: pause())
+        child.write_text(str(worker))
+        pause()
+
+    first = in_another_process(lambda pause: write_file(path, "first", lambda: with_a_child(pause)))
+    kill(first)
+    try:
+        write_file(path, "second", lambda: None)
+    finally:
+        os.kill(int(child.read_text()), signal.SIGKILL)
+    assert held(path) == ["second"]
+
+
+def test_a_process_may_lock_again_what_it_has(tmp_path):
+    path = tmp_path / "folder/output"
+    with atomic.lock(path):
+        write_directory(path, "a", lambda: None)
+        with atomic.lock(tmp_path / "folder/../folder/output"):
+            pass
+        assert (tmp_path / "folder/.output.lock").exists()
+    assert [one.name for one in (tmp_path / "folder").iterdir()] == ["output"]
+
+
+@writers
+def test_without_locks_two_writers_have_a_partial_each(tmp_path, write, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "lockf", no_locks)
+    path = tmp_path / "output"
+    first = in_another_process(lambda pause: write(path, "first", pause))
+    partial = next(tmp_path.glob("*.partial"))
+    write(path, "second", lambda: None)
+    assert held(path) == ["second"]
+    assert partial.exists()
+    kill(first)
+
+
+def test_the_old_folder_is_gone_from_its_place_before_it_is_deleted(tmp_path, monkeypatch):
+    """A kill while a large folder is deleted left half of it, which both engines take for whole."""
+    path = tmp_path / "output"
+    write_directory(path, "old", lambda: None)
+    removed = []
+    monkeypatch.setattr(shutil, "rmtree", lambda folder: removed.append((held(folder), held(path))))
+    write_directory(path, "new", lambda: None)
+    assert removed == [(["old"], ["new"])]
+
+
+@writers
+def test_an_output_behind_a_link_is_written_there(tmp_path, write):
+    (tmp_path / "disk").mkdir()
+    write(tmp_path / "disk/there", "old", lambda: None)
+    (tmp_path / "output").symlink_to(tmp_path / "disk/there")
+    write(tmp_path / "output", "new", lambda: None)
+    assert (tmp_path / "output").is_symlink()
+    assert held(tmp_path / "disk/there") == ["new"]
+
+
+# A stage's outputs are its own from before it reads anything.
+
+
+@pytest.fixture
+def synthetic(tmp_path, monkeypatch) -> Path:
+    enter(tmp_path, monkeypatch)
+    return layout.raw("synthetic")
+
+
+def test_a_second_run_of_a_stage_is_one_line_and_leaves_the_firsts_log_alone(synthetic, capsys):
+    log = layout.log("fetch", "synthetic")
+    log.parent.mkdir(parents=True)
+    log.write_text("the first run's\n")
+
+    def first(pause):
+        with atomic.lock(synthetic):
+            pause()
+
+    process = in_another_process(first)
+    assert main(["fetch", "--dataset", "synthetic"]) == 2
+    kill(process)
+    said = capsys.readouterr().err
+    assert said.startswith(f"repose: data/synthetic/raw is being written by process {process} on ")
+    assert len(said.splitlines()) == 1
+    assert log.read_text() == "the first run's\n"
+    assert not synthetic.exists()
+
+
+def test_a_stage_holds_its_outputs_while_it_runs(synthetic, monkeypatch):
+    seen = []
+    monkeypatch.setattr("pipeline.stages.index.run", lambda dataset: seen.extend(synthetic.parent.iterdir()))
+    assert main(["index", "--dataset", "synthetic"]) == 0
+    assert sorted(path.name for path in seen) == [".images.lock", ".rejects.parquet.lock"]
+    assert list(synthetic.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("folder", ["data", "data/synthetic"])
+def test_dvc_and_a_link_to_another_disk_are_one_line_before_anything_runs(synthetic, monkeypatch, capsys, folder):
+    """DVC computes a stage, and then says that its output is outside of the git repository."""
+    disk = Path("disk").absolute()
+    monkeypatch.chdir(disk.parent)
+    disk.mkdir()
+    Path("project").mkdir()
+    for name in (layout.PARAMS, layout.PARAMS_SCHEMA):
+        shutil.move(name, "project")
+    monkeypatch.chdir("project")
+    Path(folder).parent.mkdir(exist_ok=True)
+    Path(folder).symlink_to(disk)
+    monkeypatch.setenv("DVC_STAGE", "fetch@synthetic")
+    monkeypatch.setattr("pipeline.stages.fetch.run", lambda dataset: pytest.fail("ran"))
+    assert main(["fetch", "--dataset", "synthetic"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"repose: data/synthetic/raw lies behind a link, in {disk}")
+    assert len(said.splitlines()) == 1
+    monkeypatch.delenv("DVC_STAGE")
+    monkeypatch.setattr("pipeline.stages.fetch.run", lambda dataset: None)
+    assert main(["fetch", "--dataset", "synthetic"]) == 0  # by hand, or under Snakemake
