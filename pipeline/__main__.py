@@ -146,7 +146,8 @@ def _overview() -> str:
 def _writing(job: graph.Job) -> Iterator[None]:
     """Its outputs are this run's, from before it reads anything. Raises UserError if another run is writing one."""
     with ExitStack() as locks:
-        for path in map(Path, job.outputs) if console.RANK == 0 else ():  # torchrun's first process writes for all
+        alone = console.RANK == 0 or job.stage not in ("train", "pretrain")  # whose first process writes for all
+        for path in map(Path, job.outputs) if alone else ():
             folder = path.parent.resolve()
             if "DVC_STAGE" in os.environ and not folder.is_relative_to(Path.cwd()):
                 raise UserError(

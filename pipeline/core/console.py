@@ -4,7 +4,6 @@ Durations and memory go here and only here: outputs must not depend on when or h
 """
 
 import fcntl
-import os
 import resource
 import sys
 import time
@@ -14,11 +13,13 @@ from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from pipeline.core import environment
+
 if TYPE_CHECKING:
     from rich.console import Console
 
-LINES = bool(os.environ.get("REPOSE_LINES"))  # whoever started the stage prints one line of it; its log has the rest
-RANK = int(os.environ.get("RANK", "0"))  # of torchrun's processes only the first, 0, writes to the terminal
+LINES = environment.is_on("REPOSE_LINES")  # whoever started the stage prints one line of it; its log has the rest
+RANK = environment.rank()  # of torchrun's processes only the first, 0, writes to the terminal
 LINE_EVERY = 30.0  # seconds between lines of progress where there is no terminal for a bar
 _log: "Console | None" = None
 

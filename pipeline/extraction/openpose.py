@@ -23,6 +23,7 @@ import cv2
 import numpy as np
 
 from pipeline.anatomy import pose
+from pipeline.core import environment
 from pipeline.core.errors import UserError
 from pipeline.core.schema import JOINTS
 from pipeline.extraction.openvino_core import core
@@ -64,7 +65,7 @@ _LIMB_FLIP = np.array([LIMBS.index((pose.FLIP[a], pose.FLIP[b])) for a, b in LIM
 
 def threads() -> int:
     """How many images to work on at once: OMP_NUM_THREADS, or the cores that this process may use."""
-    return int(os.environ.get("OMP_NUM_THREADS", "0")) or len(os.sched_getaffinity(0))
+    return environment.number("OMP_NUM_THREADS", 0) or len(os.sched_getaffinity(0))
 
 
 class Network:

@@ -5,7 +5,6 @@ around; BGR, ImageNet's means and deviations in that order; the fused 20-channel
 473 x 473 with the corners kept, sampled back at the image's pixels, and the highest channel is the label.
 """
 
-import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from pipeline.core import environment
 from pipeline.core.errors import UserError
 from pipeline.extraction.openvino_core import core
 
@@ -99,7 +99,7 @@ class Schp:
         settings = {
             "PERFORMANCE_HINT": "THROUGHPUT",
             "INFERENCE_PRECISION_HINT": "f32",
-            "INFERENCE_NUM_THREADS": int(os.environ.get("OMP_NUM_THREADS", "0")),  # 0 = all cores
+            "INFERENCE_NUM_THREADS": environment.number("OMP_NUM_THREADS", 0),  # 0 = all cores
         }
         self._queue = openvino.AsyncInferQueue(core().compile_model(model, "CPU", settings))
 

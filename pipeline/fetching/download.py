@@ -15,7 +15,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
-from pipeline.core import console, digests, layout
+from pipeline.core import console, digests, environment, layout
 from pipeline.core.errors import UserError
 from pipeline.core.settings import setting
 
@@ -133,7 +133,7 @@ def download(url: str, sha256: str | None = None) -> Path:
         if sha256 is None or digests.sha256(done).startswith(sha256):
             return done
         done.unlink()
-    if os.environ.get(OFFLINE):
+    if environment.is_on(OFFLINE):
         raise Unavailable(f"{url}: downloads are switched off by ${OFFLINE}")
     part = done.with_name(done.name + ".part")
     if sha256 is None:

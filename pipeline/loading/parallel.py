@@ -5,7 +5,6 @@ each takes the same step; only the first writes. Alternating updates and several
 gradients of one update travel as one flat tensor.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,22 +14,19 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from pipeline.core import environment
+from pipeline.core.environment import rank
 from pipeline.core.errors import UserError
-
-
-def rank() -> int:
-    """This process's number among those that torchrun started; 0 without it."""
-    return int(os.environ.get("RANK", "0"))
 
 
 def local_rank() -> int:
     """This process's number among those on this machine."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
+    return environment.number("LOCAL_RANK", 0)
 
 
 def local_processes() -> int:
     """The number of the run's processes on this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return environment.number("LOCAL_WORLD_SIZE", 1)
 
 
 @dataclass(frozen=True)
@@ -105,15 +101,23 @@ def alone(device: torch.device) -> Group:
 def joined(device: torch.device) -> Iterator[Group]:
     """The group of this process: of all that torchrun started, else of itself alone.
 
-    A process that fails leaves without waiting for the others, which then stop with an error.
+    A process that fails leaves without waiting for the others, which then stop with an error. Raises UserError where
+    the others do not come.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    size = environment.processes()
     if size == 1:
         yield alone(device)
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"process {rank()} of {size} (WORLD_SIZE) cannot join the others ({reason}); start it with torchrun, or"
+            " unset WORLD_SIZE to train in one process"
+        ) from None
     group = Group(rank(), size, device)
     yield group
     group.wait()

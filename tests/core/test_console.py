@@ -1,5 +1,7 @@
 """What a stage says while it works, where nobody sees a bar."""
 
+import os
+
 import pytest
 
 from pipeline.core import console
@@ -60,3 +62,18 @@ def test_work_without_a_known_end_says_what_is_done(clock, capsys):
 @pytest.mark.parametrize(("seconds", "said"), [(12.4, "12 s"), (600, "10 min"), (12_600, "3.5 h")])
 def test_a_time_left_is_rough(seconds, said):
     assert console._span(seconds) == said
+
+
+def test_a_name_that_is_not_utf8_is_said_and_logged_with_an_escape(capsys, tmp_path):
+    name = os.fsdecode(b"caf\xe9.jpg")
+
+    def stage():
+        with console.logging_to(tmp_path / "stage.log"):
+            console.say(f"left out: {name}")
+            raise ValueError(name)
+
+    with pytest.raises(ValueError, match="caf"):
+        stage()
+    assert capsys.readouterr().err == "left out: caf\\xe9.jpg\n"
+    lines = (tmp_path / "stage.log").read_text().splitlines()
+    assert lines[:2] == ["left out: caf\\xe9.jpg", "failed: ValueError: caf\\xe9.jpg"]
