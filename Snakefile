@@ -24,6 +24,9 @@ except UserError as error:
     raise WorkflowError(str(error))
 JOBS = [job for stage in STAGES for job in stage.jobs.values()]
 WRITERS = graph.Writers(JOBS)
+FOREGOING = {
+    path for one in JOBS if one.stage in graph.FOREGOING for path in one.outputs
+}
 
 # Of a job: threads, GPUs, memory (MB) and time (minutes). A cluster is asked for all of it. On one machine threads and
 # GPUs count: `--resources gpu=2` lets two jobs that need one run at a time (profiles/default allows one).
@@ -77,12 +80,7 @@ def output(path):
 
 rule all:
     input:
-        [
-            path
-            for stage in STAGES
-            for one in stage.jobs.values()
-            for path in one.outputs
-        ],
+        [path for one in JOBS for path in one.outputs],
     localrule: True
 
 
@@ -100,9 +98,13 @@ for stage in STAGES:
         name:
             stage.name
         input:
-            lambda wildcards, stage=stage: WRITERS.files(job(stage, wildcards)),
+            lambda wildcards, stage=stage: [
+                ancient(path) if path in FOREGOING else path
+                for path in WRITERS.files(job(stage, wildcards))
+            ],
         output:
             [output(path) for path in stage.pattern.outputs],
+        priority: int(stage.pattern.stage in ("plan", "weights"))
         log:
             str(stage.pattern.log),
         wildcard_constraints:

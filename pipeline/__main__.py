@@ -17,6 +17,8 @@ from pipeline.core.errors import UserError
 
 # Stage or command -> the axes it takes, in the order of the stage table. Modules load only when asked for.
 STAGES = {
+    "plan": (),
+    "needs": ("dataset",),
     "fetch": ("dataset",),
     "weights": ("net",),
     "index": ("dataset",),

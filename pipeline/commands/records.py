@@ -13,7 +13,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.core import layout, yaml_file
+from pipeline.core import layout, needs, yaml_file
 from pipeline.core.errors import UserError
 from pipeline.core.graph import Job, Writers
 
@@ -79,9 +79,9 @@ def _differences(job: Job, record: dict, oldest: float, writers: Writers) -> Ite
     if record["shellcmd"] != job.command:
         yield "its command changed"
     recorded = next((value for value in map(ast.literal_eval, record["params"]) if isinstance(value, dict)), {})
-    for key in job.params:
-        if key not in recorded or recorded[key] != job.params[key]:
-            yield f"{layout.PARAMS}: {key} changed"
+    for key, value in job.deciding.items():
+        if key not in recorded or recorded[key] != value:
+            yield f"{layout.PARAMS}: {key} changed" if key in job.params else f"{key} changes"
     for name in sorted(set(writers.files(job)) - set(record["input"])):
         yield f"{name} is new"
     for name in sorted(set(record["input"]) - set(writers.files(job))):
@@ -131,6 +131,11 @@ def by_dvc(job: Job, writers: Writers, lock: dict[str, dict]) -> list[str] | Non
             found.append(f"{path} is gone")
         elif not _as_recorded(path, deps[path], written):
             found.append(f"{path} changed")
+    found += [
+        f"{path} changes"
+        for path, says in job.needed.items()
+        if Path(path).exists() and Path(path).read_text(encoding="utf-8") != needs.text(says)
+    ]
     found += [
         f"{out['path']} is not what DVC wrote" for out in entry["outs"] if _size(Path(out["path"])) != out["size"]
     ]

@@ -16,6 +16,9 @@ from pipeline.core import layout
 from pipeline.core.atomic import atomic_file
 from pipeline.core.console import say
 from pipeline.core.settings import schema_of
+from pipeline.fetching.networks import NETS
+from pipeline.metrics import METRICS
+from pipeline.scoring.networks import WEIGHTS
 from pipeline.stages import weights
 from pipeline.stages.pretrain import DetectorParams
 from pipeline.training.settings import kind_of
@@ -55,8 +58,28 @@ def _named(family: list, settings: dict, shared: dict[str, dict]) -> dict:
     return {"type": "object", "propertyNames": {"pattern": name}, "additionalProperties": some}
 
 
+def _needs() -> dict[str, list[str]]:
+    """What each variant, component and metric needs by itself: components, "parsing", and published networks. For a
+    training's losses that is the paper's network, which its block may replace.
+    """
+
+    def of_training(entry: Any) -> list[str]:
+        network = [entry.features] if entry.features else []
+        return [*entry.components, *getattr(entry, "judges", {}).values(), *["parsing"] * entry.needs_parsing, *network]
+
+    called = WEIGHTS | {"labels": "parsing"}
+    found = {name: of_training(entry) for name, entry in (VARIANTS | COMPONENTS).items() if entry.phase}
+    found |= {name: [called[need] for need in metric.needs if need in called] for name, metric in METRICS.items()}
+    return {name: needs for name, needs in found.items() if needs}
+
+
+def _parts() -> dict[str, list[str]]:
+    """The components that are a part of each variant or component, and so are as wide as it is; others judge it."""
+    return {name: [*entry.components] for name, entry in (VARIANTS | COMPONENTS).items() if entry.components}
+
+
 def schema() -> dict:
-    """The JSON Schema of params.yaml. `needs` is a word of our own: the components that each variant asks for."""
+    """The JSON Schema of params.yaml. `needs` and `parts` are words of our own."""
     shared: dict[str, dict] = {}
 
     def stage(name: str) -> dict:
@@ -73,12 +96,14 @@ def schema() -> dict:
             {name: _named(families[name], own, shared) for name, own in trained.items() if families[name][0].phase},
             required=False,
         ),
-        "components": _object({name: {"type": "boolean"} for name in COMPONENTS if name != "detector"}),
+        "components": _object(
+            {name: {"enum": ["auto", True, False]} for name in COMPONENTS if name != "detector"}, required=False
+        ),
         "presets": {"type": "object"},
         "fetch": _object(
             {name: schema_of(datasets.get(name).Fetch, shared) for name in datasets.NAMES}, required=False
         ),
-        "weights": _object(dict.fromkeys(weights.NETS, schema_of(weights.Params, shared))),
+        "weights": _object(dict.fromkeys(NETS, schema_of(weights.Params, shared))),
         **{name: _per_data_set(stage(name)) for name in _PER_DATA_SET},
         "pretrain": _per_data_set(_object(pretrained | {"detector": schema_of(DetectorParams, shared)})),
         "train": _per_data_set(_object(trained)),
@@ -87,8 +112,13 @@ def schema() -> dict:
     }
     whole = _object(properties)
     whole["required"] = [key for key in whole["required"] if key not in ("presets", "named")]
-    needs = {name: [*of.components, *of.judges.values()] for name, of in VARIANTS.items() if of.components or of.judges}
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **whole, "needs": needs, "$defs": shared}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **whole,
+        "needs": _needs(),
+        "parts": _parts(),
+        "$defs": shared,
+    }
 
 
 _BROKEN = {"properties": 1, "$defs": 3}  # levels of a key's value that have a line an entry: those that people read

@@ -14,7 +14,7 @@ A stage is
 
 Neither engine is started and no prepared data is read: of large inputs and outputs only times and sizes are compared,
 so a byte changed by hand in a shard, its time and size kept, is not seen. `snakemake --dry-run` and `dvc status` are
-each engine's own, slower answer. Components that params.yaml does not ask for are not listed.
+each engine's own, slower answer. Components that nothing in params.yaml needs are not listed.
 
 Scores are those of the last `score`, on test, at the checkpoint that stands for the variant (tables.choose_by).
 
@@ -48,9 +48,9 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.commands import records
-from pipeline.core import console, layout, params
+from pipeline.core import console, layout, needs, params
 from pipeline.core.errors import UserError
-from pipeline.core.graph import Job, Writers, jobs
+from pipeline.core.graph import FOREGOING, Job, Writers, jobs
 from pipeline.tables.inputs import choose
 from pipeline.tables.papers import COLUMNS
 
@@ -118,7 +118,7 @@ def _state(job: Job, writers: Writers, lock: dict, found: dict[str, State]) -> S
     if not all(Path(output).exists() for output in job.outputs):
         return State("missing")
     for other in writers.before(job):
-        if found[other.name].name in ("stale", "running", "failed"):
+        if other.stage not in FOREGOING and found[other.name].name in ("stale", "running", "failed"):
             return State("stale", f"{other} is {found[other.name].name}")
     reasons = records.why_again(job, writers, lock)
     if reasons is None:
@@ -201,8 +201,9 @@ def _rows(everything: list[Job], found: dict[str, State]) -> Iterator[tuple[str,
             _stages((" ".join([job.stage, *[*job.axes.values()][1:]]), found[job.name]) for job in data),
             "",
         )
+        wanted = needs.wanted(values, dataset)
         of_components = {job.axes["component"]: None for job in of if "component" in job.axes}
-        for component in (name for name in of_components if values["components"].get(name, True)):
+        for component in (name for name in of_components if wanted.get(name, True)):
             own = [job for job in of if job.axes.get("component") == component]
             yield dataset, component, stages(own), ""
         for variant in params.variants():

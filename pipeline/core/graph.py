@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipeline.core import layout, yaml_file
+from pipeline.core import layout, needs, yaml_file
 from pipeline.core.errors import UserError
 
 DVC_FILE = Path("dvc.yaml")
@@ -21,6 +21,9 @@ SOURCES = (*CODE, "reports/template")  # folders of files under version control:
 # What makes the prepared data set: `snakemake prepared`, and for DVC `dvc repro describe`, which reads all of it.
 DATA_STAGES = ("index", "keypoints", "parsing", "pairs", "pseudo_labels", "distance_maps", "describe")
 WATCHING = ("tracker",)
+# Stages whose readers come after them, but are not due because they ran: what a reader takes from `needs` is among what
+# decides it, and `plan` tells it nothing.
+FOREGOING = ("plan", "needs")
 _VALUE = re.compile(r"\$\{([\w.]+)\}")
 
 
@@ -35,6 +38,7 @@ class Job:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     params: dict[str, Any]  # key of params.yaml, such as "train.synthetic.spig" -> its value
+    needed: dict[str, bool]  # those of its inputs that `needs` writes -> what they will say
 
     @property
     def code(self) -> tuple[str, ...]:
@@ -43,8 +47,10 @@ class Job:
 
     @property
     def deciding(self) -> dict[str, Any]:
-        """Its params without the settings that only say who watches it: a change of those makes no other output."""
-        return {
+        """What is needed of it, and its params without the settings that only say who watches it: a change of those
+        makes no other output.
+        """
+        return self.needed | {
             key: {name: text for name, text in value.items() if name not in WATCHING} if type(value) is dict else value
             for key, value in self.params.items()
         }
@@ -111,14 +117,16 @@ class Stage:
         stage, *options = command.partition(" -m pipeline ")[2].split()
         declared = itertools.chain.from_iterable(self.entry.get(kind, ()) for kind in ("outs", "metrics", "plots"))
         outputs = (out if isinstance(out, str) else next(iter(out)) for out in declared)
+        inputs = tuple(_filled(path, known) for path in self.entry["deps"])
         return Job(
             f"{self.name}@{'-'.join(item.values())}" if item else self.name,
             command,
             stage,
             {name.removeprefix("--"): text for name, text in zip(options[::2], options[1::2], strict=True)},
-            tuple(_filled(path, known) for path in self.entry["deps"]),
+            inputs,
             tuple(_filled(path, known) for path in outputs),
             {key: value(key) for key in (_filled(key, known) for key in self.entry.get("params", ()))},
+            {path: needs.said(self.values, path) for path in inputs if needs.is_file(path) and "{" not in path},
         )
 
 
@@ -215,6 +223,9 @@ def _unmade(found: list[Stage], values: dict[str, Any]) -> Iterator[str]:
     lists = {text[2:-1] for matrix in matrices for text in matrix.values() if isinstance(text, str)}
     names = {axis: set(text) for matrix in matrices for axis, text in matrix.items() if not isinstance(text, str)}
     keys = {key for stage in found for key in stage.pattern.params}
+    keys |= {
+        f"components.{Path(path).stem}" for stage in found for path in stage.pattern.outputs if needs.is_file(path)
+    }
     # One by one: that all of `variants` is read makes none of them.
     tops = {key.partition(".")[0] for key in lists | keys if "." in key}
     known = [key.split(".") for key in lists | {key for key in keys if key not in tops}]

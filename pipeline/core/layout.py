@@ -17,6 +17,7 @@ REPORT_PARTS = "template"  # the folder beside it that holds its parts
 REPORT = Path("reports/html/index.html")
 REPORT_PICTURES = Path("reports/html/pictures")  # the pictures that the page links to
 REPORT_TIMES = Path("reports/html/times.html")  # made from logs/: no declared output, since no two runs agree
+PLAN = Path("data/plan.txt")  # says that params.yaml was checked
 PROTOCOLS = Path("docs/protocols.md")
 RULES = ("equation", "balanced")  # of the search for pseudo labels, the paper's first: a folder each
 WORK = Path(".work")  # state to resume from, trainings that were set aside: no declared output, read by no other stage
@@ -29,6 +30,11 @@ def raw(dataset: str) -> Path:
 
 def images(dataset: str) -> Path:
     return Path("data") / dataset / "images"
+
+
+def needs(dataset: str, name: str) -> Path:
+    """Whether a component, or "parsing", is needed: true or false."""
+    return Path("data") / dataset / "needs" / f"{name}.json"
 
 
 def rejects(dataset: str) -> Path:

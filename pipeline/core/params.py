@@ -117,24 +117,24 @@ def check(values: Any, where: Path = layout.PARAMS) -> dict:
     return values
 
 
-def _runs(values: dict) -> Iterator[tuple[str, str, str]]:
+def runs(values: dict) -> Iterator[tuple[str, str, str]]:
     """Key, family and name of every run that the blocks `variants` and `named` ask for."""
     for key in ("variants", "named"):
-        for name, runs in values.get(key, {}).items():
-            yield from ((f"{key}.{name}", name, run) for run in runs)
+        for name, listed in values.get(key, {}).items():
+            yield from ((f"{key}.{name}", name, run) for run in listed)
 
 
 def _check_components(values: dict, where: Path) -> None:
     needs = schema().get("needs", {})
-    for key, _, run in _runs(values):
+    for key, _, run in runs(values):
         for component in needs.get(variant_of(run), ()):
-            if not values["components"][component]:
-                raise UserError(f"{where}: components.{component} is false; {key}: {run} needs it: true")
+            if values["components"].get(component) is False:
+                raise UserError(f"{where}: components.{component} is false; {key}: {run} needs it: auto")
 
 
 def _check_seeds(values: dict, where: Path) -> None:
-    listed = {run: name for _, name, run in _runs(values)}
-    for key, name, run in _runs(values):
+    listed = {run: name for _, name, run in runs(values)}
+    for key, name, run in runs(values):
         seed, first, key = seed_of(run), without_seed(run), f"{where}: {key}: {run}"
         if seed is None:
             continue
@@ -186,7 +186,7 @@ def datasets() -> list[str]:
 
 def variants() -> list[str]:
     """All runs in the order of `params.yaml`, `variants` before `named`: spig, spig-seed1, patn, spig-fast, ..."""
-    return [run for _, _, run in _runs(load())]
+    return [run for _, _, run in runs(load())]
 
 
 def variant_of(run: str) -> str:
@@ -212,7 +212,7 @@ def seed_of(run: str) -> int | None:
 
 def family(run: str) -> str:
     """The family (file in models/) of a run. Raises UserError if `params.yaml` lacks it."""
-    for _, name, known in _runs(load()):
+    for _, name, known in runs(load()):
         if run == known:
             return name
     raise UserError(f"unknown variant {run}; {layout.PARAMS} names: {', '.join(variants())}")

@@ -6,6 +6,7 @@ A data set's module has
 `fetch(block, raw)` fill the empty folder `raw` (below) and return a dict for `source.json`, with `images` ({split:
                     {count, ...}}), `terms`, and `height` and `width` in pixels (both null if its images differ in
                     size). Raises UserError.
+`cannot_get(block)` where it may lack sources: the line that says which, and how to get them, or None
 `person_id(name)`   the identity in an image's file name
 `JUNK`              name prefixes of images that show nobody in particular: they enter no pair
 `ABOUT`             what its data card says that its files do not

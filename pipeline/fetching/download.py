@@ -69,27 +69,35 @@ def mirror() -> Path | None:
     return Path(value)
 
 
-def obtain(source: Source, key: str) -> Path:
-    """The file that `source` stands for. `key` is where it stands in params.yaml, for messages.
+def whereabouts(source: Source, key: str) -> Path | str:
+    """The file that `source` stands for, or the address that it would be downloaded from; neither is read.
 
-    Raises UserError for a wrong digest, a `path` that is not there or a `url` without a digest; Unavailable if there is
-    no source at all.
+    `key` is where it stands in params.yaml, for messages. Raises UserError for a `path` that is not there or a `url`
+    without a digest; Unavailable if there is no source at all, or none but an address while downloads are off.
     """
-    wanted = source.sha256 if isinstance(source, Download) else None
     if source.path is not None:
         path = Path(source.path).expanduser()
         if not path.exists():
             raise UserError(f"{path}: no such file; correct {key}.path in {layout.PARAMS}")
-        return _verified(path, wanted, key)
+        return path
     folder = mirror()
     if folder is not None and (folder / source.file).exists():
-        return _verified(folder / source.file, wanted, key)
+        return folder / source.file
     if source.url is not None:
-        if isinstance(source, Download) and wanted is None:
+        if isinstance(source, Download) and source.sha256 is None:
             raise UserError(f"{layout.PARAMS}: {key}.url needs a {key}.sha256")
-        return download(source.url, wanted)
+        if os.environ.get(OFFLINE) and not _downloaded(source.url).exists():
+            raise Unavailable(f"{source.url}: downloads are switched off by ${OFFLINE}")
+        return source.url
     where = f"not in ${MIRROR}" if folder else f"${MIRROR} is not set"
     raise Unavailable(f"no path, no url, and {where}")
+
+
+def obtain(source: Source, key: str) -> Path:
+    """The file that `source` stands for, verified. Raises as `whereabouts` does, and UserError for a wrong digest."""
+    found = whereabouts(source, key)
+    wanted = source.sha256 if isinstance(source, Download) else None
+    return download(found, wanted) if isinstance(found, str) else _verified(found, wanted, key)
 
 
 def _verified(path: Path, wanted: str | None, key: str) -> Path:
@@ -121,14 +129,18 @@ def discard(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def _downloaded(url: str) -> Path:
+    """Where a finished download lies."""
+    return DOWNLOADS / f"{hashlib.sha256(url.encode()).hexdigest()[:8]}-{Path(urlsplit(url).path).name or 'download'}"
+
+
 def download(url: str, sha256: str | None = None) -> Path:
     """Download `url` (http, https) to `.work/downloads/`, or find it there. `sha256`: eight or more leading digits.
 
     Raises Unavailable if the server cannot be reached, does not have the file, stops answering or gives another file.
     """
     DOWNLOADS.mkdir(parents=True, exist_ok=True)
-    name = Path(urlsplit(url).path).name or "download"
-    done = DOWNLOADS / f"{hashlib.sha256(url.encode()).hexdigest()[:8]}-{name}"
+    done = _downloaded(url)
     if done.exists():
         if sha256 is None or digests.sha256(done).startswith(sha256):
             return done

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from pipeline.core import digests
 from pipeline.fetching import download
 from pipeline.fetching.download import Download
 
@@ -56,7 +57,25 @@ NETS: dict[str, tuple[Download, ...]] = {  # every file is needed, but see EITHE
     "topdown": (Download(file="weights/topdown.onnx"),),
     "schp": (_at(_SCHP, "parsing_lip.onnx", "8436e1dae96e2601c373d1ace29c8f0978b16357d9038c17a8ba756cca376dbc"),),
 }
+MEBIBYTES = {  # to download, where that is known: torchvision's own statements, the sizes of the others' files
+    "inception_v3": 104, "alexnet": 233, "vgg16": 528, "vgg19": 548, "squeezenet1_1": 5, "openpose": 4, "reid": 3,
+    "schp": 255,
+}  # fmt: skip
 EITHER = ("squeezenet1_1",)  # one of the files is enough
+
+
+def wanted(net: str, path: str | None, may_download: bool) -> list[Download]:
+    """The files of a network, each as it is to be looked for; `path`: the user's own copy."""
+    files = [one if may_download else replace(one, url=None) for one in NETS[net]]
+    if path is None:
+        return files
+    own = Path(path).expanduser()
+    if net in EITHER and own.is_file():
+        digest = digests.sha256(own)
+        files = [one for one in files if digest.startswith(one.sha256)] or files[:1]
+    suffix = Path(files[0].file).suffix
+    places = [own if one.file.endswith(suffix) else own.with_suffix(Path(one.file).suffix) for one in files]
+    return [replace(one, path=str(place)) for one, place in zip(files, places, strict=True)]
 
 
 def files_in(folder: Path, net: str) -> list[Path] | None:

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipeline.core import layout, params
+from pipeline.core import layout, needs, params
 from pipeline.core.errors import UserError
 from pipeline.datasets import title as dataset_title
 from pipeline.report import charts, costs, definitions, examples, gallery, provenance, summary, tables, words
@@ -172,7 +172,7 @@ def _tables(run: Run) -> dict:
         "grids": tables.score_grids(run.scores, run.legend),
         "defined": {name: about for name, about in definitions.read(layout.PROTOCOLS).items() if name in used},
         "costs": [row for dataset in run.datasets for row in costs.rows(dataset, run.networks_of(dataset))],
-        "outside": sorted({row["variant"] for row in run.scores} - {*run.variants, *params.load()["components"]}),
+        "outside": sorted({row["variant"] for row in run.scores} - {*run.variants, *needs.components(params.load())}),
     }
 
 
@@ -181,7 +181,7 @@ def _sources(run: Run) -> dict:
     return {
         "revision": provenance.revision(),
         "downloads": [download(path) for path in [*sorted(layout.TABLES.glob("*.csv")), layout.PUBLISHED]],
-        "digests": provenance.digests(run.datasets, run.networks, params.load()["components"]),
+        "digests": provenance.digests(run.datasets, run.networks, needs.components(params.load())),
         "weights": provenance.weights(params.load()["weights"]),
         "sources": provenance.sources(run.datasets),
         "versions": [(library, provenance.version(library)) for library in provenance.LIBRARIES],

@@ -9,6 +9,8 @@
            (docs/labels.md). 8-bit grey or palette PNGs. If the files themselves change, run this stage again by hand
   oracle   the label maps that came with the images (data/D/raw/parsing.zip; synthetic), bytes as they are
   none     there is none: one empty shard says so, and variants that need parsing stop with a message
+A network, ours or SCHP, is run only if a variant or a metric in params.yaml reads the labels (data/D/needs/), or
+`always` is true; else the output is that of none.
 `path` is null and `labels` is lip-20 wherever they are not used; `device` says where our own parser runs, as openvino
 runs SCHP on the CPU. If interrupted, the stage goes on from where it stopped.
 
@@ -30,13 +32,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.anatomy import labels, pose
-from pipeline.core import console, layout, params, resume, schema, store
+from pipeline.core import console, layout, needs, params, resume, schema, store
 from pipeline.core.digests import code_of
 from pipeline.core.errors import UserError
 from pipeline.core.settings import device_setting, setting
 from pipeline.formats import archive, label_files, pictures
 from pipeline.loading import published_weights
 
+NETWORKS = ("repose", "schp")  # the sources that take long
 CHUNK = 64  # images: at most this many are lost to a kill
 _ROWS = schema.PARSING.append(pa.field("pixels", pa.list_(pa.int64())))  # of each label, to count
 
@@ -64,6 +67,7 @@ class Params:
     path: str | None = setting("source files: the folder or zip of label maps", None, minLength=1)
     labels: str = setting("source files: the label set they are in", "lip-20", enum=label_files.SETS)
     device: str = device_setting()
+    always: bool = setting("true: run the network even if no variant and no metric of params.yaml reads it", False)
 
 
 class Joints:
@@ -219,10 +223,15 @@ def run(dataset: str) -> None:
     """Write `data/D/parsing/`. Raises UserError for label maps or weights that are missing or broken."""
     block = params.block(Params, "parsing", dataset)
     folder, work = layout.parsing(dataset), layout.work("parsing", dataset)
-    metadata = {"dataset": dataset, "parsing_source": block.source}
+    why = None
     if block.source == "none":
+        why = "source: none"
+    elif block.source in NETWORKS and not (block.always or needs.wanted(params.load(), dataset)[needs.PARSING]):
+        why = f"no variant or metric in {layout.PARAMS} reads it; parsing.{dataset}.always: true"
+    metadata = {"dataset": dataset, "parsing_source": "none" if why else block.source}
+    if why:
         store.write_shards(folder, (), schema.PARSING, **metadata)
-        console.say(f"parsing {dataset}: 0 label maps (source: none)")
+        console.say(f"parsing {dataset}: 0 label maps ({why})")
         return
     table = store.read_table(layout.images(dataset), columns=["image_id", "split", "height", "width"])
     images = table.to_pylist()

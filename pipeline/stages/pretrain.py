@@ -6,9 +6,9 @@ reads   data/D/images/, data/D/keypoints.parquet; all but the detector data/D/pa
 writes  runs/D/C/checkpoints/: step-*.safetensors and meta.json; runs/D/C/losses/: the course of the losses, for
         `dvc plots`; logs/pretrain/D-C.jsonl: every loss of every step
 
-`components` in params.yaml lists the components and says which of them are trained; the folder of one that is not holds
-a meta.json that says so, and no checkpoint. README has the components that each variant starts from. The block
-`pretrain.D.C` has the settings; null is the paper's value.
+A component is trained if a variant in params.yaml starts from it (data/D/needs/), or if `components` there says true;
+the folder of one that is not holds a meta.json that says so, and no checkpoint. README has the components that each
+variant starts from. The block `pretrain.D.C` has the settings; null is the paper's value.
 
 The detector, which is always there, finds the joints of generated images, for PCKh. source: openpose takes the
 published Lightweight OpenPose and trains nothing; source: trained trains a small heatmap network on the data set's own
@@ -20,7 +20,7 @@ Stopped by Ctrl-C, a signal or a crash, the same command continues where it was.
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.core import console, layout, params
+from pipeline.core import console, layout, needs, params
 from pipeline.core.atomic import atomic_directory
 from pipeline.core.errors import UserError
 from pipeline.core.settings import SEED, device_setting, setting
@@ -86,10 +86,11 @@ def run(dataset: str, component: str) -> None:
             note(dataset, component, {"kind": "openpose", "net": "openpose"})
         else:
             train_detector(dataset, block)
-    elif params.load()["components"][component]:
+    elif needs.wanted(params.load(), dataset)[component]:
         train_component(dataset, component)
     else:
         note(dataset, component, {"kind": "untrained", "name": component})
-        console.say(f"pretrain {dataset} {component}: not trained, components.{component} is false in {layout.PARAMS}")
+        why = f"no variant in {layout.PARAMS} starts from it, nor is components.{component} true"
+        console.say(f"pretrain {dataset} {component}: not trained, {why}")
         return
     console.say(f"pretrain {dataset} {component}: checkpoints in {folder}")

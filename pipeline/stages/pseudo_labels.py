@@ -17,8 +17,8 @@ among them:
   balanced           the lowest cost per pixel of the candidate's parts, of candidates that show every part that the
                      source shows; not published
 
-Each rule serves a component, spt_parsing and spt_parsing_balanced. While that is false under `components` in
-params.yaml, nothing is searched and the output has no rows. Both rules take their settings from `pseudo_labels.D`:
+Each rule serves a component, spt_parsing and spt_parsing_balanced. While nothing in params.yaml needs that
+(data/D/needs/), nothing is searched and the output has no rows. Both rules take their settings from `pseudo_labels.D`:
 
   exclude_below      poses nearer than this are left out (torso lengths; not published)
   min_shared_joints  candidates with fewer joints in common are left out
@@ -39,7 +39,7 @@ import pyarrow.compute as pc
 
 from pipeline import datasets
 from pipeline.anatomy import labels, pose
-from pipeline.core import console, layout, params, resume, schema, store
+from pipeline.core import console, layout, needs, params, resume, schema, store
 from pipeline.core.digests import code_of
 from pipeline.core.errors import UserError
 from pipeline.core.settings import device_setting, setting
@@ -170,8 +170,8 @@ def write(dataset: str, rule: str, block: Params) -> None:
 
 def run(dataset: str, rule: str) -> None:
     """Write `data/D/pseudo_labels/RULE/` by the block of `params.yaml`; without rows where nothing is trained on it."""
-    if params.load()["components"][READER[rule]]:
+    if needs.wanted(params.load(), dataset)[READER[rule]]:
         write(dataset, rule, params.block(Params, "pseudo_labels", dataset))
         return
     store.write_shards(layout.pseudo_labels(dataset, rule), [], schema.PSEUDO_LABELS, dataset=dataset, rule=rule)
-    console.say(f"pseudo_labels {dataset} {rule}: not searched, components.{READER[rule]} is false in {layout.PARAMS}")
+    console.say(f"pseudo_labels {dataset} {rule}: not searched, nothing in {layout.PARAMS} needs {READER[rule]}")

@@ -11,7 +11,7 @@ target-parsing-miou, and -fg without the background: for each label that some ta
 prediction and the stored parsing have it by those where either has it, summed over all pairs; the mean over labels. The
 labels are those of the set in which the network works (docs/labels.md). It predicts the likeliest label of each pixel,
 and no value depends on `batch`. Components: spatn, spatn_no_distance; of one that is not trained
-(`components` in params.yaml) the files have no rows.
+the files have no rows.
 """
 
 from dataclasses import dataclass

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.core import layout, params, schema, store
+from pipeline.core import layout, needs, params, schema, store
 from pipeline.core.errors import UserError
 from pipeline.tables.over_seeds import OverSeeds
 from pipeline.tables.papers import ALTERS_MEASURE, COLUMNS, MARKS
@@ -187,7 +187,7 @@ def _components() -> Runs:
     """
     runs: Runs = {}
     for dataset in params.datasets():
-        for name, asked in params.load()["components"].items():
+        for name, asked in needs.wanted(params.load(), dataset).items():
             path = layout.scores(dataset, name)
             if asked and path.exists() and store.read_table(path).num_rows:
                 scores = read_scores(path)

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable
 
-from pipeline.core import layout, params
+from pipeline.core import layout, needs, params
 from pipeline.tables.cells import Cell
 from pipeline.tables.inputs import Run, Runs, not_scored
 from pipeline.tables.papers import MARKS, PROTOCOL, PaperTable, symbols
@@ -102,7 +102,7 @@ def notes(table: PaperTable, cells: list[Cell], runs: Runs) -> dict[str, list[st
         if measured and not scored:
             lines.append("This run did not score this data set.")
         elif lacking:
-            where = "components" if {*lacking} <= params.load()["components"].keys() else "variants"
+            where = "components" if {*lacking} <= {*needs.components(params.load())} else "variants"
             lines.append(f"Not in this run: {', '.join(lacking)} ({where} in params.yaml).")
         lines += [*table.notes, *table.notes_of.get(dataset, ())]
         lines += _about_ours(ours, runs)

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from pipeline.core import digests, layout, params
+from pipeline.core import digests, layout, needs, params
 from pipeline.core.errors import UserError
 from pipeline.loading import checkpoints
 
@@ -15,7 +15,7 @@ def last_checkpoint(dataset: str, component: str) -> int:
     folder = layout.checkpoints(dataset, component)
     found = checkpoints.steps(folder)
     if not found:
-        asked = params.load()["components"].get(component)
+        asked = needs.wanted(params.load(), dataset).get(component)
         first = "" if asked else f"set components.{component} to true and "
         if asked is None:  # the detector: always there, but its weights may be published ones
             first = f"set pretrain.{dataset}.{component}.source to trained and "

@@ -7,6 +7,7 @@ from safetensors.torch import save_file
 
 from pipeline.core import layout
 from pipeline.core.errors import UserError
+from pipeline.fetching import networks
 from pipeline.fetching.download import Download, Unavailable
 from pipeline.loading import published_weights
 from pipeline.stages import weights
@@ -32,7 +33,7 @@ def settle(tmp_path, monkeypatch):
     def settle(present=(), path=None, **nets):
         for name in present:
             (mirror / name).write_bytes(FILES[name])
-        monkeypatch.setattr(weights, "NETS", {net: tuple(files) for net, files in nets.items()})
+        monkeypatch.setattr(networks, "NETS", {net: tuple(files) for net, files in nets.items()})
         enter(tmp_path / "project", monkeypatch, **{f"weights__{net}__path": path and str(path) for net in nets})
         return mirror
 

@@ -219,6 +219,17 @@ def fetch(block: Fetch, raw: Path, dataset: str = "deepfashion") -> dict:
     } | ({"partial": partial} if partial else {})
 
 
+def cannot_get(block: Fetch, dataset: str = "deepfashion") -> str | None:
+    """What there is no source of, and how to get it; None if nothing is missing. Nothing is read or downloaded."""
+    images, missing = FORMS[block.protocol].images, {}
+    for key in (images, *_LISTS):
+        try:
+            download.whereabouts(getattr(block, key), f"fetch.{dataset}.{key}")
+        except download.Unavailable as reason:
+            missing[key] = str(reason)
+    return None if missing.keys() <= set(_OPTIONAL) else _how_to_get(block, dataset, images, missing)
+
+
 def _how_to_get(block: Fetch, dataset: str, images: str, missing: dict[str, str]) -> str:
     reasons = "; ".join(dict.fromkeys(missing.values()))
     message = f"{dataset}: cannot get {', '.join(missing)} ({reasons})."

@@ -18,6 +18,11 @@ ABOUT = replace(
 )
 
 
+def cannot_get(block: Fetch) -> str | None:
+    """See `deepfashion.cannot_get`."""
+    return deepfashion.cannot_get(block, "deepfashion_sample")
+
+
 def fetch(block: Fetch, raw: Path) -> dict:
     """See `deepfashion.fetch`."""
     return deepfashion.fetch(block, raw, "deepfashion_sample")

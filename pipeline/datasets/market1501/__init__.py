@@ -126,6 +126,17 @@ def fetch(block: Fetch, raw: Path) -> dict:
     }
 
 
+def cannot_get(block: Fetch) -> str | None:
+    """What there is no source of, and how to get it; None if nothing is missing. Nothing is read or downloaded."""
+    missing = []
+    for key in ("images", *_LISTS):
+        try:
+            download.whereabouts(getattr(block, key), f"fetch.market1501.{key}")
+        except download.Unavailable as reason:
+            missing.append((key, str(reason)))
+    return _how_to_get(block, missing) if missing else None
+
+
 def _how_to_get(block: Fetch, missing: list[tuple[str, str]]) -> str:
     keys = dict(missing)
     reasons = "; ".join(dict.fromkeys(keys.values()))
