@@ -22,7 +22,6 @@ from pipeline.fetching import download
 from pipeline.fetching.networks import EITHER, wanted
 from pipeline.planning import faults
 
-
 OF_DATA = {"openpose": "keypoints", "topdown": "keypoints", "schp": "parsing"}  # which data stage reads it
 
 
