@@ -44,7 +44,6 @@ def everything(dataset: str, scale: float) -> dict[str, Any]:
     values["datasets"] = [dataset]
     for family in values["variants"]:
         values["variants"][family] = [one.name for one in import_module(f"models.{family}").VARIANTS]
-    values["components"] = dict.fromkeys(values["components"], True)
     for stage in ("pretrain", "train"):
         for name, demo in values[stage]["synthetic"].items():
             if "width" in demo:  # not the floors, nor the detector, which is no part of a method

@@ -162,7 +162,6 @@ def open_project(project: Path, trained: dict[str, dict[str, Any]], metric_net: 
     values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     values["datasets"] = [DATASET]
     values["variants"] = {family: [] for family in values["variants"]} | {"floors": ["copy_source"], "spig": ["spig"]}
-    values["components"] = dict.fromkeys(values["components"], False) | {"spig_flow": True}
     for stage, names in trained.items():
         for name, changed in names.items():
             values[stage][DATASET][name] |= changed

@@ -15,7 +15,7 @@ from pipeline.core import layout, needs, params
 from pipeline.core.errors import UserError
 from pipeline.core.settings import construct
 from pipeline.fetching import download, networks
-from pipeline.metrics import METRICS, standard
+from pipeline.metrics import standard
 
 NETWORK_PARSERS = ("repose", "schp")
 LARGE = (256, 256)  # a size of images for which nearly every metric is defined, where the data set's is not known
@@ -126,7 +126,6 @@ def faults(values: dict[str, Any]) -> list[str]:
     for dataset in values["datasets"]:
         found += _of_parsing(values, dataset)
         found += _of_trainings(values, dataset)
-        found += _of_metrics(values, dataset)
     return found
 
 
@@ -213,17 +212,6 @@ def _of_trainings(values: dict[str, Any], dataset: str) -> Iterator[str]:
             if width != wanted:
                 other = f"pretrain.{dataset}.{part}.width is {width:g}"
                 yield f"{key}.width is {wanted:g}, and {other}: {one.job} starts from {part}; set both to the same"
-
-
-def _of_metrics(values: dict[str, Any], dataset: str) -> Iterator[str]:
-    size = size_of(values, dataset)
-    for name in values["reference"][dataset].get("metrics", ()):
-        metric = METRICS[name]
-        if size and (min(size) < metric.smallest or metric.width not in (None, size[1])):
-            yield (
-                f"{layout.PARAMS}: reference.{dataset}.metrics: {name} is not defined for images of {size[0]} x"
-                f" {size[1]}; leave it out"
-            )
 
 
 def warnings(values: dict[str, Any]) -> list[str]:

@@ -21,7 +21,8 @@ from tests.warm_python import warm_python
 
 pytestmark = pytest.mark.engines
 
-AFTER_TRAIN_SPIG = {  # both runs read the family's settings
+CHECKED = {"plan/plan.log"}  # whenever params.yaml changed
+AFTER_TRAIN_SPIG = CHECKED | {  # both runs read the family's settings
     "train/synthetic-spig.log",
     "train/synthetic-spig-seed1.log",
     "score/synthetic-spig.log",
@@ -30,7 +31,7 @@ AFTER_TRAIN_SPIG = {  # both runs read the family's settings
     "report/report.log",
 }
 BY_DVC = AFTER_TRAIN_SPIG - {"score/synthetic-spig-seed1.log"}  # its seed is its own: the same bytes again
-STAGES = 46
+STAGES = 48
 
 
 def edit(project: Path, change) -> None:
@@ -44,7 +45,6 @@ def make_tiny(values: dict) -> None:
     """The smallest run that still has every stage, one variant from two seeds. Metrics with a network are left out."""
     wanted = {"floors": ["copy_source"], "spig": ["spig", "spig-seed1"]}
     values["variants"] = {family: wanted.get(family, []) for family in values["variants"]}
-    values["components"] = dict.fromkeys(values["components"], False) | {"spig_flow": True}
     values["fetch"]["synthetic"] |= {"train_identities": 4, "test_identities": 2, "views": 3, "height": 64, "width": 32}
     values["pairs"]["synthetic"]["test_pairs"] = 4
     for block in (values["pretrain"]["synthetic"]["spig_flow"], values["train"]["synthetic"]["spig"]):
@@ -336,7 +336,7 @@ def test_a_new_family_variant_and_metric(built, tmp_path):
     new = {f"{stage}/synthetic-{name}.log" for stage in ("train", "score") for name in ("toy", "copy_again")}
     family = {f"{stage}/synthetic-copy_source.log" for stage in ("train", "score")}  # whose file was edited
     results = {"tables/tables.log", "report/report.log"}
-    assert ran(project, dvc) == new | family | results
+    assert ran(project, dvc) == new | family | results | CHECKED | {"needs/synthetic.log"}
     handoff(project)
 
     (project / "pipeline/metrics/toy.py").write_text(

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from pipeline import __main__ as command_line
 from pipeline.commands import records, status
-from pipeline.core import console, graph, layout, params, store
+from pipeline.core import console, graph, layout, needs, params, store
 from pipeline.core.schema import SCORES
 from tests.stages.test_tables import training_run
 
@@ -48,7 +48,7 @@ def pretend(jobs: list[graph.Job], record: bool = True) -> None:
 def snakemake_record(job: graph.Job, output: str, when: float, writers: graph.Writers) -> None:
     inputs = writers.files(job)
     digests = {name: digest for name in inputs if (digest := records._sha256(Path(name))) is not None}
-    record = {"shellcmd": job.command, "params": [repr(job.command), repr(job.params)], "input": inputs}
+    record = {"shellcmd": job.command, "params": [repr(job.command), repr(job.deciding)], "input": inputs}
     record |= {"input_checksums": digests, "endtime": when, "record_format_version": 6}
     path = records._entry("metadata", output)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -363,7 +363,7 @@ def test_json_has_jobs_scores_and_what_is_next(made, capsys):
 
 
 def test_components_that_nobody_asked_for_are_not_listed(clone, capsys):
-    asked = params.load()["components"]
+    asked = needs.wanted(params.load(), "synthetic")
     lines = shown(capsys).splitlines()
     listed = [name for name in asked if any(f" {name} " in line and "pretrain" in line for line in lines)]
     assert listed == [name for name, wanted in asked.items() if wanted]

@@ -140,12 +140,16 @@ def test_a_run_with_settings_of_its_own_is_named_and_trained_by_them(monkeypatch
         ({"spig-fast-seed1": {}}, "named.spig: spig-fast-seed1 is a further seed of spig-fast, which must be listed"),
         ({"spig-fast": {"batch": 2}, "spig-fast-seed1": {}}, "must have the same settings"),
         ({"spig-a": {"seed": 1}, "spig-a-seed1": {"seed": 1}}, "whose named.spig.spig-a.seed is 1 too"),
-        ({"spig_no_part-fast": {}}, "components.spig_flow_whole is false; named.spig: spig_no_part-fast needs it"),
+        (
+            {"spig_no_part-fast": {}},
+            "components.spig_flow_whole is false; named.spig: spig_no_part-fast needs it: auto",
+        ),
     ],
     ids=lambda given: given[:30] if isinstance(given, str) else "-",
 )
 def test_wrong_settings_of_a_runs_own_are_one_line(values, named, says):
     values["named"]["spig"] = named
+    values["components"]["spig_flow_whole"] = False
     with pytest.raises(UserError, match=re.escape(says)):
         params.check(values)
 

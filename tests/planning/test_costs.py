@@ -1,0 +1,101 @@
+"""Figures of `repose plan`: those of benchmarks/, scaled, and none where none was measured."""
+
+import copy
+import csv
+import re
+
+import pytest
+
+from pipeline.core import params
+from pipeline.planning import costs
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def values(monkeypatch) -> dict:
+    monkeypatch.chdir(ROOT)
+    params.load.cache_clear()
+    return copy.deepcopy(params.load())
+
+
+def of(values: dict, job: str) -> costs.Cost:
+    return next(cost for cost in costs.costs(values) if cost.job == job)
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    """Cells of a markdown table by its first column."""
+    cells = (
+        [cell.strip().strip("`").replace(",", "") for cell in line.strip("| ").split("|")] for line in text.splitlines()
+    )
+    return {row[0]: row for row in cells if len(row) > 1}
+
+
+def test_figures_of_trainings_are_those_of_the_benchmark():
+    text = (ROOT / "benchmarks/training.md").read_text(encoding="utf-8")
+    counted = rows(text.partition("## What it would cost")[2])
+    full = rows(re.search(r"The published width, VGG19.*?(?=\nA quarter)", text, re.DOTALL)[0])
+    quarter = rows(re.search(r"\nA quarter of the width.*?(?=\n256x256)", text, re.DOTALL)[0])
+    with (ROOT / "pipeline/planning/trainings.csv").open(encoding="utf-8") as handle:
+        table = list(csv.DictReader(handle))
+    assert len(table) == 45
+    for row in table:
+        one = counted[row["entry"]]
+        assert [*row.values()][1:11] == [one[column] for column in (1, 2, 5, 6, 7, 9, 10, 13, 14, 15)]
+        assert row["core_full"] == full.get(row["entry"], ["", "", ""])[2]
+        assert row["core_quarter"] == quarter.get(row["entry"], ["", "", ""])[2]
+
+
+def test_every_entry_has_a_row(values):
+    entries = {row["entry"] for row in costs._table("trainings")}
+    schema = params.schema()["properties"]
+    assert set(schema["components"]["properties"]) <= entries
+    for family, block in schema["variants"]["properties"].items():
+        if family != "floors":
+            assert set(block["items"]["then"]["enum"]) <= entries
+
+
+def test_a_measured_training_takes_what_was_measured(values):
+    """SPIG at the published width and batch on 128x64: 2.39 pairs a second."""
+    values["datasets"], values["variants"]["spig"] = ["market1501"], ["spig"]
+    cost = of(values, "train market1501 spig")
+    assert cost.core_hours == pytest.approx(200_000 * 8 / 2.39 / 3600)
+    assert cost.gpu_hours == pytest.approx(200_000 * 11.8e-3 / 3600)
+    assert cost.gib == pytest.approx(1.0)
+    values["train"]["market1501"]["spig"] |= {"steps": 400_000}
+    assert of(values, "train market1501 spig").core_hours == pytest.approx(2 * cost.core_hours)
+    values["train"]["market1501"]["spig"] |= {"batch": 16}
+    assert of(values, "train market1501 spig").core_hours == pytest.approx(4 * cost.core_hours)
+    values["train"]["market1501"]["spig"] |= {"width": 0.25}  # measured, too
+    assert of(values, "train market1501 spig").core_hours == pytest.approx(400_000 * 16 / 13.65 / 3600)
+
+
+def test_a_larger_image_takes_what_it_was_measured_to_take(values):
+    """SPIG at 256x256, 0.30 pairs a second: within the tenth that the pixels explain."""
+    values["datasets"], values["variants"]["spig"] = ["deepfashion"], ["spig"]
+    measured = 200_000 * 6 / 0.30 / 3600
+    assert of(values, "train deepfashion spig").core_hours == pytest.approx(measured, rel=0.1)
+
+
+def test_the_parser_takes_what_it_took(values):
+    values["datasets"] = ["market1501"]
+    assert of(values, "parsing market1501").core_hours == pytest.approx(444 / 3600, rel=0.01)
+    values["parsing"]["market1501"]["source"] = "schp"
+    assert of(values, "parsing market1501").core_hours == pytest.approx(21, rel=0.05)
+    values["parsing"]["market1501"]["source"] = "none"
+    assert "parsing market1501" not in [cost.job for cost in costs.costs(values)]
+
+
+def test_what_is_not_known_is_no_figure(values):
+    values["datasets"] = ["folder"]
+    cost = of(values, "index folder")
+    assert cost.core_hours is None
+    assert cost.basis == "not known before the images are counted"
+
+
+def test_own_images_are_counted(values, tmp_path):
+    for number in range(12):
+        (tmp_path / f"{number}.jpg").write_bytes(b"")
+    (tmp_path / "notes.txt").write_text("no image")
+    values["datasets"], values["fetch"]["folder"]["path"] = ["folder"], str(tmp_path)
+    assert costs.size(values, "folder").images == 12
+    assert of(values, "index folder").core_hours == pytest.approx(12 * 0.18 * 8 / 3.6e6)
