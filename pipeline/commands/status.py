@@ -11,6 +11,8 @@ A stage is
   running     a process writes its log now
   failed      its last run stopped before its end: the reason, from its log, stands below the table
   missing     not there
+  unavailable a published network that the stage `weights` looked for and could not have: nothing is left to run, and what
+              needs it stops, leaves metrics out or takes random features (missing_weights)
 
 Neither engine is started and no prepared data is read: of large inputs and outputs only times and sizes are compared,
 so a byte changed by hand in a shard, its time and size kept, is not seen. `snakemake --dry-run` and `dvc status` are
@@ -61,8 +63,10 @@ STYLES = {
     "running": "cyan",
     "failed": "bold red",
     "missing": "dim",
+    "unavailable": "yellow",
 }
 SCORES = ("FID", "PCKh")  # shown beside the metric that checkpoints are chosen by
+FINISHED = ("done", "unavailable")  # nothing is left to do
 WIDE = 120  # columns where there is no terminal
 
 
@@ -123,7 +127,17 @@ def _state(job: Job, writers: Writers, lock: dict, found: dict[str, State]) -> S
     reasons = records.why_again(job, writers, lock)
     if reasons is None:
         return State("unrecorded")
-    return State("stale", "; ".join(reasons)) if reasons else State("done")
+    if reasons:
+        return State("stale", "; ".join(reasons))
+    return State("unavailable" if job.stage == "weights" and _is_unavailable(job.axes["net"]) else "done")
+
+
+def _is_unavailable(net: str) -> bool:
+    try:
+        record = json.loads((layout.weights(net) / "source.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return record.get("status") == "missing"
 
 
 def states(everything: list[Job]) -> dict[str, State]:
@@ -249,7 +263,7 @@ def what_next(everything: list[Job], found: dict[str, State]) -> str:
         readers = [other for other in everything if job in writers.before(other)]
         return is_(job, "missing") and bool(readers) and all(is_(other, "done") for other in readers)
 
-    left = [job for job in everything if not is_(job, "done")]
+    left = [job for job in everything if found[job.name].name not in FINISHED]
     running = [job for job in left if is_(job, "running")]
     if running:
         return f"wait; to look on: tail -f {running[0].log}"

@@ -21,6 +21,10 @@ NETWORK_PARSERS = ("repose", "schp")
 LARGE = (256, 256)  # a size of images for which nearly every metric is defined, where the data set's is not known
 
 
+class Tried(download.Unavailable):
+    """A network is recorded as missing, and can be looked for again: neither engine does by itself."""
+
+
 @dataclass(frozen=True)
 class Training:
     """A job of `train` or `pretrain`, and its settings."""
@@ -113,9 +117,7 @@ def sources(net: str, values: dict[str, Any]) -> list[Path | str]:
     if reasons if net not in networks.EITHER else not found:
         raise download.Unavailable("; ".join(dict.fromkeys(reasons)))
     if said and block.get("path") is None:  # neither engine looks again, since no setting of it changed
-        raise download.Unavailable(
-            f"it could not be had when the stage weights ran; now it can be tried again: repose weights --net {net}"
-        )
+        raise Tried("it was not to be had when the stage weights looked for it")
     return found[:1] if net in networks.EITHER else found
 
 
@@ -171,14 +173,22 @@ def lacking(net: str, by: list[Use], reason: object) -> str:
 
 
 def _of_networks(values: dict[str, Any]) -> Iterator[str]:
-    """A line for each network that is missing and without which a job stops."""
+    """A line for each missing network without which a job stops, and one for all that can be looked for again."""
+    again = []
     for net, by in stopped_without(values).items():
         try:
             sources(net, values)
+        except Tried:
+            again.append(net)
         except UserError as error:
             yield f"weights {net}: {error}"
         except download.Unavailable as reason:
             yield lacking(net, by, reason)
+    if again:
+        yield (
+            f"{', '.join(again)}: needed, not to be had when the stage weights looked, and perhaps now: run"
+            f" `rm -r {' '.join(str(layout.weights(net)) for net in again)}` and then this again"
+        )
 
 
 def _of_parsing(values: dict[str, Any], dataset: str) -> Iterator[str]:

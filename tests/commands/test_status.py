@@ -110,6 +110,37 @@ def test_what_an_engine_vouches_for_is_done(made, capsys):
     assert shown(capsys).endswith(f"next: nothing to run; open {layout.REPORT}\n")
 
 
+def test_a_network_that_could_not_be_had_is_not_called_done(made, capsys):
+    folder = layout.weights("vgg19")
+    record = folder / "source.json"
+    for said, state in (("missing", "unavailable"), ("present", "done")):
+        before = (folder / ".snakemake_timestamp").stat()
+        record.write_text(json.dumps({"status": said, "reason": "", "files": {}}))
+        os.utime(folder / ".snakemake_timestamp", (before.st_atime, before.st_mtime))
+        assert found()["weights vgg19"].name == state
+        text = shown(capsys)
+        assert ("unavailable vgg19" in " ".join(text.split())) == (said == "missing")
+        assert text.endswith(f"next: nothing to run; open {layout.REPORT}\n")  # neither engine would look again
+
+
+def test_a_check_that_is_due_again_makes_nothing_stale(made):
+    """Neither `plan`, which an edit of params.yaml runs again, nor `needs`, whose answers stay the same."""
+    set_in_params("  spgnet: [spgnet] ", "  spgnet: [spgnet, spgnet-seed1] ")
+    states = found()
+    assert states["plan"].name == states["needs synthetic"].name == "stale"
+    assert {states[name].name for name in states if name.startswith(("pretrain ", "parsing ", "pairs "))} == {"done"}
+    assert states["train synthetic spgnet"].name == "done"
+    assert states["train synthetic spgnet-seed1"].name == "missing"
+
+
+def test_what_a_further_variant_needs_is_stale(made):
+    set_in_params("  gfla: []", "  gfla: [gfla]")
+    states = found()
+    assert states["pretrain synthetic gfla_flow"].name == "stale"
+    assert states["pretrain synthetic gfla_flow"].why == "data/synthetic/needs/gfla_flow.json changes"
+    assert states["pretrain synthetic spatn"].name == "done"
+
+
 def test_a_touched_source_changes_nothing(made):
     os.utime("pipeline/stages/index.py")
     assert other_than_done() == {}

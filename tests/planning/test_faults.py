@@ -93,7 +93,7 @@ def test_what_the_stage_weights_found_counts(project):
     record("vgg19", "missing")
     assert "need" in one()
     (mirror / "weights/vgg19-dcbb9e9d.pth").write_bytes(b"came later: no engine looks again by itself")
-    assert "repose weights --net vgg19" in one()
+    assert "run `rm -r data/weights/vgg19` and then this again" in one()
 
 
 def test_a_path_of_the_users_that_is_not_there(project, tmp_path):

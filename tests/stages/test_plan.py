@@ -14,15 +14,15 @@ from pipeline.planning.costs import Cost
 from pipeline.planning.machine import Machine
 from pipeline.stages import plan
 from tests.conftest import ROOT
+from tests.small_project import enter
 
 
 @pytest.fixture
-def clone(project, monkeypatch) -> Path:
-    monkeypatch.chdir(project)
+def clone(tmp_path, monkeypatch) -> Path:
+    enter(tmp_path, monkeypatch, datasets=["synthetic"])
     monkeypatch.setenv("REPOSE_OFFLINE", "1")
     monkeypatch.delenv("REPOSE_MIRROR", raising=False)
-    params.load.cache_clear()
-    yield project
+    yield tmp_path
     params.load.cache_clear()
 
 
