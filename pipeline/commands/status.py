@@ -11,8 +11,8 @@ A stage is
   running     a process writes its log now
   failed      its last run stopped before its end: the reason, from its log, stands below the table
   missing     not there
-  unavailable a published network that the stage `weights` looked for and could not have: nothing is left to run, and what
-              needs it stops, leaves metrics out or takes random features (missing_weights)
+  unavailable a published network that the stage `weights` looked for and could not have: nothing is left to run, and
+              what needs it stops, leaves metrics out or takes random features (missing_weights)
 
 Neither engine is started and no prepared data is read: of large inputs and outputs only times and sizes are compared,
 so a byte changed by hand in a shard, its time and size kept, is not seen. `snakemake --dry-run` and `dvc status` are
