@@ -24,9 +24,7 @@ except UserError as error:
     raise WorkflowError(str(error))
 JOBS = [job for stage in STAGES for job in stage.jobs.values()]
 WRITERS = graph.Writers(JOBS)
-FOREGOING = {
-    path for one in JOBS if one.stage in graph.FOREGOING for path in one.outputs
-}
+FOREGOING = graph.foregoing(JOBS)
 
 # Of a job: threads, GPUs, memory (MB) and time (minutes). A cluster is asked for all of it. On one machine threads and
 # GPUs count: `--resources gpu=2` lets two jobs that need one run at a time (profiles/default allows one).

@@ -171,6 +171,11 @@ def find(stage: str, *values: str) -> Job:
 # ---- who reads whose outputs
 
 
+def foregoing(some: list[Job]) -> set[str]:
+    """The outputs that make no reader due by being written again."""
+    return {path for job in some if job.stage in FOREGOING for path in job.outputs}
+
+
 class Writers:
     """Which of some jobs write a path or what is below it."""
 

@@ -86,7 +86,7 @@ def whereabouts(source: Source, key: str) -> Path | str:
     if source.url is not None:
         if isinstance(source, Download) and source.sha256 is None:
             raise UserError(f"{layout.PARAMS}: {key}.url needs a {key}.sha256")
-        if os.environ.get(OFFLINE) and not _downloaded(source.url).exists():
+        if environment.is_on(OFFLINE) and not _downloaded(source.url).exists():
             raise Unavailable(f"{source.url}: downloads are switched off by ${OFFLINE}")
         return source.url
     where = f"not in ${MIRROR}" if folder else f"${MIRROR} is not set"
