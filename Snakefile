@@ -24,7 +24,7 @@ except UserError as error:
     raise WorkflowError(str(error))
 JOBS = [job for stage in STAGES for job in stage.jobs.values()]
 WRITERS = graph.Writers(JOBS)
-FOREGOING = graph.foregoing(JOBS)
+CHECKED = {stage.name for stage in STAGES if graph.PLAN in stage.pattern.inputs}
 
 # Of a job: threads, GPUs, memory (MB) and time (minutes). A cluster is asked for all of it. On one machine threads and
 # GPUs count: `--resources gpu=2` lets two jobs that need one run at a time (profiles/default allows one).
@@ -66,6 +66,15 @@ REPORTED = {
 }
 
 
+# Before the first job of a run that has a long one; DVC comes to `plan` by its edges.
+onstart:
+    if CHECKED & {one.rule.name for one in workflow.dag.needrun_jobs()}:
+        from pipeline.planning import faults
+
+        if wrong := faults.faults(params.load()):
+            raise WorkflowError(*wrong)
+
+
 def job(stage, wildcards):
     return stage.jobs[tuple(wildcards[axis] for axis in stage.axes)]
 
@@ -96,17 +105,14 @@ for stage in STAGES:
         name:
             stage.name
         input:
-            lambda wildcards, stage=stage: [
-                ancient(path) if path in FOREGOING else path
-                for path in WRITERS.files(job(stage, wildcards))
-            ],
+            lambda wildcards, stage=stage: WRITERS.files(job(stage, wildcards)),
         output:
             [output(path) for path in stage.pattern.outputs],
-        priority: int(stage.pattern.stage in ("plan", "weights"))
         log:
             str(stage.pattern.log),
         wildcard_constraints:
             **{axis: "|".join(names) or "none" for axis, names in stage.axes.items()},
+        priority: int(stage.pattern.stage in ("plan", "weights"))
         threads: needs["threads"]
         resources:
             gpu=needs["gpu"],

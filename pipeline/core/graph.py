@@ -21,9 +21,11 @@ SOURCES = (*CODE, "reports/template")  # folders of files under version control:
 # What makes the prepared data set: `snakemake prepared`, and for DVC `dvc repro describe`, which reads all of it.
 DATA_STAGES = ("index", "keypoints", "parsing", "pairs", "pseudo_labels", "distance_maps", "describe")
 WATCHING = ("tracker",)
-# Stages whose readers come after them, but are not due because they ran: what a reader takes from `needs` is among what
-# decides it, and `plan` tells it nothing.
+# Stages whose readers are not due because they ran: what one takes from `needs` is among what decides it, and `plan`
+# tells it nothing. So for DVC, by content. Snakemake, which runs whatever reads an output that is about to be written
+# (and, told that it is `ancient`, overlooks every other reason), has no edge from them: it runs them first, by priority.
 FOREGOING = ("plan", "needs")
+PLAN = str(layout.PLAN)
 _VALUE = re.compile(r"\$\{([\w.]+)\}")
 
 
@@ -171,11 +173,6 @@ def find(stage: str, *values: str) -> Job:
 # ---- who reads whose outputs
 
 
-def foregoing(some: list[Job]) -> set[str]:
-    """The outputs that make no reader due by being written again."""
-    return {path for job in some if job.stage in FOREGOING for path in job.outputs}
-
-
 class Writers:
     """Which of some jobs write a path or what is below it."""
 
@@ -197,10 +194,14 @@ class Writers:
         return list({writer.name: writer for writer in found}.values())
 
     def files(self, job: Job) -> list[str]:
-        """Its inputs one by one: all outputs in a folder of outputs, all files in a folder of sources."""
+        """Its inputs one by one: all outputs in a folder of outputs, all files in a folder of sources. Without what the
+        stages of FOREGOING write.
+        """
         for path in job.inputs:
             if path not in self._files:
-                self._files[path] = list(self.outputs(path)) or _sources(path)
+                written = self.outputs(path)
+                read = [name for name, writer in written.items() if writer.stage not in FOREGOING]
+                self._files[path] = read if written else _sources(path)
         return [file for path in job.inputs for file in self._files[path]]
 
 

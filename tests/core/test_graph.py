@@ -29,6 +29,7 @@ PLUMBING = ("pipeline/core/", "pipeline/training/samples.py")  # the samples are
 # Lists of what exists, which decide what tables and report say of it. For other stages the file of each entry does.
 LISTS = ("pipeline/datasets/__init__.py", "models/variants.py")
 LIST_READERS = ("tables", "report")
+FOR_FAULTS = ("anatomy", "datasets", "extraction", "formats", "loading", "metrics")
 # Imported by a module that serves several stages, but not used by these. A data set's module fetches it, too.
 UNUSED = {
     "pretrain": ("models/detector.py",),  # but by the component of that name, whose file it is
@@ -36,14 +37,8 @@ UNUSED = {
     **dict.fromkeys(("index", "keypoints", "pairs", "describe"), ("pipeline/fetching/",)),
     "score": ("pipeline/tables/", "pipeline/datasets/"),  # says the row when it is done
     # Whether a run stops, and no output.
-    "plan": ("pipeline/datasets/", "pipeline/fetching/", "pipeline/formats/", "pipeline/anatomy/", "pipeline/metrics/"),
-    "weights": (
-        "pipeline/planning/",
-        "pipeline/datasets/",
-        "pipeline/metrics/",
-        "pipeline/formats/",
-        "pipeline/anatomy/",
-    ),
+    "plan": tuple(f"pipeline/{room}/" for room in (*FOR_FAULTS, "fetching")),
+    "weights": tuple(f"pipeline/{room}/" for room in (*FOR_FAULTS, "planning")),
 }
 
 
@@ -79,7 +74,8 @@ def differences(both: dict, project: Path) -> list[str]:
         told = {path for path in theirs["inputs"] if "/needs/" in path}  # what Snakemake takes from there is a param
         found += [f"needs of {command}"] * (told != {key for key in ours["params"] if "/needs/" in key})
         ours = ours | {"params": {key: value for key, value in ours["params"].items() if key not in told}}
-        theirs = theirs | {"inputs": sorted(one_by_one(theirs["inputs"], dvc, project))}
+        inputs = one_by_one(theirs["inputs"], dvc, project)
+        theirs = theirs | {"inputs": sorted(path for path in inputs if path != graph.PLAN and "/needs/" not in path)}
         for key in theirs:
             if ours[key] != theirs[key]:
                 found.append(f"{key} of {command}: {sorted(set(ours[key]) ^ set(theirs[key]))}")
@@ -192,6 +188,7 @@ def test_config_overrides_are_refused(project):
 @pytest.mark.parametrize("root", [None, "DVC_ROOT"])
 def test_a_command_finds_the_environment_of_the_project(tmp_path, jobs, root):
     """Also in another folder, where `dvc exp run --temp` and `--queue` run it: DVC then says where the project is."""
+    fetch = next(job for job in jobs if job.stage == "fetch")
     program = tmp_path / "project/.venv/bin/python"
     program.parent.mkdir(parents=True)
     program.write_text('#!/bin/sh\necho "own $*"\n')
@@ -200,7 +197,7 @@ def test_a_command_finds_the_environment_of_the_project(tmp_path, jobs, root):
     where = tmp_path / ("elsewhere" if root else "project")
     environment = {"PATH": "/usr/bin:/bin"} | ({root: str(tmp_path / "project")} if root else {})
     for shell in (["sh", "-c"], ["bash", "-euo", "pipefail", "-c"]):  # DVC's, and Snakemake's
-        command = [*shell, jobs[0].command]
+        command = [*shell, fetch.command]
         result = subprocess.run(command, cwd=where, env=environment, capture_output=True, text=True)
         assert result.stdout == "own -m pipeline fetch --dataset synthetic\n", result.stderr
 
@@ -310,7 +307,7 @@ def test_the_prepared_data_need_no_training_and_no_metrics_network(jobs):
         ("train.folder.toy", {"steps": 1}, "train.folder.toy: no stage"),
         ("weights.resnet", {"path": None}, "weights.resnet: no stage"),
         ("figures", {"synthetic": 1}, "figures: no stage"),
-        ("datasets", ["synthetic", "toy"], "lacks fetch.toy, which dvc.yaml reads"),
+        ("datasets", ["synthetic", "toy"], "lacks reference.toy, which dvc.yaml reads"),
         ("presets", {"toy": {}}, None),
     ],
 )

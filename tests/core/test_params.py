@@ -304,7 +304,7 @@ def test_without_jsonschema_the_file_is_read_and_a_key_too_many_is_one_line(proj
             ["train", "--dataset", "market", "--variant", "spig"],
             "unknown dataset market; params.yaml names: synthetic",
         ),
-        (["trane", "--dataset", "synthetic"], "unknown stage trane; stages: fetch, weights, index"),
+        (["trane", "--dataset", "synthetic"], "unknown stage trane; stages: plan, needs, fetch, weights, index"),
         (["weights", "--net", "vgg"], "unknown net vgg; params.yaml names: inception"),
     ],
 )

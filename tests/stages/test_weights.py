@@ -30,11 +30,12 @@ def settle(tmp_path, monkeypatch):
     monkeypatch.setenv("REPOSE_MIRROR", str(mirror.parent))
     (tmp_path / "project").mkdir()
 
-    def settle(present=(), path=None, **nets):
+    def settle(present=(), path=None, settings=(), **nets):
         for name in present:
             (mirror / name).write_bytes(FILES[name])
         monkeypatch.setattr(networks, "NETS", {net: tuple(files) for net, files in nets.items()})
-        enter(tmp_path / "project", monkeypatch, **{f"weights__{net}__path": path and str(path) for net in nets})
+        paths = {f"weights__{net}__path": path and str(path) for net in nets}
+        enter(tmp_path / "project", monkeypatch, **{"datasets": ["synthetic"], **paths, **dict(settings)})
         return mirror
 
     return settle
@@ -168,3 +169,26 @@ def test_state_dict_refuses_anything_else(tmp_path, content, capsys):
         published_weights.state_dict([path])
     assert "\n" not in str(error.value)
     assert "run by a pickle" not in capsys.readouterr().out
+
+
+def test_a_network_that_a_job_cannot_do_without_stops_the_run(settle, monkeypatch):
+    """Here, and not hours later where it is needed; nothing is left, so that the next run looks again."""
+    needed = {"train__synthetic__spgnet__features": None, "train__synthetic__spgnet__missing_weights": "stop"}
+    settle(settings=needed, vgg19=[published("b.pth")], vgg16=[published("a.bin")])
+    with pytest.raises(UserError) as error:
+        weights.run("vgg19")
+    assert str(error.value).startswith("train synthetic spgnet needs the published network vgg19: no path, no url")
+    assert not layout.weights("vgg19").exists()
+    weights.run("vgg16")  # which nothing reads
+    assert published_weights.files("vgg16") is None
+
+
+def test_data_alone_are_made_without_what_only_scoring_needs(settle):
+    """Lightweight OpenPose finds joints for PCKh, too: only where images need it does it stop their preparation."""
+    openpose = [published("a.xml"), published("a.bin")]
+    settle(settings={"pretrain__synthetic__detector__source": "openpose"}, openpose=openpose)
+    weights.run("openpose")
+    assert published_weights.files("openpose") is None
+    settle(settings={"keypoints__synthetic__source": "openpose"}, openpose=openpose)
+    with pytest.raises(UserError, match="keypoints synthetic needs the published network openpose"):
+        weights.run("openpose")
