@@ -12,11 +12,10 @@ sys.path.insert(0, workflow.basedir)
 from pipeline import datasets
 from pipeline.core import graph, params
 from pipeline.core.errors import UserError
+from pipeline.planning import faults
 
 if config:
-    raise WorkflowError(
-        "edit params.yaml: the stages read that file, not --config or --configfile"
-    )
+    raise WorkflowError("edit params.yaml: the stages read that file, not --config")
 try:
     STAGES = graph.stages(params.load())
     datasets.refuse_own_files(*params.datasets())  # before an output is deleted
@@ -26,22 +25,14 @@ JOBS = [job for stage in STAGES for job in stage.jobs.values()]
 WRITERS = graph.Writers(JOBS)
 CHECKED = {stage.name for stage in STAGES if graph.PLAN in stage.pattern.inputs}
 
-# Of a job: threads, GPUs, memory (MB) and time (minutes). A cluster is asked for all of it. On one machine threads and
-# GPUs count: `--resources gpu=2` lets two jobs that need one run at a time (profiles/default allows one).
+# Of a job: threads, GPUs, memory (MB), time (minutes). A cluster is asked for all of it; here threads and GPUs count:
+# `--resources gpu=2` lets two jobs that need one run at a time (profiles/default allows one).
 SMALL = dict(threads=1, gpu=0, mem_mb=8_000, runtime=240)
 CORES = dict(threads=8, gpu=0, mem_mb=16_000, runtime=1_440)
 SCORING = dict(threads=8, gpu=1, mem_mb=32_000, runtime=1_440)
 TRAINING = dict(threads=8, gpu=1, mem_mb=32_000, runtime=10_080)
-NEEDS = dict(
-    keypoints=CORES,
-    parsing=SCORING,
-    pseudo_labels=CORES,
-    pretrain=TRAINING,
-    train=TRAINING,
-    reference=SCORING,
-    score=SCORING,
-    score_components=SCORING,
-)
+NEEDS = dict(keypoints=CORES, pseudo_labels=CORES, pretrain=TRAINING, train=TRAINING)
+NEEDS |= dict.fromkeys(("parsing", "reference", "score", "score_components"), SCORING)
 
 
 # What `snakemake --report` begins with, and what it shows of the outputs.
@@ -66,13 +57,11 @@ REPORTED = {
 }
 
 
-# Before the first job of a run that has a long one; DVC comes to `plan` by its edges.
+# Before the first job, if one is due that comes after `plan`: see graph.FOREGOING.
 onstart:
-    if CHECKED & {one.rule.name for one in workflow.dag.needrun_jobs()}:
-        from pipeline.planning import faults
-
-        if wrong := faults.faults(params.load()):
-            raise WorkflowError(*wrong)
+    due = {one.rule.name for one in workflow.dag.needrun_jobs()}
+    if due & CHECKED and (wrong := faults.faults(params.load())):
+        raise WorkflowError(*wrong)
 
 
 def job(stage, wildcards):

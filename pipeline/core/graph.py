@@ -23,7 +23,7 @@ DATA_STAGES = ("index", "keypoints", "parsing", "pairs", "pseudo_labels", "dista
 WATCHING = ("tracker",)
 # Stages whose readers are not due because they ran: what one takes from `needs` is among what decides it, and `plan`
 # tells it nothing. So for DVC, by content. Snakemake, which runs whatever reads an output that is about to be written
-# (and, told that it is `ancient`, overlooks every other reason), has no edge from them: it runs them first, by priority.
+# (and, told that it is `ancient`, overlooks every other reason), has no edge from them: priority lets them run first.
 FOREGOING = ("plan", "needs")
 PLAN = str(layout.PLAN)
 _VALUE = re.compile(r"\$\{([\w.]+)\}")
