@@ -25,6 +25,7 @@ import argparse
 import csv
 import json
 import re
+import unicodedata
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +46,8 @@ from pipeline.scoring.protocol import open_protocol
 from pipeline.stages import score
 from pipeline.tables import row
 
+LONGEST = 120  # bytes of a name in a folder's: file systems allow 255, of which a temporary sibling needs some
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", required=True, help="a prepared data set, such as market1501")
@@ -54,13 +57,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def slug(name: str) -> str:
-    """A method's name as part of a folder's. Raises UserError if nothing is left or a row of ours is called so."""
-    text = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+    """A method's name as part of a folder's: its letters and digits, of any script, in small. Raises UserError if none
+    is left, too many are, or a row of ours is called so.
+    """
+    small = unicodedata.normalize("NFC", name.lower())  # as a file system may store it anyway
+    kept = (c if c.isalnum() or unicodedata.category(c)[0] == "M" else "_" for c in small)  # M: accents, vowel signs
+    text = re.sub("_+", "_", "".join(kept)).strip("_")
     if not text:
         raise UserError(f"--name {name!r}: give the method a name with letters or digits")
+    if len(text.encode()) > LONGEST:
+        raise UserError(f"--name {name!r}: is too long for the name of a folder; shorten it")
     if name in {*VARIANTS, *COMPONENTS, *params.variants()}:
         raise UserError(f"--name {name!r}: a row of ours is called so; a paper's baseline is written as there: PATN")
     return text
+
+
+def folder_of(dataset: str, name: str) -> Path:
+    """Where a method's scores lie: in the folder that it has, or one made of its name. Raises UserError if another
+    method has that.
+    """
+    folder = layout.outside(dataset, slug(name))
+    for path in sorted(layout.OUTSIDE.glob(f"{dataset}--*/method.json")):
+        other = json.loads(path.read_text(encoding="utf-8"))["name"]
+        if other == name:
+            return path.parent
+        if path.parent == folder:
+            raise UserError(f"--name {name!r}: {folder} is that of {other!r}; call one of them otherwise")
+    return folder
 
 
 def run(dataset: str, images: Path, name: str, pattern: str | None = None) -> None:
@@ -68,7 +91,7 @@ def run(dataset: str, images: Path, name: str, pattern: str | None = None) -> No
     if dataset not in params.datasets():
         raise UserError(f"unknown dataset {dataset}; {layout.PARAMS} names: {', '.join(params.datasets())}")
     block = params.block(score.Params, "score", dataset)
-    where, folder = device(block.device), layout.outside(dataset, slug(name))
+    where, folder = device(block.device), folder_of(dataset, name)
     protocol = open_protocol(dataset, where)
     whole = open_split(dataset, "test", where, protocol.reference)
     found, listed = image_folder.find(images, whole, pattern)
@@ -136,7 +159,7 @@ def _write_files(path: Path, listed: list[tuple[str, str]], missing: list[int], 
     with path.open("w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle, lineterminator="\n")
         writer.writerow(("pair_index", "source_id", "target_id", "file", "what"))
-        writer.writerows(("", "", "", name, why) for name, why in listed)
+        writer.writerows(("", "", "", console.readable(name), why) for name, why in listed)
         for row in missing:
             source, target = (data.ids[image] for image in data.pairs[row].tolist())
             writer.writerow((int(data.pair_index[row]), source, target, "", "missing"))

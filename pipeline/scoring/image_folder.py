@@ -155,4 +155,4 @@ def read_all(pairs: Pairs, found: Mapping[int, Found], batch: int) -> Iterator[t
 def digest(found: Mapping[int, Found]) -> str:
     """SHA-256 over the files and their names, in the order of the pairs."""
     lines = "".join(f"{sha256(found[row].path)}  {found[row].path.name}\n" for row in sorted(found))
-    return hashlib.sha256(lines.encode()).hexdigest()
+    return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()

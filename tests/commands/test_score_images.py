@@ -310,6 +310,40 @@ def test_the_names_of_papers_baselines_are_accepted(project, name):
     assert score_images.slug(name) == name.lower().replace("-", "_")
 
 
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("Наш метод", "наш_метод"),
+        ("我们的方法 v2", "我们的方法_v2"),
+        ("हिन्दी", "हिन्दी"),  # its vowel signs are no letters
+        ("Me\u0301thode", "m\u00e9thode"),  # as macOS writes it
+        ("PATN+ (ours)", "patn_ours"),
+        ("a/../b", "a_b"),
+    ],
+)
+def test_a_name_keeps_the_letters_of_every_script(project, name, kept):
+    assert score_images.slug(name) == kept
+
+
+def test_a_name_that_no_folder_takes_is_one_line(project):
+    with pytest.raises(UserError, match="too long for the name of a folder"):
+        score_images.slug("我" * 100)
+
+
+def test_two_methods_whose_names_make_one_folder_are_told_apart(project, monkeypatch, tmp_path):
+    """The second overwrote the first's scores."""
+    monkeypatch.setattr(layout, "OUTSIDE", tmp_path)
+    first = score_images.folder_of("synthetic", "SPIG+")
+    first.mkdir()
+    (first / "method.json").write_text('{"name": "SPIG+"}')
+    assert score_images.folder_of("synthetic", "SPIG+") == first
+    with pytest.raises(UserError, match=r"--name 'SPIG-': .*synthetic--spig is that of 'SPIG\+'; call one"):
+        score_images.folder_of("synthetic", "SPIG-")
+    assert score_images.folder_of("market1501", "SPIG-") == tmp_path / "market1501--spig"
+    first.rename(tmp_path / "synthetic--elsewhere")  # as an older version squeezed it
+    assert score_images.folder_of("synthetic", "SPIG+") == tmp_path / "synthetic--elsewhere"
+
+
 def test_help_tells_the_names(project, capsys):
     with pytest.raises(SystemExit):
         main(["score", "--images", ".", "--help"])
