@@ -1,7 +1,10 @@
-"""Environment variables that others set: on a cluster often to nothing, or to a list."""
+"""What others set: environment variables, on a cluster often to nothing or to a list, and the home folder."""
 
 import os
 import re
+from pathlib import Path
+
+from pipeline.core.errors import UserError
 
 
 def number(name: str, default: int) -> int:
@@ -23,3 +26,11 @@ def processes() -> int:
 def rank() -> int:
     """This process's number among them; 0 of a process alone, whatever a cluster's RANK counts."""
     return number("RANK", 0) if processes() > 1 else 0
+
+
+def path(text: str) -> Path:
+    """A path as the user writes it: `~` is the home folder. Raises UserError where there is none."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise UserError(f"{text}: there is no home folder (HOME is not set); write the whole path") from None

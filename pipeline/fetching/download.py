@@ -76,7 +76,7 @@ def whereabouts(source: Source, key: str) -> Path | str:
     without a digest; Unavailable if there is no source at all, or none but an address while downloads are off.
     """
     if source.path is not None:
-        path = Path(source.path).expanduser()
+        path = environment.path(source.path)
         if not path.exists():
             raise UserError(f"{path}: no such file; correct {key}.path in {layout.PARAMS}")
         return path

@@ -4,7 +4,10 @@ A picture in memory is (H, W, 3) uint8 RGB everywhere: OpenCV's BGR does not lea
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
+from warnings import catch_warnings
 
 import cv2
 import numpy as np
@@ -16,6 +19,23 @@ from pipeline.anatomy import labels
 from pipeline.core import store
 from pipeline.core.errors import UserError
 
+MAX_PIXELS = 128 << 20  # of a picture; a file of a few kilobytes can claim any number
+
+
+def oversized(data: bytes) -> str:
+    """Why a picture is too large to decode, by its header: it takes no memory. "" if it is not so, or is no picture."""
+    from PIL import Image
+
+    with suppress(OSError, SyntaxError, ValueError), catch_warnings(action="ignore"):
+        try:
+            with Image.open(BytesIO(data)) as image:
+                width, height = image.size
+        except Image.DecompressionBombError:
+            return f"has more than {MAX_PIXELS >> 20} million pixels"
+        if width * height > MAX_PIXELS:
+            return f"has {width * height / 1e6:.0f} million pixels ({height} x {width}), more than {MAX_PIXELS >> 20}"
+    return ""
+
 
 def decode(data: bytes) -> np.ndarray | None:
     """(H, W, 3) uint8 RGB, or None if `data` is no whole picture. EXIF turns are ignored: joints belong to the stored
@@ -25,6 +45,15 @@ def decode(data: bytes) -> np.ndarray | None:
         return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:  # no bytes at all, or dimensions beyond reason
         return None
+
+
+def decode_given(data: bytes, where: object) -> np.ndarray:
+    """A picture of the user's, as `decode` gives it. Raises UserError, which begins with `where`."""
+    reason = oversized(data)
+    picture = None if reason else decode(data)
+    if picture is None:
+        raise UserError(f"{where}: {reason or 'does not decode as a picture'}; replace it, or take it out")
+    return picture
 
 
 def decode_stored(data: bytes, image_id: str) -> np.ndarray:

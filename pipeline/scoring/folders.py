@@ -63,9 +63,7 @@ class FolderPairs:
 
 
 def _picture(file: Path, size: tuple[int, int] | None = None) -> np.ndarray:
-    picture = pictures.decode(file.read_bytes())
-    if picture is None:
-        raise UserError(f"{file}: does not decode as a picture; replace it, or take it out")
+    picture = pictures.decode_given(file.read_bytes(), file)
     if size is not None and picture.shape[:2] != size:
         here, there = (f"{height} x {width}" for height, width in (picture.shape[:2], size))
         raise UserError(

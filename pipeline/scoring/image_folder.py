@@ -15,6 +15,7 @@ import numpy as np
 from pipeline.core import console
 from pipeline.core.digests import sha256
 from pipeline.core.errors import UserError
+from pipeline.formats import pictures
 from pipeline.scoring.judged import Pairs
 
 if TYPE_CHECKING:
@@ -89,6 +90,8 @@ def read(path: Path, source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray
     source, target: (H, W, 3) uint8 RGB, the stored images of the pair.
     """
     content = np.fromfile(path, np.uint8)
+    if reason := pictures.oversized(content):
+        return reason
     flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
     picture = cv2.imdecode(content, flags) if len(content) else None
     if picture is None:

@@ -31,7 +31,7 @@ import pyarrow.compute as pc
 
 from pipeline import datasets
 from pipeline.anatomy import pose
-from pipeline.core import console, layout, params, resume, schema, store
+from pipeline.core import console, environment, layout, params, resume, schema, store
 from pipeline.core.digests import code_of
 from pipeline.core.errors import UserError
 from pipeline.core.settings import setting
@@ -225,7 +225,7 @@ def detected(raw: Path, folder: Path, source: str, find: Find, work: Path, made_
 def run(dataset: str) -> None:
     """Write `data/D/keypoints.parquet`. Raises UserError: lists missing or broken, a network that cannot be had."""
     block = params.block(Params, "keypoints", dataset)
-    source, own = block.source, block.path and Path(block.path).expanduser()
+    source, own = block.source, block.path and environment.path(block.path)
     datasets.refuse_own_files(dataset)
     if own and source != "annotations":
         raise UserError(

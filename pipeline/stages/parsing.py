@@ -32,7 +32,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.anatomy import labels, pose
-from pipeline.core import console, layout, needs, params, resume, schema, store
+from pipeline.core import console, environment, layout, needs, params, resume, schema, store
 from pipeline.core.digests import code_of
 from pipeline.core.errors import UserError
 from pipeline.core.settings import device_setting, setting
@@ -162,7 +162,7 @@ def parser(block: Params, dataset: str, images: Sequence[Mapping], stack: ExitSt
     if block.source == "files":
         if block.path is None:
             raise UserError(f"{layout.PARAMS}: parsing.{dataset}.path is null; name your folder or zip of label maps")
-        path = Path(block.path).expanduser()
+        path = environment.path(block.path)
         if not path.exists():
             raise UserError(f"{path}: no such file or folder; correct parsing.{dataset}.path in {layout.PARAMS}")
         if block.labels not in label_files.SETS:

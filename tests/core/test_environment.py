@@ -4,10 +4,12 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from pipeline.core import environment
+from pipeline.core.errors import UserError
 from pipeline.extraction import openpose
 from tests.conftest import ROOT
 
@@ -52,6 +54,22 @@ def test_a_command_starts_whatever_the_variables_hold():
     command = [sys.executable, "-m", "pipeline", "--version"]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | odd, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("home", [True, False])
+def test_a_path_from_home_where_there_may_be_none(monkeypatch, home):
+    def nobody(uid):
+        raise KeyError(uid)
+
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    monkeypatch.delenv("HOME", raising=False)
+    if home:
+        monkeypatch.setenv("HOME", "/home/anna")
+        assert environment.path("~/photos") == Path("/home/anna/photos")
+    else:
+        with pytest.raises(UserError, match=r"^~/photos: there is no home folder \(HOME is not set\); write"):
+            environment.path("~/photos")
+        assert environment.path("photos") == Path("photos")
 
 
 def test_there_is_one_reader_of_numbers():

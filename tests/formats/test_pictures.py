@@ -1,4 +1,6 @@
 import io
+import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -9,6 +11,7 @@ from PIL import Image
 from pipeline.core import schema, store
 from pipeline.core.errors import UserError
 from pipeline.formats import pictures
+from pipeline.scoring import image_folder
 
 
 @pytest.fixture
@@ -98,3 +101,35 @@ def test_an_exif_turn_turns_nothing():
     encoded = io.BytesIO()
     Image.fromarray(pixels).save(encoded, "JPEG", exif=exif)
     assert pictures.decode(encoded.getvalue()).shape == (2, 4, 3)
+
+
+def claiming(width: int, height: int) -> bytes:
+    """A PNG of 100 bytes whose header claims a size."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    data = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(9))) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + data
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "says"),
+    [(40000, 40000, "more than 128 million"), (12000, 12000, "144 million pixels (12000 x 12000), more than 128")],
+)
+def test_a_size_beyond_reason_is_named_before_memory_is_taken(tmp_path, width, height, says):
+    data = claiming(width, height)
+    with pytest.raises(UserError) as caught:
+        pictures.decode_given(data, "a.png")
+    assert says in str(caught.value)
+    (tmp_path / "a.png").write_bytes(data)
+    small = np.zeros((8, 8, 3), np.uint8)
+    assert says in image_folder.read(tmp_path / "a.png", small, small)
+
+
+def test_what_is_no_picture_is_not_called_large():
+    assert pictures.oversized(b"no picture") == ""
+    assert pictures.oversized(claiming(8, 8)) == ""
+    with pytest.raises(UserError, match=r"^a\.png: does not decode as a picture; "):
+        pictures.decode_given(claiming(8, 8), "a.png")

@@ -25,7 +25,7 @@ from typing import Literal
 
 import numpy as np
 
-from pipeline.core import console, layout
+from pipeline.core import console, environment, layout
 from pipeline.core.errors import UserError
 from pipeline.core.settings import SHARE, setting
 from pipeline.datasets import SPLITS, About
@@ -69,7 +69,7 @@ def fetch(block: Fetch, raw: Path) -> dict:
     """
     if block.path is None:
         raise UserError(f"folder: say where your images are: fetch.folder.path in {layout.PARAMS}")
-    root = Path(block.path).expanduser()
+    root = environment.path(block.path)
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; correct fetch.folder.path in {layout.PARAMS}")
     left_out: dict[str, str] = {}  # path below the folder -> reason
@@ -134,7 +134,7 @@ def _from_csv(block: Fetch, pictures: list[str], left_out: dict[str, str]) -> tu
     """Path -> person, and person -> split if the CSV has that column. Raises UserError, naming the line."""
     if block.csv is None:
         raise UserError(f"folder: identity is csv, but fetch.folder.csv in {layout.PARAMS} names no file")
-    path = Path(block.csv).expanduser()
+    path = environment.path(block.csv)
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
