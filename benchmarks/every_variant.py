@@ -24,6 +24,7 @@ import yaml
 
 from benchmarks.data import say, table
 from models.variants import VARIANTS
+from pipeline.core import yaml_file
 from pipeline.tables import papers
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,7 +41,7 @@ BEYOND = (("spgnet", "spgnet_no_distance", "SPGNet, supplement C"),)  # compared
 
 def everything(dataset: str, scale: float) -> dict[str, Any]:
     """params.yaml with every variant and component, and the demo's training, its steps times `scale`, for `dataset`."""
-    values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    values = yaml_file.read(ROOT / "params.yaml")
     values["datasets"] = [dataset]
     for family in values["variants"]:
         values["variants"][family] = [one.name for one in import_module(f"models.{family}").VARIANTS]
@@ -63,7 +64,7 @@ def put(values: dict[str, Any], assignment: str) -> None:
     if not blocks:
         raise KeyError(where)
     for block in blocks:
-        block[last] = yaml.safe_load(text)
+        block[last] = yaml_file.parse(text, Path(where))
 
 
 def claims() -> Iterator[tuple[str, str, str]]:

@@ -46,7 +46,7 @@ import yaml
 from benchmarks import training as step_benchmark
 from benchmarks.training import SIZES, Setup
 from models.variants import COMPONENTS, VARIANTS, Component, Variant
-from pipeline.core import layout, params, schema, store
+from pipeline.core import layout, params, schema, store, yaml_file
 from pipeline.loading import arrays, checkpoints, devices, pair_lists, published_weights
 from pipeline.stages import weights
 from pipeline.training import components, loop, samples, training_data
@@ -159,7 +159,7 @@ def open_project(project: Path, trained: dict[str, dict[str, Any]], metric_net: 
     for name in ("dvc.yaml", "params.schema.json", "pipeline", "models"):
         if not (project / name).exists():
             (project / name).symlink_to(ROOT / name)
-    values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    values = yaml_file.read(ROOT / "params.yaml")
     values["datasets"] = [DATASET]
     values["variants"] = {family: [] for family in values["variants"]} | {"floors": ["copy_source"], "spig": ["spig"]}
     for stage, names in trained.items():

@@ -64,15 +64,16 @@ NAMES = (*_MODULES,)
 
 
 def refuse_own_files(*names: str) -> None:
-    """Raises UserError if the user's own joints lie in a data set's `raw`, where the next `fetch` would delete them."""
+    """Raises UserError if the user's own lists lie in a data set's `raw`, where the next `fetch` would delete them."""
+    unpublished = {"folder": ("annotation-", "pairs-"), "market1501": ("pairs-train",)}  # lists that `fetch` never has
     for name in names:
         raw = layout.raw(name)
-        kinds = ("openpose-", "annotation-") if name == "folder" else ("openpose-",)  # others have published lists
         for found in sorted(raw.iterdir()) if raw.is_dir() else ():
-            if found.name.startswith(kinds):
+            if found.name.startswith(("openpose-", *unpublished.get(name, ()))):
+                stage = "pairs" if found.name.startswith("pairs") else "keypoints"
                 raise UserError(
-                    f"{found}: {raw} is written anew by fetch, so nothing of yours may lie there; move it elsewhere,"
-                    f" and name the folder or zip as keypoints.{name}.path in {layout.PARAMS}"
+                    f"{found}: {raw} is written anew by fetch, so nothing of yours may lie there; move it to a folder"
+                    f" elsewhere, and name that as {stage}.{name}.path in {layout.PARAMS}"
                 )
 
 

@@ -12,6 +12,9 @@ one) are kept out of training. `pair_index` is the position in the whole publish
 `pairs.D.test_list`: `official` takes the first `test_pairs` rows of data/D/raw/pairs-test.csv; `sampled` draws that
 many from the same rule on the test keypoint list, without replacement, by the SHA-256 of seed and names. `test_pairs`
 null takes all there are.
+
+`pairs.D.path`: a folder of your own with pairs-train.csv, pairs-test.csv or both (header from,to), which take the place
+of the published lists; pairs-test.csv wants test_list: official.
 """
 
 import hashlib
@@ -26,7 +29,7 @@ import pyarrow.compute as pc
 
 from pipeline import datasets
 from pipeline.anatomy import pose
-from pipeline.core import console, layout, params, schema, store
+from pipeline.core import console, environment, layout, params, schema, store
 from pipeline.core.errors import UserError
 from pipeline.core.settings import SEED, SHARE, setting
 from pipeline.formats import annotations
@@ -42,6 +45,7 @@ class Params:
         "test pairs: the first of the published list, or as many drawn; null: all", minimum=1
     )
     seed: int = setting("of both draws", 0, **SEED)
+    path: str | None = setting("a folder with your own pairs-train.csv or pairs-test.csv", None, minLength=1)
 
 
 def ordered_pairs(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -97,11 +101,25 @@ def from_file(path: Path, keypoints: pa.Table) -> list[tuple[str, str]]:
     return pairs
 
 
-def training_pairs(keypoints: pa.Table, raw: Path, junk: tuple[str, ...]) -> tuple[list[str], list[str], list[str]]:
+def own_lists(block: Params, dataset: str) -> dict[str, Path]:
+    """Split -> the user's list of its pairs. Raises UserError if `path` has none, or one that is not asked for."""
+    if block.path is None:
+        return {}
+    folder, key = environment.path(block.path), f"pairs.{dataset}.path in {layout.PARAMS}"
+    lists = {split: folder / f"pairs-{split}.csv" for split in datasets.SPLITS}
+    lists = {split: path for split, path in lists.items() if path.exists()}
+    if not lists:
+        raise UserError(f"{folder}: no folder with pairs-train.csv or pairs-test.csv; correct {key}")
+    if "test" in lists and block.test_list != "official":
+        raise UserError(f"{lists['test']}: pairs.{dataset}.test_list is {block.test_list}; set it to official")
+    return lists
+
+
+def training_pairs(keypoints: pa.Table, path: Path, junk: tuple[str, ...]) -> tuple[list[str], list[str], list[str]]:
     """Person, source and target of every training pair, `val` included: as published, or else by the rule."""
-    if not (raw / "pairs-train.csv").exists():
+    if not path.exists():
         return by_rule(keypoints, "train", junk)
-    pairs = from_file(raw / "pairs-train.csv", keypoints)
+    pairs = from_file(path, keypoints)
     names = (keypoints.column(name).to_pylist() for name in ("image_id", "person_id"))
     person = dict(zip(*names, strict=True))
     return [person[source] for source, _ in pairs], [pair[0] for pair in pairs], [pair[1] for pair in pairs]
@@ -118,10 +136,9 @@ def sample(pairs: list[tuple[str, str]], count: int | None, seed: int) -> list[t
     return sorted(pairs, key=lambda pair: hashlib.sha256(f"{seed}:{pair[0]}:{pair[1]}".encode()).digest())[:count]
 
 
-def test_pairs(keypoints: pa.Table, raw: Path, junk: tuple[str, ...], block: Params, dataset: str) -> list:
+def test_pairs(keypoints: pa.Table, origin: Path | str, junk: tuple[str, ...], block: Params, dataset: str) -> list:
     """The (source, target) names to test on. Raises UserError if there is none, or fewer than asked for."""
     if block.test_list == "official":
-        origin = raw / "pairs-test.csv"
         chosen = from_file(origin, keypoints)[: block.test_pairs]
     else:
         _, source, target = by_rule(keypoints, "test", junk)
@@ -139,14 +156,15 @@ def test_pairs(keypoints: pa.Table, raw: Path, junk: tuple[str, ...], block: Par
 
 def table(keypoints: pa.Table, raw: Path, dataset: str, block: Params) -> pa.Table:
     """All pairs as schema.PAIRS: the published training list with `val` marked, then the test list."""
-    junk = datasets.get(dataset).JUNK
-    people, source, target = training_pairs(keypoints, raw, junk)
+    junk, own = datasets.get(dataset).JUNK, own_lists(block, dataset)
+    paths = {split: own.get(split, raw / f"pairs-{split}.csv") for split in datasets.SPLITS}
+    people, source, target = training_pairs(keypoints, paths["train"], junk)
     if not people:
         raise UserError(f"{dataset}: no training pair at all; {NO_PAIRS}")
     val = held_out(people, block.val_fraction)
     if len(set(people)) <= len(val):
         raise UserError(f"{dataset}: {len(set(people))} people in the training pairs; val leaves none to train on")
-    test = test_pairs(keypoints, raw, junk, block, dataset)
+    test = test_pairs(keypoints, paths["test"], junk, block, dataset)
     columns = {
         "split": ["val" if person in val else "train" for person in people] + ["test"] * len(test),
         "pair_index": [*range(len(people)), *range(len(test))],
@@ -159,10 +177,12 @@ def table(keypoints: pa.Table, raw: Path, dataset: str, block: Params) -> pa.Tab
 def run(dataset: str) -> None:
     """Write `data/D/pairs.parquet`. Raises UserError: too few pairs, a broken list."""
     block = params.block(Params, "pairs", dataset)
+    datasets.refuse_own_files(dataset)
     columns = ["image_id", "split", "person_id", "row", "keypoints"]
     keypoints = store.read_table(layout.keypoints(dataset), columns=columns)
     pairs = table(keypoints, layout.raw(dataset), dataset, block)
     counts = {row["values"]: row["counts"] for row in pc.value_counts(pairs.column("split")).to_pylist()}
     described = {"training_pairs": str(counts["train"] + counts["val"]), "test_list": block.test_list}
+    described |= {("test_list" if split == "test" else "training_pairs"): "own" for split in own_lists(block, dataset)}
     store.write_table(layout.pairs(dataset), pairs, schema.PAIRS, dataset=dataset, **described)
     console.say(f"pairs {dataset}: {counts['train']} train, {counts['val']} val, {counts['test']} test")

@@ -15,7 +15,7 @@ from pipeline.core.errors import UserError
 from pipeline.extraction import openpose
 from pipeline.formats import annotations, openpose_json, pictures
 from pipeline.loading import prepared, published_weights
-from pipeline.stages import fetch, index, keypoints, weights
+from pipeline.stages import fetch, index, keypoints, pairs, weights
 from tests.extraction.test_topdown import COCO_OF, network, painted
 from tests.small_project import NAMES, annotation, contents, enter, joints, jpeg, write_raw
 
@@ -380,7 +380,13 @@ def test_own_joints_and_a_detector_exclude_each_other(settle, source):
 
 @pytest.mark.parametrize(
     ("dataset", "name"),
-    [("market1501", "openpose-test"), ("folder", "openpose-train.zip"), ("folder", "annotation-train.csv")],
+    [
+        ("market1501", "openpose-test"),
+        ("market1501", "pairs-train.csv"),
+        ("folder", "openpose-train.zip"),
+        ("folder", "annotation-train.csv"),
+        ("folder", "pairs-test.csv"),
+    ],
 )
 def test_own_joints_inside_an_output_are_refused_and_kept(settle, dataset, name):
     """`fetch` writes data/D/raw anew: it did so with the user's files in it, which were lost."""
@@ -388,9 +394,9 @@ def test_own_joints_inside_an_output_are_refused_and_kept(settle, dataset, name)
     place = layout.raw(dataset) / name
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_text("mine")
-    for stage in (keypoints, fetch):
+    for stage in (keypoints, fetch) if "pairs" not in name else (pairs, fetch):
         with pytest.raises(
-            UserError, match=rf"{name}: .* nothing of yours may lie there; .*keypoints\.{dataset}\.path"
+            UserError, match=rf"{name}: .* nothing of yours may lie there; .*(keypoints|pairs)\.{dataset}\.path"
         ):
             stage.run(dataset)
     assert place.read_text() == "mine"

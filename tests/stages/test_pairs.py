@@ -1,11 +1,13 @@
 import hashlib
 from itertools import permutations
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pipeline.core import layout, params, schema, store
 from pipeline.core.errors import UserError
+from pipeline.loading import prepared
 from pipeline.stages import keypoints, pairs
 from tests.small_project import annotation, contents, enter, joints, jpeg, write_raw
 
@@ -171,11 +173,15 @@ def test_null_takes_every_test_pair(settle):
     assert names_of(row for row in rows if row["split"] == "test") == pairs.sample(whole, len(whole), 0)
 
 
-def test_published_training_list_is_taken_as_it_is(settle):
-    known = settle(3)
+def write_list(path: Path, chosen) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("from,to\n" + "".join(f"{a},{b}\n" for a, b in chosen))
+
+
+def test_a_training_list_of_ones_own_is_taken_as_it_is_and_known_for_it(settle):
+    known = settle(3, path="own")
     chosen = naive_rule(*known["train"])[::-3]
-    raw = layout.raw("market1501")
-    (raw / "pairs-train.csv").write_text("from,to\n" + "".join(f"{a},{b}\n" for a, b in chosen))
+    write_list(Path("own/pairs-train.csv"), chosen)
     pairs.run("market1501")
     rows = written("train", "val")
     assert names_of(rows) == chosen
@@ -183,8 +189,28 @@ def test_published_training_list_is_taken_as_it_is(settle):
     assert people["val"]
     assert people["train"]
     assert not people["train"] & people["val"]
-    (raw / "pairs-train.csv").write_text("from,to\nnobody.jpg,no.jpg\n")
+    assert prepared.said(layout.pairs("market1501"))["training_pairs"] == "own"
+    write_list(Path("own/pairs-train.csv"), [("nobody.jpg", "no.jpg")])
     with pytest.raises(UserError, match=r"pairs-train\.csv: line 2: nobody\.jpg is in no keypoint list"):
+        pairs.run("market1501")
+
+
+def test_a_test_list_of_ones_own_is_never_taken_for_the_published(settle, monkeypatch):
+    known = settle(2, path="own", test_list="official", test_pairs=None, official=[("a.jpg", "b.jpg")])
+    chosen = naive_rule(*known["test"])[:7]
+    write_list(Path("own/pairs-test.csv"), chosen)
+    pairs.run("market1501")
+    assert names_of(written("test")) == chosen
+    monkeypatch.setitem(prepared.PUBLISHED, "market1501", (1, 7))
+    assert prepared.other_test_pairs("market1501", 7)
+
+
+def test_own_lists_that_are_not_there_or_not_asked_for_are_one_line(settle):
+    settle(path="own")
+    with pytest.raises(UserError, match=r"own: no folder with .*; correct pairs\.market1501\.path in params\.yaml"):
+        pairs.run("market1501")
+    write_list(Path("own/pairs-test.csv"), [("a.jpg", "b.jpg")])
+    with pytest.raises(UserError, match=r"pairs\.market1501\.test_list is sampled; set it to official"):
         pairs.run("market1501")
 
 
