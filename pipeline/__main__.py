@@ -5,6 +5,7 @@
 
 import argparse
 import ast
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -144,6 +145,16 @@ def _overview() -> str:
     return "\n".join([*lines, "", "Everything at once: snakemake --cores all, or dvc repro."])
 
 
+def _remedy(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "free space, then run again"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "permit it, then run again"
+    if error.errno in (errno.ENOENT, errno.ESTALE):
+        return "missing, or removed while this ran: `repose status` says what to run"
+    return "run again when that is put right"
+
+
 @contextmanager
 def _writing(job: graph.Job) -> Iterator[None]:
     """Its outputs are this run's, from before it reads anything. Raises UserError if another run is writing one."""
@@ -197,10 +208,12 @@ def main(arguments: list[str]) -> int:
         return 130
     except OSError as error:
         where = f" ({console.readable(str(error.filename))})" if error.filename else ""
-        print(
-            f"repose: {name}: {error.strerror or error}{where}; free space or permissions, then run again",
-            file=sys.stderr,
-        )
+        print(f"repose: {name}: {error.strerror or error}{where}; {_remedy(error)}", file=sys.stderr)
+        return 2
+    except UnicodeEncodeError as error:
+        text = console.readable(error.object[max(0, error.start - 40) : error.end + 40])
+        other = "rename it" if error.encoding == "utf-8" else "set PYTHONUTF8=1, and run again"
+        print(f"repose: {name}: {text!a} cannot be written as {error.encoding}; {other}", file=sys.stderr)
         return 2
     except Exception:
         console.terminal().print_exception(width=110)

@@ -1,5 +1,6 @@
 """`repose`, the installed command: from any folder, its version, its completion in a shell."""
 
+import errno
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 from pipeline.__main__ import main
 from tests.conftest import ROOT
+from tests.small_project import enter
 
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
@@ -95,3 +97,33 @@ def test_zsh_has_a_script_and_no_other_shell(monkeypatch, capsys):
     assert capsys.readouterr().out.startswith("#compdef repose")
     assert main(["--print-completion", "csh"]) == 2
     assert "give one of bash, zsh" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "data/x"), "No space left on device (data/x); free space"),
+        (PermissionError(errno.EACCES, "Permission denied", "data/x"), "Permission denied (data/x); permit it"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "data/x"), "(data/x); missing, or removed while this ran"),
+        (OSError(errno.EMFILE, "Too many open files"), "Too many open files; run again when that is put right"),
+        (
+            UnicodeEncodeError("utf-8", "caf\udce9.jpg", 3, 4, "surrogates"),
+            "'caf\\\\xe9.jpg' cannot be written as utf-8; rename",
+        ),
+        (
+            UnicodeEncodeError("ascii", "caf\u00e9", 3, 4, "ordinal"),
+            "'caf\\xe9' cannot be written as ascii; set PYTHONUTF8",
+        ),
+    ],
+)
+def test_the_systems_errors_are_one_line_with_their_own_remedy(tmp_path, monkeypatch, capsys, error, says):
+    def run(dataset):
+        raise error
+
+    enter(tmp_path, monkeypatch)
+    monkeypatch.setattr("pipeline.stages.fetch.run", run)
+    assert main(["fetch", "--dataset", "synthetic"]) == 2
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1
+    assert said.startswith("repose: fetch: ")
+    assert says in said
