@@ -11,6 +11,7 @@ import hashlib
 import json
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pipeline.core import layout, needs, yaml_file
@@ -20,7 +21,7 @@ from pipeline.core.graph import Job, Writers
 SNAKEMAKE = Path(".snakemake")
 DVC_LOCK = Path("dvc.lock")
 TIMESTAMP = ".snakemake_timestamp"  # Snakemake's own time of a folder; no part of the data
-IGNORED = (TIMESTAMP, "__pycache__")  # as in .dvcignore
+IGNORED = (TIMESTAMP, "__pycache__", ".*.lock", ".*.partial", ".*.old")  # as in .dvcignore
 
 
 def why_again(job: Job, writers: Writers, lock: dict[str, dict]) -> list[str] | None:
@@ -143,8 +144,15 @@ def by_dvc(job: Job, writers: Writers, lock: dict[str, dict]) -> list[str] | Non
 
 
 def _size(path: Path) -> int:
-    files = (file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.name != TIMESTAMP)
+    return sum(file.stat().st_size for file in (_files(path) if path.is_dir() else [path]))
+
+
+def _files(path: Path) -> Iterator[Path]:
+    """Those below a folder that DVC counts."""
+    for file in path.rglob("*"):
+        parts = file.relative_to(path).parts
+        if file.is_file() and not any(fnmatchcase(part, name) for part in parts for name in IGNORED):
+            yield file
 
 
 def _as_recorded(path: str, dep: dict, written: dict[str, str]) -> bool:
@@ -160,8 +168,7 @@ def _as_recorded(path: str, dep: dict, written: dict[str, str]) -> bool:
 def _md5(path: Path) -> str:
     if not path.is_dir():
         return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-    files = (file for file in path.rglob("*") if file.is_file() and not set(file.parts) & set(IGNORED))
-    return _md5_of_folder({file.relative_to(path).as_posix(): _md5(file) for file in files})
+    return _md5_of_folder({file.relative_to(path).as_posix(): _md5(file) for file in _files(path)})
 
 
 def _md5_of_folder(files: dict[str, str]) -> str:

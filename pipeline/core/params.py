@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from functools import cache
@@ -114,6 +115,7 @@ def check(values: Any, where: Path = layout.PARAMS) -> dict:
                 raise UserError(f"{where}: {stage} lacks a block for the data set {dataset}")
     _check_components(values, where)
     _check_seeds(values, where)
+    _check_paths(values, where)
     return values
 
 
@@ -122,6 +124,29 @@ def runs(values: dict) -> Iterator[tuple[str, str, str]]:
     for key in ("variants", "named"):
         for name, listed in values.get(key, {}).items():
             yield from ((f"{key}.{name}", name, run) for run in listed)
+
+
+def _paths(value: Any, key: str) -> Iterator[tuple[str, str]]:
+    """Key and path of all that a block names of the user's."""
+    for name, below in value.items():
+        if isinstance(below, dict):
+            yield from _paths(below, f"{key}.{name}")
+        elif name in ("path", "csv") and below is not None:
+            yield f"{key}.{name}", below
+
+
+def _check_paths(values: dict, where: Path) -> None:
+    """Nothing of the user's may lie where stages write: it would be deleted."""
+    written = (*schema()["properties"]["datasets"]["items"]["enum"], "weights")
+    for stage in ("fetch", "weights", "keypoints", "parsing", "pairs"):
+        for key, path in _paths(values[stage], stage):
+            parts = Path(os.path.relpath(path)).parts
+            if parts[0] == "runs" or (parts[0] == "data" and parts[1:2] and parts[1] in written):
+                folder = Path(*parts[: 1 + (parts[0] == "data")])
+                raise UserError(
+                    f"{where}: {key}: {path} lies in {folder}/, which stages write anew and `make clean` deletes; move"
+                    " what is yours elsewhere"
+                )
 
 
 def _check_components(values: dict, where: Path) -> None:

@@ -28,7 +28,7 @@ def _lines(path: Path, header: str) -> Iterator[tuple[int, str]]:
     with handle:
         for number, line in enumerate(handle, 1):
             try:
-                text = line.decode("utf-8").rstrip("\r\n")
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")  # Windows' mark of UTF-8
             except UnicodeDecodeError:
                 raise UserError(f"{path}: line {number} is not UTF-8 text; is this the right file?") from None
             if number > 1:

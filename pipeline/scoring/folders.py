@@ -216,7 +216,7 @@ def _from_csv(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 def _from_json(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     wanted = f"an object, image name -> {JOINTS} x [x, y] or null"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_bytes())  # UTF-8, with or without a mark, or UTF-16
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({error}); give {wanted}") from None
     known = {}

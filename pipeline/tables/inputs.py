@@ -27,7 +27,7 @@ def read_published(path: Path = layout.PUBLISHED) -> list[dict[str, str]]:
     if not path.exists():
         raise UserError(f"{path}: not there; restore it (git checkout {path})")
     try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        lines = path.read_text(encoding="utf-8-sig").splitlines(keepends=True)
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8; save it as UTF-8, or restore it (git checkout {path})") from None
     reader = csv.DictReader(lines)

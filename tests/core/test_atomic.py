@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from pipeline.__main__ import main
+from pipeline.commands import records
 from pipeline.core import atomic, layout
 from pipeline.core.atomic import atomic_directory, atomic_file
 from pipeline.core.errors import UserError
+from tests.conftest import ROOT
 from tests.small_project import enter
 
 
@@ -228,3 +230,15 @@ def test_dvc_and_a_link_to_another_disk_are_one_line_before_anything_runs(synthe
     monkeypatch.delenv("DVC_STAGE")
     monkeypatch.setattr("pipeline.stages.fetch.run", lambda dataset: None)
     assert main(["fetch", "--dataset", "synthetic"]) == 0  # by hand, or under Snakemake
+
+
+def test_what_a_kill_leaves_beside_an_output_is_ignored_by_dvc_and_by_who_reads_its_records(tmp_path):
+    path = tmp_path / "data/output"
+    write_directory(path, "old", lambda: None)
+    before = records._size(tmp_path / "data"), records._md5(tmp_path / "data")
+    process = in_another_process(lambda pause: write_directory(path, "new", pause))
+    kill(process)
+    assert len(list(path.parent.iterdir())) == 3
+    assert (records._size(tmp_path / "data"), records._md5(tmp_path / "data")) == before
+    ignored = (ROOT / ".dvcignore").read_text().splitlines()
+    assert [line for line in ignored if not line.startswith("#")] == [*records.IGNORED]

@@ -2,6 +2,7 @@
 
 import copy
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -330,3 +331,38 @@ def test_the_schema_is_itself_valid():
     from jsonschema import Draft202012Validator
 
     Draft202012Validator.check_schema(params.schema())
+
+
+@pytest.mark.parametrize(
+    ("key", "path", "folder"),
+    [
+        ("fetch.folder.path", "data/folder/photos", "data/folder"),
+        ("fetch.folder.csv", "./data/../data/folder/raw/people.csv", "data/folder"),
+        ("fetch.market1501.images.path", "data/market1501/raw/images.zip", "data/market1501"),
+        ("keypoints.folder.path", "HERE/data/folder/raw", "data/folder"),
+        ("pairs.market1501.path", "data/market1501", "data/market1501"),
+        ("weights.topdown.path", "data/weights/topdown/mine.onnx", "data/weights"),
+        ("parsing.folder.path", "runs/labels", "runs"),
+    ],
+)
+def test_what_is_the_users_may_not_lie_where_stages_write(values, tmp_path, monkeypatch, key, path, folder):
+    shutil.copy(ROOT / layout.PARAMS_SCHEMA, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    *above, last = key.split(".")
+    block = values
+    for part in above:
+        block = block[part]
+    block[last] = path.replace("HERE", str(tmp_path))
+    with pytest.raises(UserError) as caught:
+        params.check(values)
+    assert str(caught.value).startswith(f"params.yaml: {key}: {block[last]} lies in {folder}/, which stages write")
+    for elsewhere in ("photos", "data/photos", "../data/folder/photos", "~/data/folder", "/data/folder"):
+        block[last] = elsewhere
+        assert params.check(values) is values
+
+
+def test_make_clean_deletes_what_stages_write_and_not_all_of_data():
+    written = {*datasets.NAMES, "weights"}
+    clean = (ROOT / "Makefile").read_text().partition("\nclean:\n")[2]
+    assert set(re.search(r"addprefix data/,([\w ]+)", clean)[1].split()) == written
+    assert not re.search(r" data( |$)", clean)

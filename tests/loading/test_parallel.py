@@ -218,3 +218,14 @@ def test_torchrun_trains_a_variant_as_one_process_does(tmp_path, monkeypatch):
     logs = sorted(path.name for path in Path("logs/train").glob("*.log"))
     assert logs == ["synthetic-spig.log", "synthetic-spig.rank-1.log"]
     params.load.cache_clear()
+
+
+@pytest.mark.parametrize("missing", ["MASTER_ADDR", "MASTER_PORT"])
+def test_a_clusters_world_size_without_torchrun_is_one_line(monkeypatch, missing):
+    """Some clusters set it in every job; the process waited for others, or fell with a traceback."""
+    for name, value in {"WORLD_SIZE": "4", "RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv(missing)
+    says = rf"^process 1 of 4 \(WORLD_SIZE\) cannot join .*{missing}.* torchrun, or"
+    with pytest.raises(UserError, match=says), parallel.joined(CPU):
+        pass

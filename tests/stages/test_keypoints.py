@@ -78,6 +78,15 @@ def test_windows_line_ends_are_read(tmp_path):
     assert "".join(annotations.keypoint_lines(*annotations.read_keypoints(tmp_path / "a.csv"))) == text
 
 
+def test_a_byte_order_mark_is_skipped(tmp_path):
+    """Notepad and Excel write one; the header looked the same, and was not."""
+    text = annotation(["a.jpg"], *joints(0, 1))
+    (tmp_path / "a.csv").write_text(text, encoding="utf-8-sig")
+    assert "".join(annotations.keypoint_lines(*annotations.read_keypoints(tmp_path / "a.csv"))) == text
+    (tmp_path / "p.csv").write_text("from,to\na.jpg,b.jpg\n", encoding="utf-8-sig")
+    assert annotations.read_pairs(tmp_path / "p.csv") == [("a.jpg", "b.jpg")]
+
+
 def test_joint_rounded_to_minus_one_stays_a_joint():
     points = np.full((1, 18, 2), -0.7, np.float32)
     line = list(annotations.keypoint_lines(["a"], points, np.ones((1, 18), bool)))[1]

@@ -284,6 +284,12 @@ def test_published_file_is_sound():
         assert not (unread and row["verified"] == "yes")
 
 
+def test_a_published_file_with_excels_mark_of_utf8_is_the_same(tmp_path):
+    text = (ROOT / layout.PUBLISHED).read_text(encoding="utf-8")
+    (tmp_path / "published.csv").write_text(text, encoding="utf-8-sig")
+    assert read_published(tmp_path / "published.csv") == read_published(ROOT / layout.PUBLISHED)
+
+
 def test_tables_print_the_published_values_as_they_stand(scored):
     tables.run()
     patn = cell("spig_table1.csv", dataset="deepfashion", row="Def-GAN", column="LPIPS")

@@ -181,7 +181,7 @@ def fetch(block: Fetch, raw: Path, dataset: str = "deepfashion") -> dict:
         raise UserError(_how_to_get(block, dataset, form.images, missing))
     listed = {split: _names(found[f"{split}_list"]) for split in SPLITS}
     source = found[form.images]
-    password = os.environ.get(block.password_env, "").encode()
+    password = os.fsencode(os.environ.get(block.password_env, ""))
     with archive.reading(source, password) as content:
         if content.encrypted and not password:
             raise UserError(
