@@ -137,9 +137,9 @@ def _paths(value: Any, key: str) -> Iterator[tuple[str, str]]:
 
 def _check_paths(values: dict, where: Path) -> None:
     """Nothing of the user's may lie where stages write: it would be deleted."""
-    written = (*schema()["properties"]["datasets"]["items"]["enum"], "weights")
+    written = (*values.get("fetch", ()), "weights")
     for stage in ("fetch", "weights", "keypoints", "parsing", "pairs"):
-        for key, path in _paths(values[stage], stage):
+        for key, path in _paths(values.get(stage, {}), stage):
             parts = Path(os.path.relpath(path)).parts
             if parts[0] == "runs" or (parts[0] == "data" and parts[1:2] and parts[1] in written):
                 folder = Path(*parts[: 1 + (parts[0] == "data")])

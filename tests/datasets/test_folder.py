@@ -292,14 +292,18 @@ def test_from_own_images_to_pairs(run, block, tmp_path):
         name = f"{scene.view}.jpg"
         (tmp_path / f"mine/{person}" / name).write_bytes(encoded(Image.fromarray(drawn.image), quality=95))
         joints[f"{person}__{name}"] = drawn.joints
-    run(pairs={"val_fraction": 0.1, "test_list": "sampled", "test_pairs": None, "seed": 0})
+    (tmp_path / "joints").mkdir()
+    run(
+        keypoints={"source": "annotations", "path": str(tmp_path / "joints")},
+        pairs={"val_fraction": 0.1, "test_list": "sampled", "test_pairs": None, "seed": 0},
+    )
     split_of = dict(name.split("/")[::-1] for name in stored())
     seen = {}
     for split in ("train", "test"):
         names = sorted(name for name in joints if split_of[name] == split)
         points = np.rint(np.stack([joints[name] for name in names]))
         valid = ~np.isnan(points).any(axis=2)
-        (RAW / f"annotation-{split}.csv").write_text(annotation(names, points, valid))
+        (tmp_path / f"joints/annotation-{split}.csv").write_text(annotation(names, points, valid))
         seen |= dict(zip(names, valid[:, pose.SHOULDERS_AND_HIPS].all(axis=1), strict=True))
     for stage in ("index", "keypoints", "pairs"):
         assert __main__.main([stage, "--dataset", "folder"]) == 0
