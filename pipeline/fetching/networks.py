@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.core import digests
+from pipeline.core import digests, environment
 from pipeline.fetching import download
 from pipeline.fetching.download import Download
 
@@ -69,7 +69,7 @@ def wanted(net: str, path: str | None, may_download: bool) -> list[Download]:
     files = [one if may_download else replace(one, url=None) for one in NETS[net]]
     if path is None:
         return files
-    own = Path(path).expanduser()
+    own = environment.path(path)
     if net in EITHER and own.is_file():
         digest = digests.sha256(own)
         files = [one for one in files if digest.startswith(one.sha256)] or files[:1]

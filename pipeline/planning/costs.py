@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pipeline.core import needs
+from pipeline.core import environment, needs
 from pipeline.planning import faults
 
 SMALL, LARGE = 128 * 64, 256 * 256  # pixels of the two sizes that were measured
@@ -70,8 +70,8 @@ def size(values: dict[str, Any], dataset: str) -> Size:
     if dataset == "synthetic":
         training = block["train_identities"] * block["views"]
         images = training + block["test_identities"] * block["views"]
-    elif dataset == "folder" and block["path"] and Path(block["path"]).expanduser().is_dir():
-        walked = os.walk(Path(block["path"]).expanduser())
+    elif dataset == "folder" and block["path"] and environment.path(block["path"]).is_dir():
+        walked = os.walk(environment.path(block["path"]))
         images = sum(name.lower().endswith(PICTURES) for _, _, names in walked for name in names)
         training = round(images * (1 - block["test_share"]))
     limits = values["pairs"][dataset].get("test_pairs"), values["reference"][dataset].get("test_pairs")

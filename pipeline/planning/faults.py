@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import datasets
-from pipeline.core import layout, needs, params
+from pipeline.core import environment, layout, needs, params
 from pipeline.core.errors import UserError
 from pipeline.core.settings import construct
 from pipeline.fetching import download, networks
@@ -139,7 +139,7 @@ def _of_data(values: dict[str, Any], dataset: str) -> Iterator[str]:
         path = values["fetch"][dataset]["path"]
         if path is None:
             yield f"fetch folder: say where your images are: {key}.path in {layout.PARAMS}"
-        elif not Path(path).expanduser().is_dir():
+        elif not environment.path(path).is_dir():
             yield f"fetch folder: {path}: no such folder; correct {key}.path in {layout.PARAMS}"
         return
     try:
@@ -202,8 +202,12 @@ def _of_parsing(values: dict[str, Any], dataset: str) -> Iterator[str]:
         yield f"{layout.PARAMS}: keypoints.{dataset}.source is oracle, which only rendered images have; set another"
     if block["source"] == "files" and block.get("path") is None:
         yield f"{key}.path is null; name your folder or zip of label maps"
-    elif block["source"] == "files" and not Path(block["path"]).expanduser().exists():
+    elif block["source"] == "files" and not environment.path(block["path"]).exists():
         yield f"{block['path']}: no such file or folder; correct parsing.{dataset}.path in {layout.PARAMS}"
+    for stage in ("keypoints", "pairs"):
+        path = values[stage][dataset].get("path")
+        if path is not None and not environment.path(path).exists():
+            yield f"{path}: no such file or folder; correct {stage}.{dataset}.path in {layout.PARAMS}"
 
 
 def _of_trainings(values: dict[str, Any], dataset: str) -> Iterator[str]:

@@ -128,6 +128,11 @@ def test_metrics_and_detectors_count(project):
     [
         ({"parsing__synthetic__source": "none"}, "parsing.synthetic.source is none, and train synthetic spgnet needs"),
         ({"parsing__synthetic__source": "files"}, "parsing.synthetic.path is null"),
+        (
+            {"keypoints__synthetic__path": "nowhere"},
+            "nowhere: no such file or folder; correct keypoints.synthetic.path",
+        ),
+        ({"pairs__synthetic__path": "nowhere"}, "nowhere: no such file or folder; correct pairs.synthetic.path"),
         ({"pretrain__synthetic__spatn__width": 0.5}, "spgnet.width is 0.25, and pretrain.synthetic.spatn.width is 0.5"),
         ({"train__synthetic__spgnet__accumulate": 8}, "a batch of 4 cannot be split into 8 micro-batches"),
         ({"train__synthetic__spgnet__tracker": "dvclive"}, "tracker is dvclive, which is not installed"),
