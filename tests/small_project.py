@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -36,11 +37,22 @@ def jpeg(seed: int, height: int = 128, width: int = 64) -> bytes:
     return cv2.imencode(".jpg", cv2.resize(noise, (width, height)))[1].tobytes()
 
 
-def joints(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Whole-pixel joints float32 (N, 18, 2), some outside the image, and valid bool (N, 18); zeros where missing."""
+# Joints in the order of `pipeline.anatomy.pose`, as (x, y).
+PERSON = np.array(
+    [(32, 14), (32, 25), (22, 26), (18, 42), (16, 56), (42, 26), (46, 42), (48, 56), (26, 60), (26, 86), (26, 112),
+     (38, 60), (38, 86), (38, 112), (29, 11), (35, 11), (26, 13), (38, 13)]
+)  # fmt: skip
+
+
+def joints(seed: int, count: int, always: Sequence[int] = ()) -> tuple[np.ndarray, np.ndarray]:
+    """Whole-pixel joints float32 (N, 18, 2) of people in the middle of 128 x 64 pixels, a few outside, and valid bool
+    (N, 18); zeros where missing, which the joints `always` never are.
+    """
     rng = np.random.default_rng(seed)
-    points = rng.integers((-31, 0), (96, 128), (count, 18, 2)).astype(np.float32)
+    points = (PERSON + rng.integers(-4, 5, (count, 18, 2))).astype(np.float32)
+    points[..., 0] -= 60 * (rng.random((count, 18)) < 0.02)
     valid = rng.random((count, 18)) < 0.8
+    valid[:, list(always)] = True
     return np.where(valid[:, :, None], points, np.float32(0)), valid
 
 
@@ -74,8 +86,7 @@ def published_market(folder: Path) -> dict:
             lines.append(f"{hashlib.sha256(data).hexdigest()}  {name}\n")
         (images / "Thumbs.db").write_bytes(b"not an image")
         block[f"{split}_sha256"] = hashlib.sha256("".join(lines).encode()).hexdigest()
-        points, valid = joints(1, len(names))
-        valid[:, [2, 5, 8, 11]] = True
+        points, valid = joints(1, len(names), [2, 5, 8, 11])
         (folder / f"market-annotation-{split}.csv").write_text(annotation(names, points, valid))
     test = NAMES["test"]
     (folder / "market-pairs-test.csv").write_text(f"from,to\n{test[2]},{test[3]}\n{test[5]},{test[4]}\n")

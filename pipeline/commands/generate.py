@@ -151,7 +151,7 @@ class Reader:
         in it, joints far outside the picture.
         """
         from pipeline.datasets import folder
-        from pipeline.formats import openpose_json
+        from pipeline.formats import openpose_json, plausible
         from pipeline.loading.runs import Pose
 
         if self.trained.reads_target_parsing:
@@ -170,6 +170,9 @@ class Reader:
                 f"{path}: joints reach x {x:.0f}, y {y:.0f}, far outside {height} x {width} (height x width); say with "
                 "--pose-size HEIGHT WIDTH of what picture they are"
             )
+        found = plausible.joints(joints[None], valid[None].astype(np.float32), np.array([self.pose_size]))
+        plain = [one for one in found if one.plain]  # of one pose nothing else is sure
+        plausible.settle(plain, str(path), "say with --pose-size HEIGHT WIDTH of what picture the joints are")
         top, left, inner_height, inner_width = folder.box(
             self.pose_size, self.trained.height, self.trained.width, self.fit
         )

@@ -34,6 +34,9 @@ def _lines(path: Path, header: str) -> Iterator[tuple[int, str]]:
             if number > 1:
                 yield number, text
             elif text != header:
+                separator = ":" if ":" in header else ","
+                if sorted(text.split(separator)) == sorted(header.split(separator)):
+                    raise UserError(f"{path}: line 1 is {text!r}, its columns in another order than {header!r}")
                 shown = text if len(text) <= 60 else text[:57] + "..."
                 raise UserError(f"{path}: line 1 is {shown!r}, not the header {header!r}; a column missing?")
 

@@ -1,9 +1,6 @@
 """Label maps that others made: a folder or zip with one PNG per image, in any set of `pipeline.anatomy.labels`."""
 
 import io
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import PurePosixPath
 
 import numpy as np
 
@@ -14,43 +11,6 @@ SETS = (*labels.NAMES, *labels.COLOUR_CODED)
 
 _DEPTH_AND_COLOUR = slice(24, 26)  # of a PNG: bits per sample, colour type
 _GREY, _PALETTE = 0, 3
-
-
-def find(names: Iterable[str], images: Sequence[Mapping], where: str) -> tuple[dict[str, str], int]:
-    """The file of `names` (`/`-separated paths) that holds each image's label map; the number of PNGs left over.
-
-    images: mappings with image_id and split. `NAME.png` belongs to NAME.jpg (or whatever its suffix), in a folder
-    train/ or test/, wherever that lies, if the image's split has such a file, else in any folder.
-    Raises UserError if an image has none (their number and the first) or more than one.
-    """
-    by_stem = defaultdict(list)
-    count = 0
-    for name in names:
-        path = PurePosixPath(name)
-        if path.suffix.lower() == ".png" and not path.name.startswith("."):
-            by_stem[path.stem].append(f"/{path.with_suffix('')}")
-            count += 1
-    suffix = {f"/{PurePosixPath(name).with_suffix('')}": name for name in names}
-    found, missing = {}, []
-    for image in images:
-        key = PurePosixPath(image["image_id"]).with_suffix("")
-        candidates = [name for name in by_stem[key.name] if name.endswith(f"/{key}")]
-        of_split = [name for name in candidates if name.endswith(f"/{image['split']}/{key}")]
-        candidates = of_split or candidates
-        if len(candidates) > 1:
-            both = " and ".join(suffix[name] for name in candidates[:2])
-            raise UserError(f"{where}: {both} are both named as the image {image['image_id']}; keep one")
-        if candidates:
-            found[image["image_id"]] = suffix[candidates[0]]
-        else:
-            missing.append(image)
-    if missing:
-        first = missing[0]
-        raise UserError(
-            f"{where}: no label map for {len(missing)} of {len(images)} images, the first {first['split']}/"
-            f"{first['image_id']}; want a PNG of the same name, in train/ and test/ or in one folder"
-        )
-    return found, count - len(set(found.values()))
 
 
 def read(data: bytes, label_set: str, height: int, width: int, where: str) -> np.ndarray:
@@ -64,9 +24,10 @@ def read(data: bytes, label_set: str, height: int, width: int, where: str) -> np
     try:
         picture = Image.open(io.BytesIO(data), formats=["PNG"])
         if picture.size != (width, height):
+            found = picture.size[::-1]
             raise UserError(
-                f"{where}: {picture.size[1]}x{picture.size[0]} (height x width), its image is {height}x{width};"
-                " scale label maps by nearest neighbour"
+                f"{where}: {found[0]}x{found[1]} (height x width), its image is {height}x{width};"
+                f" {how_to_fit(found, (height, width))}"
             )
         picture.load()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -87,8 +48,27 @@ def read(data: bytes, label_set: str, height: int, width: int, where: str) -> np
     ids = np.array(picture, dtype=np.uint8)
     top = len(labels.NAMES[label_set]) - 1
     if ids.max() > top:
-        raise UserError(f"{where}: label {ids.max()}, {label_set} ends at {top}; name the set that it is in")
+        fits = [name for name, names in labels.NAMES.items() if ids.max() < len(names)]
+        hint = f"is it {' or '.join(fits)}?" if fits else "no set has it: ids for the eye, or a photograph in grey?"
+        raise UserError(f"{where}: label {ids.max()}, {label_set} ends at {top}; {hint}")
     return ids
+
+
+def how_to_fit(found: tuple[int, int], wanted: tuple[int, int]) -> str:
+    """What brings a label map of one size (H, W) to that of its image, in words: what was done to the image."""
+    scale = min(want / have for want, have in zip(wanted, found, strict=True))
+    inner = [max(1, round(side * scale)) for side in found]
+    if max(want - side for want, side in zip(wanted, inner, strict=True)) <= 1:
+        return "scale it by nearest neighbour"
+    if found == wanted[::-1]:
+        return "it lies on its side; turn it as its image was"
+    apart = [want - have for want, have in zip(wanted, found, strict=True)]
+    if 0 in apart:
+        name, by = ("columns", apart[1]) if apart[1] else ("rows", apart[0])
+        what = f"add {by} {name} of background" if by > 0 else f"cut {-by} {name}"
+        return f"{what}, half of them on each side, as its image has it"
+    padded = f"scale it by nearest neighbour to {inner[0]}x{inner[1]} and put background around it (fit: pad)"
+    return f"{padded}, or squeeze it to {wanted[0]}x{wanted[1]} (fit: squash): as its image was"
 
 
 def base(label_set: str) -> str:

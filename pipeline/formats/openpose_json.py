@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline.core.errors import UserError
 from pipeline.core.schema import JOINTS
-from pipeline.formats import archive
+from pipeline.formats import archive, beside
 
 SUFFIX = "_keypoints.json"
 # Joints of a layout, in the order of `pipeline.anatomy.pose`, by the length of its list. In BODY_25 joint 8 is the
@@ -61,28 +61,17 @@ def people(text: bytes) -> tuple[np.ndarray, np.ndarray]:
     return joints, scores
 
 
-def read(path: Path, image_ids: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The people of each image in order, as `people` gives them. Files of other images are passed over.
+def read(path: Path, image_ids: Sequence[str], others: Sequence[str] = ()) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The people of each image in order, as `people` gives them, in the files that `beside.find` finds. others: ids
+    of the images that are not wanted.
 
     Raises UserError for a missing, doubled or broken file.
     """
     with archive.reading(path) as source:
-        where: dict[str, str] = {}
-        for name in source.names:
-            base = PurePosixPath(name).name
-            if base.endswith(SUFFIX) and where.setdefault(base, name) != name:
-                raise UserError(f"{path}: {where[base]} and {name} are of images with one name; keep one of them")
-        missing = [image_id for image_id in image_ids if member(image_id) not in where]
-        if missing:
-            raise UserError(
-                f"{path}: no {member(missing[0])} for the image {missing[0]} (and {len(missing) - 1} more like it); run"
-                " OpenPose with --write_json on all images"
-            )
-        taken: dict[str, str] = {}
+        wanted = [(image_id, "") for image_id in image_ids]
+        files, _ = beside.find(source.names, wanted, SUFFIX, str(path), "joints", others)
         for image_id in image_ids:
-            name = where[member(image_id)]
-            if taken.setdefault(name, image_id) != image_id:
-                raise UserError(f"{path}: {name} is of {taken[name]} or of {image_id}; images differ in extension only")
+            name = files[image_id]
             try:
                 yield people(source.read(name))
             except (ValueError, RecursionError) as error:

@@ -53,6 +53,8 @@ def gaps(dataset: str, about: About, source: Mapping[str, Any]) -> list[str]:
         found.append(f"{missing / len(scores):.1%} of the joints are missing.")
     if prepared.metadata(layout.parsing(dataset), "parsing_source") == "none":
         found.append("There is no human parsing.")
+    for path in (layout.keypoints(dataset), layout.parsing(dataset), layout.pairs(dataset)):
+        found += [f"{text[:1].upper()}{text[1:]}." for text in prepared.doubts(path)]
     return found
 
 

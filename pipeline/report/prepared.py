@@ -3,6 +3,7 @@
 Each function of STAGES reads one stage's output under data/D/ and raises UserError if that is not there or damaged.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import starmap
@@ -70,6 +71,7 @@ def _keypoints(dataset: str) -> Iterator[Line]:
     table = store.read_table(layout.keypoints(dataset), columns=["keypoints", "keypoint_source"])
     valid = pose.batch_arrays(table["keypoints"])[1]
     yield Line("images", f"{len(table):,} by {', '.join(_counted(table['keypoint_source'])) or 'nobody'}")
+    yield from _doubtful(layout.keypoints(dataset))
     if len(table):
         yield Line("joints known, mean", f"{valid.sum() / len(table):.1f} of {schema.JOINTS}")
         for name, share in zip(pose.JOINT_NAMES, valid.mean(axis=0).tolist(), strict=True):
@@ -90,9 +92,20 @@ def label_shares(dataset: str) -> tuple[np.ndarray, int]:
     return counts / counts.sum(), len(chosen)
 
 
-def metadata(folder: Path, key: str) -> str:
-    """What a stage said of its shards, "?" if it said nothing of that kind."""
-    return (pq.read_schema(store.parts(folder)[0]).metadata or {}).get(key.encode(), b"?").decode()
+def metadata(path: Path, key: str) -> str:
+    """What a stage said of its table or shards, "?" if it said nothing of that kind."""
+    file = path if path.is_file() else store.parts(path)[0]
+    return (pq.read_schema(file).metadata or {}).get(key.encode(), b"?").decode()
+
+
+def doubts(path: Path) -> list[str]:
+    """What a stage doubts about what it took in, a sentence each."""
+    found = metadata(path, "doubts") if path.exists() else "?"
+    return [] if found == "?" else json.loads(found)
+
+
+def _doubtful(path: Path) -> Iterator[Line]:
+    yield from (Line("doubtful", text) for text in doubts(path))
 
 
 def _parsing(dataset: str) -> Iterator[Line]:
@@ -104,6 +117,7 @@ def _parsing(dataset: str) -> Iterator[Line]:
         yield Line("label maps", f"none: parsing.{dataset}.source in {layout.PARAMS} is {source}")
         return
     yield Line("label maps", f"{total:,} by {', '.join(sources)}")
+    yield from _doubtful(folder)
     shares, seen = label_shares(dataset)
     yield Line("share of the pixels", f"of {seen:,} maps, evenly chosen" if seen < total else "of all maps")
     for label in np.argsort(-shares, kind="stable").tolist():
@@ -126,6 +140,7 @@ def _pose_distances(rows: np.ndarray, joints: np.ndarray, valid: np.ndarray) -> 
 def _pairs(dataset: str) -> Iterator[Line]:
     """Counts of each split and, of the pairs whose joints are known, how far apart the two poses are."""
     table = store.read_table(layout.pairs(dataset), columns=["split", "source_id", "target_id"])
+    yield from _doubtful(layout.pairs(dataset))
     place: dict[str, int] = {}
     if layout.keypoints(dataset).exists():
         known = store.read_table(layout.keypoints(dataset), columns=["image_id", "person_id", "keypoints"])

@@ -94,6 +94,7 @@ def compare(
         network = OpenPose(openpose) if openpose else None
         if poses is not None:
             given = replace(given, target_joints=folders.poses(Path(poses), given))
+            folders.look_at_poses(Path(poses), given)
         elif network is not None:
             given = replace(given, target_joints=folders.found_poses(given, network.central_people, batch))
     lacking = {name: _lacks(METRICS[name], given, network is not None, files_of, missing_weights) for name in names}

@@ -13,7 +13,7 @@ import numpy as np
 from pipeline.core.errors import UserError
 from pipeline.core.schema import JOINTS
 from pipeline.extraction.openpose import central
-from pipeline.formats import annotations, openpose_json, pictures
+from pipeline.formats import annotations, openpose_json, pictures, plausible
 from pipeline.metrics.pckh import Joints
 from pipeline.metrics.pose_mask import pose_masks
 from pipeline.scoring import image_folder
@@ -165,8 +165,12 @@ def _listed(pairs: Path, made: _Folder, real: _Folder, given: _Folder | None) ->
         matched, _ = image_folder.match(made.files, names)
         files = [matched.get(position) for position in range(len(lines))]
     triples, left = [], []
+    first: dict[tuple, int] = {}  # line of each pair
     for number, (file, (source, target)) in enumerate(zip(files, ends, strict=True), 2):
         found = real.get(target or "")
+        if file and found and first.setdefault((file, source, found), number) != number:
+            left.append(f"{pairs}: line {number}: the pair of line {first[file, source, found]} again, scored once")
+            continue
         if file is None or found is None:
             missing = f"no generated image in {made.path}" if file is None else f"no target {target} in {real.path}"
             left.append(f"{pairs}: line {number}: {missing}")
@@ -175,7 +179,9 @@ def _listed(pairs: Path, made: _Folder, real: _Folder, given: _Folder | None) ->
                 Triple(file, found, (given or real).get(source) if source else given and given.get(file.name))
             )
     if not triples:
-        raise UserError(f"{pairs}: not one of {len(lines)} pairs has both files; {left[0]}")
+        turned = sum(bool(real.get(line[kind[0]] or "") and made.get(line[kind[1]] or "")) for line in lines)
+        hint = f"; {turned} have them the other way round: columns exchanged?" if turned else ""
+        raise UserError(f"{pairs}: not one of {len(lines)} pairs has both files; {left[0]}{hint}")
     return triples, left
 
 
@@ -204,6 +210,15 @@ def poses(path: Path, pairs: FolderPairs) -> Joints:
             f"{path}: no pose of a target, such as {pairs.ids[targets[0]]}; names must be those of the targets"
         )
     return Joints(xy, valid)
+
+
+def look_at_poses(path: Path, pairs: FolderPairs) -> None:
+    """Say what is doubtful about the targets' joints, read from `path`. Raises UserError where they are plainly not
+    those of the targets.
+    """
+    xy, valid = pairs.joints(np.unique(pairs.rows[:, 1]))
+    found = plausible.joints(xy, valid.astype(np.float32), np.tile(pairs.size, (len(xy), 1)))
+    plausible.settle(found, str(path), "give the joints of the target images, in their pixels")
 
 
 def _from_csv(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -18,9 +18,11 @@ every image of data/D/images; `row` is its position in the split's CSV list if t
 `keypoint_scores` are the detector's own. Detection goes on from where a killed run stopped.
 """
 
+import json
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -37,7 +39,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.settings import setting
 from pipeline.extraction import openpose
 from pipeline.extraction.topdown import TopDown
-from pipeline.formats import annotations, openpose_json, pictures
+from pipeline.formats import annotations, beside, openpose_json, pictures, plausible
 from pipeline.loading import published_weights
 
 DETECTED = pa.schema([(name, schema.KEYPOINTS.field(name).type) for name in ("keypoints", "keypoint_scores")])
@@ -75,12 +77,17 @@ def from_csv(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
     return names, joints, valid.astype(np.float32)
 
 
-def from_openpose_json(files: Path, images: pa.Table) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """The same from OpenPose's files, for all `images` (columns image_id, width); of several people the central one."""
+def from_openpose_json(
+    files: Path, images: pa.Table, others: Sequence[str]
+) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """The same from OpenPose's files, for all `images` (columns image_id, width); of several people the central one.
+
+    others: ids of the images that are not wanted, whose files may lie there, too.
+    """
     names = images.column("image_id").to_pylist()
     joints = np.zeros((len(names), schema.JOINTS, 2), dtype=np.float32)
     scores = np.zeros((len(names), schema.JOINTS), dtype=np.float32)
-    found = openpose_json.read(files, names)
+    found = openpose_json.read(files, names, others)
     for row, (people, width) in enumerate(zip(found, images.column("width").to_pylist(), strict=True)):
         joints[row], scores[row] = openpose.central(*people, width)
     return names, joints, scores
@@ -124,15 +131,20 @@ def listed(dataset: str, split: str, own: Path | None) -> tuple[list[str], np.nd
         return *from_csv(path), "annotations"
     wanted = indexed(images, split)
     if path.suffix != ".csv" or path.is_dir():
-        return *from_openpose_json(path, wanted), "files"
-    found = from_csv(path)
-    names = wanted.column("image_id").to_pylist()
-    lacking = sorted(set(names) - set(found[0]))
-    if lacking and len(lacking) == len(names):
-        raise UserError(f"{path}: lists none of the {len(names)} {split} images; the first is called {lacking[0]}")
+        everybody = indexed(images)
+        others = everybody.filter(pc.not_equal(everybody["split"], split))["image_id"].to_pylist()
+        return *from_openpose_json(path, wanted, others), "files"
+    called, *found = from_csv(path)
+    names = set(wanted.column("image_id").to_pylist())
+    called = [path if (path := name.replace("/", beside.PERSON)) in names else name for name in called]
+    lacking = sorted(names - set(called))
+    if lacking and len(lacking) == len(names):  # not one
+        near = get_close_matches(lacking[0], called[:1000], 1, 0)
+        nearest = f"; the nearest name in it is {near[0]}" if near else ""
+        raise UserError(f"{path}: lists none of the {len(names)} {split} images, the first {lacking[0]}{nearest}")
     if lacking:
         console.say(f"{path}: lacks {len(lacking)} of {len(names)} {split} images, the first {lacking[0]}")
-    return *found, "files"
+    return called, *found, "files"
 
 
 def from_truth(raw: Path, split: str) -> tuple[list[str], np.ndarray, np.ndarray, str]:
@@ -222,8 +234,32 @@ def detected(raw: Path, folder: Path, source: str, find: Find, work: Path, made_
     return pa.table(columns)
 
 
+def judge(joints: pa.Table, dataset: str, source: str) -> list[str]:
+    """What is doubtful about all joints together. Raises UserError where they plainly are something else."""
+    images = layout.images(dataset)
+    if source not in ("annotations", "topdown") or not images.exists():
+        return []
+    sizes = store.read_table(images, columns=["image_id", "height", "width"])
+    row = pc.index_in(joints.column("image_id"), sizes.column("image_id").combine_chunks())
+    joints, row = joints.filter(row.is_valid()), row.drop_null()
+    points, valid = pose.batch_arrays(joints.column("keypoints"))
+    scores = np.asarray(pc.list_flatten(joints.column("keypoint_scores"))).reshape(valid.shape)
+    size = np.stack([sizes.column(side).take(row).to_numpy() for side in ("height", "width")], axis=1)
+    found = plausible.joints(
+        points,
+        scores if source == "annotations" else valid.astype(np.float32),  # what a network's mean is its own matter
+        size,
+        np.array(joints.column("split").to_pylist()),
+        centred=dataset != "folder",
+    )
+    remedy = f"correct them, or set keypoints.{dataset}.source in {layout.PARAMS} to openpose, which finds them"
+    return plausible.settle(found, f"keypoints {dataset} ({source})", remedy)
+
+
 def run(dataset: str) -> None:
-    """Write `data/D/keypoints.parquet`. Raises UserError: lists missing or broken, a network that cannot be had."""
+    """Write `data/D/keypoints.parquet`. Raises UserError: lists missing or broken, a network that cannot be had,
+    joints that plainly are not those of the images.
+    """
     block = params.block(Params, "keypoints", dataset)
     source, own = block.source, block.path and environment.path(block.path)
     datasets.refuse_own_files(dataset)
@@ -239,7 +275,8 @@ def run(dataset: str) -> None:
         )
     else:
         joints = table(dataset, source, own)
-    store.write_table(layout.keypoints(dataset), joints, schema.KEYPOINTS, dataset=dataset)
+    doubts = json.dumps(judge(joints, dataset, source), ensure_ascii=False)
+    store.write_table(layout.keypoints(dataset), joints, schema.KEYPOINTS, dataset=dataset, doubts=doubts)
     resume.finished(work)
     present = pc.sum(pc.greater(pc.list_flatten(joints.column("keypoint_scores")), 0)).as_py() or 0
     share = present / max(1, len(joints) * schema.JOINTS)

@@ -18,8 +18,10 @@ of the published lists; pairs-test.csv wants test_list: official.
 """
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -32,7 +34,7 @@ from pipeline.anatomy import pose
 from pipeline.core import console, environment, layout, params, schema, store
 from pipeline.core.errors import UserError
 from pipeline.core.settings import SEED, SHARE, setting
-from pipeline.formats import annotations
+from pipeline.formats import annotations, plausible
 
 NO_PAIRS = "a pair needs two images of one person, each with both shoulders and both hips"
 
@@ -93,11 +95,17 @@ def by_rule(keypoints: pa.Table, split: str, junk: tuple[str, ...]) -> tuple[lis
 def from_file(path: Path, keypoints: pa.Table) -> list[tuple[str, str]]:
     """The (source, target) names in a published list. Raises UserError, naming the line, for an unknown name."""
     pairs = annotations.read_pairs(path)
-    known = set(keypoints.column("image_id").to_pylist())
+    names = keypoints.column("image_id").to_pylist()
+    known = set(names)
     for number, pair in enumerate(pairs, 2):
         for name in pair:
             if name not in known:
-                raise UserError(f"{path}: line {number}: {name} is in no keypoint list; lists of two data sets?")
+                lost = sum(not known.issuperset(other) for other in pairs)
+                near = get_close_matches(name, names[:1000], 1, 0)
+                raise UserError(
+                    f"{path}: line {number}: {name} is in no keypoint list ({lost} of {len(pairs)} pairs have such"
+                    f" names); lists of two data sets, or other endings? the nearest name is {near[0]}"
+                )
     return pairs
 
 
@@ -174,15 +182,31 @@ def table(keypoints: pa.Table, raw: Path, dataset: str, block: Params) -> pa.Tab
     return pa.table(columns, schema=schema.PAIRS)
 
 
+def judge(pairs: pa.Table, keypoints: pa.Table, dataset: str, block: Params) -> list[str]:
+    """What is doubtful about the pairs that come from lists. Raises UserError for those that plainly are others."""
+    names, splits, people = (keypoints.column(name).to_pylist() for name in ("image_id", "split", "person_id"))
+    of_image = dict(zip(names, splits, strict=True)), dict(zip(names, people, strict=True))
+    rows = list(zip(*(pairs.column(name).to_pylist() for name in ("split", "source_id", "target_id")), strict=True))
+    own, doubts = own_lists(block, dataset), []
+    for split in datasets.SPLITS:
+        path = own.get(split, layout.raw(dataset) / f"pairs-{split}.csv")
+        if path.exists() and (split == "train" or block.test_list == "official"):
+            listed = [row[1:] for row in rows if (row[0] == "test") == (split == "test")]
+            remedy = f"give the {split} pairs of these images" + (", or set test_list: sampled" * (split == "test"))
+            doubts += plausible.settle(plausible.pairs(listed, split, *of_image), str(path), remedy)
+    return doubts
+
+
 def run(dataset: str) -> None:
-    """Write `data/D/pairs.parquet`. Raises UserError: too few pairs, a broken list."""
+    """Write `data/D/pairs.parquet`. Raises UserError: too few pairs, a broken list, one of other pairs."""
     block = params.block(Params, "pairs", dataset)
     datasets.refuse_own_files(dataset)
     columns = ["image_id", "split", "person_id", "row", "keypoints"]
     keypoints = store.read_table(layout.keypoints(dataset), columns=columns)
     pairs = table(keypoints, layout.raw(dataset), dataset, block)
     counts = {row["values"]: row["counts"] for row in pc.value_counts(pairs.column("split")).to_pylist()}
-    described = {"training_pairs": str(counts["train"] + counts["val"]), "test_list": block.test_list}
+    doubts = json.dumps(judge(pairs, keypoints, dataset, block), ensure_ascii=False)
+    described = {"training_pairs": str(counts["train"] + counts["val"]), "test_list": block.test_list, "doubts": doubts}
     described |= {("test_list" if split == "test" else "training_pairs"): "own" for split in own_lists(block, dataset)}
     store.write_table(layout.pairs(dataset), pairs, schema.PAIRS, dataset=dataset, **described)
     console.say(f"pairs {dataset}: {counts['train']} train, {counts['val']} val, {counts['test']} test")

@@ -4,8 +4,9 @@
   repose   our own small parser, part of the repository; it also looks at the keypoints
   schp     SCHP trained on LIP: the ONNX file of data/weights/schp/ (stage weights; weights.schp path for your own)
   files    label maps of yours: `path` is a folder or zip with one PNG per image, named as the image (NAME.png for
-           NAME.jpg), in train/ and test/ or in one folder; `labels` is the set that they use: lip-20, cihp-20,
-           lip-cihp-21, atr-18, pascal-7, adgan-8, spt-10, lip-20-colours, cihp-20-colours or lip-20-voc-colours
+           NAME.jpg; for PERSON__NAME.jpg also PERSON/NAME.png), in train/ and test/ or in one folder; `labels` is the
+           set that they use: lip-20, cihp-20, lip-cihp-21, atr-18, pascal-7, adgan-8, spt-10, lip-20-colours,
+           cihp-20-colours or lip-20-voc-colours
            (docs/labels.md). 8-bit grey or palette PNGs. If the files themselves change, run this stage again by hand
   oracle   the label maps that came with the images (data/D/raw/parsing.zip; synthetic), bytes as they are
   none     there is none: one empty shard says so, and variants that need parsing stop with a message
@@ -18,6 +19,7 @@ The metadata says which set the ids are in (`label_set`: lip-20, cihp-20 or lip-
 lip-20) and which one the source spoke (`made_in`). Whoever reads label maps gets them in the set that it works in.
 """
 
+import json
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -36,12 +38,18 @@ from pipeline.core import console, environment, layout, needs, params, resume, s
 from pipeline.core.digests import code_of
 from pipeline.core.errors import UserError
 from pipeline.core.settings import device_setting, setting
-from pipeline.formats import archive, label_files, pictures
+from pipeline.formats import archive, beside, label_files, pictures, plausible
 from pipeline.loading import published_weights
 
 NETWORKS = ("repose", "schp")  # the sources that take long
 CHUNK = 64  # images: at most this many are lost to a kill
-_ROWS = schema.PARSING.append(pa.field("pixels", pa.list_(pa.int64())))  # of each label, to count
+_SEEN = {  # of each map, to judge all of them by: the pixels of each label, and what `plausible` looks at
+    "pixels": pa.list_(pa.int64()),
+    "under": pa.list_(pa.int16()),
+    "stray": pa.float64(),
+    "smooth": pa.float64(),
+}
+_ROWS = pa.schema([*schema.PARSING, *_SEEN.items()])
 
 Parse = Callable[[Sequence[Mapping]], Iterable[np.ndarray | bytes]]
 
@@ -109,7 +117,8 @@ def files(path: Path, label_set: str, images: Sequence[Mapping], joints: Joints,
     """The user's label maps, those of a set that is not stored as LIP-20. Raises UserError if an image has none."""
     base = label_files.base(label_set)
     source = stack.enter_context(archive.reading(path))
-    members, extra = label_files.find(source.names, images, str(path))
+    wanted = [(image["image_id"], image["split"]) for image in images]
+    members, extra = beside.find(source.names, wanted, ".png", str(path), "label map")
     if extra:
         console.say(f"{path}: {extra} PNGs belong to no image; left out")
 
@@ -171,7 +180,7 @@ def parser(block: Params, dataset: str, images: Sequence[Mapping], stack: ExitSt
         parse = files(path, block.labels, images, Joints(keypoints), stack)
         made_in = label_files.base(block.labels)
         label_set = made_in if made_in in labels.STORED else "lip-20"
-        return Source(parse, f"files:{block.labels}", label_set, made_in, [path, block.labels, keypoints])
+        return Source(parse, f"files:{block.labels}", label_set, made_in, [path, block.labels])
     if block.source == "schp":
         found = published_weights.files("schp")
         if found is None:
@@ -185,16 +194,17 @@ def parser(block: Params, dataset: str, images: Sequence[Mapping], stack: ExitSt
 
     where = devices.device(block.device)
     parse = repose(repose_parser.load(where), folder, Joints(keypoints))
-    return Source(parse, "repose", "lip-20", "lip-20", [repose_parser.WEIGHTS, keypoints, where.type])
+    return Source(parse, "repose", "lip-20", "lip-20", [repose_parser.WEIGHTS, where.type])
 
 
-def rows(images: Sequence[Mapping], source: Source) -> Iterator[dict]:
-    """Rows of schema.PARSING, and the pixels of each label, for some images. Raises UserError for a broken label map.
+def rows(images: Sequence[Mapping], source: Source, joints: Joints) -> Iterator[dict]:
+    """Rows of schema.PARSING, and _SEEN, for some images. Raises UserError for a broken label map.
 
     The source gives each image's labels, or a PNG of them, which is checked and kept as it is.
     """
     count = len(labels.NAMES[source.label_set])
-    for image, parsing in zip(images, source.parse(images), strict=True):
+    known = zip(*joints([image["image_id"] for image in images]), strict=True)
+    for image, parsing, of_it in zip(images, source.parse(images), known, strict=True):
         data, where = parsing, f"label map of {image['split']}/{image['image_id']}"
         if isinstance(parsing, bytes):
             size = image["height"], image["width"]
@@ -207,7 +217,26 @@ def rows(images: Sequence[Mapping], source: Source) -> Iterator[dict]:
             "parsing": {"bytes": data, "path": image["image_id"]},
             "label_source": source.name,
             "pixels": np.bincount(parsing.reshape(-1), minlength=count).tolist(),
+            "under": plausible.under(parsing, *of_it).tolist(),
+            "stray": plausible.stray(parsing, *of_it),
+            "smooth": plausible.smooth(parsing),
         }
+
+
+def judge(dataset: str, source: Source, seen: Sequence[Mapping]) -> list[str]:
+    """What is doubtful about all label maps together. Raises UserError where the user's plainly are something else."""
+    if source.name == "oracle":
+        return []
+    setting = f"parsing.{dataset}.labels in {layout.PARAMS}"
+    at, *shares = (np.array([row[key] for row in seen]) for key in ("under", "stray", "smooth"))
+    found = plausible.label_maps(
+        at.reshape(-1, plausible.THROAT_AT + 1), *shares, source.label_set, source.made_in, setting
+    )
+    if seen and not any(any(row["pixels"][1:]) for row in seen):
+        found = [plausible.Finding(True, f"all {len(seen)} label maps are background and nothing else")]
+    if not source.name.startswith("files"):  # a network's, which the user cannot correct
+        found = [one._replace(plain=False) for one in found]
+    return plausible.settle(found, f"parsing {dataset} ({source.name})", f"correct {setting}, or the files")
 
 
 def report(dataset: str, names: Sequence[str], pixels: np.ndarray, empty: Sequence[str]) -> None:
@@ -233,26 +262,19 @@ def run(dataset: str) -> None:
         store.write_shards(folder, (), schema.PARSING, **metadata)
         console.say(f"parsing {dataset}: 0 label maps ({why})")
         return
-    table = store.read_table(layout.images(dataset), columns=["image_id", "split", "height", "width"])
-    images = table.to_pylist()
-    empty = []
+    stored, keypoints = layout.images(dataset), layout.keypoints(dataset)
+    images = store.read_table(stored, columns=["image_id", "split", "height", "width"]).to_pylist()
     with ExitStack() as stack:
         source = parser(block, dataset, images, stack)
-        metadata |= {"label_set": source.label_set, "made_in": source.made_in}
         names = labels.NAMES[source.label_set]
-        pixels = np.zeros(len(names), dtype=np.int64)
-
-        def counted() -> Iterator[dict]:
-            compute = partial(rows, source=source)
-            stamp = resume.stamp(code_of("parsing", dataset), layout.images(dataset), source.name, *source.made_from)
-            for row in resume.rows(work, stamp, images, compute, _ROWS, "parsing", CHUNK):
-                counts = np.array(row.pop("pixels"))
-                pixels[:] += counts
-                if not counts[1:].any():
-                    empty.append(row["image_id"])
-                yield row
-
-        count = store.write_shards(folder, counted(), schema.PARSING, **metadata)
+        stamp = resume.stamp(code_of("parsing", dataset), stored, keypoints, source.name, *source.made_from)
+        compute = partial(rows, source=source, joints=Joints(keypoints))
+        made = resume.rows(work, stamp, images, compute, _ROWS, "parsing", CHUNK)
+        seen = [{name: row[name] for name in ("image_id", *_SEEN)} for row in made]
+        doubts = json.dumps(judge(dataset, source, seen), ensure_ascii=False)
+        metadata |= {"label_set": source.label_set, "made_in": source.made_in, "doubts": doubts}
+        count = store.write_shards(folder, resume.again(work, schema.PARSING.names), schema.PARSING, **metadata)
     resume.finished(work)
     console.say(f"parsing {dataset}: {count} label maps (source: {source.name}, {source.label_set})")
-    report(dataset, names, pixels, empty)
+    pixels = np.array([row["pixels"] for row in seen], np.int64).reshape(-1, len(names)).sum(axis=0)
+    report(dataset, names, pixels, [row["image_id"] for row in seen if not any(row["pixels"][1:])])

@@ -102,6 +102,29 @@ def test_the_fields_list_names_files_by_both_ends(two):
     assert found.left_out == ["list.csv: line 3: no generated image in made"]
 
 
+def test_a_list_of_pairs_is_looked_at(two):
+    """A pair that is listed again is scored once; exchanged columns are named."""
+    Path("list.csv").write_text("generated,target\n0.png,3.png\n1.png,2.png\n0,3\n")
+    found = compare("out", "targets", pairs="list.csv", metrics=["psnr"])
+    assert len(found.values["psnr"]) == 2
+    assert found.left_out == ["list.csv: line 4: the pair of line 2 again, scored once"]
+    Path("out/0.png").rename("out/made.png")
+    Path("list.csv").write_text("target,generated\nmade.png,0.png\n")
+    with pytest.raises(UserError, match=r"not one of 1 pairs .*; 1 have them the other way round: columns exchanged\?"):
+        compare("out", "targets", pairs="list.csv", metrics=["psnr"])
+
+
+def test_poses_of_another_picture_are_refused(two):
+    poses = {f"{number}.png": (points() / (WIDTH, HEIGHT)).tolist() for number in range(COUNT)}
+    Path("poses.json").write_text(json.dumps(poses))
+    with pytest.raises(UserError, match=r"^poses\.json: all joints lie at x 0\..*parts of width and height"):
+        compare("out", "targets", poses="poses.json", metrics=["mask-ssim"])
+    missing = {name: [[-1, -1]] * 9 + points()[9:].tolist() for name in poses}
+    Path("poses.json").write_text(json.dumps(missing))
+    with pytest.raises(UserError, match=r"^poses\.json: 50\.0% of the joints lie at \(-1, -1\).*in JSON they are null"):
+        compare("out", "targets", poses="poses.json", metrics=["mask-ssim"])
+
+
 def test_poses_are_read_in_each_form(two):
     """And the masked metrics see them; one target of the JSON has no pose."""
     pairs, _ = folders.open_folders(Path("out"), Path("targets"), None, None)

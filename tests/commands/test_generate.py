@@ -239,6 +239,7 @@ def test_what_cannot_be_drawn_is_one_line(project, capsys, found, monkeypatch):
     Path("empty.json").write_text('{"people": []}')
     Path("list.json").write_text("[]")
     Path("far.json").write_bytes(openpose_json.write(person(0)[0] * 9, person(0)[1]))
+    Path("unit.json").write_bytes(openpose_json.write(person(0)[0] / (WIDTH, HEIGHT), person(0)[1]))
     Path("text.png").write_text("no picture")
     Path("none").mkdir()
     write("twice/a.png", photograph(1, HEIGHT, WIDTH))
@@ -252,6 +253,7 @@ def test_what_cannot_be_drawn_is_one_line(project, capsys, found, monkeypatch):
         ("me.png", "empty.json", SHOWN, [], "empty.json: holds no person"),
         ("me.png", "list.json", SHOWN, [], "list.json: no pose file of OpenPose's: no list `people`"),
         ("me.png", "far.json", SHOWN, [], "far outside 64 x 32 (height x width); say with --pose-size"),
+        ("me.png", "unit.json", SHOWN, [], "parts of width and height? wanted are pixels"),
         ("me.png", "pose.json", "runs/synthetic", [], "runs/synthetic: no trained run"),
         ("me.png", "pose.json", "runs/synthetic/spatn", [], "runs/synthetic/spatn: a component, which draws no"),
         ("me.png", "pose.json", SHOWN, ["--step", "3"], "no checkpoint of step 3; there are: 1, 2"),

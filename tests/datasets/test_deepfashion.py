@@ -68,7 +68,7 @@ def block(tmp_path, monkeypatch) -> dict:
         "train_share": 0.5,
         "password_env": "DEEPFASHION_PASSWORD",
         "content_sha256": None,
-        "annotation_width": 256,
+        "annotation_width": None,
     }
     seed = 0
     for split, paths in PATHS.items():
@@ -77,8 +77,8 @@ def block(tmp_path, monkeypatch) -> dict:
             (folder / "img" / path).write_bytes(canvas(seed))
             seed += 1
         names = [flat(path) for path in paths]
-        points, valid = joints(3, len(names))
-        valid[:, [2, 5, 8, 11]] = True
+        points, valid = joints(3, len(names), [2, 5, 8, 11])
+        points[..., 0] += 96  # to the middle of the canvas
         order = np.random.default_rng(5).permutation(len(names))
         (folder / f"{split}.lst").write_text("".join(f"{name}\n" for name in sorted(names)))
         (folder / f"annotation-{split}.csv").write_text(annotation([names[i] for i in order], points, valid))
@@ -226,6 +226,9 @@ def index_project(raw: Path) -> None:
 @pytest.mark.parametrize("protocol", ["canvas256", "crop176", "squash256"])
 def test_joints_follow_the_form(run, block, tmp_path, protocol, width):
     block |= {"protocol": protocol, "annotation_width": width}
+    if width == 176:
+        on_crop(tmp_path / "published/annotation-train.csv")
+        on_crop(tmp_path / "published/annotation-test.csv")
     if protocol == "squash256":
         highres(block, tmp_path, 375, 551)
     raw = run()
@@ -238,6 +241,33 @@ def test_joints_follow_the_form(run, block, tmp_path, protocol, width):
         x = {"canvas256": x, "crop176": x - 40, "squash256": (x - 40) * 256 / 176}[protocol]
         np.testing.assert_allclose(after[..., 0][seen], x[seen], atol=6e-4)
         np.testing.assert_array_equal(after[..., 1][seen], before[..., 1][seen])
+
+
+def on_crop(path: Path) -> None:
+    """Make a keypoint list count x on the 176-wide crop."""
+    names, points, valid = annotations.read_keypoints(path)
+    points[..., 0] -= 40
+    path.write_text(annotation(names, points, valid))
+
+
+def test_each_list_says_by_its_necks_what_it_counts_x_on(run, tmp_path, capfd):
+    """The training list is mostly to be had for the crop, the test list for the canvas."""
+    before = {split: (tmp_path / f"published/annotation-{split}.csv").read_text() for split in PATHS}
+    on_crop(tmp_path / "published/annotation-train.csv")
+    raw = run()
+    assert {split: (raw / f"annotation-{split}.csv").read_text() for split in PATHS} == before
+    assert "annotation_train on pictures 176 wide" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("width", "remedy"), [(256, "annotation_width to null or 176"), (None, "get PATN's list")])
+def test_a_list_of_another_canvas_is_refused(run, block, tmp_path, width, remedy):
+    block["annotation_width"] = width
+    path = tmp_path / "published/annotation-train.csv"
+    on_crop(path)
+    if width is None:  # and once more: of no known canvas
+        on_crop(path)
+    with pytest.raises(UserError, match=rf"annotation-train\.csv: half of the necks lie left of x .*{remedy}"):
+        run()
 
 
 def highres(block: dict, folder: Path, width: int, height: int) -> Path:
@@ -426,7 +456,9 @@ def test_without_training_images_some_test_items_stand_in(run, block, tmp_path, 
     assert {name.split("/")[1] for name in images_of(raw) if name.startswith("train/")} == train
     assert source_of(raw)["images"] == {"train": {"count": 6}, "test": {"count": 2}}
     assert source_of(raw)["partial"]["train_share"] == 0.7
-    assert "6 of the test images stand in for the training split" in " ".join(capsys.readouterr().err.split())
+    said = " ".join(capsys.readouterr().err.split())
+    assert "6 of the test images stand in for the training split" in said
+    assert ", 2 of 8 test pairs (6 were cut because images of theirs train now: train_share)" in said
     official = annotations.read_pairs(tmp_path / "published/pairs-test.csv")
     assert annotations.read_pairs(raw / "pairs-test.csv") == [pair for pair in official if not set(pair) & train]
     rows = (tmp_path / "published/annotation-test.csv").read_text().splitlines(keepends=True)[1:]
@@ -452,7 +484,12 @@ def test_stand_in_never_takes_all_and_never_none(share, expected):
 def test_pair_of_images_outside_the_list_is_refused(run, block, tmp_path):
     with (tmp_path / "published/pairs-test.csv").open("a") as file:
         file.write(f"{flat(TRAIN[0])},{flat(TEST[0])}\n")
-    with pytest.raises(UserError, match="are not both in the test list"):
+    message = r"pairs-test\.csv: 1 of 9 pairs, the first .* are not both in the test list: the pairs of another split\?"
+    with pytest.raises(UserError, match=message):
+        run()
+    block["allow_partial"] = True  # cuts pairs that lack an image, not those of training images
+    (tmp_path / "published/img" / TEST[7]).unlink()
+    with pytest.raises(UserError, match=message):
         run()
 
 
@@ -606,4 +643,5 @@ def test_sample_pairs_are_official_ones(sample):
     assert {split: len(some) for split, some in found.items()} == {"train": 232, "val": 22, "test": 180}
     partial = source_of(layout.raw("deepfashion_sample"))["partial"]
     assert partial["present"] == {"train": 0, "test": 376}
-    assert partial["pairs"] == {"test": {"published": 8570, "kept": len(found["test"])}}
+    cut = len(there) - len(found["test"])
+    assert partial["pairs"] == {"test": {"published": 8570, "kept": len(found["test"]), "train_share": cut}}

@@ -137,9 +137,23 @@ def test_sampled_list_is_not_the_head_of_the_rule(settle):
 def test_official_test_pairs(settle, tmp_path):
     names = crowd(5, 12, 6, True)
     chosen = [("9" + a[1:], "9" + b[1:]) for a, b in permutations([n for n in names if n[0] == "0" and n[3] != "0"], 2)]
+    chosen = [pair for pair in chosen if pair[0][:4] == pair[1][:4]]
     settle(2, official=chosen[:7], test_list="official", test_pairs=4)
     pairs.run("market1501")
     assert names_of(written("test")) == chosen[:4]
+
+
+def test_a_list_of_training_pairs_is_no_test_list(settle):
+    """And one of other endings names what is there."""
+    names = [name for name in crowd(4, 12, 6, False) if name[:4] != "0000"]
+    chosen = [pair for pair in permutations(names, 2) if pair[0][:4] == pair[1][:4]][:5]
+    settle(2, official=chosen, test_list="official", test_pairs=4)
+    with pytest.raises(UserError, match=r"4 of 4 test pairs, the first .* have images of the train split"):
+        pairs.run("market1501")
+    path = layout.raw("market1501") / "pairs-test.csv"
+    path.write_text(path.read_text().replace(".jpg", ".png"))
+    with pytest.raises(UserError, match=r"5 of 5 pairs have such names.*the nearest name is .*\.jpg$"):
+        pairs.run("market1501")
 
 
 def test_official_pair_of_an_unknown_image(settle):

@@ -115,8 +115,8 @@ class Fetch:
             sha256="336650cb7febac6ea0456b9b8c85e1759454fb96bfe14f95243738a81008febf",
         ),
     )
-    annotation_width: Literal[256, 176] = setting(
-        "of the canvas that the keypoint lists count x on: 176 for those named fashion-resize", 256
+    annotation_width: Literal[256, 176] | None = setting(
+        "of the canvas that the keypoint lists count x on: 256, or 176 for the crop; null: by where necks lie", None
     )
     annotation_train: Download = setting(
         "PATN's keypoint list of the training images",
@@ -194,8 +194,8 @@ def fetch(block: Fetch, raw: Path, dataset: str = "deepfashion") -> dict:
         splits, partial = _splits(listed, members, block, f"fetch.{dataset}", source)
         digest = _repack(content, members, splits, raw / "images.zip", block, dataset, source)
     counts = {split: sum(one == split for one in splits.values()) for split in SPLITS}
-    kept = _write_keypoints(found, splits, raw, block, bool(partial))
-    pairs = _write_pairs(found, splits, raw, bool(partial))
+    kept = _write_keypoints(found, splits, raw, block, bool(partial), dataset)
+    pairs = _write_pairs(found, splits, raw, partial)
     if partial:
         partial["pairs"] = pairs
         console.say(f"{dataset} is partial: {_described(partial, counts)}")
@@ -329,6 +329,8 @@ def _described(partial: dict, counts: dict[str, int]) -> str:
             f"; {counts['train']} of the test images stand in for the training split, {counts['test']} stay test images"
         )
     kept = ", ".join(f"{of['kept']} of {of['published']} {split} pairs" for split, of in partial["pairs"].items())
+    if cut := partial["pairs"].get("test", {}).get("train_share"):
+        kept += f" ({cut} were cut because images of theirs train now: train_share)"
     return f"{text}; kept {kept}. Scores on it compare with nothing published"
 
 
@@ -399,25 +401,51 @@ def _repack(
     return digest
 
 
-def _write_keypoints(found: dict, splits: dict[str, str], raw: Path, block: Fetch, partial: bool) -> list[str]:
+def _left_of(path: Path, joints: np.ndarray, valid: np.ndarray, width: int | None, key: str) -> int:
+    """The canvas's column from which a keypoint list counts x: 0 or LEFT. joints (N, 18, 2), valid (N, 18).
+
+    People stand in the middle of the photograph, so their necks tell: half of those of PATN's test list lie within 8
+    columns of the canvas's middle. Raises UserError where the list counts from neither, or contradicts `width`.
+    """
+    necks = joints[valid[:, 1], 1, 0]
+    if not len(necks):
+        return LEFT if width == CROP else 0
+    middle = float(np.median(necks))
+    told = next((wide for wide in (CANVAS, CROP) if abs(middle - (wide - 1) / 2) < LEFT / 2), None)
+    if told is None or width not in (None, told):
+        wanted = f"{(CANVAS - 1) / 2} on the {CANVAS}-wide canvas, {(CROP - 1) / 2} on the {CROP}-wide crop"
+        remedy = f"set {key}.annotation_width to null or {told}" if told else "get PATN's list"
+        raise UserError(f"{path}: half of the necks lie left of x {middle:.0f}, not of {wanted}; {remedy}")
+    return 0 if told == CANVAS else LEFT
+
+
+def _write_keypoints(
+    found: dict, splits: dict[str, str], raw: Path, block: Fetch, partial: bool, dataset: str
+) -> list[str]:
     """Write `annotation-SPLIT.csv` on the form's canvas for every split that has one; return those splits.
 
-    A whole list on its own canvas is copied byte for byte.
+    A whole list on its own canvas is copied byte for byte. Raises UserError for a list of another canvas.
     """
     lists = [key for key in ("annotation_train", "annotation_test") if key in found]
+    if not lists:
+        return []
     form = FORMS[block.protocol]
-    same_canvas = (form.left, form.scale) == ((0, 1.0) if block.annotation_width == CANVAS else (LEFT, 1.0))
-    if same_canvas and not partial:
+    parts = [annotations.read_keypoints(found[key]) for key in lists]
+    lefts = [
+        _left_of(found[key], *part[1:], block.annotation_width, f"fetch.{dataset}")
+        for key, part in zip(lists, parts, strict=True)
+    ]
+    if not partial and all((form.left, form.scale) == (left, 1.0) for left in lefts):
         for key in lists:
             download.place(found[key], raw / f"{key.replace('_', '-')}.csv")
         return [key.removeprefix("annotation_") for key in lists]
-    if not lists:
-        return []
-    parts = [annotations.read_keypoints(found[key]) for key in lists]
+    if len(set(lefts)) > 1:
+        each = (f"{key} on pictures {CROP if left else CANVAS} wide" for key, left in zip(lists, lefts, strict=True))
+        console.say(f"{dataset}: by where necks lie, {' and '.join(each)} counts x; moved onto one canvas")
+    for (_, joints, _), left in zip(parts, lefts, strict=True):
+        joints[:, :, 0] = (joints[:, :, 0] + left - form.left) * form.scale
     names = [name for part in parts for name in part[0]]
     joints, valid = (np.concatenate([part[i] for part in parts]) for i in (1, 2))
-    on_canvas = joints[:, :, 0] + (0 if block.annotation_width == CANVAS else LEFT)
-    joints[:, :, 0] = (on_canvas - form.left) * form.scale
     written = []
     for split in SPLITS:
         rows = [row for row, name in enumerate(names) if splits.get(name) == split]
@@ -430,8 +458,12 @@ def _write_keypoints(found: dict, splits: dict[str, str], raw: Path, block: Fetc
     return written
 
 
-def _write_pairs(found: dict, splits: dict[str, str], raw: Path, partial: bool) -> dict[str, dict[str, int]]:
-    """Write `pairs-SPLIT.csv`, without the pairs that lack an image; return {split: {published, kept}}."""
+def _write_pairs(found: dict, splits: dict[str, str], raw: Path, partial: dict) -> dict[str, dict[str, int]]:
+    """Write `pairs-SPLIT.csv`, without the pairs that lack an image; return {split: {published, kept}}, and under
+    `train_share` how many were cut because images of theirs stand in for training images.
+
+    Raises UserError for a list with pairs of another split.
+    """
     counts = {}
     for split in SPLITS:
         if f"pairs_{split}" not in found:
@@ -440,6 +472,15 @@ def _write_pairs(found: dict, splits: dict[str, str], raw: Path, partial: bool) 
         pairs = annotations.read_pairs(found[f"pairs_{split}"])
         kept = [pair for pair in pairs if splits.get(pair[0]) == splits.get(pair[1]) == split]
         counts[split] = {"published": len(pairs), "kept": len(kept)}
+        foreign = [pair for pair in pairs if {splits.get(name, split) for name in pair} != {split}]
+        if foreign and "train_share" not in partial:
+            source, target = foreign[0]
+            raise UserError(
+                f"{found[f'pairs_{split}']}: {len(foreign)} of {len(pairs)} pairs, the first {source},{target}, are not"
+                f" both in the {split} list: the pairs of another split?"
+            )
+        if foreign and split == "test":
+            counts[split]["train_share"] = sum(splits.keys() >= set(pair) for pair in foreign)
         if not kept and split == "train":
             continue  # others stand in for the training images: their pairs come by the rule
         if partial:
