@@ -101,7 +101,7 @@ def own_joints(path: Path, split: str, key: str) -> Path | None:
     if not path.exists():
         raise UserError(f"{path}: no such file or folder; correct {key} in {layout.PARAMS}")
     if not path.is_dir():
-        if not zipfile.is_zipfile(path):
+        if path.suffix.lower() != ".zip" and not zipfile.is_zipfile(path):  # one cut short says so when it is read
             raise UserError(f"{path}: no folder and no zip; {key} names a folder, also where it holds CSVs")
         return path
     of = {

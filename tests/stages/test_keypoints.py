@@ -367,6 +367,14 @@ def test_joints_of_ones_own_in_every_form(settle, form):
         assert row["keypoint_source"] == "files"
 
 
+def test_a_zip_of_joints_that_is_cut_short_is_called_so(settle):
+    settle_images(settle, "annotations", keypoints__market1501__path="own.zip")
+    path = own_joints("NAME")
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"own\.zip: not a whole zip archive"):
+        keypoints.run("market1501")
+
+
 def test_what_is_no_place_of_joints_is_one_line(settle):
     settle_images(settle, "annotations", keypoints__market1501__path="own")
     own, key = Path("own"), r"keypoints\.market1501\.path"
