@@ -78,7 +78,10 @@ def folder_of(dataset: str, name: str) -> Path:
     """
     folder = layout.outside(dataset, slug(name))
     for path in sorted(layout.OUTSIDE.glob(f"{dataset}--*/method.json")):
-        other = json.loads(path.read_text(encoding="utf-8"))["name"]
+        try:
+            other = json.loads(path.read_text(encoding="utf-8"))["name"]
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"{path}: damaged; remove its folder") from None
         if other == name:
             return path.parent
         if path.parent == folder:

@@ -14,6 +14,7 @@ from models.variants import VARIANTS
 from pipeline.__main__ import main
 from pipeline.commands import score_images
 from pipeline.core import layout, store
+from pipeline.core.atomic import atomic_directory
 from pipeline.core.errors import UserError
 from pipeline.fetching.download import MIRROR
 from pipeline.formats import annotations
@@ -342,6 +343,16 @@ def test_two_methods_whose_names_make_one_folder_are_told_apart(project, monkeyp
     assert score_images.folder_of("market1501", "SPIG-") == tmp_path / "market1501--spig"
     first.rename(tmp_path / "synthetic--elsewhere")  # as an older version squeezed it
     assert score_images.folder_of("synthetic", "SPIG+") == tmp_path / "synthetic--elsewhere"
+    (tmp_path / "synthetic--elsewhere/method.json").write_text("{")
+    with pytest.raises(UserError, match=r"method\.json: damaged; remove its folder"):
+        score_images.folder_of("synthetic", "SPIG+")
+
+
+def test_a_method_that_is_being_written_is_in_no_table(project, monkeypatch, tmp_path):
+    monkeypatch.setattr(layout, "OUTSIDE", tmp_path)
+    with atomic_directory(layout.outside("synthetic", "mine")) as partial:
+        (partial / "method.json").write_text('{"dataset": "synthetic", "name": "mine"}')
+        assert read_outside({}) == {}
 
 
 def test_help_tells_the_names(project, capsys):
