@@ -54,7 +54,7 @@ def gaps(dataset: str, about: About, source: Mapping[str, Any]) -> list[str]:
     if prepared.metadata(layout.parsing(dataset), "parsing_source") == "none":
         found.append("There is no human parsing.")
     for path in (layout.keypoints(dataset), layout.parsing(dataset), layout.pairs(dataset)):
-        found += [f"{text[:1].upper()}{text[1:]}." for text in prepared.doubts(path)]
+        found += [f"Doubtful: {text.rstrip('?')}." for text in prepared.doubts(path)]
     return found
 
 

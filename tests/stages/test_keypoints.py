@@ -17,6 +17,7 @@ from pipeline.core.errors import UserError
 from pipeline.extraction import openpose
 from pipeline.formats import annotations, openpose_json, pictures
 from pipeline.loading import prepared, published_weights
+from pipeline.report import prepared as counted
 from pipeline.stages import fetch, index, keypoints, pairs, weights
 from tests.extraction.test_topdown import COCO_OF, network, painted
 from tests.small_project import NAMES, PERSON, annotation, contents, enter, joints, jpeg, write_raw
@@ -411,6 +412,7 @@ def test_joints_of_another_picture_are_refused_and_doubtful_ones_kept_in_mind(se
     doubts = json.loads(pq.read_schema(layout.keypoints("market1501")).metadata[b"doubts"])
     assert doubts == ["all 21 images have the same joints"]
     assert f"keypoints market1501 (annotations): WARNING: {doubts[0]}" in capfd.readouterr().err
+    assert ("doubtful", doubts[0]) in [line[:2] for line in counted.STAGES["keypoints"].lines("market1501")]
 
 
 def test_own_lists_name_images_by_their_paths(settle):
