@@ -140,7 +140,7 @@ def _check_paths(values: dict, where: Path) -> None:
     written = (*values.get("fetch", ()), "weights")
     for stage in ("fetch", "weights", "keypoints", "parsing", "pairs"):
         for key, path in _paths(values.get(stage, {}), stage):
-            parts = Path(os.path.relpath(path)).parts
+            parts = Path(os.path.relpath(path)).parts or (".",)
             if parts[0] == "runs" or (parts[0] == "data" and parts[1:2] and parts[1] in written):
                 folder = Path(*parts[: 1 + (parts[0] == "data")])
                 raise UserError(
