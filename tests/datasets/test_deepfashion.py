@@ -256,7 +256,7 @@ def test_each_list_says_by_its_necks_what_it_counts_x_on(run, tmp_path, capfd):
     on_crop(tmp_path / "published/annotation-train.csv")
     raw = run()
     assert {split: (raw / f"annotation-{split}.csv").read_text() for split in PATHS} == before
-    assert "annotation_train on pictures 176 wide" in capfd.readouterr().err
+    assert "annotation_train counts x on pictures 176 wide" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(("width", "remedy"), [(256, "annotation_width to null or 176"), (None, "get PATN's list")])

@@ -440,8 +440,11 @@ def _write_keypoints(
             download.place(found[key], raw / f"{key.replace('_', '-')}.csv")
         return [key.removeprefix("annotation_") for key in lists]
     if len(set(lefts)) > 1:
-        each = (f"{key} on pictures {CROP if left else CANVAS} wide" for key, left in zip(lists, lefts, strict=True))
-        console.say(f"{dataset}: by where necks lie, {' and '.join(each)} counts x; moved onto one canvas")
+        each = (
+            f"{key} counts x on pictures {CROP if left else CANVAS} wide"
+            for key, left in zip(lists, lefts, strict=True)
+        )
+        console.say(f"{dataset}: by where necks lie, {' and '.join(each)}; moved onto one canvas")
     for (_, joints, _), left in zip(parts, lefts, strict=True):
         joints[:, :, 0] = (joints[:, :, 0] + left - form.left) * form.scale
     names = [name for part in parts for name in part[0]]
