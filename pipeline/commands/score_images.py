@@ -35,14 +35,13 @@ import numpy as np
 from models.variants import COMPONENTS, VARIANTS
 from pipeline.core import console, layout, params
 from pipeline.core.atomic import atomic_directory
-from pipeline.core.digests import sha256
 from pipeline.core.errors import UserError
 from pipeline.loading.arrays import PairData
 from pipeline.loading.devices import device
 from pipeline.scoring import image_folder, judge, real, samples
 from pipeline.scoring.checkpoint import Scored
 from pipeline.scoring.pairs import open_split
-from pipeline.scoring.protocol import open_protocol
+from pipeline.scoring.protocol import open_protocol, summary
 from pipeline.stages import score
 from pipeline.tables import row
 
@@ -121,7 +120,7 @@ def run(dataset: str, images: Path, name: str, pattern: str | None = None) -> No
     shown = {row: found[row] for row in np.array(sorted(found))[list(why)].tolist()}
     again = (image for _, some in image_folder.read_all(whole, shown, block.batch) for image in some)
     scored = Scored(
-        judge.score_rows(totals, protocol.reference, "test", 0, name, marks),
+        judge.score_rows(totals, protocol.reference, "test", 0, name, marks, block.bootstrap),
         [judge.pair_rows(split, values, 0)],
         samples.rows(dataset, split.data, why, again, 0),
     )
@@ -134,7 +133,7 @@ def run(dataset: str, images: Path, name: str, pattern: str | None = None) -> No
         "jpeg": sum(one.jpeg for one in found.values()),
         "pattern": pattern,
         "images_sha256": image_folder.digest(found),
-        "reference_sha256": sha256(layout.reference(dataset)),
+        "reference": summary(protocol.reference),
     }
     with atomic_directory(folder) as partial:
         scored.write(partial)

@@ -95,6 +95,11 @@ def pair_scores(dataset: str, variant: str) -> Path:
     return Path("reports/scores") / dataset / variant / "pairs.parquet"
 
 
+def scored_by(dataset: str) -> Path:
+    """The present reference in words and by digest: what rows of scores are held to before they stand side by side."""
+    return Path("reports/scores") / dataset / "reference.json"
+
+
 def samples(dataset: str, variant: str) -> Path:
     return Path("reports/scores") / dataset / variant / "samples.parquet"
 

@@ -106,6 +106,8 @@ SCORES = pa.schema(
         ("ceiling", pa.float64()),  # the value that the real target images reach, where that is not trivial
         ("higher_is_better", pa.bool_()),
         ("marks", pa.list_(pa.string())),  # how this differs from the paper's set-up: names of tables.papers.MARKS
+        ("reference", pa.string()),  # SHA-256 of the data/D/reference by which it was scored
+        ("resamples", pa.int64()),  # of the bootstrap
     ]
 )
 

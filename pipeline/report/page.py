@@ -10,7 +10,7 @@ from pipeline.datasets import title as dataset_title
 from pipeline.report import charts, costs, definitions, examples, gallery, provenance, summary, tables, words
 from pipeline.report.album import Album, download
 from pipeline.tables import papers
-from pipeline.tables.inputs import not_scored, read_network, read_outside
+from pipeline.tables.inputs import not_scored, outdated, read_network, read_outside
 
 DRAWN = {"synthetic"}  # data sets without a photograph
 
@@ -57,7 +57,10 @@ def _read() -> Run:
     scored = {(row["dataset"], row["variant"]) for row in scores}
     variants = list(dict.fromkeys(variant for dataset, variant in wanted if (dataset, variant) in scored))
     floors = [variant for variant in variants if params.family(variant) == "floors"]
-    if lacking := {*wanted} - scored - {*not_scored()}:
+    if old := scored & {*outdated()}:
+        name = "/".join(min(old))
+        raise UserError(f"{layout.TABLES}/all_scores.csv: {name} was scored by another reference; run: repose tables")
+    if lacking := {*wanted} - scored - {*not_scored(), *outdated()}:
         raise UserError(f"{layout.TABLES}/all_scores.csv: nothing on {'/'.join(min(lacking))}; run: repose tables")
     return Run(
         datasets,
@@ -86,7 +89,7 @@ def _answers(run: Run, dataset: str) -> dict:
         "name": dataset,
         "title": dataset_title(dataset),
         "matches": summary.matches(dataset, run.cells),
-        "missing": words.listed([variant for where, variant in not_scored() if where == dataset]),
+        "missing": words.listed([name for where, name in [*not_scored(), *outdated()] if where == dataset]),
         "trained": len(settings),
         "different": summary.different(settings),
         "cost": cost[best["variant"]] | {"name": best["row"]} if best else None,

@@ -95,7 +95,8 @@ def score(
     for split in splits:
         images = partial(generate, generator.to(split.data.device), batch, what, given_parsing)
         values, totals = judge.score_images(split, images(split.data), protocol, bootstrap, seed)
-        scored.scores.extend(judge.score_rows(totals, protocol.reference, split.name, step, variant, meta["marks"]))
+        about = (protocol.reference, split.name, step, variant, meta["marks"], bootstrap)
+        scored.scores.extend(judge.score_rows(totals, *about))
         scored.pairs.append(judge.pair_rows(split, values, step))
         if split.name == "test" and first is not None:
             # Which pairs are worst is known only now; generating these few again keeps no picture of all the others.

@@ -127,7 +127,7 @@ def compare(
 
     jpeg = ["jpeg"] if any(one.jpeg for one in found.values()) else []
     scores = []
-    for row in judge.score_rows(totals, protocol.reference, "test", 0, "", jpeg):
+    for row in judge.score_rows(totals, protocol.reference, "test", 0, "", jpeg, bootstrap):
         by_joints = poses is None and {"masks", "joints"} & set(METRICS[row["metric"]].needs)
         scores.append({key: row[key] for key in KEYS} | {"marks": [*row["marks"], *(["joints"] if by_joints else [])]})
     return Compared(scores, values, given, left_out)

@@ -61,7 +61,13 @@ def score_images(
 
 
 def score_rows(
-    scores: Mapping[str, Score], reference: Reference, split: str, step: int, name: str, marks: Sequence[str]
+    scores: Mapping[str, Score],
+    reference: Reference,
+    split: str,
+    step: int,
+    name: str,
+    marks: Sequence[str],
+    resamples: int,
 ) -> list[dict]:
     """Rows of `schema.SCORES`. `marks`: those of the images; the protocol's and the metric networks' are added here."""
     described, known = reference.described, METRICS | OF_PARSING
@@ -82,6 +88,8 @@ def score_rows(
             "ceiling": described["ceilings"][split].get(metric.name),
             "higher_is_better": metric.higher_is_better,
             "marks": [*marks, *(f"metric-{mark}" for mark in score.marks)],
+            "reference": reference.sha256,
+            "resamples": resamples,
         }
         for metric, score in ((known[name], score) for name, score in scores.items())
     ]

@@ -77,7 +77,7 @@ def _open(name: str, entry: dict, where: "torch.device", files_of: Files) -> Any
         files = _of_parser() if name == "parser" else files_of(WEIGHTS[name])
         if files is None or digests(files) != entry["files"]:
             source = files[0] if name == "parser" else layout.weights(WEIGHTS[name])
-            raise UserError(f"{source}: changed since the reference; run reference again")
+            raise UserError(f"{source}: changed since the reference; run it again: repose reference --dataset D")
     if name == "reid":
         return ReId(files)
     if name == "parser":

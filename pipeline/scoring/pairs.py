@@ -126,7 +126,7 @@ def open_split(
     """
     pairs, folder = listed(dataset, name, reference.described["pairs"][name]["limit"]), layout.reference(dataset)
     if not pairs.equals(store.read_table(folder / "pairs.parquet", filters=[("split", "=", name)])):
-        raise UserError(f"{folder}: made for other pairs of {name}; run reference again")
+        raise UserError(f"{folder}: made for other pairs of {name}; run: repose reference --dataset {dataset}")
     stored = folder / "parsing.parquet"
     labelled = store.read_table(stored) if name == "test" and stored.exists() else schema.PARSING.empty_table()
     data = load(dataset, pairs, where, label_set)

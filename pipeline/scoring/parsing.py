@@ -62,6 +62,6 @@ def score(
         _, low, high, n, excluded = bootstrap_interval(value + influence, None, bootstrap, seed=seed)
         totals[name] = Score(value, low, high, n, excluded, ())
     return Scored(
-        judge.score_rows(totals, reference, split.name, step, component, meta["marks"]),
+        judge.score_rows(totals, reference, split.name, step, component, meta["marks"], bootstrap),
         judge.pair_rows(split, influences, step),
     )

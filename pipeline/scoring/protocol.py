@@ -1,6 +1,6 @@
 """What all scores of a data set share: the pairs, the metrics and their networks, and what the real images measured.
 
-The stage `reference` writes it once, to data/D/reference; every score opens it.
+The stage `reference` writes it once, to data/D/reference; every score opens it, and carries its digest.
 """
 
 import json
@@ -14,7 +14,8 @@ from safetensors.numpy import load_file
 from safetensors.numpy import save as to_bytes
 
 from pipeline.core import layout, schema, store
-from pipeline.core.atomic import atomic_directory
+from pipeline.core.atomic import atomic_directory, atomic_file
+from pipeline.core.digests import sha256
 from pipeline.core.errors import UserError
 from pipeline.scoring import networks
 from pipeline.scoring.detectors import Detector, open_detector
@@ -27,7 +28,7 @@ SPLITS = ("val", "test")
 
 @dataclass(frozen=True)
 class Reference:
-    """What the stage `reference` wrote. `described`: reference.json.
+    """What the stage `reference` wrote. `described`: reference.json. sha256: of all of it, "" of none that was written.
 
     real: "inception" and, if wanted, "inception-tv": FrechetStatistics; "inception-sample": (m, 2048) float32;
     "embeddings-val", "embeddings-test": (n, 256) float32, in the order of the split's images.
@@ -35,6 +36,7 @@ class Reference:
 
     described: dict
     real: Mapping[str, Any]
+    sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,28 +54,52 @@ def write(
     detected: Sequence[Mapping],
     parsing: pa.Table | None,
 ) -> None:
-    """Write a reference. `pairs`: a table for each split; `detected`: rows of `schema.DETECTED`; `parsing`: the
-    targets', where a metric needs it.
+    """Write a reference, and its summary beside the scores. `pairs`: a table for each split; `detected`: rows of
+    `schema.DETECTED`; `parsing`: the targets', where a metric needs it.
     """
     with atomic_directory(layout.reference(dataset)) as folder:
-        text = json.dumps(described, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-        (folder / "reference.json").write_text(text, encoding="utf-8")
+        (folder / "reference.json").write_text(_json(described), encoding="utf-8")
         (folder / "real.safetensors").write_bytes(to_bytes(_flat(real)))
         store.write_table(folder / "pairs.parquet", pa.concat_tables(pairs), schema.PAIRS)
         store.write_table(folder / "detected.parquet", detected, schema.DETECTED)
         if parsing is not None:
             store.write_table(folder / "parsing.parquet", parsing, schema.PARSING)
+    with atomic_file(layout.scored_by(dataset)) as partial:
+        partial.write_text(
+            _json(summary(Reference(described, real, sha256(layout.reference(dataset))))), encoding="utf-8"
+        )
+
+
+def _json(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def summary(reference: Reference) -> dict[str, Any]:
+    """What is written beside scores of the reference they were made by: its digest, and what it is but for its numbers,
+    so that it can be said in what another one differs.
+    """
+    known = {key: value for key, value in reference.described.items() if key not in ("ceilings", "marks")}
+    return known | {"sha256": reference.sha256}
+
+
+def inputs(dataset: str) -> dict[str, str]:
+    """The digests of what every score reads beside the reference: images, and the joints that masks are drawn from."""
+    return {"images": sha256(layout.images(dataset)), "keypoints": sha256(layout.keypoints(dataset))}
 
 
 def read(dataset: str) -> Reference:
-    """What `write` wrote. Raises UserError if it is not there."""
+    """What `write` wrote. Raises UserError if it is not there, or if images or joints have changed since."""
     folder = layout.reference(dataset)
     try:
         described = json.loads((folder / "reference.json").read_text(encoding="utf-8"))
         real = _unflat(load_file(folder / "real.safetensors"))
     except FileNotFoundError as error:
         raise UserError(f"{error.filename}: not there; run: repose reference --dataset {dataset}") from None
-    return Reference(described, real)
+    made_from, now = described.get("inputs", {}), inputs(dataset)
+    changed = [name for name in now if made_from.get(name) != now[name]]
+    if changed:
+        raise UserError(f"{folder}: made from other {changed[0]}; run: repose reference --dataset {dataset}")
+    return Reference(described, real, sha256(folder))
 
 
 def open_protocol(dataset: str, where: "torch.device") -> Protocol:
@@ -82,7 +108,9 @@ def open_protocol(dataset: str, where: "torch.device") -> Protocol:
     opened = networks.open_all(made.described["networks"], where)
     detector = open_detector(dataset, where)
     if {"name": detector.name, **detector.provenance} != made.described["detector"]:
-        raise UserError(f"{layout.reference(dataset)}: made with another joint detector; run reference again")
+        raise UserError(
+            f"{layout.reference(dataset)}: made with another joint detector; run: repose reference --dataset {dataset}"
+        )
     return Protocol(made, opened, detector)
 
 

@@ -4,15 +4,17 @@ Reads   data/D/images, data/D/keypoints.parquet, data/D/pairs.parquet, runs/D/de
         networks under data/weights (inception; alexnet, vgg16 or squeezenet1_1 for LPIPS; inception_v3 and reid where
         a metric needs them); data/D/parsing for parsing-miou.
 Writes  data/D/reference/
-          reference.json       pair limits, image size, metrics, the networks and the detector by digest, how images,
-                               joints and pairs differ from the papers' (marks), and the ceilings: what the real target
-                               images score where that is not trivial
+          reference.json       pair limits, image size, metrics and their protocols; images, joints, networks and the
+                               detector by digest; how images, joints and pairs differ from the papers' (marks), and the
+                               ceilings: what the real target images score where that is not trivial
           pairs.parquet        the validation and test pairs that are scored
           real.safetensors     Inception statistics of the real test targets, each counted once for every pair that
                                ends in it; some of these targets' features for KID; where a metric needs them,
                                statistics of the training images and embeddings of the real ones
           detected.parquet     joints that the detector finds on the real targets
           parsing.parquet      the targets' parsing, where a metric needs it
+        reports/scores/D/reference.json: reference.json without its numbers, and a digest of all of the above. Every
+        score carries this digest; the tables leave out those of another one
 
 Settings (params.yaml, block reference.D): `val_pairs` and `test_pairs` score that many pairs, drawn by a fixed rule;
 null scores all, as the papers do. `lpips` is the network of LPIPS: alex, vgg or squeeze. `metrics` names what to score
@@ -80,6 +82,8 @@ def run(dataset: str) -> None:
         "height": height,
         "width": width,
         "metrics": metrics,
+        "protocols": {name: METRICS[name].protocol for name in metrics},
+        "inputs": protocol.inputs(dataset),
         "networks": described_networks,
         "detector": {"name": detector.name, **detector.provenance},
         "pairs": {},

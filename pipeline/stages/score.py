@@ -38,15 +38,14 @@ import torch
 from models.variants import VARIANTS
 from pipeline.core import console, layout, params, resume, schema, store
 from pipeline.core.atomic import atomic_directory, atomic_file
-from pipeline.core.digests import code_of, sha256
+from pipeline.core.digests import code_of
 from pipeline.core.errors import UserError
 from pipeline.core.settings import SEED, device_setting, setting
 from pipeline.figures import for_report
 from pipeline.loading import checkpoints
 from pipeline.loading.devices import device
-from pipeline.scoring import checkpoint, cost
+from pipeline.scoring import checkpoint, cost, protocol
 from pipeline.scoring.pairs import open_split
-from pipeline.scoring.protocol import SPLITS, open_protocol
 from pipeline.tables import row
 
 
@@ -71,7 +70,7 @@ def run(dataset: str, variant: str) -> None:
     made_from = [
         {**asdict(block), "batch": None, "device": str(where), "torch": torch.__version__},
         meta,
-        sha256(layout.reference(dataset)),
+        protocol.read(dataset).sha256,
         *(store.parts(layout.parsing(dataset)) if label_set else []),
     ]
     # Pictures are kept of the last checkpoint's first pairs, and of those that any checkpoint fails on.
@@ -84,12 +83,12 @@ def run(dataset: str, variant: str) -> None:
     if len(missing) < len(steps):
         console.say(f"{variant}: {len(steps) - len(missing)} of {len(steps)} checkpoints scored before")
     if missing:
-        protocol = open_protocol(dataset, where)
-        splits = [open_split(dataset, name, where, protocol.reference, label_set) for name in SPLITS]
+        opened = protocol.open_protocol(dataset, where)
+        splits = [open_split(dataset, name, where, opened.reference, label_set) for name in protocol.SPLITS]
     for step in missing:
         console.say(f"{variant} step {step}")
         scored = checkpoint.score(
-            dataset, variant, step, splits, protocol, block.batch, block.bootstrap, block.seed, first[step]
+            dataset, variant, step, splits, opened, block.batch, block.bootstrap, block.seed, first[step]
         )
         with atomic_directory(finished[step]) as partial:
             scored.write(partial)

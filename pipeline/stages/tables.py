@@ -1,7 +1,7 @@
 """Write the papers' tables: published numbers, and this run's beside them.
 
 reads   reports/scores/D/V/{scores,pairs}.parquet and network.json of every data set and variant in params.yaml,
-        reports/outside/ (methods from elsewhere), reports/published.csv
+        reports/scores/D/reference.json, reports/outside/ (methods from elsewhere), reports/published.csv
 writes  reports/tables/: each as .csv (one value a row) and .md, those of methods in rows as .tex, and notes.csv and
         legend.csv
           the papers' tables   as pipeline/tables/papers.py defines them, in the papers' order of rows and columns:
@@ -15,8 +15,9 @@ writes  reports/tables/: each as .csv (one value a row) and .md, those of method
         reports/metrics/D/V.json: the chosen checkpoint's test scores, for `dvc metrics`
         reports/curves/D/SPLIT/METRIC.csv: that score of every checkpoint, for `dvc plots`
 
-What is not scored yet is left out, and said. A method from elsewhere is a row of every paper's table that has its data
-set and a metric of its own.
+What is not scored yet, or was scored by another reference than the data set has now (other images, joints, pairs,
+limits, metrics or networks), is left out, and said with the command that renews it. A method from elsewhere is a row of
+every paper's table that has its data set and a metric of its own.
 
 Runs of one variant from several seeds (spig, spig-seed1, ...) share a row: the first seed's number and interval, then
 mean ± sample standard deviation over the seeds. One checkpoint stands for a run: the best by `tables.choose_by` on the
@@ -39,7 +40,7 @@ from pipeline.core.console import say
 from pipeline.core.settings import SEED, setting
 from pipeline.tables import files, for_dvc, papers
 from pipeline.tables.cells import leaderboard, paper_table, published_numbers, with_places
-from pipeline.tables.inputs import by_variant, not_scored, read_published, read_runs
+from pipeline.tables.inputs import by_variant, not_scored, outdated, read_published, read_runs
 from pipeline.tables.notes import leaderboard_notes, notes, published_notes
 from pipeline.tables.paired import compared
 
@@ -82,4 +83,6 @@ def run() -> None:
         say(f"{run.dataset}/{run.name}: step {run.chosen['step']} of {run.checkpoints} checkpoints")
     for dataset, variant in not_scored():
         say(f"{dataset}/{variant}: not scored yet, left out")
+    for (dataset, name), renew in outdated().items():
+        say(f"{dataset}/{name}: scored by another reference than data/{dataset}/reference, left out; {renew}")
     say(f"{layout.TABLES}: {', '.join([*tables, 'all_scores', 'differences'])}")

@@ -3,9 +3,12 @@
 import csv
 import json
 import math
+import shlex
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -186,26 +189,43 @@ def _components() -> Runs:
     Of one that was not trained when it was scored there are no scores.
     """
     runs: Runs = {}
-    for dataset in params.datasets():
-        for name, asked in needs.wanted(params.load(), dataset).items():
-            path = layout.scores(dataset, name)
-            if asked and path.exists() and store.read_table(path).num_rows:
-                scores = read_scores(path)
-                pairs = layout.pair_scores(dataset, name)
-                runs[dataset, name] = Run(dataset, name, "component", scores, scores.iloc[0], pairs)
+    for dataset, name in _asked():
+        path = layout.scores(dataset, name)
+        if path.exists() and store.read_table(path).num_rows and not _scored_otherwise(dataset, path):
+            scores = read_scores(path)
+            pairs = layout.pair_scores(dataset, name)
+            runs[dataset, name] = Run(dataset, name, "component", scores, scores.iloc[0], pairs)
     return runs
 
 
-def read_outside(known: Runs) -> Runs:
-    """Methods whose images `repose score --images` scored, on our data sets."""
-    runs: Runs = {}
+def _asked() -> list[tuple[str, str]]:
+    """The data set and name of every component that is trained."""
+    return [
+        (dataset, name)
+        for dataset in params.datasets()
+        for name, asked in needs.wanted(params.load(), dataset).items()
+        if asked
+    ]
+
+
+def _methods() -> Iterator[tuple[Path, dict[str, Any]]]:
+    """method.json of every outside method on our data sets. Raises UserError if one is damaged."""
     for path in sorted(layout.OUTSIDE.glob("[!.]*/method.json")):
         try:
             method = json.loads(path.read_text(encoding="utf-8"))
-            key = dataset, name = method["dataset"], method["name"]
+            known = method["dataset"] in params.datasets() and method["name"]
         except (ValueError, KeyError, TypeError):
             raise UserError(f"{path}: damaged; score the images again or remove the folder") from None
-        if dataset not in params.datasets():
+        if known:
+            yield path, method
+
+
+def read_outside(known: Runs) -> Runs:
+    """Methods whose images `repose score --images` scored by the present reference, on our data sets."""
+    runs: Runs = {}
+    for path, method in _methods():
+        key = dataset, name = method["dataset"], method["name"]
+        if _scored_otherwise(dataset, path.with_name("scores.parquet")):
             continue
         scores = read_scores(path.with_name("scores.parquet"))
         if key in runs or key in known:
@@ -216,14 +236,64 @@ def read_outside(known: Runs) -> Runs:
 
 def not_scored() -> list[tuple[str, str]]:
     """The (data set, variant) of params.yaml that have no scores yet."""
-    pairs = ((dataset, variant) for dataset in params.datasets() for variant in params.variants())
-    return [key for key in pairs if not layout.scores(*key).exists()]
+    return [key for key in product(params.datasets(), params.variants()) if not layout.scores(*key).exists()]
+
+
+def reference(dataset: str) -> dict[str, Any]:
+    """What scores of a data set are made by now: `scoring.protocol.summary`. Raises UserError if it is not there."""
+    try:
+        return json.loads(layout.scored_by(dataset).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        raise UserError(
+            f"{layout.scored_by(dataset)}: not there, or damaged; run: repose reference --dataset {dataset}"
+        ) from None
+
+
+def _scored_otherwise(dataset: str, path: Path) -> bool:
+    """Whether a scores.parquet has rows of another reference than the present one, or rows that name none."""
+    table = store.read_table(path)
+    if not table.num_rows or "value" not in table.column_names:
+        return False  # no scores: `read_scores` says so
+    named = set(table["reference"].to_pylist()) if "reference" in table.column_names else set()
+    return named != {reference(dataset)["sha256"]}
+
+
+_IN_WORDS = {
+    "inputs": "images or joints", "pairs": "pairs or their limit", "metrics": "metrics", "protocols": "protocols",
+    "networks": "networks of the metrics", "detector": "joint detector", "height": "image height",
+    "width": "image width",
+}  # fmt: skip
+
+
+def _differing(theirs: dict[str, Any], present: dict[str, Any]) -> str:
+    """In what two references differ, in brackets; "" where that is not known."""
+    words = [text for key, text in _IN_WORDS.items() if key in theirs and theirs[key] != present.get(key)]
+    return f" (other {', '.join(words)})" if words else ""
+
+
+def outdated() -> dict[tuple[str, str], str]:
+    """What was scored by another reference than the present one, and so stands in no table -> the command that renews
+    it and, of a method from elsewhere, in what the two references differ.
+    """
+    found = {}
+    for dataset, name in [*product(params.datasets(), params.variants()), *_asked()]:
+        path = layout.scores(dataset, name)
+        if path.exists() and _scored_otherwise(dataset, path):
+            stage, axis = ("score", "variant") if name in params.variants() else ("score_components", "component")
+            found[dataset, name] = f"run: repose {stage} --dataset {dataset} --{axis} {name}"
+    for path, method in _methods():
+        dataset, name = method["dataset"], method["name"]
+        if _scored_otherwise(dataset, path.with_name("scores.parquet")):
+            apart = _differing(method.get("reference", {}), reference(dataset)).strip()
+            command = f"repose score --dataset {dataset} --images FOLDER --name {shlex.quote(name)}"
+            found[dataset, name] = f"{apart + '; ' if apart else ''}run: {command}, or remove {path.parent}"
+    return found
 
 
 def read_runs(choose_by: dict[str, str]) -> Runs:
-    """Every method that was scored. Raises UserError if a file of one is missing or damaged."""
-    missing = not_scored()
-    pairs = ((dataset, variant) for dataset in params.datasets() for variant in params.variants())
+    """Every method that was scored by the present reference. Raises UserError if one's file is missing or damaged."""
+    missing = {*not_scored(), *outdated()}
+    pairs = product(params.datasets(), params.variants())
     runs = {key: _run_of(*key, choose_by) for key in pairs if key not in missing} | _components()
     return runs | read_outside(runs)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from pipeline.core import layout, needs, params
 from pipeline.tables.cells import Cell
-from pipeline.tables.inputs import Run, Runs, not_scored
+from pipeline.tables.inputs import Run, Runs, not_scored, outdated
 from pipeline.tables.papers import MARKS, PROTOCOL, PaperTable, symbols
 
 
@@ -60,6 +60,12 @@ def _about_ours(ours: list[Cell], runs: Runs) -> list[str]:
             "Intervals: 95 %, bootstrap over the test pairs; those of FID and IS by the first-order influence of each "
             "pair, so they say nothing about the bias that these have on few images."
         )
+    by_resamples = defaultdict(list)
+    for key in dict.fromkeys((cell.dataset, cell.variant) for cell in ours):
+        by_resamples[int(runs[key].chosen["resamples"])].append(key[1])
+    if len(by_resamples) > 1:
+        listed = "; ".join(f"{count} of {', '.join(names)}" for count, names in sorted(by_resamples.items()))
+        lines.append(f"The intervals come from different numbers of resamples: {listed}. Score again for one number.")
     if any("tied" in cell.place for cell in ours):
         lines.append(
             "≈: the best of this run's rows and those that a paired bootstrap over the test pairs does not "
@@ -128,6 +134,11 @@ def leaderboard_notes(dataset: str, cells: list[Cell], runs: Runs) -> dict[str, 
         lines.append(f"Given the parsing of the true target when scored, and so not ranked: {', '.join(told)}.")
     if missing := [variant for where, variant in not_scored() if where == dataset]:
         lines.append(f"Not scored yet, and so not here: {', '.join(missing)}.")
+    lines += [
+        f"Scored by another reference than this data set has now, and so not here: {name}; {renew}."
+        for (where, name), renew in outdated().items()
+        if where == dataset
+    ]
     return {dataset: lines + _about_ours([cell for cell in cells if cell.value], runs)}
 
 

@@ -36,6 +36,7 @@ PROTOCOLS = {
     "mask-psnr": "psnr of uint8 x pose mask, whole image",
     "pckh@0.5": "PATN head box, joints re-detected",
 }
+REFERENCE = "0" * 64
 LOWER = {"fid", "lpips-alex-v0.1", "mask-lpips-alex-v0.1"}
 # Invented values per metric: at the start of training and after it.
 RANGE = {
@@ -68,6 +69,8 @@ def score(dataset: str, variant: str, step: int, split: str, metric: str, value:
         "ceiling": 0.83 if metric == "pckh@0.5" else None,
         "higher_is_better": metric not in LOWER,
         "marks": list(marks),
+        "reference": REFERENCE,
+        "resamples": 2000,
     }
     return row | given
 
@@ -91,8 +94,15 @@ def training_run(dataset: str, variant: str, steps: list[int]) -> list[dict]:
     return rows
 
 
+def write_reference(dataset: str, sha256: str = REFERENCE, **about) -> None:
+    """What scores of a data set are made by now."""
+    layout.scored_by(dataset).parent.mkdir(parents=True, exist_ok=True)
+    layout.scored_by(dataset).write_text(json.dumps({"sha256": sha256, **about}))
+
+
 def write_scores(dataset: str, variant: str, rows: list[dict]) -> None:
-    """scores.parquet, and a network.json beside it."""
+    """scores.parquet, a network.json beside it, and the reference by which it was scored."""
+    write_reference(dataset)
     store.write_table(layout.scores(dataset, variant), rows, schema.SCORES)
     write_network(dataset, variant, sorted({row["step"] for row in rows}) or [0])
 
@@ -1118,3 +1128,78 @@ def test_empty_or_damaged_scores_are_the_users_error(scored, damage):
         tables.run()
     assert "\n" not in str(caught.value)
     assert not layout.TABLES.exists()
+
+
+# ---- scores of another reference
+
+
+def outside_method(name: str, **about) -> Path:
+    """An outside method that leads by far, scored by the present reference; `about`: more of its method.json."""
+    folder = layout.outside("synthetic", name.lower())
+    folder.mkdir(parents=True, exist_ok=True)
+    write_method(name, {"ssim": np.ones(9)}, {"fid": 0.0}, folder)
+    known = json.loads((folder / "method.json").read_text())
+    (folder / "method.json").write_text(json.dumps(known | about))
+    return folder
+
+
+def test_an_outside_row_of_another_reference_is_left_out_and_named(scored, capsys):
+    """Of the leaderboard, all scores, the papers' tables and DVC's metrics; back when it is of the present one."""
+    there = {"sha256": REFERENCE, "pairs": {"test": {"limit": None}}, "networks": {"lpips-alex": {"seed": 1}}}
+    folder = outside_method("Mine", reference=there)
+    tables.run()
+    assert "Mine" in {row["variant"] for row in read("leaderboard_synthetic.csv")}
+    now = there | {"sha256": "1" * 64, "pairs": {"test": {"limit": 4}}}
+    for variant in ("copy_source", "mean_image", "spig"):
+        rows = [row | {"reference": "1" * 64} for row in scores_of(layout.scores("synthetic", variant))]
+        write_scores("synthetic", variant, rows)
+    write_reference("synthetic", **now)
+    tables.run()
+    for name in ("leaderboard_synthetic.csv", "all_scores.csv", "spig_table1.csv", "differences.csv"):
+        assert "Mine" not in (layout.TABLES / name).read_text(), name
+    assert not (layout.METRICS / f"synthetic/{folder.name}.json").exists()
+    said = "(other pairs or their limit); run: repose score --dataset synthetic --images FOLDER --name Mine"
+    assert f"synthetic/Mine: scored by another reference than data/synthetic/reference, left out; {said}" in (
+        capsys.readouterr().err
+    )
+    assert said in text("leaderboard_synthetic.md")
+    write_reference("synthetic", **there)
+    tables.run()
+    assert {row["variant"] for row in read("all_scores.csv")} == {"Mine"}  # now it is ours that are of another
+
+
+@pytest.mark.parametrize("name", ["spig", "spatn"])
+def test_our_own_rows_of_another_reference_are_left_out(scored, capsys, name):
+    write_component("spatn", 0.5391, np.arange(40.0))
+    rows = [row | {"reference": "2" * 64} for row in scores_of(layout.scores("synthetic", name))]
+    store.write_table(layout.scores("synthetic", name), rows, schema.SCORES)
+    tables.run()
+    assert name not in {row["variant"] for row in read("all_scores.csv")}
+    command = "score --dataset synthetic --variant spig" if name == "spig" else "score_components --dataset synthetic"
+    assert f"run: repose {command}" in capsys.readouterr().err
+    assert {"copy_source", "mean_image"} < {row["variant"] for row in read("all_scores.csv")}
+
+
+def test_scores_from_before_rows_named_their_reference_are_left_out(scored, capsys):
+    folder = outside_method("Mine", reference_sha256=REFERENCE)
+    older = store.read_table(folder / "scores.parquet").drop_columns(["reference", "resamples"])
+    store.write_table(folder / "scores.parquet", older, older.schema)
+    tables.run()
+    assert "Mine" not in (layout.TABLES / "all_scores.csv").read_text()
+    assert "synthetic/Mine: scored by another reference" in capsys.readouterr().err
+
+
+def test_without_its_reference_no_row_is_believed(scored):
+    layout.scored_by("synthetic").unlink()
+    with pytest.raises(UserError, match="run: repose reference --dataset synthetic"):
+        tables.run()
+
+
+def test_intervals_of_other_resamples_are_told(scored):
+    tables.run()
+    assert "numbers of resamples" not in text("leaderboard_synthetic.md")
+    folder = outside_method("Mine")
+    rows = [row | {"resamples": 100} for row in scores_of(folder / "scores.parquet")]
+    store.write_table(folder / "scores.parquet", rows, schema.SCORES)
+    tables.run()
+    assert "resamples: 100 of Mine; 2000 of " in text("leaderboard_synthetic.md")
