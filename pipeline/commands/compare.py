@@ -2,7 +2,8 @@
 
 Works in any folder. Pictures are paired by name, whatever their endings, or by --pairs, a CSV with the columns
 generated,target (and source, if you like), or with the field's from,to, where a file's name spells out the pair
-(`repose score --images . --help` lists the forms). All have one size; generated ones are 8-bit RGB.
+(`repose score --images . --help` lists the forms). Where names are numbers, the pictures decide what these count, or
+the command stops and names what to give as --numbering. All have one size; generated ones are 8-bit RGB.
 
 The masked metrics and PCKh need the targets' joints: --poses gives them as the field's CSV, as OpenPose's folder or zip
 of NAME_keypoints.json, or as one JSON object, name -> 18 x [x, y] or null; without it Lightweight OpenPose finds them,
@@ -51,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--poses", type=Path, metavar="FILE", help="the targets' joints, see above (default: looked for)"
     )
+    parser.add_argument("--numbering", help="what numbers in names count: published, from-1, ... (default: looked at)")
     parser.add_argument("--sources", type=Path, metavar="FOLDER", help="source images, for the likeness to them")
     parser.add_argument(
         "--metrics",
@@ -71,6 +73,7 @@ def run(
     pairs: Path | None,
     poses: Path | None,
     sources: Path | None,
+    numbering: str | None,
     metrics: list[str] | None,
     weights: Path | None,
     missing_weights: str,
@@ -80,8 +83,8 @@ def run(
 ) -> None:
     """Print the scores and write the files that are asked for. Raises UserError for what cannot be compared."""
     found = compare(
-        generated, targets, pairs=pairs, poses=poses, sources=sources, metrics=metrics, weights=weights,
-        missing_weights=missing_weights,
+        generated, targets, pairs=pairs, poses=poses, sources=sources, numbering=numbering, metrics=metrics,
+        weights=weights, missing_weights=missing_weights,
     )  # fmt: skip
     for line in _shortened(found.left_out):
         console.say(line)

@@ -138,9 +138,9 @@ def file_names(data: "PairData") -> list[str]:
     """
     from pipeline.scoring import image_folder
 
-    known, found = image_folder.names_of(data, None), []
-    for position, ends in enumerate(data.pairs.tolist()):
-        source, target = (data.ids[row] for row in ends)
+    pairs = [(data.ids[source], data.ids[target]) for source, target in data.pairs.tolist()]
+    known, found = image_folder.names_of(pairs, None), []
+    for position, (source, target) in enumerate(pairs):
         forms = f"{Path(source).stem}_2_{Path(target).stem}_vis", f"{source}_2_{target}_vis"
         name = next((form for form in forms if known[form] == position), None)
         if name is None:

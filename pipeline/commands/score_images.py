@@ -8,8 +8,15 @@ Writes  reports/outside/D--NAME/{scores,pairs,samples}.parquet, as the stage sco
 An image belongs to the test pair that its file name spells out. With FROM and TO for image ids, with or without .jpg,
 and .png, .jpg, .jpeg, .bmp or .webp at the end, these names are known:
   FROM_TO   FROM___TO   FROM_2_TO   FROM_to_TO, and each of these with _vis at the end
-  INDEX     the pair's position in the published list, such as 0, 17 or 00017
-and your own by --pattern, such as "{from}-{to}_fake" or "pair{index}" (without the ending).
+  NUMBER    the pair's place in the list of test pairs, such as 0, 17 or 00017
+and your own by --pattern, such as "{from}-{to}_fake", "pair{index}", however it is padded, or "{to}" where every target
+is asked for once (without the ending).
+
+A number does not say whether it counts from 0 or 1, nor in which order: a sample of the images is held against the
+pairs that each way of counting gives it. What the pictures say plainly is done and said; where they contradict the
+numbers, or do not tell, the command stops and names what to give as --numbering: a way to count, such as from-1, or
+a CSV of from,to, the list that your program read.
+
 A picture of the target's height and three or five times its width is taken for a strip, source | target | generated or
 source | pose | target | pose | generated, if its source and target panels show this pair's images. Nothing is guessed
 and nothing is resized: a name that fits no pair or two, two files for one pair, a wrong size and what does not decode
@@ -26,21 +33,24 @@ import csv
 import json
 import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from models.variants import COMPONENTS, VARIANTS
-from pipeline.core import console, layout, params
+from pipeline.core import console, layout, params, store
 from pipeline.core.atomic import atomic_directory
 from pipeline.core.errors import UserError
+from pipeline.formats import annotations, pictures
 from pipeline.loading.arrays import PairData
 from pipeline.loading.devices import device
 from pipeline.scoring import image_folder, judge, real, samples
 from pipeline.scoring.checkpoint import Scored
-from pipeline.scoring.pairs import open_split
+from pipeline.scoring.image_folder import Known
+from pipeline.scoring.numbering import Listing, in_words
+from pipeline.scoring.pairs import Split, open_split
 from pipeline.scoring.protocol import open_protocol, summary
 from pipeline.stages import score
 from pipeline.tables import row
@@ -53,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", required=True, type=Path, help="the folder of generated images")
     parser.add_argument("--name", required=True, help="what the method's row is called")
     parser.add_argument("--pattern", help='how files are called, without ending, such as "{from}-{to}_fake"')
+    parser.add_argument("--numbering", help="what numbers in names count: published, from-1, ..., or a CSV of from,to")
 
 
 def slug(name: str) -> str:
@@ -88,7 +99,54 @@ def folder_of(dataset: str, name: str) -> Path:
     return folder
 
 
-def run(dataset: str, images: Path, name: str, pattern: str | None = None) -> None:
+def _known(dataset: str, whole: Split, limit: int | None, counted: str | None) -> tuple[Known, str | None]:
+    """What file names may mean, and the way to count that `counted` names, if it is not the file of a list."""
+    table = store.read_table(layout.pairs(dataset), filters=[("split", "=", "test")]).sort_by("pair_index")
+    listed = list(zip(table["source_id"].to_pylist(), table["target_id"].to_pylist(), strict=True))
+    numbers = table["pair_index"].to_pylist()
+    position = {index: row for row, index in enumerate(whole.pair_ids)}
+    positions = {place: position[index] for place, index in enumerate(numbers) if index in position}
+    if counted is not None and Path(counted).is_file():
+        by_name = {pair: positions[place] for place, pair in enumerate(listed) if place in positions}
+        listed = annotations.read_pairs(Path(counted))
+        positions = {place: by_name[pair] for place, pair in enumerate(listed) if pair in by_name}
+        numbers, counted = range(len(listed)), None
+    reader = store.RandomReader(layout.images(dataset), ["image"])
+
+    def picture(image_id: str) -> np.ndarray | None:
+        try:
+            return pictures.decode(reader[image_id]["image"]["bytes"])
+        except KeyError:  # of a pair that was dropped
+            return None
+
+    unscored = (
+        f"its pair is not scored: reference.{dataset}.test_pairs is {limit}, of {len(table)} pairs"
+        if limit is not None and limit < len(table)
+        else f"its pair was dropped: an image was rejected or has no joints ({layout.rejects(dataset)})"
+    )
+    listing = Listing(listed, numbers, positions, lambda place: tuple(map(picture, listed[place])), whole.size)
+    ids = store.read_table(layout.images(dataset), columns=["image_id"])["image_id"].to_pylist()
+    return Known(listing, ids, unscored), counted
+
+
+def _advice(images: Path, dataset: str, whole: Split, found: int, listed: list[tuple[str, str]]) -> str:
+    """What was expected, the nearest that is there, and what to do."""
+    source, target = (Path(whole.ids[row]).stem for row in whole.rows[0])
+    text = f"{images}: {found} of {len(whole)} test pairs found; wanted: names such as {source}_{target}.png"
+    if not listed:
+        return f"{text}, and there is no file"
+    reasons = Counter(why for _, why in listed if not why.startswith("not an image file")) or Counter(listed[0][1:])
+    why, count = reasons.most_common(1)[0]
+    nearest = next(name for name, own in listed if own == why)
+    text += f"; there: {nearest}: {why}" + (f" ({count} files)" if count > 1 else "")
+    if why == image_folder.ANOTHER_LIST:
+        takes = "pairs_test" in params.load()["fetch"][dataset]
+        give = f"give yours as fetch.{dataset}.pairs_test.path in {layout.PARAMS}" if takes else "score those pairs"
+        return f"{text}; the list here is in {layout.pairs(dataset)}: {give}"
+    return text if "--pattern" in why or "reference." in why else f"{text}; or say with --pattern how they are called"
+
+
+def run(dataset: str, images: Path, name: str, pattern: str | None = None, numbering: str | None = None) -> None:
     """Score the folder `images` and write reports/outside/. Raises UserError if not one pair of it can be scored."""
     if dataset not in params.datasets():
         raise UserError(f"unknown dataset {dataset}; {layout.PARAMS} names: {', '.join(params.datasets())}")
@@ -96,14 +154,14 @@ def run(dataset: str, images: Path, name: str, pattern: str | None = None) -> No
     where, folder = device(block.device), folder_of(dataset, name)
     protocol = open_protocol(dataset, where)
     whole = open_split(dataset, "test", where, protocol.reference)
-    found, listed = image_folder.find(images, whole, pattern)
+    known, counted = _known(dataset, whole, protocol.reference.described["pairs"]["test"]["limit"], numbering)
+    found, listed, way = image_folder.find(images, whole, known, pattern, counted)
     missing = sorted(set(range(len(whole.data))) - set(found))
     _say(images, len(whole.data), found, missing, listed, whole.data)
+    if way:
+        console.say(f"  numbers in names: {in_words(way)}")
     if len(found) < 2:
-        raise UserError(
-            f"{images}: {len(found)} of {len(whole.data)} test pairs found; name the files as "
-            "`repose score --images . --help` says, or give --pattern"
-        )
+        raise UserError(_advice(images, dataset, whole, len(found), listed))
 
     split = whole
     if missing:  # FID, KID and the ceilings are those of the targets that are left
@@ -115,7 +173,12 @@ def run(dataset: str, images: Path, name: str, pattern: str | None = None) -> No
         protocol = replace(protocol, reference=made)
     batches = image_folder.read_all(whole, found, block.batch)
     values, totals = judge.score_images(split, batches, protocol, block.bootstrap, block.seed)
-    marks = (["pairs"] if missing else []) + (["jpeg"] if any(one.jpeg for one in found.values()) else [])
+    of_images = {
+        "pairs": bool(missing),
+        "jpeg": any(one.jpeg for one in found.values()),
+        "source": 2 * sum(one.copied for one in found.values()) > len(found),
+    }
+    marks = [mark for mark, holds in of_images.items() if holds]
     why = samples.choose(split.data, values, block.samples) if block.samples else {}
     shown = {row: found[row] for row in np.array(sorted(found))[list(why)].tolist()}
     again = (image for _, some in image_folder.read_all(whole, shown, block.batch) for image in some)
@@ -132,6 +195,7 @@ def run(dataset: str, images: Path, name: str, pattern: str | None = None) -> No
         "panels": sorted({one.panels for one in found.values()}),
         "jpeg": sum(one.jpeg for one in found.values()),
         "pattern": pattern,
+        "numbering": way,
         "images_sha256": image_folder.digest(found),
         "reference": summary(protocol.reference),
     }

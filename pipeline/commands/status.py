@@ -31,7 +31,8 @@ With --json the same as one JSON object on standard output:
             dataset, variant
             step    the checkpoint
             values  column of the tables, such as "LPIPS" -> number
-            error   instead of these two where the scores cannot be read
+            marks   the same columns -> names of marks (reports/tables/legend.csv says what they stand for)
+            error   instead of these three where the scores cannot be read
   next    the one command that goes on from here, or what there is to look at
 """
 
@@ -54,7 +55,7 @@ from pipeline.core import console, layout, needs, params
 from pipeline.core.errors import UserError
 from pipeline.core.graph import FOREGOING, Job, Writers, jobs
 from pipeline.tables.inputs import choose
-from pipeline.tables.papers import COLUMNS
+from pipeline.tables.papers import COLUMNS, MARKS, symbols
 
 STYLES = {
     "done": "green",
@@ -67,6 +68,7 @@ STYLES = {
 }
 SCORES = ("FID", "PCKh")  # shown beside the metric that checkpoints are chosen by
 FINISHED = ("done", "unavailable")  # nothing is left to do
+COLUMNS_READ = ["step", "split", "metric", "value", "higher_is_better", "marks"]
 WIDE = 120  # columns where there is no terminal
 
 
@@ -152,8 +154,11 @@ def states(everything: list[Job]) -> dict[str, State]:
 # ---- what is shown
 
 
-def last_scores(dataset: str, variant: str, choose_by: dict[str, str]) -> tuple[int, dict[str, float]] | None:
-    """The step that stands for a variant, and column -> value of the test pairs; None without scores.
+def last_scores(
+    dataset: str, variant: str, choose_by: dict[str, str]
+) -> tuple[int, dict[str, float], dict[str, list[str]]] | None:
+    """The step that stands for a variant, column -> value of the test pairs, and column -> its marks; None without
+    scores.
 
     Raises UserError for scores that cannot be read.
     """
@@ -161,7 +166,7 @@ def last_scores(dataset: str, variant: str, choose_by: dict[str, str]) -> tuple[
     if not path.exists():
         return None
     try:
-        scores = pq.ParquetFile(path).read(["step", "split", "metric", "value", "higher_is_better"]).to_pandas()
+        scores = pq.ParquetFile(path).read(COLUMNS_READ).to_pandas()
     except (pa.ArrowException, OSError):
         raise UserError(f"{path} cannot be read") from None
     column = choose_by["metric"].upper()
@@ -170,8 +175,10 @@ def last_scores(dataset: str, variant: str, choose_by: dict[str, str]) -> tuple[
         return None
     own = scores[scores["step"] == chosen["step"]]
     rows = {name: choose(own, name, "test") for name in dict.fromkeys([column, *SCORES])}
-    values = {name: float(row["value"]) for name, row in rows.items() if row is not None}
-    return (int(chosen["step"]), values) if values else None
+    rows = {name: row for name, row in rows.items() if row is not None}
+    values = {name: float(row["value"]) for name, row in rows.items()}
+    marks = {name: [mark for mark in MARKS if mark in row["marks"]] for name, row in rows.items()}
+    return (int(chosen["step"]), values, marks) if values else None
 
 
 def scores_in_words(dataset: str, variant: str, choose_by: dict[str, str]) -> str:
@@ -183,7 +190,8 @@ def scores_in_words(dataset: str, variant: str, choose_by: dict[str, str]) -> st
     if found is None:
         return ""
     return f"step {found[0]}: " + ", ".join(
-        f"{name} {value:.{COLUMNS[name].decimals}f}" for name, value in found[1].items()
+        f"{name} {value:.{COLUMNS[name].decimals}f}{symbols(' '.join(found[2][name]))}"
+        for name, value in found[1].items()
     )
 
 
@@ -247,6 +255,10 @@ def remarks(everything: list[Job], found: dict[str, State]) -> list[str]:
         derived = state.name == "stale" and any(state.why.startswith(f"{other} is ") for other in everything)
         if state.why and not derived:
             lines.append(f"{state.name} {job}: {state.why}")
+    nets = [job.axes["net"] for job in everything if found[job.name].name == "unavailable"]
+    if nets:
+        again = " ".join(str(layout.weights(net)) for net in nets)
+        lines.append(f"unavailable {', '.join(nets)}: to look for the published weights again: rm -r {again}")
     return lines
 
 
@@ -289,7 +301,9 @@ def as_json(everything: list[Job], found: dict[str, State]) -> str:
             scores.append({"dataset": dataset, "variant": variant, "error": str(error)})
             continue
         if last is not None:
-            scores.append({"dataset": dataset, "variant": variant, "step": last[0], "values": last[1]})
+            scores.append(
+                {"dataset": dataset, "variant": variant, "step": last[0], "values": last[1], "marks": last[2]}
+            )
     jobs_ = [
         {"job": str(job), "stage": job.stage, **job.axes, "state": found[job.name].name, "why": found[job.name].why}
         for job in everything

@@ -28,7 +28,7 @@ def sha256(path: Path) -> str:
         with path.open("rb") as handle:
             return hashlib.file_digest(handle, "sha256").hexdigest()
     except FileNotFoundError:
-        raise UserError(f"{path}: not there; run the stage that writes it (snakemake --cores all)") from None
+        raise UserError(f"{path}: not there; {graph.how_to_make(path)}") from None
 
 
 def _statements(node: Any) -> Any:

@@ -7,6 +7,7 @@ dvc.yaml itself; tests/core/test_graph.py holds this reading to DVC's. Neither e
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -56,6 +57,11 @@ class Job:
             key: {name: text for name, text in value.items() if name not in WATCHING} if type(value) is dict else value
             for key, value in self.params.items()
         }
+
+    @property
+    def by_hand(self) -> str:
+        """Such as "repose train --dataset synthetic --variant spig"."""
+        return " ".join(["repose", self.stage, *(f"--{axis} {value}" for axis, value in self.axes.items())])
 
     @property
     def log(self) -> Path:
@@ -168,6 +174,17 @@ def find(stage: str, *values: str) -> Job:
                 if tuple(job.axes.values()) == values:
                     return job
     raise UserError(f"{layout.PARAMS} asks for no {' '.join([stage, *values])}")
+
+
+def how_to_make(path: Path | str) -> str:
+    """What to run where a path is missing that a stage writes: the one command, or why there is none."""
+    wanted = Path(path)
+    with suppress(UserError, OSError):
+        for job in jobs(yaml_file.read(layout.PARAMS)):
+            for output in map(Path, job.outputs):
+                if wanted == output or output in wanted.parents or wanted in output.parents:
+                    return f"run: {job.by_hand}"
+    return f"no stage writes it for what {layout.PARAMS} names (datasets, variants, components)"
 
 
 # ---- who reads whose outputs

@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.core import schema
+from pipeline.core import graph, schema
 from pipeline.core.atomic import atomic_directory, atomic_file
 from pipeline.core.errors import UserError
 
@@ -101,7 +101,7 @@ def parts(folder: Path) -> list[Path]:
     """The shards of a folder, in order. Raises UserError if the stage that writes them has not run."""
     found = sorted(Path(folder).glob("part-*.parquet"))
     if not found:
-        raise UserError(f"{folder}: no shards here; run the stage that writes it (snakemake --cores all)")
+        raise UserError(f"{folder}: no shards here; {graph.how_to_make(folder)}")
     return found
 
 
@@ -116,7 +116,7 @@ def _undamaged(path: Path) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno is not None:  # the system's, such as a file without permission
             raise
         reason = str(error).splitlines()[0]
-        raise UserError(f"{path}: damaged ({reason}); delete it and run the stage that writes it again") from None
+        raise UserError(f"{path}: damaged ({reason}); delete it, then {graph.how_to_make(path)}") from None
 
 
 def iter_rows(folder: Path, columns: Sequence[str] | None = None) -> Iterator[dict]:
@@ -133,7 +133,7 @@ def read_table(path: Path, columns: Sequence[str] | None = None, **options) -> p
     Raises UserError if it is not there or no parquet.
     """
     if not Path(path).exists():
-        raise UserError(f"{path}: not there; run the stage that writes it (snakemake --cores all)")
+        raise UserError(f"{path}: not there; {graph.how_to_make(path)}")
     with _undamaged(path):
         return pq.read_table(path, columns=columns, **options)
 

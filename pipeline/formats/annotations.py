@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.core import graph
 from pipeline.core.errors import UserError
 from pipeline.core.schema import JOINTS
 
@@ -24,7 +25,7 @@ def _lines(path: Path, header: str) -> Iterator[tuple[int, str]]:
     try:
         handle = path.open("rb")
     except FileNotFoundError:
-        raise UserError(f"{path}: not there; run fetch (snakemake --cores all)") from None
+        raise UserError(f"{path}: not there; {graph.how_to_make(path)}") from None
     with handle:
         for number, line in enumerate(handle, 1):
             try:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
+from pipeline.core import graph
 from pipeline.core.atomic import atomic_directory, atomic_file, link
 from pipeline.core.errors import UserError
 
@@ -64,7 +65,7 @@ def meta(folder: Path) -> dict[str, Any]:
     try:
         found = json.loads(where.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{where}: not there; run the stage that trains it (snakemake --cores all)") from None
+        raise UserError(f"{where}: not there; {graph.how_to_make(where)}") from None
     except (json.JSONDecodeError, UnicodeDecodeError):
         raise UserError(f"{where}: no readable JSON; delete {folder} and train again") from None
     if not isinstance(found, dict) or "kind" not in found:

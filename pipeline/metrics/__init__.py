@@ -63,6 +63,7 @@ class Metric:
     of_set: Callable[[Any, Networks, Any], tuple[float, np.ndarray]] | None = None
     real: str | None = None
     optional: bool = False  # scored only where `reference.D.metrics` names it
+    marks: tuple[str, ...] = ()  # of every score by it: how it differs from what the papers measure by
     smallest: int = 11  # shorter side, in pixels, of the smallest images for which it is defined
     width: int | None = None  # the only image width for which it is defined
 
@@ -97,6 +98,9 @@ def _classifier(networks: Networks) -> np.ndarray:
     return networks["inception"].classifier.cpu().numpy()
 
 
+_OF_LPIPS = {"alex": (), "vgg": ("lpips",), "squeeze": ("lpips",)}  # network -> marks
+
+
 def _lpips(net: str) -> Metric:
     key = f"lpips-{net}"
 
@@ -105,7 +109,8 @@ def _lpips(net: str) -> Metric:
 
         return lpips(c.networks[key], *c.pair)
 
-    return Metric(f"{key}-v0.1", f"lpips 0.1 {net}, uint8 scaled to [-1,1]", False, (key,), value, optional=True)
+    protocol, marks = f"lpips 0.1 {net}, uint8 scaled to [-1,1]", _OF_LPIPS[net]
+    return Metric(f"{key}-v0.1", protocol, False, (key,), value, optional=True, marks=marks)
 
 
 def _masked_lpips(net: str) -> Metric:
@@ -117,7 +122,7 @@ def _masked_lpips(net: str) -> Metric:
         return masked_lpips(c.networks[key], *c.pair, c.masks)
 
     protocol = f"lpips 0.1 {net}, [-1,1] x pose mask"
-    return Metric(f"mask-{key}-v0.1", protocol, False, (key, "masks"), value, optional=True)
+    return Metric(f"mask-{key}-v0.1", protocol, False, (key, "masks"), value, optional=True, marks=_OF_LPIPS[net])
 
 
 _IS = "TF Inception 2015, no bias, 10 splits"

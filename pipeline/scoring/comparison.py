@@ -58,6 +58,7 @@ def compare(
     pairs: Path | str | None = None,
     poses: Path | str | None = None,
     sources: Path | str | None = None,
+    numbering: str | None = None,
     metrics: Sequence[str] | None = None,
     weights: Path | str | None = None,
     missing_weights: Literal["skip", "seeded"] = "skip",
@@ -69,8 +70,10 @@ def compare(
     """Score the pictures of one folder against those of another, by every metric that can be had.
 
     Pictures are paired by name, whatever their endings, or by the CSV `pairs`: columns generated,target (and source),
-    or the field's from,to. All have one size; generated ones are 8-bit RGB. poses: the targets' joints: the field's
-    CSV, OpenPose's JSON files, or one JSON object, name -> 18 x [x, y] or null; None: Lightweight OpenPose finds them.
+    or the field's from,to. numbering: what numbers in the names of generated ones count, such as from-1; None: the
+    pictures decide (`scoring.numbering`). All have one size; generated ones are 8-bit RGB. poses: the targets' joints:
+    the field's CSV, OpenPose's JSON files, or one JSON object, name -> 18 x [x, y] or null; None: Lightweight OpenPose
+    finds them.
     sources: a folder, for the likeness to the source. metrics: names from docs/protocols.md; None: the standard ones
     and, where their network is there, identity-target and identity-source.
 
@@ -80,7 +83,7 @@ def compare(
 
     Raises UserError for input that cannot be scored, and for a metric in `metrics` that cannot be had.
     """
-    given, left_out = folders.open_folders(Path(generated), Path(targets), _path(pairs), _path(sources))
+    given, left_out = folders.open_folders(Path(generated), Path(targets), _path(pairs), _path(sources), numbering)
     found = folders.checked(given)
 
     @cache  # each is read for its digest

@@ -54,7 +54,7 @@ def open_detector(dataset: str, where: "torch.device") -> Detector:
 
     steps = checkpoints.steps(folder)
     if not steps:
-        raise UserError(f"{folder}: no checkpoint; run the stage pretrain, component detector")
+        raise UserError(f"{folder}: no checkpoint; run: repose pretrain --dataset {dataset} --component detector")
     trained, _ = checkpoints.load(folder, steps[-1])
     trained.to(where)
 

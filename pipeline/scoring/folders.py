@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from pipeline.extraction.openpose import central
 from pipeline.formats import annotations, openpose_json, pictures, plausible
 from pipeline.metrics.pckh import Joints
 from pipeline.metrics.pose_mask import pose_masks
-from pipeline.scoring import image_folder
+from pipeline.scoring import image_folder, numbering
 
 COLUMNS = (("generated", "target"), ("from", "to"))  # of a list of pairs: either two; a third, `source`, with the first
 
@@ -106,29 +105,28 @@ class Triple:
 
 
 def open_folders(
-    generated: Path, targets: Path, pairs: Path | None, sources: Path | None
+    generated: Path, targets: Path, pairs: Path | None, sources: Path | None, way: str | None = None
 ) -> tuple[FolderPairs, list[str]]:
-    """The pairs of two folders, in the order of the list `pairs` or by name, and what was left out, a line each.
+    """The pairs of two folders, in the order of the list `pairs` or by name, and what was left out, a line each. way:
+    what numbers in names count, as `numbering` names it; None: the pictures decide.
 
-    Raises UserError: no pair, a list without the columns, a source that is not there.
+    Raises UserError: no pair, a list without the columns, a source that is not there, numbers that cannot be told.
     """
     made, real = _Folder(generated, "generated images"), _Folder(targets, "target images")
     given = _Folder(sources, "source images") if sources else None
     if pairs is None:
-        triples = [
-            Triple(file, real.by_stem[stem], given.get(file.name) if given else None)
-            for stem, file in sorted(made.by_stem.items())
-            if stem in real.by_stem
-        ]
-        left = [f"{made.path}: {name} has no target" for name in sorted(made.by_stem.keys() - real.by_stem.keys())]
-        left += [f"{real.path}: {name} was not generated" for name in sorted(real.by_stem.keys() - made.by_stem.keys())]
+        target_of = _by_name(made, real, way)
+        triples = [Triple(file, target, given.get(file.name) if given else None) for file, target in target_of.items()]
+        used = set(target_of.values())
+        left = [f"{made.path}: {file.name} has no target" for file in made.files if file not in target_of]
+        left += [f"{real.path}: {file.name} was not generated" for file in real.files if file not in used]
         if not triples:
             raise UserError(
                 f"{generated}, {targets}: no file name in common, such as {made.files[0].name} and"
                 f" {real.files[0].name}; give the pairs as --pairs CSV with the columns generated,target"
             )
     else:
-        triples, left = _listed(pairs, made, real, given)
+        triples, left = _listed(pairs, made, real, given, way)
     lacking = [one for one in triples if one.source is None]
     if lacking and given:
         raise UserError(
@@ -142,7 +140,29 @@ def open_folders(
     return FolderPairs(tuple(one.generated for one in triples), files, rows, size, not lacking), left
 
 
-def _listed(pairs: Path, made: _Folder, real: _Folder, given: _Folder | None) -> tuple[list[Triple], list[str]]:
+def _by_name(made: _Folder, real: _Folder, way: str | None) -> dict[Path, Path]:
+    """The target of each generated picture that has one, by name; where names are numbers, and not the same ones on
+    both sides, by what the numbers count.
+    """
+    numbers = {file: numbering.number_of(stem, None) for stem, file in real.by_stem.items()}
+    counted = sorted((file for file in numbers if numbers[file] is not None), key=numbers.__getitem__)
+    if made.by_stem.keys() == real.by_stem.keys() or len(counted) < len(numbers):
+        return {file: real.by_stem[stem] for stem, file in sorted(made.by_stem.items()) if stem in real.by_stem}
+    ends, places = [(file.name, file.name) for file in counted], range(len(counted))
+    shown = numbering.Listing(
+        ends,
+        [numbers[file] for file in counted],
+        dict(zip(places, places, strict=True)),
+        lambda place: (None, _picture(counted[place])),
+        _picture(counted[0]).shape[:2],
+    )
+    _, positions = image_folder.numbered(made.files, {}, shown, None, way)
+    return {file: counted[positions[file]] for file in made.files if positions.get(file) is not None}
+
+
+def _listed(
+    pairs: Path, made: _Folder, real: _Folder, given: _Folder | None, way: str | None
+) -> tuple[list[Triple], list[str]]:
     """The pairs of a CSV whose files are there."""
     try:
         with pairs.open(newline="", encoding="utf-8-sig") as handle:
@@ -158,11 +178,17 @@ def _listed(pairs: Path, made: _Folder, real: _Folder, given: _Folder | None) ->
     if kind[0] == "generated":
         files = [made.get(line["generated"] or "") for line in lines]
     else:  # the field's list: the file's name spells out the pair
-        ids = list(dict.fromkeys(name for both in ends for name in both))
-        row = {name: number for number, name in enumerate(ids)}
-        numbers = np.array([(row[source], row[target]) for source, target in ends])
-        names = image_folder.names_of(SimpleNamespace(ids=ids, pairs=numbers, pair_index=np.arange(len(ends))), None)
-        matched, _ = image_folder.match(made.files, names)
+        names, places = image_folder.names_of(ends, None), range(len(ends))
+
+        def shown(place: int) -> tuple[np.ndarray | None, ...]:
+            found = (given or real).get(ends[place][0]), real.get(ends[place][1])
+            return tuple(file and _picture(file) for file in found)
+
+        listing = numbering.Listing(
+            ends, places, dict(zip(places, places, strict=True)), shown, _picture(real.files[0]).shape[:2]
+        )
+        _, positions = image_folder.numbered(made.files, names, listing, None, way)
+        matched, _, _ = image_folder.match(made.files, names, positions)
         files = [matched.get(position) for position in range(len(lines))]
     triples, left = [], []
     first: dict[tuple, int] = {}  # line of each pair

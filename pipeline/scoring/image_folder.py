@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,64 +16,70 @@ from pipeline.core import console
 from pipeline.core.digests import sha256
 from pipeline.core.errors import UserError
 from pipeline.formats import pictures
+from pipeline.scoring import numbering, strips
 from pipeline.scoring.judged import Pairs
 
 if TYPE_CHECKING:
-    from pipeline.loading.arrays import PairData
     from pipeline.scoring.pairs import Split
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-PATTERNS = tuple(f"{{from}}{middle}{{to}}{end}" for middle in ("_", "___", "_2_", "_to_") for end in ("", "_vis"))
+MIDDLES = ("_", "___", "_2_", "_to_")
+PATTERNS = tuple(f"{{from}}{middle}{{to}}{end}" for middle in MIDDLES for end in ("", "_vis"))
 SEVERAL = -1  # a name's position if it stands for more than one pair
-STRIPS = {3: (0, 1, 2), 5: (0, 2, 4)}  # panels -> which of them are source, target, generated
 SAME = 12.0  # grey levels: mean difference up to which a strip's panel shows a stored image (JPEG moves it by about 3)
+COPY = 'the pair\'s source as it is: scored; if files are named target first, give --pattern "{to}_{from}"'
+COPIED = 4.0  # up to which an image is the pair's source itself
 
 
 @dataclass(frozen=True)
 class Found:
-    """One file that gives a pair's image; `panels`: 1, or those of a strip."""
+    """One file that gives a pair's image; `panels`: 1, or those of a strip; `copied`: it shows the source as it is."""
 
     path: Path
     panels: int
     jpeg: bool
+    copied: bool
 
 
-def names_of(data: "PairData", pattern: str | None) -> dict[str, int]:
-    """Every file name (without ending) that stands for a pair -> its position in `data.pairs`, or SEVERAL.
+def names_of(pairs: Sequence[tuple[str, str]], pattern: str | None) -> dict[str, int]:
+    """Every file name (without ending) that spells out one of `pairs`, (source id, target id) -> its position there, or
+    SEVERAL. None by a pattern of {index}, which is for `numbering`.
 
-    Raises UserError for a pattern with other fields than {from} and {to}, or {index}.
+    Raises UserError for a pattern with other fields than {from} and {to}, {to}, or {index}.
     """
     fields = set(re.findall(r"{(\w*)}", pattern or ""))
-    if pattern is not None and fields not in ({"from", "to"}, {"index"}):
+    if pattern is not None and fields not in ({"from", "to"}, {"to"}, {"index"}):
         raise UserError(
-            f'--pattern {pattern!r}: it needs {{from}} and {{to}}, or {{index}}, as in "{{from}}-{{to}}_fake"'
+            f'--pattern {pattern!r}: it needs {{from}} and {{to}}, {{to}} or {{index}}, as in "{{from}}-{{to}}_fake"'
         )
     names: dict[str, int] = {}
-    pairs, indices = data.pairs.tolist(), data.pair_index.tolist()
-    for position, ((source, target), index) in enumerate(zip(pairs, indices, strict=True)):
-        ends = [{data.ids[row], Path(data.ids[row]).stem} for row in (source, target)]
-        for one, other in itertools.product(*ends):
-            for form in (*PATTERNS, "{index}") if pattern is None else (pattern,):
-                name = form.replace("{from}", one).replace("{to}", other).replace("{index}", str(index))
+    for position, both in enumerate(pairs if fields != {"index"} else ()):
+        for one, other in itertools.product(*({name, Path(name).stem} for name in both)):
+            for form in PATTERNS if pattern is None else (pattern,):
+                name = form.replace("{from}", one).replace("{to}", other)
                 names[name] = position if names.get(name, position) == position else SEVERAL
     return names
 
 
-def _without_ending(name: str) -> str:
-    stem = name[: -len(Path(name).suffix)]
-    return str(int(stem)) if stem.isascii() and stem.isdigit() else stem
+def _stem(path: Path) -> str:
+    return path.name[: -len(path.suffix)] if path.suffix else path.name
 
 
-def match(files: Sequence[Path], names: dict[str, int]) -> tuple[dict[int, Path], list[tuple[str, str]]]:
-    """The file of each pair, by its position, and the files left out: (file name, why)."""
+def match(
+    files: Sequence[Path], names: Mapping[str, int], numbered: Mapping[Path, int] | None = None
+) -> tuple[dict[int, Path], list[tuple[str, str]], list[Path]]:
+    """The file of each pair, by its position; the files left out: (file name, why); and those whose names say nothing.
+
+    numbered: files -> the positions that their numbers stand for.
+    """
     claims: dict[int, list[Path]] = defaultdict(list)
-    left = []
+    left, unknown = [], []
     for path in files:
-        position = names.get(_without_ending(path.name))
+        position = names.get(_stem(path), (numbered or {}).get(path))
         if path.suffix.lower() not in ENDINGS:
             left.append((path.name, "not an image file"))
         elif position is None:
-            left.append((path.name, "extra: its name is no scored pair's"))
+            unknown.append(path)
         elif position == SEVERAL:
             left.append((path.name, "ambiguous: its name fits more than one pair; use --pattern"))
         else:
@@ -81,7 +87,49 @@ def match(files: Sequence[Path], names: dict[str, int]) -> tuple[dict[int, Path]
     for paths in claims.values():
         if len(paths) > 1:
             left += [(path.name, f"one of {len(paths)} files for one pair") for path in paths]
-    return {position: paths[0] for position, paths in claims.items() if len(paths) == 1}, left
+    return {position: paths[0] for position, paths in claims.items() if len(paths) == 1}, left, unknown
+
+
+@dataclass(frozen=True)
+class Known:
+    """What names may mean beside the scored pairs. listing: the whole list. ids: of all images. unscored: why a pair of
+    the list is not scored, such as by which limit.
+    """
+
+    listing: numbering.Listing
+    ids: Sequence[str]
+    unscored: str
+
+
+def reasons(scored: Sequence[tuple[str, str]], known: Known, pattern: str | None) -> Callable[[str], str]:
+    """A function: a name (without ending) that is no scored pair's -> what it is instead."""
+    whole = names_of(known.listing.pairs, pattern)
+    turned = names_of([both[::-1] for both in scored], None)
+    targets = {form for _, target in scored for form in (target, Path(target).stem)}
+    ids = {form for name in known.ids for form in (name, Path(name).stem)}
+
+    def two_images(name: str) -> bool:
+        name = name.removesuffix("_vis")
+        places = ((found.start(), middle) for middle in MIDDLES for found in re.finditer(middle, name))
+        return any(name[:start] in ids and name[start + len(middle) :] in ids for start, middle in places)
+
+    def reason(name: str) -> str:
+        if name in whole:
+            return known.unscored
+        if numbering.number_of(name, pattern if pattern and "{index}" in pattern else None) is not None:
+            return f"its number is no pair's: the list has {len(known.listing.pairs)}"
+        if name in turned:
+            return 'the target is named first; if it is, give --pattern "{to}_{from}"'
+        if name in targets:
+            return 'its name is a target alone; if every target is asked for once, give --pattern "{to}"'
+        if two_images(name):
+            return ANOTHER_LIST
+        return "extra: its name is no scored pair's"
+
+    return reason
+
+
+ANOTHER_LIST = "names two images of the data set that are no test pair: it is of another pair list"
 
 
 def read(path: Path, source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, int, bool] | str:
@@ -102,14 +150,21 @@ def read(path: Path, source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray
     height, width = target.shape[:2]
     if picture.shape[:2] == (height, width):
         return picture, 1, jpeg
-    for panels, (first, second, third) in STRIPS.items():
-        if picture.shape[:2] == (height, panels * width):
-            cut = [picture[:, place * width : (place + 1) * width] for place in (first, second, third)]
-            apart = [np.abs(one.astype(np.int16) - two).mean() for one, two in zip(cut, (source, target), strict=False)]
-            if max(apart) > SAME:
-                return f"a strip of {panels} panels that do not show this pair's source and target"
-            return cut[2], panels, jpeg
+    if cut := strips.cut(picture, height, width):
+        panels = picture.shape[1] // width
+        apart = [_apart(one, two) for one, two in zip(cut, (source, target), strict=False)]
+        if max(apart) > SAME:
+            return (
+                f"a strip of {panels} panels that do not show this pair's source and target: {apart[0]:.0f} and "
+                f"{apart[1]:.0f} grey levels apart, {SAME:.0f} at most"
+            )
+        return cut[2], panels, jpeg
     return f"wrong size: {picture.shape[0]} x {picture.shape[1]}, the targets are {height} x {width} (height x width)"
+
+
+def _apart(one: np.ndarray, other: np.ndarray) -> float:
+    """Mean difference in grey levels."""
+    return float(np.abs(one.astype(np.int16) - other).mean())
 
 
 def _stored(pairs: Pairs, position: int) -> tuple[np.ndarray, np.ndarray]:
@@ -117,19 +172,55 @@ def _stored(pairs: Pairs, position: int) -> tuple[np.ndarray, np.ndarray]:
     return source, target
 
 
-def find(folder: Path, split: "Split", pattern: str | None) -> tuple[dict[int, Found], list[tuple[str, str]]]:
-    """Each pair's file by position, read once to check it, and the files left out or scored with a reservation: (name,
-    why).
+def find(
+    folder: Path, split: "Split", known: Known, pattern: str | None = None, counted: str | None = None
+) -> tuple[dict[int, Found], list[tuple[str, str]], str | None]:
+    """Each pair's file by position, read once to check it; the files left out or scored with a reservation: (name,
+    why); and how numbers in names were counted, None if there are none. counted: the way to count that the user names.
 
-    Raises UserError if the folder is not there.
+    Raises UserError if the folder is not there, and what `numbering.decide` raises.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the folder with the generated images as --images")
     files = sorted(path for path in folder.iterdir() if path.is_file())
-    matched, left = match(files, names_of(split.data, pattern))
+    scored = [(split.ids[source], split.ids[target]) for source, target in split.rows.tolist()]
+    names = names_of(scored, pattern)
+    way, places = numbered(files, names, known.listing, pattern, counted)
+    matched, others, unknown = match(files, names, places)
+    reason = reasons(scored, known, pattern) if unknown else None
+    of_list = {path for path, position in places.items() if position is None}
+    left = [*others, *((path.name, known.unscored if path in of_list else reason(_stem(path))) for path in unknown)]
     found, problems = check(split, matched)
     jpegs = [(one.path.name, "JPEG: scored, marked") for one in found.values() if one.jpeg]
-    return found, sorted([*left, *((path.name, why) for path, why in problems), *jpegs])
+    copies = [(one.path.name, COPY) for one in found.values() if one.copied]
+    return found, sorted([*left, *((path.name, why) for path, why in problems), *jpegs, *copies]), way
+
+
+def numbered(
+    files: Sequence[Path], names: Mapping[str, int], listing: numbering.Listing, pattern: str | None, way: str | None
+) -> tuple[str | None, dict[Path, int | None]]:
+    """How the numbers count of files that are named by nothing else, and the position of each that has a place, None
+    where its pair is not scored.
+    """
+    by_number: dict[int, list[Path]] = defaultdict(list)
+    for path in files if pattern is None or "{index}" in pattern else ():
+        number = numbering.number_of(_stem(path), pattern)
+        if path.suffix.lower() in ENDINGS and number is not None and _stem(path) not in names:
+            by_number[number].append(path)
+    if not by_number:
+        return None, {}
+    first = {number: paths[0] for number, paths in by_number.items()}
+    if way is None:
+        way, places = numbering.decide(first, listing, "--numbering")
+    else:
+        places = numbering.chosen(first, listing, way, "--numbering")
+    positions = {
+        path: listing.positions.get(places[number])
+        for number, paths in by_number.items()
+        for path in paths
+        if number in places
+    }
+    return way, positions
 
 
 def check(pairs: Pairs, matched: Mapping[int, Path]) -> tuple[dict[int, Found], list[tuple[Path, str]]]:
@@ -137,11 +228,13 @@ def check(pairs: Pairs, matched: Mapping[int, Path]) -> tuple[dict[int, Found], 
     found, problems = {}, []
     with console.progress("reading images", len(matched)) as advance:
         for position, path in sorted(matched.items()):
-            result = read(path, *_stored(pairs, position))
+            source, target = _stored(pairs, position)
+            result = read(path, source, target)
             if isinstance(result, str):
                 problems.append((path, result))
             else:
-                found[position] = Found(path, *result[1:])
+                apart = [_apart(result[0], stored) for stored in (source, target)]
+                found[position] = Found(path, *result[1:], apart[0] <= COPIED and apart[0] < apart[1])
             advance()
     return found, problems
 

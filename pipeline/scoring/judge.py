@@ -87,7 +87,7 @@ def score_rows(
             "excluded": score.excluded,
             "ceiling": described["ceilings"][split].get(metric.name),
             "higher_is_better": metric.higher_is_better,
-            "marks": [*marks, *(f"metric-{mark}" for mark in score.marks)],
+            "marks": [*marks, *metric.marks, *(f"metric-{mark}" for mark in score.marks)],
             "reference": reference.sha256,
             "resamples": resamples,
         }

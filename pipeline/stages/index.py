@@ -100,7 +100,7 @@ def run(dataset: str) -> None:
     block = params.block(Params, "index", dataset)
     raw = layout.raw(dataset)
     if not (raw / "images.zip").exists():
-        raise UserError(f"{raw}: no images.zip; run fetch (snakemake --cores all)")
+        raise UserError(f"{raw}: no images.zip; run: repose fetch --dataset {dataset}")
     rejects: list[dict] = []
     images = at_most(block.max_rejects, rejects, rows(raw, dataset, rejects))
     source = json.loads((raw / "source.json").read_text(encoding="utf-8"))

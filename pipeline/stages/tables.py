@@ -63,17 +63,20 @@ def run() -> None:
     every = read_runs(block.choose_by)
     runs = by_variant(every)
     found = compared(runs, block.bootstrap, block.seed)
+    told = {
+        key for key, run in runs.items() if run.given_target_parsing
+    }  # the true target's parsing: shown, not ranked
     titles, tables = papers.titles(params.datasets()), {}
     for dataset in params.datasets():
         theirs = published_numbers(dataset, published)
         folded = files.Table("Published numbers", theirs, published_notes(dataset, theirs))
-        name, cells = f"leaderboard_{dataset}", with_places(leaderboard(dataset, runs), found, runs)
+        name, cells = f"leaderboard_{dataset}", with_places(leaderboard(dataset, runs), found, runs, told)
         tables[name] = files.Table(
             titles[name], cells, leaderboard_notes(dataset, cells, runs), folded if theirs else None
         )
         tables[papers.published(dataset)] = folded
     for table in papers.TABLES:
-        cells = with_places(paper_table(table, published, runs), found)
+        cells = with_places(paper_table(table, published, runs), found, runs)
         tables[table.name] = files.Table(titles[table.name], cells, notes(table, cells, runs))
     with atomic_directory(layout.TABLES) as folder:
         files.write(folder, tables, every, found)

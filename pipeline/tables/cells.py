@@ -1,7 +1,7 @@
 """The cells of a paper's table and of a leaderboard: published values, ours beside them, and how ours rank."""
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 from pipeline.core import params
@@ -172,14 +172,19 @@ def paper_table(table: PaperTable, published: list[dict], runs: Runs) -> list[Ce
 
 
 def _with_differences(table: PaperTable, cells: list[Cell]) -> list[Cell]:
-    """Fill `difference` of our cells where the protocol equals that of the same row's published, verified value."""
+    """Of our cells in a column that has published numbers: `difference` where the protocol equals that of the same
+    row's published, verified value; the mark "protocol" where it is not known to equal the column's.
+    """
     labels = {row.ours: row.name for row in table.rows if row.ours}
+    published = {cell.column for cell in cells if cell.kind == "published" and cell.value}
     known = {(c.row, c.column): c.value for c in cells if c.kind == "published" and c.value and not c.marks}
     result = []
     for cell in cells:
         ours = labels.get(params.variant_of(cell.variant))
         theirs = known.get((ours, cell.column)) if cell.kind == "trained" else None
         equal = (table.paper, cell.column) in EQUAL_PROTOCOLS.get(cell.metric, ())
+        if cell.kind != "published" and cell.value and cell.column in published and not equal:
+            cell = replace(cell, marks=f"{cell.marks} protocol".strip())
         if cell.value and theirs and equal and not set(cell.marks.split()) & (ALTERS_MEASURE | OTHER_PICTURES):
             apart = float(cell.value) - float(theirs)
             cell = replace(cell, difference=f"{apart:+.{COLUMNS[cell.column].decimals}f}")
@@ -223,30 +228,38 @@ def published_numbers(dataset: str, published: list[dict]) -> list[Cell]:
     return cells
 
 
-def _first(row: list[Cell]) -> float:
-    """What a row of a leaderboard is sorted by: its first cell's badness, without a value the worst."""
-    return row[0].badness if row and row[0].value else float("inf")
+def _first(row: list[Cell]) -> tuple[int, float]:
+    """What a row of a leaderboard is sorted by: its first cell's badness, after those of the column's own metric if it
+    is of a stand-in, such as another network's; without a value the last.
+    """
+    if not row or not row[0].value:
+        return len(COLUMNS), 0.0
+    return COLUMNS[row[0].column].metrics.index(row[0].metric), row[0].badness
 
 
 # ---- ranks
 
 
-def with_places(cells: list[Cell], found: list[Difference], runs: Runs | None = None) -> list[Cell]:
+def with_places(
+    cells: list[Cell], found: list[Difference], runs: Runs, unranked: Collection[tuple[str, str]] = ()
+) -> list[Cell]:
     """Fill `place` of our cells: best and second of those in a column that can be compared, and who is tied.
 
-    Comparable are values of one metric and protocol by the same kind of network, on the same number of pairs or by a
-    paired difference. With `runs`, methods that see the target's parsing get no place.
+    Comparable are values of one metric and protocol by the same kind of network, on the same pairs or by a paired
+    difference. unranked: the data set and name of methods that get no place.
     """
     verdicts = {(d.dataset, d.metric, frozenset((d.one, d.other))): d.verdict for d in found}
     groups = defaultdict(list)
     for index, cell in enumerate(cells):
-        told = runs is not None and runs[cell.dataset, cell.variant].given_target_parsing
-        if cell.value and cell.kind != "published" and not told:
+        if cell.value and cell.kind != "published" and (cell.dataset, cell.variant) not in unranked:
             key = (cell.table, cell.dataset, cell.column, cell.metric, cell.protocol, altered(cell.marks))
             groups[key].append(index)
 
     def verdict(one: Cell, other: Cell) -> str | None:
-        return verdicts.get((one.dataset, one.metric, frozenset((one.variant, other.variant))))
+        """The paired one; "" for two of the same pairs without one; None for two that cannot be compared."""
+        paired = verdicts.get((one.dataset, one.metric, frozenset((one.variant, other.variant))))
+        sets = {runs[key].pair_set for cell in (one, other) if (key := (cell.dataset, cell.variant)) in runs} - {""}
+        return paired or ("" if one.n == other.n and len(sets) < 2 else None)
 
     result = list(cells)
     for members in groups.values():
@@ -262,7 +275,7 @@ def _places(cells: list[Cell], verdict: Callable[[Cell, Cell], str | None]) -> l
     The best is the first that can be compared with any other; places are among those that can be compared with it.
     """
     for best in cells:
-        others = [cell for cell in cells if cell is not best and (verdict(best, cell) or cell.n == best.n)]
+        others = [cell for cell in cells if cell is not best and verdict(best, cell) is not None]
         if others:
             break
     else:

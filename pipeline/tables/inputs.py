@@ -1,6 +1,7 @@
 """What the tables are made from: published numbers, and the scores of each method with the checkpoint chosen for it."""
 
 import csv
+import hashlib
 import json
 import math
 import shlex
@@ -12,7 +13,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.core import layout, needs, params, schema, store
+from pipeline.core import graph, layout, needs, params, schema, store
 from pipeline.core.errors import UserError
 from pipeline.tables.over_seeds import OverSeeds
 from pipeline.tables.papers import ALTERS_MEASURE, COLUMNS, MARKS
@@ -63,7 +64,7 @@ def read_network(dataset: str, variant: str) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
         assert {"parameters", "macs", "checkpoint_bytes", "trained"} <= found.keys()
     except FileNotFoundError:
-        raise UserError(f"{path}: not there; run the stage that writes it (snakemake --cores all)") from None
+        raise UserError(f"{path}: not there; {graph.how_to_make(path)}") from None
     except (ValueError, AttributeError, AssertionError):
         raise UserError(f"{path}: damaged; run score again") from None
     return {"given_target_parsing": False} | found
@@ -138,6 +139,15 @@ class Run:
         """Metric -> the chosen checkpoint's row on test."""
         rows = self.at_checkpoint
         return rows[rows["split"] == "test"].set_index("metric", drop=False).to_dict("index")
+
+    @cached_property
+    def pair_set(self) -> str:
+        """Which test pairs it was scored on, as a digest; "" if that is not known."""
+        if not self.pairs.exists():
+            return ""
+        filters = [("step", "=", self.chosen["step"]), ("split", "=", "test")]
+        table = store.read_table(self.pairs, ["pair_index", "source_id", "target_id"], filters=filters)
+        return hashlib.sha256(repr(sorted(map(str, table.to_pylist()))).encode()).hexdigest()
 
     @cached_property
     def over_seeds(self) -> dict[tuple[str, str], OverSeeds]:

@@ -19,7 +19,8 @@ def _letter(symbol: str, letter: str, text: str) -> Mark:
     return Mark(symbol, rf"\textsuperscript{{{letter}}}", text)
 
 
-# How a number differs from the paper's set-up. The names are those of `schema.SCORES`, and one of our own: unverified.
+# How a number differs from the paper's set-up. The names are those of `schema.SCORES`, and two of our own: protocol,
+# unverified.
 # Which setting sets which: docs/papers.md.
 MARKS = {
     "metric-weights": Mark(
@@ -54,6 +55,15 @@ MARKS = {
     "design": _letter("ᵈ", "d", "known to differ in a network, loss or draw from the authors' code: docs/papers.md"),
     "pairs": Mark("‖", r"\textbardbl", "not scored on the whole published list of test pairs"),
     "jpeg": Mark("♯", r"\sharp", "images of an outside method that came as JPEGs"),
+    "source": _letter(
+        "ᵗ", "t", "most images of an outside method are the pairs' sources as they are: copies, or named target first"
+    ),
+    "lpips": _letter("ᵃ", "a", "LPIPS through another network than AlexNet, which the papers use"),
+    "protocol": Mark(
+        "≠",
+        r"$\neq$",
+        "not measured as the published numbers of its column: by another network, detector, window, range or crop",
+    ),
     "unverified": Mark("?", "?", "published number not checked against the paper"),
 }
 

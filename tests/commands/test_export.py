@@ -294,7 +294,7 @@ def test_onnx_without_its_package_is_one_line(trained, capsys, monkeypatch):
     [
         (["--dataset", "nowhere", "--what", "pairs", "--split", "train"], "unknown data set nowhere; known: synthetic"),
         (["--dataset", "market1501", "--what", "keypoints", "--split", "val"], "keypoints have no split val"),
-        (["--dataset", "synthetic", "--what", "pairs", "--split", "val"], "run the stage that writes it"),
+        (["--dataset", "synthetic", "--what", "pairs", "--split", "val"], "run: repose pairs --dataset synthetic"),
     ],
 )
 def test_what_cannot_be_exported_is_one_line(lists, capfdbinary, arguments, message):

@@ -13,7 +13,7 @@ import pytest
 from models.variants import VARIANTS
 from pipeline.__main__ import main
 from pipeline.commands import score_images
-from pipeline.core import layout, store
+from pipeline.core import layout, params, store
 from pipeline.core.atomic import atomic_directory
 from pipeline.core.errors import UserError
 from pipeline.fetching.download import MIRROR
@@ -21,7 +21,8 @@ from pipeline.formats import annotations
 from pipeline.loading.arrays import load_pairs
 from pipeline.scoring import compare, comparison, detectors, image_folder
 from pipeline.stages import reference, score
-from pipeline.tables.inputs import read_outside
+from pipeline.tables.inputs import outdated, read_outside
+from pipeline.tables.inputs import reference as reference_of
 from tests.scored_project import CPU, HEIGHT, WIDTH, entered, stored_images, write_weights
 
 pytestmark = pytest.mark.usefixtures("small_batches_on_one_thread")
@@ -61,11 +62,6 @@ def files(name: str) -> list[dict]:
         return list(csv.DictReader(handle))
 
 
-@pytest.fixture(scope="module")
-def data(project):
-    return load_pairs("synthetic", "test", CPU, 7)
-
-
 # ---- names
 
 
@@ -76,45 +72,35 @@ def data(project):
         "{from}_to_{to}.jpg", "{from}.jpg_{to}.jpg.jpeg",
     ],
 )  # fmt: skip
-def test_the_peers_names_are_recognised(project, data, form):
-    names = image_folder.names_of(data, None)
-    found = {}
+def test_the_peers_names_are_recognised(project, form):
+    names = image_folder.names_of(listed(), None)
     for position, (source, target) in enumerate(listed()):
         path = Path(form.format(**{"from": Path(source).stem, "to": Path(target).stem}))
-        found, left = image_folder.match([path], names)
-        assert (found, left) == ({position: path}, [])
+        assert image_folder.match([path], names) == ({position: path}, [], [])
 
 
-def test_positions_in_the_list_and_own_patterns_are_names(project, data):
-    index = int(data.pair_index[3])
-    names = image_folder.names_of(data, None)
-    for name in (f"{index}.png", f"{index:05d}.png"):
-        assert image_folder.match([Path(name)], names)[0] == {3: Path(name)}
+def test_own_patterns_are_names(project):
     source, target = (Path(name).stem for name in listed()[2])
-    own = image_folder.names_of(data, "gen-{to}~{from}")
+    own = image_folder.names_of(listed(), "gen-{to}~{from}")
     assert image_folder.match([Path(f"gen-{target}~{source}.png")], own)[0].keys() == {2}
-    assert image_folder.match([Path(f"{source}_{target}.png")], own)[1] == [
-        (f"{source}_{target}.png", "extra: its name is no scored pair's")
-    ]
+    other = Path(f"{source}_{target}.png")
+    assert image_folder.match([other], own) == ({}, [], [other])
+    alone = image_folder.names_of([("a.jpg", "b.jpg"), ("a.jpg", "c.jpg"), ("b.jpg", "c.jpg")], "{to}_x")
+    assert (alone["b_x"], alone["c_x"]) == (0, image_folder.SEVERAL)
     for pattern in ("{from}", "{source}_{target}", "{from}_{to}_{index}", "fixed"):
         with pytest.raises(UserError, match="--pattern"):
-            image_folder.names_of(data, pattern)
+            image_folder.names_of(listed(), pattern)
 
 
-def test_names_that_fit_two_pairs_or_two_files_for_one_are_left_out(project, data):
-    names = image_folder.names_of(data, None)
+def test_names_that_fit_two_pairs_or_two_files_for_one_are_left_out(project):
+    names = image_folder.names_of(listed(), None)
     source, target = (Path(name).stem for name in listed()[0])
     twins = [Path(f"{source}_{target}.png"), Path(f"{source}___{target}_vis.jpg")]
-    found, left = image_folder.match(twins, names)
+    found, left, _ = image_folder.match(twins, names)
     assert found == {}
     assert {why for _, why in left} == {"one of 2 files for one pair"}
-
-    class Pairs:  # ids that contain the separator: a_b + c and a + b_c
-        ids = ("a_b", "c", "a", "b_c")
-        pairs = np.array([[0, 1], [2, 3]])
-        pair_index = np.array([0, 1])
-
-    names = image_folder.names_of(Pairs, None)
+    # ids that contain the separator
+    names = image_folder.names_of([("a_b", "c"), ("a", "b_c")], None)
     assert image_folder.match([Path("a_b_c.png")], names)[1][0][1].startswith("ambiguous")
     assert image_folder.match([Path("a_b___c.png")], names)[0] == {0: Path("a_b___c.png")}
 
@@ -143,7 +129,9 @@ def test_exported_images_score_as_their_variant_does(project, tmp_path, capsys):
     for metric, row in found.items():
         for key in ("value", "low", "high", "n", "excluded", "protocol"):
             assert row[key] == wanted[metric][key], (metric, key)
-    assert {row["what"] for row in files("read_back")} == {"extra: its name is no scored pair's"}  # 7 of 24 are scored
+    assert {row["what"] for row in files("read_back")} == {
+        "its pair is not scored: reference.synthetic.test_pairs is 7, of 24 pairs", image_folder.COPY
+    }  # fmt: skip
     shutil.rmtree(layout.outside("synthetic", "read_back"))
 
 
@@ -161,13 +149,15 @@ def test_a_copy_of_the_sources_scores_as_copy_source_does(project, copied, capsy
         same = ("value", "low", "high", "n", "excluded", "protocol", "ceiling")
         assert {key: mine[name][key] for key in same} == {key: row[key] for key in same}, name
         assert mine[name]["variant"] == "My method"
-        assert set(mine[name]["marks"]) == set(row["marks"]) - {"steps"}  # training's are not known
+        assert set(mine[name]["marks"]) == set(row["marks"]) - {"steps"} | {"source"}  # training's are not known
     method = json.loads((layout.outside("synthetic", "my_method") / "method.json").read_text())
     assert method["pairs"] == {"scored": 7, "missing": 0}
-    assert {(row["file"], row["what"]) for row in files("my_method")} == {
-        ("notes.txt", "not an image file"),
+    said = [(row["file"], row["what"]) for row in files("my_method")]
+    assert len([what for _, what in said if what == image_folder.COPY]) == 7
+    assert [row for row in said if row[1] != image_folder.COPY] == [
         ("nobody_knows.png", "extra: its name is no scored pair's"),
-    }
+        ("notes.txt", "not an image file"),
+    ]
     samples = store.read_table(layout.outside("synthetic", "my_method") / "samples.parquet").to_pylist()
     picture = cv2.imdecode(np.frombuffer(samples[0]["generated"]["bytes"], np.uint8), cv2.IMREAD_COLOR)
     assert np.array_equal(picture[..., ::-1], stored_images([samples[0]["source_id"]])[0])
@@ -235,7 +225,7 @@ def test_a_partial_set_is_scored_on_its_pairs_and_their_targets(project, copied)
     assert scored == data.pair_index[:5].tolist()
 
 
-def test_strips_are_cut_and_only_if_they_show_the_pair(project, data):
+def test_strips_are_cut_and_only_if_they_show_the_pair(project):
     source, target = (stored_images([name])[0] for name in listed()[0])
     generated = np.random.default_rng(0).integers(0, 256, source.shape, dtype=np.uint8)
     pose = np.zeros_like(source)
@@ -254,9 +244,9 @@ def test_strips_are_cut_and_only_if_they_show_the_pair(project, data):
     image, count, jpeg = image_folder.read(written(source, target, source, ending="jpg"), source, target)
     assert (count, jpeg) == (3, True)  # compressed panels are still recognised
     wrong = (target, source, generated)
-    assert image_folder.read(written(*wrong), source, target) == (
-        "a strip of 3 panels that do not show this pair's source and target"
-    )
+    refused = image_folder.read(written(*wrong), source, target)
+    assert refused.startswith("a strip of 3 panels that do not show this pair's source and target: ")
+    assert refused.endswith("grey levels apart, 12 at most")
     assert image_folder.read(written(source, generated), source, target).startswith("wrong size: 64 x 64")
     assert image_folder.read(written(source[1:]), source, target).startswith(
         "wrong size: 63 x 32, the targets are 64 x 32"
@@ -361,3 +351,84 @@ def test_help_tells_the_names(project, capsys):
     shown = capsys.readouterr().out
     assert "FROM___TO" in shown
     assert "--pattern" in shown
+
+
+# ---- what cannot be matched says what was expected and what is there
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ("{to}_{from}", 'give --pattern "{to}_{from}"'),
+        ("{to}", 'give --pattern "{to}"'),
+        ("{from}-{to}", "or say with --pattern how they are called"),
+    ],
+)
+def test_names_of_another_form_are_told_with_what_reads_them(project, copied, form, said):
+    known = {both[::-1] for both in listed()}
+    pairs = [both for both in listed() if both not in known]  # those that are not asked for both ways
+    copies(copied / "named", pairs, f"{form}.png")
+    with pytest.raises(UserError) as caught:
+        score_images.run("synthetic", copied / "named", "Named")
+    first = "_".join(Path(name).stem for name in listed()[0])
+    assert f"0 of 7 test pairs found; wanted: names such as {first}.png; there: " in str(caught.value)
+    assert said in str(caught.value)
+
+
+def test_names_of_another_pair_list_are_not_called_wrong(project, copied):
+    names = sorted({name for both in listed() for name in both})
+    every = [(row["source_id"], row["target_id"]) for row in store.read_table(layout.pairs("synthetic")).to_pylist()]
+    others = [(a, b) for a in names for b in names if (a, b) not in every]
+    copies(copied / "others", others)
+    with pytest.raises(UserError, match="names two images of the data set that are no test pair") as caught:
+        score_images.run("synthetic", copied / "others", "Others")
+    assert "data/synthetic/pairs.parquet" in str(caught.value)
+    assert "name the files" not in str(caught.value)
+
+
+def test_a_limit_is_named_where_it_leaves_files_out(project, copied):
+    """The field's strips of the whole list, of which seven pairs are scored; and numbers of the whole list."""
+    rows = store.read_table(layout.pairs("synthetic"), filters=[("split", "=", "test")]).to_pylist()
+    folder = copied / "strips"
+    folder.mkdir()
+    for number, row in enumerate(rows):
+        source, target = stored_images([row["source_id"], row["target_id"]])
+        name = f"{Path(row['source_id']).stem}___{Path(row['target_id']).stem}_vis.png" if number % 2 else None
+        picture = np.concatenate([source, target, target], axis=1)[..., ::-1]
+        cv2.imwrite(str(folder / (name or f"{row['pair_index']}.png")), picture)
+    score_images.run("synthetic", folder, "Strips")
+    why = {row["what"] for row in files("strips")}
+    assert why == {"its pair is not scored: reference.synthetic.test_pairs is 7, of 24 pairs"}
+    assert rows_ssim("strips") == 1
+
+
+def rows_ssim(name: str) -> float:
+    return rows(name)["ssim"]["value"]
+
+
+# ---- the reference
+
+
+def test_images_or_joints_that_changed_since_the_reference_are_refused(project, copied):
+    copies(copied / "theirs", listed())
+    table = store.read_table(layout.keypoints("synthetic"))
+    store.write_table(layout.keypoints("synthetic"), table.slice(1), table.schema.remove_metadata())
+    with pytest.raises(UserError, match="made from other keypoints; run: repose reference --dataset synthetic"):
+        score_images.run("synthetic", copied / "theirs", "Theirs")
+
+
+def test_a_row_names_the_reference_that_the_tables_hold_it_to(project, copied):
+    copies(copied / "theirs", listed())
+    score_images.run("synthetic", copied / "theirs", "Theirs")
+    now = reference_of("synthetic")
+    assert {row["reference"] for row in rows("theirs").values()} == {now["sha256"]}
+    method = json.loads((layout.outside("synthetic", "theirs") / "method.json").read_text())
+    assert method["reference"] == now
+    assert outdated() == {}
+    text = (copied / "params.yaml").read_text().replace("test_pairs: 7", "test_pairs: 5")
+    (copied / "params.yaml").write_text(text)
+    params.load.cache_clear()
+    reference.run("synthetic")
+    assert set(outdated()) == {("synthetic", "Theirs"), ("synthetic", "copy_source")}
+    assert outdated()["synthetic", "Theirs"].startswith("(other pairs or their limit); run: repose score ")
+    assert read_outside({}) == {}

@@ -15,6 +15,7 @@ from pipeline import __main__ as command_line
 from pipeline.commands import records, status
 from pipeline.core import console, graph, layout, needs, params, store
 from pipeline.core.schema import SCORES
+from pipeline.tables import papers
 from tests.stages.test_tables import training_run
 
 
@@ -214,7 +215,7 @@ def test_a_failure_shows_its_reason(made, capsys):
 def test_a_wrong_input_is_a_failure_in_the_users_words(clone):
     assert command_line.main(["index", "--dataset", "synthetic"]) == 2
     assert found()["index synthetic"] == status.State(
-        "failed", "data/synthetic/raw: no images.zip; run fetch (snakemake --cores all)"
+        "failed", "data/synthetic/raw: no images.zip; run: repose fetch --dataset synthetic"
     )
 
 
@@ -357,7 +358,11 @@ def test_scores_are_those_on_test_of_the_checkpoint_that_stands_for_the_variant(
             row["value"] = 0.01  # the best on val, though not on test
     write_scores("spig", rows)
     on_test = {row["metric"]: row["value"] for row in rows if (row["step"], row["split"]) == (60, "test")}
-    expected = f"LPIPS {on_test['lpips-alex-v0.1']:.4f}, FID {on_test['fid']:.3f}, PCKh {on_test['pckh@0.5']:.2f}"
+    marks, seeded = papers.symbols("steps weights width data"), papers.symbols("metric-weights")
+    expected = (
+        f"LPIPS {on_test['lpips-alex-v0.1']:.4f}{seeded}{marks}, FID {on_test['fid']:.3f}{seeded}{marks}, "
+        f"PCKh {on_test['pckh@0.5']:.2f}{marks}"
+    )
     by = {"metric": "lpips", "split": "val"}
     assert status.scores_in_words("synthetic", "spig", by) == f"step 60: {expected}"
     assert status.scores_in_words("synthetic", "patn", by) == ""
@@ -389,8 +394,11 @@ def test_json_has_jobs_scores_and_what_is_next(made, capsys):
     }  # fmt: skip
     assert states["score synthetic spig"]["why"] == everything["score synthetic spig"].why
     scores = {one["variant"]: one for one in printed["scores"]}
-    step, values = status.last_scores("synthetic", "spig", params.load()["tables"]["choose_by"])
-    assert scores["spig"] == {"dataset": "synthetic", "variant": "spig", "step": step, "values": values}
+    step, values, marks = status.last_scores("synthetic", "spig", params.load()["tables"]["choose_by"])
+    assert scores["spig"] == {
+        "dataset": "synthetic", "variant": "spig", "step": step, "values": values, "marks": marks
+    }  # fmt: skip
+    assert "metric-weights" in marks["LPIPS"]
     assert printed["next"].startswith(".venv/bin/snakemake")
     assert scores["patn"]["error"].endswith("scores.parquet cannot be read")  # `made` wrote no parquet
 
@@ -436,3 +444,16 @@ def test_it_starts_without_torch_and_without_an_engine(made):
     assert "'pyarrow'" in modules
     for slow in ("torch", "pandas", "snakemake", "dvc"):
         assert f"'{slow}'" not in modules
+
+
+def test_a_network_whose_weights_could_not_be_had_is_not_called_done(made, capsys):
+    """And nothing is left to run for it; one whose weights are there is done."""
+    for net, missing in (("alexnet", True), ("inception", False)):
+        source = {"status": "missing" if missing else "present", "files": {}, "reason": "no network"}
+        (layout.weights(net) / "source.json").write_text(json.dumps(source))
+    pretend(graph.jobs(params.load()))
+    assert found()["weights alexnet"].name == "unavailable"
+    assert found()["weights inception"].name == "done"
+    text = shown(capsys)
+    assert "unavailable alexnet: to look for the published weights again: rm -r data/weights/alexnet" in text
+    assert text.rstrip().endswith(f"next: nothing to run; open {layout.REPORT}")

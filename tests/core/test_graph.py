@@ -451,7 +451,7 @@ READS = {
     "reference": DATA | {"parsing", "plan", "pretrain", "weights"},
     "score": DATA | {"parsing", "pretrain", "reference", "train", "weights"},
     "score_components": DATA | {"parsing", "pretrain", "reference"},
-    "tables": {"score", "score_components"},
+    "tables": {"reference", "score", "score_components"},
     "report": DATA | SHOWN | {"plan", "needs"},
 }
 
@@ -486,3 +486,21 @@ def test_every_stage_reads_what_others_make_for_it_and_its_own_params(jobs):
             assert {one.axes.get("dataset", job.axes["dataset"]) for one in before} <= {job.axes["dataset"]}, job
         own = job.stage in graph.FOREGOING or any(key.partition(".")[0] == job.stage for key in job.params)
         assert own, job
+
+
+@pytest.mark.parametrize(
+    ("path", "command"),
+    [
+        ("data/synthetic/keypoints.parquet", "repose keypoints --dataset synthetic"),
+        ("data/synthetic/images", "repose index --dataset synthetic"),
+        ("data/synthetic/raw/annotation-test.csv", "repose fetch --dataset synthetic"),
+        ("runs/synthetic/spgnet/checkpoints/meta.json", "repose train --dataset synthetic --variant spgnet"),
+        ("data/weights/inception/source.json", "repose weights --net inception"),
+        ("reports/tables/notes.csv", "repose tables"),
+    ],
+)
+def test_what_is_missing_is_made_by_one_command(path, command, monkeypatch):
+    """Not by a run of everything, and what nobody asks for by none."""
+    monkeypatch.chdir(ROOT)
+    assert graph.how_to_make(path) == f"run: {command}"
+    assert "no stage writes it" in graph.how_to_make("data/nowhere/images")

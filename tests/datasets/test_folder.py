@@ -335,5 +335,5 @@ def test_without_joints_index_takes_every_image(run):
     index.run("folder")
     assert len(store.read_table(layout.images("folder"))) == 9
     assert len(store.read_table(layout.rejects("folder"))) == 0
-    with pytest.raises(UserError, match="run the stage that writes it"):
+    with pytest.raises(UserError, match="run: repose keypoints --dataset folder"):
         pairs.run("folder")

@@ -14,6 +14,7 @@ import pytest
 
 from pipeline.core import layout, params, schema, store
 from pipeline.core.errors import UserError
+from pipeline.metrics import METRICS
 from pipeline.stages import tables
 from pipeline.tables import papers
 from pipeline.tables.cells import Cell, with_places
@@ -783,7 +784,7 @@ def places(column: list[dict], found=()) -> list[str]:
     given = {"table": "t", "dataset": "d", "kind": "trained", "column": "SSIM", "higher_is_better": True}
     given |= {"metric": "ssim", "protocol": "p", "split": "test", "n": 9}
     cells = [Cell(**(given | {"row": str(i), "variant": str(i)} | one)) for i, one in enumerate(column)]
-    return [one.place for one in with_places(cells, list(found))]
+    return [one.place for one in with_places(cells, list(found), {})]
 
 
 def told(one: str, other: str, verdict: str) -> Difference:
@@ -1203,3 +1204,74 @@ def test_intervals_of_other_resamples_are_told(scored):
     store.write_table(folder / "scores.parquet", rows, schema.SCORES)
     tables.run()
     assert "resamples: 100 of Mine; 2000 of " in text("leaderboard_synthetic.md")
+
+
+# ---- beside published numbers
+
+
+def outside_on_market(*metrics: str, marks=()) -> None:
+    set_datasets("[market1501]")
+    set_variants()
+    folder = layout.outside("market1501", "mine")
+    rows = [score("market1501", "Mine", 0, "test", "ssim", 0.3, marks) | {"metric": metric} for metric in metrics]
+    store.write_table(folder / "scores.parquet", rows, schema.SCORES)
+    (folder / "method.json").write_text(json.dumps({"kind": "outside", "name": "Mine", "dataset": "market1501"}))
+    write_reference("market1501")
+    tables.run()
+
+
+def test_a_number_by_another_protocol_is_marked_beside_published_ones(scored, monkeypatch):
+    monkeypatch.setattr(papers, "EQUAL_PROTOCOLS", {"ssim": {("SPIG", "SSIM")}})
+    monkeypatch.setattr("pipeline.tables.cells.EQUAL_PROTOCOLS", papers.EQUAL_PROTOCOLS)
+    outside_on_market("ssim", "psnr")
+    own = {column: cell("spig_table1.csv", row="Mine (outside)", column=column)["marks"] for column in ("SSIM", "PSNR")}
+    assert own == {"SSIM": "", "PSNR": "protocol"}
+    assert MARKS["protocol"].text in text("spig_table1.md")
+    assert cell("leaderboard_market1501.csv", column="PSNR")["marks"] == ""  # no published number stands there
+
+
+@pytest.mark.parametrize("limited", [True, False])
+def test_an_outside_method_on_a_part_of_the_list_is_marked_in_the_papers_tables(scored, limited):
+    """By its reference's limit or of its own; the note that no other row is of so few is for the latter alone."""
+    outside_on_market("ssim", marks=["pairs"])
+    assert cell("spig_table1.csv", row="Mine (outside)", column="SSIM")["marks"] == "pairs protocol"
+    assert f"Mine (outside){papers.symbols('pairs protocol')}" in text("spig_table1.md")
+    if limited:
+        set_variants(floors="copy_source")
+        rows = [score("market1501", "copy_source", 0, split, "ssim", 0.2, ["pairs"]) for split in ("val", "test")]
+        write_scores("market1501", "copy_source", rows)
+        tables.run()
+        assert "images for only" not in text("leaderboard_market1501.md")
+    else:
+        assert "images for only 96 test pairs" in text("leaderboard_market1501.md")
+
+
+def test_another_networks_lpips_leads_no_column(scored):
+    """It is marked, in no rank, and below the rows of the column's own network, however small it is."""
+    write_method("copy_source", {"lpips-alex-v0.1": np.full(9, 0.4)}, {})
+    write_method("mean_image", {"lpips-alex-v0.1": np.full(9, 0.5)}, {})
+    set_variants(floors="copy_source, mean_image")
+    folder = layout.outside("synthetic", "mine")
+    rows = [score("synthetic", "Mine", 0, "test", "ssim", 0.01, ["lpips"], n=9) | {"metric": "lpips-squeeze-v0.1"}]
+    store.write_table(folder / "scores.parquet", [row | {"higher_is_better": False} for row in rows], schema.SCORES)
+    (folder / "method.json").write_text(json.dumps({"kind": "outside", "name": "Mine", "dataset": "synthetic"}))
+    tables.run()
+    column = [row for row in read("leaderboard_synthetic.csv") if row["column"] == "LPIPS"]
+    assert [(row["variant"], row["place"]) for row in column] == [
+        ("copy_source", "best"), ("mean_image", ""), ("Mine", ""),
+    ]  # fmt: skip
+    assert f"Mine (outside){papers.symbols('lpips')}" in text("leaderboard_synthetic.md")
+    assert [METRICS[f"lpips-{net}-v0.1"].marks for net in ("alex", "vgg", "squeeze")] == [(), ("lpips",), ("lpips",)]
+
+
+def test_as_many_pairs_are_not_the_same_pairs(scored):
+    """FID of two methods on other pairs is in no order, though both have nine."""
+    write_method("copy_source", {"ssim": np.full(9, 0.4)}, {"fid": 9.0})
+    for name, first in (("One", 0), ("Two", 9)):
+        folder = layout.outside("synthetic", name.lower())
+        folder.mkdir(parents=True)
+        write_method(name, {"ssim": np.full(9, 0.5)}, {"fid": 5.0 + first}, folder, first=first)
+    set_variants(floors="copy_source")
+    tables.run()
+    places = {row["variant"]: row["place"] for row in read("leaderboard_synthetic.csv") if row["column"] == "FID"}
+    assert places == {"One": "best", "copy_source": "", "Two": ""}
