@@ -118,8 +118,8 @@ def open_folders(
         target_of = _by_name(made, real, way)
         triples = [Triple(file, target, given.get(file.name) if given else None) for file, target in target_of.items()]
         used = set(target_of.values())
-        left = [f"{made.path}: {file.name} has no target" for file in made.files if file not in target_of]
-        left += [f"{real.path}: {file.name} was not generated" for file in real.files if file not in used]
+        left = [f"{made.path}: {file.stem} has no target" for file in made.files if file not in target_of]
+        left += [f"{real.path}: {file.stem} was not generated" for file in real.files if file not in used]
         if not triples:
             raise UserError(
                 f"{generated}, {targets}: no file name in common, such as {made.files[0].name} and"
@@ -144,7 +144,7 @@ def _by_name(made: _Folder, real: _Folder, way: str | None) -> dict[Path, Path]:
     """The target of each generated picture that has one, by name; where names are numbers, and not the same ones on
     both sides, by what the numbers count.
     """
-    numbers = {file: numbering.number_of(stem, None) for stem, file in real.by_stem.items()}
+    numbers = {file: numbering.number_of(stem) for stem, file in real.by_stem.items()}
     counted = sorted((file for file in numbers if numbers[file] is not None), key=numbers.__getitem__)
     if made.by_stem.keys() == real.by_stem.keys() or len(counted) < len(numbers):
         return {file: real.by_stem[stem] for stem, file in sorted(made.by_stem.items()) if stem in real.by_stem}

@@ -116,8 +116,6 @@ def reasons(scored: Sequence[tuple[str, str]], known: Known, pattern: str | None
     def reason(name: str) -> str:
         if name in whole:
             return known.unscored
-        if numbering.number_of(name, pattern if pattern and "{index}" in pattern else None) is not None:
-            return f"its number is no pair's: the list has {len(known.listing.pairs)}"
         if name in turned:
             return 'the target is named first; if it is, give --pattern "{to}_{from}"'
         if name in targets:
@@ -129,6 +127,7 @@ def reasons(scored: Sequence[tuple[str, str]], known: Known, pattern: str | None
     return reason
 
 
+BESIDE_NAMES = "a number, where most files are named by their pair"
 ANOTHER_LIST = "names two images of the data set that are no test pair: it is of another pair list"
 
 
@@ -189,11 +188,20 @@ def find(
     matched, others, unknown = match(files, names, places)
     reason = reasons(scored, known, pattern) if unknown else None
     of_list = {path for path, position in places.items() if position is None}
-    left = [*others, *((path.name, known.unscored if path in of_list else reason(_stem(path))) for path in unknown)]
+    by_number = "{index}" if pattern is None else pattern
+
+    def why(path: Path) -> str:
+        if path in of_list:
+            return known.unscored
+        if numbering.number_of(_stem(path), by_number) is None:
+            return reason(_stem(path))
+        return f"no pair of the {len(known.listing.pairs)} has its number" if way else BESIDE_NAMES
+
+    left = [*others, *((path.name, why(path)) for path in unknown)]
     found, problems = check(split, matched)
     jpegs = [(one.path.name, "JPEG: scored, marked") for one in found.values() if one.jpeg]
     copies = [(one.path.name, COPY) for one in found.values() if one.copied]
-    return found, sorted([*left, *((path.name, why) for path, why in problems), *jpegs, *copies]), way
+    return found, sorted([*left, *((path.name, problem) for path, problem in problems), *jpegs, *copies]), way
 
 
 def numbered(
@@ -204,11 +212,11 @@ def numbered(
     """
     by_number: dict[int, list[Path]] = defaultdict(list)
     for path in files if pattern is None or "{index}" in pattern else ():
-        number = numbering.number_of(_stem(path), pattern)
+        number = numbering.number_of(_stem(path), pattern or "{index}")
         if path.suffix.lower() in ENDINGS and number is not None and _stem(path) not in names:
             by_number[number].append(path)
-    if not by_number:
-        return None, {}
+    if len(by_number) <= sum(_stem(path) in names for path in files):
+        return None, {}  # none, or a few beside files that are named by their pair
     first = {number: paths[0] for number, paths in by_number.items()}
     if way is None:
         way, places = numbering.decide(first, listing, "--numbering")

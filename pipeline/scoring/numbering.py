@@ -4,8 +4,8 @@ A number may count the pairs of a list from 0 or from 1, in the list's order or 
 compared with its neighbour's target, and scores as if the method were bad. So a sample of the files is held against the
 stored images of the pairs that each way of counting (`ways`) gives it, reduced to SIDE pixels: the mean difference from
 the target or, if that is smaller, from the source. One way beats another if it is nearer by a fifth and by three
-standard errors of the difference, file by file. The way that fits all numbers is taken if no other beats it, and if it
-beats chance; else the command stops and says what to give.
+standard errors of the difference, file by file. The way that fits the most numbers is taken if no other beats it, and
+if it beats chance; else the command stops and says what to give.
 """
 
 import re
@@ -94,11 +94,12 @@ def in_words(name: str) -> str:
     return IN_WORDS.get(name) or f"from {name.removeprefix('from-')}, in the list's order"
 
 
-def number_of(stem: str, pattern: str | None) -> int | None:
+def number_of(stem: str, pattern: str = "{index}") -> int | None:
     """The number in a file's name (without ending), however it is padded; None if it is not named so."""
-    form = "([0-9]+)" if pattern is None else re.escape(pattern).replace(re.escape("{index}"), "([0-9]+)", 1)
-    found = re.fullmatch(form.replace(re.escape("{index}"), r"\1"), stem)
-    return int(found[1]) if found else None
+    field = re.escape("{index}")
+    form = re.escape(pattern).replace(field, "([0-9]+)", 1).replace(field, r"\1")
+    found = re.fullmatch(form, stem)
+    return int(found[1]) if found and found.groups() else None
 
 
 def _small(picture: np.ndarray) -> np.ndarray:
@@ -191,7 +192,8 @@ def decide(files: Mapping[int, Path], listing: Listing, option: str) -> tuple[st
     evidence = _Evidence(files, listing)
     apart = {name: found for name, way in known.items() if np.isfinite((found := evidence.apart(way)).mean)}
     plain = [name for name in known if name == "published" or name.startswith(("from-", "scored"))]
-    fitting = [name for name in plain if len(known[name]) == len(numbers)] or plain[:1]
+    most = max((len(known[name]) for name in plain), default=0)
+    fitting = [name for name in plain if len(known[name]) == most]
     if not fitting or fitting[0] not in apart:  # no number has a place, or no picture was there to look at
         return "published", known.get("published", {})
     taken = fitting[0]

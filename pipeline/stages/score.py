@@ -23,9 +23,9 @@ FID, KID, IS and parsing-miou are computed on the test pairs only. A run that wa
 checkpoint that it finished.
 
 Marks say how a number differs from the paper's set-up: most come from training (docs/papers.md lists them); `data` and
-`joints` from the reference, as does `pairs`, other test pairs than the whole published list; `jpeg` means that images
-from elsewhere are JPEGs; `metric-weights`, that the metric's own network has random weights because the published ones
-were missing.
+`joints` from the reference, as does `pairs`, other test pairs than the whole published list; `lpips` from LPIPS by
+another network than AlexNet; `jpeg` and `source` mean that images from elsewhere are JPEGs, or mostly the pairs'
+sources; `metric-weights`, that the metric's own network has random weights because the published ones were missing.
 """
 
 import json

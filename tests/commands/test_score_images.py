@@ -19,7 +19,7 @@ from pipeline.core.errors import UserError
 from pipeline.fetching.download import MIRROR
 from pipeline.formats import annotations
 from pipeline.loading.arrays import load_pairs
-from pipeline.scoring import compare, comparison, detectors, image_folder
+from pipeline.scoring import compare, comparison, detectors, image_folder, numbering
 from pipeline.stages import reference, score
 from pipeline.tables.inputs import outdated, read_outside
 from pipeline.tables.inputs import reference as reference_of
@@ -139,7 +139,8 @@ def test_a_copy_of_the_sources_scores_as_copy_source_does(project, copied, capsy
     folder = copied / "theirs"
     copies(folder, listed())
     (folder / "notes.txt").write_text("not an image")
-    cv2.imwrite(str(folder / "nobody_knows.png"), np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+    for name in ("nobody_knows", "11"):
+        cv2.imwrite(str(folder / f"{name}.png"), np.zeros((HEIGHT, WIDTH, 3), np.uint8))
     assert main(["score", "--dataset", "synthetic", "--images", "theirs", "--name", "My method"]) == 0
     mine = rows("my_method")
     table = store.read_table(layout.scores("synthetic", "copy_source")).to_pylist()
@@ -155,6 +156,7 @@ def test_a_copy_of_the_sources_scores_as_copy_source_does(project, copied, capsy
     said = [(row["file"], row["what"]) for row in files("my_method")]
     assert len([what for _, what in said if what == image_folder.COPY]) == 7
     assert [row for row in said if row[1] != image_folder.COPY] == [
+        ("11.png", image_folder.BESIDE_NAMES),
         ("nobody_knows.png", "extra: its name is no scored pair's"),
         ("notes.txt", "not an image file"),
     ]
@@ -359,20 +361,25 @@ def test_help_tells_the_names(project, capsys):
 @pytest.mark.parametrize(
     ("form", "said"),
     [
-        ("{to}_{from}", 'give --pattern "{to}_{from}"'),
         ("{to}", 'give --pattern "{to}"'),
         ("{from}-{to}", "or say with --pattern how they are called"),
     ],
 )
 def test_names_of_another_form_are_told_with_what_reads_them(project, copied, form, said):
-    known = {both[::-1] for both in listed()}
-    pairs = [both for both in listed() if both not in known]  # those that are not asked for both ways
-    copies(copied / "named", pairs, f"{form}.png")
+    copies(copied / "named", listed(), f"{form}.png")
     with pytest.raises(UserError) as caught:
         score_images.run("synthetic", copied / "named", "Named")
     first = "_".join(Path(name).stem for name in listed()[0])
     assert f"0 of 7 test pairs found; wanted: names such as {first}.png; there: " in str(caught.value)
     assert said in str(caught.value)
+
+
+def test_names_with_the_target_first_are_told():
+    pairs, nothing = [("a.jpg", "b.jpg"), ("a.jpg", "c.jpg")], numbering.Listing([], [], {}, None, (2, 2))
+    reason = image_folder.reasons(pairs, image_folder.Known(nothing, ["a.jpg", "b.jpg", "c.jpg", "d.jpg"], ""), None)
+    assert 'give --pattern "{to}_{from}"' in reason("b_2_a_vis")
+    assert reason("d_a") == image_folder.ANOTHER_LIST
+    assert reason("d_x") == "extra: its name is no scored pair's"
 
 
 def test_names_of_another_pair_list_are_not_called_wrong(project, copied):
@@ -389,7 +396,7 @@ def test_names_of_another_pair_list_are_not_called_wrong(project, copied):
 def test_a_limit_is_named_where_it_leaves_files_out(project, copied):
     """The field's strips of the whole list, of which seven pairs are scored; and numbers of the whole list."""
     rows = store.read_table(layout.pairs("synthetic"), filters=[("split", "=", "test")]).to_pylist()
-    folder = copied / "strips"
+    folder = copied / "whole"
     folder.mkdir()
     for number, row in enumerate(rows):
         source, target = stored_images([row["source_id"], row["target_id"]])

@@ -51,6 +51,11 @@ def test_a_count_from_0_1_or_a_header_is_told(tmp_path, images, first, name):
     assert decided(written(tmp_path, truth, images)) == (name, truth)
 
 
+def test_a_number_that_is_no_pairs_changes_nothing(tmp_path):
+    truth = {place + 1: place for place in range(COUNT)}
+    assert decided(written(tmp_path, truth) | {99: tmp_path / "1.png"}) == ("from-1", truth)
+
+
 def test_of_a_part_the_pictures_tell_where_it_begins(tmp_path):
     """Numbers 3 to 9 fit from 0, from 1 and from their own first."""
     for shift, name in ((0, "published"), (1, "from-1"), (3, "from-3")):
@@ -142,7 +147,8 @@ def test_a_copy_of_the_source_that_may_be_a_target_stops(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "pattern", "number"),
-    [("7", None, 7), ("007", None, 7), ("a7", None, None), ("fake_00", "fake_{index}", 0), ("x3", "fake_{index}", None),
+    [("7", "{index}", 7), ("007", "{index}", 7), ("a7", "{index}", None), ("a7", "{to}", None),
+     ("fake_00", "fake_{index}", 0), ("x3", "fake_{index}", None),
      ("12-012", "{index}-{index}", None), ("12-12", "{index}-{index}", 12)],
 )  # fmt: skip
 def test_numbers_are_read_however_they_are_padded(name, pattern, number):
