@@ -1,10 +1,10 @@
-"""Train the weights that the demo starts from: SPGNet and its first stage, on synthetic people whom the demo never sees.
+"""Train the weights that the demo starts from: SPGNet and its first stage, on synthetic people whom it never sees.
 
     python -m benchmarks.demo_weights train --project DIR        an hour or more of one core; goes on where it stopped
-    python -m benchmarks.demo_weights pack --project DIR         from its last checkpoints, into pipeline/training/demo/
+    python -m benchmarks.demo_weights pack --project DIR         its last checkpoints, in few bits, into pretrained/
 
 The people are drawn from another seed than the demo's, so none of them is in its training or its test images. The
-networks are those of the demo at its width. They are trained without adversary and augmentation, through the seeded
+networks are those of the demo, at its width. They are trained without adversary and augmentation, through the seeded
 features that the demo has, and with rates that fall to nothing over the last quarter of the steps: that suits short
 trainings, and is no paper's.
 """
@@ -16,10 +16,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 import yaml
+from safetensors.torch import load_file, save_file
 
 from models.variants import COMPONENTS, VARIANTS, Phase
-from pipeline.core import params
+from pipeline.core import digests, layout, params
+from pipeline.core.console import say
+from pipeline.loading import checkpoints
 from pipeline.training import fit
 from pipeline.training.settings import FeatureParams, Params
 
@@ -29,6 +33,9 @@ DATA = ("fetch", "index", "keypoints", "parsing", "pairs", "distance_maps")
 SPATN = {"seed": 1, "steps": 3000, "checkpoint_every": 250, "batch": 16, "learning_rate": 0.002}
 SPGNET = {"seed": 1, "steps": 6000, "checkpoint_every": 250, "batch": 8, "learning_rate": 0.001}
 FALL = 0.75  # the share of the steps after which the rates fall
+CODE = "code.txt"  # in the project
+PACKED = ROOT / "pretrained"
+OF_OTHERS = "parsing."  # in SPGNet, the first stage: it has a file of its own
 
 
 def stage(name: str, *options: str) -> None:
@@ -55,6 +62,12 @@ def calm(phase: Phase) -> Phase:
     return replace(phase, augment={}, delays=dict.fromkeys(phase.delays, never), decay_from=FALL)
 
 
+def note_code() -> None:
+    """Which commit last changed what trains."""
+    asked = ["git", "-C", str(ROOT), "log", "-1", "--format=%H", "--", "pipeline", "models"]
+    Path(CODE).write_bytes(subprocess.run(asked, capture_output=True, check=True).stdout)
+
+
 def train(steps: dict[str, int]) -> None:
     width = params.load()["train"]["synthetic"]["spgnet"]["width"]
     settings = {"width": width, "precision": "fp32", "device": "cpu"}
@@ -69,17 +82,50 @@ def train(steps: dict[str, int]) -> None:
         fit.train(fit.Task(replace(one, phase=calm(one.phase)), "synthetic", block, "spgnet", "spgnet"))
 
 
+def in_few_bits(value: torch.Tensor) -> torch.Tensor:
+    """Kernels in 8 bits, of which 3 are the fraction's; other numbers in 16. Training on mends what that takes."""
+    if not value.is_floating_point():
+        return value
+    return value.to(torch.float8_e4m3fn if value.dim() == 4 else torch.float16)
+
+
+def pack(name: str) -> None:
+    """The last checkpoint of a training as a file to start from, and its record."""
+    folder, out = layout.checkpoints("synthetic", name), PACKED / name
+    step, meta = checkpoints.steps(folder)[-1], checkpoints.meta(folder)
+    out.mkdir(parents=True, exist_ok=True)
+    whole = load_file(checkpoints.path(folder, step))
+    tensors = {key: in_few_bits(value) for key, value in whole.items() if not key.startswith(OF_OTHERS)}
+    save_file(tensors, checkpoints.path(out, step))
+    people = f"{PEOPLE['train_identities']:,} synthetic people, none of them the demo's"
+    record = {
+        "trained_on": people,
+        "data": PEOPLE,
+        "code": Path(CODE).read_text(encoding="utf-8").strip(),
+        "licence": "Apache-2.0",
+    }
+    checkpoints.write_meta(out, {**meta, "steps": [step], "components": {}, **record})
+    file = checkpoints.path(out, step)
+    say(f"{name}: start: {file.relative_to(ROOT)}, start_sha256: {digests.sha256(file)}, {file.stat().st_size:,} bytes")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("train",))
+    parser.add_argument("what", choices=("train", "pack"))
     parser.add_argument("--project", type=Path, required=True, help="a folder for data and trainings; made if missing")
-    parser.add_argument("--spatn", type=int, default=SPATN["steps"], help="steps of the first stage; 0: skip it")
-    parser.add_argument("--spgnet", type=int, default=SPGNET["steps"], help="steps of the second; 0: skip it")
+    parser.add_argument("--spatn", type=int, default=SPATN["steps"], help="steps of the first stage; 0: leave it out")
+    parser.add_argument("--spgnet", type=int, default=SPGNET["steps"], help="steps of the second; 0: leave it out")
     options = parser.parse_args()
     options.project.mkdir(parents=True, exist_ok=True)
     os.chdir(options.project)
-    prepare()
-    train({"spatn": options.spatn, "spgnet": options.spgnet})
+    steps = {"spatn": options.spatn, "spgnet": options.spgnet}
+    if options.what == "train":
+        prepare()
+        note_code()
+        train(steps)
+    else:
+        for name in filter(steps.get, steps):
+            pack(name)
 
 
 if __name__ == "__main__":

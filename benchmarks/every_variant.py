@@ -4,9 +4,10 @@
     python -m benchmarks.every_variant table --project DIR          Markdown
 
 `params` prints the repository's params.yaml with every variant and component in it. All take the settings of the demo
-(the blocks `synthetic`), `--scale` times its steps, so that the variants of a family differ in what the paper varies
-and in nothing else; --set changes single keys. `table` reads reports/tables/differences.csv of a finished project:
-paired differences over the test pairs of the chosen checkpoints with their 95 % bootstrap intervals.
+(the blocks `synthetic`) but for the weights that it starts from, `--scale` times its steps, so that the variants of a
+family differ in what the paper varies and in nothing else; --set changes single keys. `table` reads
+reports/tables/differences.csv of a finished project: paired differences over the test pairs of the chosen checkpoints
+with their 95 % bootstrap intervals.
 
 A paper's ordering is tested, not a paper's number: networks are narrow and trainings short here. An interval covers
 which pairs were drawn, and not the seed of the training.
@@ -49,7 +50,8 @@ def everything(dataset: str, scale: float) -> dict[str, Any]:
         for name, demo in values[stage]["synthetic"].items():
             if "width" in demo:  # not the floors, nor the detector, which is no part of a method
                 steps = max(2, round(demo["steps"] * scale))
-                values[stage][dataset][name] = demo | {"steps": steps, "checkpoint_every": steps}
+                begun = {"start": None, "start_sha256": None} if "start" in demo else {}  # all from random weights
+                values[stage][dataset][name] = demo | {"steps": steps, "checkpoint_every": steps} | begun
     return values
 
 

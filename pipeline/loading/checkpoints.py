@@ -94,6 +94,18 @@ def build(meta: Mapping[str, Any], where: Path) -> "nn.Module":
     return builders[meta["name"]].build(height, width, scale, **kappa)
 
 
+def difference(tensors: Mapping[str, Any], expected: Mapping[str, Any]) -> str | None:
+    """The first tensor that a file of weights and a network do not have in the same shape, in words; None: they fit."""
+    for name in sorted(expected.keys() | tensors.keys()):
+        if name not in tensors or name not in expected or tensors[name].shape != expected[name].shape:
+            shapes = " and ".join(
+                f"{tuple(found[name].shape)} in the {kind}" if name in found else f"absent in the {kind}"
+                for found, kind in ((tensors, "file"), (expected, "network"))
+            )
+            return f"{name} is {shapes}"
+    return None
+
+
 def load(folder: Path, step: int) -> tuple["nn.Module", dict[str, Any]]:
     """The generator of `step`, rebuilt from `meta.json`, on the CPU in eval mode, without gradients; and the meta.
 
@@ -113,13 +125,7 @@ def load(folder: Path, step: int) -> tuple["nn.Module", dict[str, Any]]:
         raise UserError(f"{file}: damaged ({error}); delete {folder} and train again") from None
     with torch.random.fork_rng(devices=[]):  # a builder draws initial weights: not from the caller's random state
         module = build(described, Path(folder) / META)
-    expected = module.state_dict()
-    for name in sorted(expected.keys() | tensors.keys()):
-        if name not in tensors or name not in expected or tensors[name].shape != expected[name].shape:
-            shapes = " and ".join(
-                f"{tuple(found[name].shape)} in the {kind}" if name in found else f"absent in the {kind}"
-                for found, kind in ((tensors, "file"), (expected, "network"))
-            )
-            raise UserError(f"{file}: not of the network that {META} describes: {name} is {shapes}; train again")
+    if differs := difference(tensors, module.state_dict()):
+        raise UserError(f"{file}: not of the network that {META} describes: {differs}; train again")
     module.load_state_dict(tensors)
     return module.eval().requires_grad_(False), described

@@ -1,6 +1,7 @@
 """What each method costs and how its training differed from the paper's, from the network.json that `score` wrote."""
 
 from pipeline.datasets import title as dataset_title
+from pipeline.tables.inputs import starts
 
 
 def short(count: float, unit: str = "") -> str:
@@ -45,6 +46,8 @@ def training(network: dict) -> dict[str, dict]:
     for name, what in (("steps", "steps"), ("batch", "batch"), ("learning_rate", "learning rate"), ("width", "width")):
         ours, paper = settings[name], published[name]
         found[what] = {"ours": f"{ours:,}", "paper": f"{paper:,}", "differs": ours != paper}
+    if on_from := starts(trained):
+        found["start"] = {"ours": "; ".join(on_from), "paper": "random weights", "differs": True}
     if features:
         seeded = features["provenance"] == "seeded"
         ours = f"{features['net']}, {'random' if seeded else 'published'} weights"

@@ -122,6 +122,7 @@ class Run:
     seed: int | None = None  # of training
     given_target_parsing: bool = False  # sees the parsing of the true target when it is scored: shown, not ranked
     others: tuple["Run", ...] = ()  # the same variant from further seeds
+    starts: tuple[str, ...] = ()  # in words, the weights that it and its components were trained on from
 
     @cached_property
     def checkpoints(self) -> int:
@@ -171,6 +172,23 @@ class Run:
 Runs = dict[tuple[str, str], Run]  # by data set and name
 
 
+def starts(trained: dict[str, Any]) -> list[str]:
+    """The weights that a training and its components started from, where these were not random, in words.
+
+    trained: the meta.json of its checkpoints.
+    """
+    found = {"": trained.get("start")} | {f"its {n} from ": c.get("start") for n, c in trained["components"].items()}
+
+    def steps(count: int | None) -> str:
+        return "" if count is None else f" for {count:,} steps"
+
+    return [
+        f"{whose}weights of {one['name']} trained on {one['trained_on']}{steps(one['step'])} ({one['weights'][:19]})"
+        for whose, one in found.items()
+        if one
+    ]
+
+
 def _run_of(dataset: str, variant: str, choose_by: dict[str, str]) -> Run:
     path = layout.scores(dataset, variant)
     scores = read_scores(path)
@@ -180,7 +198,7 @@ def _run_of(dataset: str, variant: str, choose_by: dict[str, str]) -> Run:
             f"{path}: no {choose_by['metric']} on {choose_by['split']} to choose a checkpoint by; score that split or "
             "change tables.choose_by in params.yaml"
         )
-    family = params.family(variant)
+    family, network = params.family(variant), read_network(dataset, variant)
     return Run(
         dataset,
         variant,
@@ -189,7 +207,8 @@ def _run_of(dataset: str, variant: str, choose_by: dict[str, str]) -> Run:
         chosen,
         layout.pair_scores(dataset, variant),
         params.training(dataset, variant)["seed"],
-        read_network(dataset, variant)["given_target_parsing"],
+        network["given_target_parsing"],
+        starts=tuple(starts(network["trained"])),
     )
 
 

@@ -27,6 +27,8 @@ def _about_training(run: Run) -> list[str]:
         f"{run.name}: step {chosen['step']}, of {run.checkpoints} checkpoints the one with the {best} "
         f"{chosen['metric']} on {chosen['split']} ({chosen['value']:.4f}{symbols(chosen['marks'])}); test had no say."
     ]
+    if run.starts:
+        lines.append(f"{run.name}: not trained from random weights, but on from {'; '.join(run.starts)}.")
     if run.others:
         every = [run, *run.others]
         seeds = ", ".join(str(each.seed) for each in every)

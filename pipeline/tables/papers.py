@@ -35,12 +35,15 @@ MARKS = {
         "training losses used other feature weights than the paper's (another net, or seeded)",
     ),
     "settings": Mark(
-        "∗", r"\textasteriskcentered", "another batch size, learning rate or fall of the distance maps than the paper's"
+        "∗",
+        r"\textasteriskcentered",
+        "another batch size, learning rate, augmentation or fall of the distance maps than the paper's",
     ),
     "borrowed": _letter("ᵒ", "o", "schedule of the paper's data set whose images are nearest in size: it used no such"),
     "width": Mark("¶", r"\textparagraph", "wider or narrower network than the paper's"),
     "precision": _letter("ᵇ", "b", "trained in bfloat16 mixed precision; the papers' code is float32"),
     "norms": _letter("ⁿ", "n", "batch norms saw parts of a batch: several processes, or micro-batches"),
+    "start": _letter("ʷ", "w", "trained on from the weights of another run, not from random ones; a note says whose"),
     "data": Mark("※", r"\textreferencemark", "not the paper's data set, or without some of its images or pairs"),
     "joints": _letter("ᵏ", "k", "joints (keypoints) other than the published"),
     "form": _letter("ᶜ", "c", "DeepFashion's images in another form than the paper's: canvas, crop or squeezed"),

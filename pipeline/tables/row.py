@@ -23,9 +23,11 @@ def lines(path: Path) -> list[str]:
         return []
     shared = set.intersection(*(set(score["marks"].split()) for score in found.values()))
     first = next(iter(found.values()))
-    of = f", step {step}: the {scores['step'].nunique()} checkpoints' best by {by['metric']} on {by['split']}"
+    count, of = scores["step"].nunique(), f", step {step}" if step else ""  # a floor is of no step
+    if chosen is not None and count > 1:
+        of += f", of {count} checkpoints the best by {chosen['metric']} on {by['split']}"
     marks = f"; all marked {' '.join(sorted(shared))}" if shared else ""
-    said = [f"{first['variant']} on {first['dataset']}{'' if chosen is None else of}{marks}"]
+    said = [f"{first['variant']} on {first['dataset']}{of if chosen is not None else ''}{marks}"]
     for metric in in_column_order(found):
         score, digits = found[metric], DECIMALS.get(metric, 3)
         low, high = score["low"], score["high"]

@@ -40,4 +40,5 @@ def start_from(part: nn.Module, dataset: str, component: str, like: Mapping[str,
             )
     part.load_state_dict(module.state_dict())
     content = digests.sha256(checkpoints.path(folder, step))
-    return {"step": step, "checkpoint": f"sha256:{content}", "features": meta["features"]}, meta["marks"]
+    record = {"step": step, "checkpoint": f"sha256:{content}", "features": meta["features"]}
+    return record | ({"start": meta["start"]} if "start" in meta else {}), meta["marks"]

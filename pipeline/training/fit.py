@@ -13,13 +13,13 @@ from pipeline.core import console, digests, layout
 from pipeline.loading import checkpoints, devices, parallel
 from pipeline.loading.arrays import ImageData
 from pipeline.loading.parallel import Group
-from pipeline.training import components, features, loop, losses, marks, samples, tracker, training_data
+from pipeline.training import components, features, loop, losses, marks, samples, start, tracker, training_data
 from pipeline.training.features import FeatureSource
 from pipeline.training.meta import Meta
 
 FOLLOWS = ("settings", "marks", "parameters", "published")  # of the meta: said beside, or decide nothing themselves
 # Said elsewhere, or without effect on results.
-NOT_IN_META = ("device", "features", "missing_weights", "resident", "tracker")
+NOT_IN_META = ("device", "features", "missing_weights", "resident", "start", "start_sha256", "tracker")
 
 
 @dataclass(frozen=True)
@@ -41,18 +41,26 @@ class Task:
         return f"{self.stage} {self.dataset} {self.name}"
 
     @property
+    def where(self) -> str:
+        """The block's key in params.yaml."""
+        return f"{self.stage}.{self.dataset}.{self.family or self.entry.name}"
+
+    @property
     def judges(self) -> Mapping[str, str]:
         return self.entry.judges if isinstance(self.entry, Variant) else {}
 
 
 @dataclass(frozen=True)
 class Built:
-    """The networks of a task, and what they started from: by component, a record of it and its marks."""
+    """The networks of a task, and what they started from: by component, a record of it and its marks; and the same of
+    the file of weights that the settings name, if they name one.
+    """
 
     network: nn.Module
     objective: Objective
     kappa: float | None
     started: Mapping[str, tuple[dict, list[str]]]
+    start: tuple[dict, list[str]] | None = None
 
 
 def build(task: Task, phase: Phase, data: ImageData) -> Built:
@@ -60,7 +68,11 @@ def build(task: Task, phase: Phase, data: ImageData) -> Built:
     entry, size, scale = task.entry, (data.height, data.width), task.block.width
     kappa = {"kappa": training_data.kappa(task.dataset)} if entry.limb_maps else {}
     torch.manual_seed(task.block.seed)
-    network = entry.build(*size, scale, **kappa)
+    network, given = entry.build(*size, scale, **kappa), None
+    if task.block.start is not None:
+        weights = start.read(task.block.start, task.block.start_sha256, task.where)
+        start.give(network, weights, [COMPONENTS[name].into for name in entry.components], task.where)
+        given = start.record(weights, task.block.start_sha256), weights.meta["marks"]
     like = {"image height": data.height, "image width": data.width}
     started = {}
     for name in entry.components:
@@ -70,7 +82,7 @@ def build(task: Task, phase: Phase, data: ImageData) -> Built:
     objective = entry.objective(network, *size, scale, phase.weights)
     for judge, name in task.judges.items():
         started[name] = components.start_from(objective.networks()[judge], task.dataset, name, like)
-    return Built(network, objective, kappa.get("kappa"), started)
+    return Built(network, objective, kappa.get("kappa"), started, given)
 
 
 def describe(task: Task, built: Built, data: ImageData, source: FeatureSource | None, parts: int) -> Meta:
@@ -79,7 +91,7 @@ def describe(task: Task, built: Built, data: ImageData, source: FeatureSource | 
     networks = built.objective.networks()
     loop.freeze_untrained(phase, networks, phase.thaw)
     found = marks.of(entry, task.block, dataset, data.height, source) | marks.of_parts(networks.values(), parts)
-    found = found.union(*(inherited for _, inherited in built.started.values()))
+    found = found.union(*(inherited for _, inherited in (*built.started.values(), built.start or ({}, []))))
     return Meta(
         kind="component" if isinstance(entry, Component) else "variant",
         name=entry.name,
@@ -90,6 +102,7 @@ def describe(task: Task, built: Built, data: ImageData, source: FeatureSource | 
         settings={key: value for key, value in asdict(task.block).items() if key not in NOT_IN_META},
         features=None if source is None else source.as_dict(),
         components={name: record for name, (record, _) in built.started.items()},
+        start=None if built.start is None else built.start[0],
         marks=[mark for mark in marks.MARKS if mark in found],
         parameters=sum(parameter.numel() for parameter in built.network.parameters()),
         published=marks.published(phase, dataset, data.height),
@@ -120,7 +133,7 @@ def schedule(task: Task, phase: Phase, meta: Meta, device: torch.device, inputs:
         thaws=first_steps(phase.thaw),
         accumulate=block.accumulate,
         compile=block.compile,
-        jitter=phase.augment.get(meta.published["dataset"]),
+        jitter=phase.augment.get(meta.published["dataset"]) if block.augment else None,
         tracker=block.tracker,
         inputs=inputs,
         code=digests.code_of(task.stage, dataset, task.name),
@@ -159,8 +172,7 @@ def publish(dataset: str, name: str, trained: loop.Trained, meta: Meta) -> None:
 def train(task: Task) -> None:
     """Load all that a task needs, train it and publish the result. Raises UserError for what is missing."""
     entry, dataset, block = task.entry, task.dataset, task.block
-    wanted_by = f"{task.stage}.{dataset}.{task.family or entry.name}"
-    tracker.require(block.tracker, wanted_by)
+    tracker.require(block.tracker, task.where)
     if entry.needs_parsing:
         training_data.require_parsing(dataset, task.title)
     for component in (*entry.components, *task.judges.values()):
@@ -169,7 +181,7 @@ def train(task: Task) -> None:
     with parallel.joined(where) as group:
         source = None
         if entry.features:
-            source = features.load(entry.features, block.features, block.missing_weights, wanted_by)
+            source = features.load(entry.features, block.features, block.missing_weights, task.where)
         data = training_data.load(dataset, entry.data, where, entry.labels, block.resident)
         inputs = training_data.inputs(dataset, entry.data, entry.needs_parsing)
         trained, meta = fit(task, data, inputs, source, group)

@@ -19,7 +19,7 @@ from pipeline.training.features import FeatureSource
 
 MARKS = (
     *("weights", "steps", "settings", "borrowed", "width", "precision", "norms"),
-    *("data", "joints", "form", "parser", "labels", *DEPARTURES),
+    *("start", "data", "joints", "form", "parser", "labels", *DEPARTURES),
 )
 LARGE = 256  # rows of an image from which on DeepFashion's values stand in for those of a data set that no paper used
 
@@ -70,13 +70,15 @@ def of(entry: Component | Variant, block: Any, dataset: str, height: int, source
 
 def _of_settings(block: Any, phase: Phase, dataset: str, height: int, source: FeatureSource | None) -> set[str]:
     paper = published(phase, dataset, height)
+    unmoved = not block.augment and paper["dataset"] in phase.augment
     differs = {
         "weights": source is not None and source.stands_in,
         "steps": block.steps != paper["steps"],
-        "settings": (block.batch, block.learning_rate) != (paper["batch"], paper["learning_rate"]),
+        "settings": (block.batch, block.learning_rate) != (paper["batch"], paper["learning_rate"]) or unmoved,
         "borrowed": dataset != paper["dataset"],
         "width": block.width != 1,
         "precision": block.precision != "fp32",
+        "start": block.start is not None,
     }
     return {mark for mark, applies in differs.items() if applies}
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-ONLY_WHERE_SET = ("family", "kappa", "validation")
+ONLY_WHERE_SET = ("family", "kappa", "start", "validation")
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Meta:
     family: str | None = None  # of a variant: its block in params.yaml
     features: Mapping[str, str] | None = None  # net, provenance, published: the paper's net
     components: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # those that it started from
+    start: Mapping[str, Any] | None = None  # the weights that it started from: digest, and what they were trained on
     marks: Sequence[str] = ()  # how it differs from the paper's: of `marks.MARKS`
     parameters: int = 0
     published: Mapping[str, Any] | None = None  # the paper's schedule

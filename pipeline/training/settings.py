@@ -21,12 +21,21 @@ class Params:
         None,
         exclusiveMinimum=0,
     )
+    augment: bool = setting("move training images at random, for the data sets where the paper does", True)
     device: str = device_setting()
     precision: Literal["fp32", "bf16"] = setting("bf16: mixed precision (autocast)", "bf16")
     accumulate: int = setting("micro-batches a step: less memory, the same step but for batch norms", 1, minimum=1)
     compile: bool = setting("torch.compile, where there is a compiler", False)
     resident: bool | Literal["auto"] = setting(
         "true: all images are decoded once and kept; false: read batch by batch; auto: as memory allows", "auto"
+    )
+    start: str | None = setting(
+        "a file of weights to start from, marked in every table: a run's checkpoint, or what `repose export --what "
+        "model` wrote; null: random ones",
+        None,
+    )
+    start_sha256: str | None = setting(
+        "the SHA-256 of that file: a change of it is noticed here", None, pattern="^[0-9a-f]{64}$"
     )
     tracker: Literal["none", "tensorboard", "dvclive"] = setting(
         "who else gets the losses that the .jsonl has, in a folder beside it; decides no result", "none"

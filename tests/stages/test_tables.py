@@ -117,7 +117,8 @@ def write_network(dataset: str, variant: str, steps: list[int], **differing) -> 
         "name": variant,
         "height": 128,
         "width": 64,
-        "components": {} if floor else {"spig_flow": {}},
+        "components": {} if floor else differing.pop("components", {"spig_flow": {}}),
+        "start": differing.pop("start", None),
         "features": None if floor else {"net": "squeezenet1_1", "provenance": "seeded", "published": "vgg19"},
         "settings": {"seed": 0} if floor else settings | differing,
         "published": None if floor else published,
@@ -626,6 +627,19 @@ def test_who_is_told_the_targets_parsing_is_not_ranked(scored):
 
 
 # ---- where rows stand
+
+
+def test_the_weights_that_a_run_and_its_components_started_from_are_named_below_its_tables(scored):
+    begun = {"weights": f"sha256:{'0123456789abcdef' * 4}", "name": "spig", "trained_on": "2,400 people"}
+    of_flow = {"spig_flow": {"start": begun | {"name": "spig_flow", "step": None}}}
+    write_network("synthetic", "spig", [30, 60, 90], start=begun | {"step": 4000}, components=of_flow)
+    tables.run()
+    said = (
+        "spig: not trained from random weights, but on from weights of spig trained on 2,400 people for 4,000 steps "
+        "(sha256:0123456789ab); its spig_flow from weights of spig_flow trained on 2,400 people (sha256:0123456789ab)."
+    )
+    for name in ("leaderboard_synthetic.md", "spig_table1.md"):
+        assert said in (layout.TABLES / name).read_text(), name
 
 
 def test_ours_stand_below_the_published_row_of_the_same_method(scored):

@@ -8,10 +8,12 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from models import spig
 from models.layers.schedule import Jitter, Move
@@ -22,7 +24,7 @@ from pipeline.core import digests, layout, params, schema, store
 from pipeline.loading import checkpoints
 from pipeline.stages import train
 from pipeline.training import components as starting_points
-from pipeline.training import loop, tracker, training_data
+from pipeline.training import loop, start, tracker, training_data
 from tests import tiny_dataset
 from tests.training.test_tracker import of_tensorboard
 
@@ -107,6 +109,7 @@ def test_two_steps_of_everything(enter, capfd):
             "batch": 2,
             "width": 0.1,
             "learning_rate": 0.001,
+            "augment": True,
             "precision": "fp32",
             "accumulate": 1,
             "compile": False,
@@ -305,6 +308,115 @@ def test_spig_starts_from_the_last_flow_checkpoint(enter, monkeypatch):
     generator, _ = checkpoints.load(layout.checkpoints("synthetic", "spig"), 1)
     for name, value in flow.state_dict().items():
         torch.testing.assert_close(generator.flow.state_dict()[name], value, msg=name)
+
+
+@pytest.fixture
+def trained_patn(enter):
+    """A project with two steps of patn, the last checkpoint, and what `named` says of a run that starts from it."""
+    enter()
+    assert main([*TRAIN[:-1], "patn"]) == 0
+    file = checkpoints.path(layout.checkpoints("synthetic", "patn"), 2)
+    block = {"start": str(file), "start_sha256": digests.sha256(file), "learning_rate": 1e-12, "steps": 1}
+    return file, block, [*TRAIN[:-1], "patn-on"]
+
+
+def assert_learned_alike(wanted, found):
+    """But for the statistics of batch norms, which a step without any learning rate changes too."""
+    learned = [name for name in wanted if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))]
+    assert len(learned) > 50
+    for name in learned:
+        torch.testing.assert_close(found[name], wanted[name].to(found[name].dtype), msg=name, atol=1e-6, rtol=0)
+
+
+def test_a_training_starts_from_a_checkpoint(trained_patn, enter, capfd):
+    """Only its generator's weights: the record and the mark say so, and another file sets what was trained aside."""
+    file, block, command = trained_patn
+    enter(named={"patn": {"patn-on": block}})
+    assert main(command) == 0
+    before, after = (
+        load_file(path) for path in (file, checkpoints.path(layout.checkpoints("synthetic", "patn-on"), 1))
+    )
+    assert before.keys() == after.keys()
+    assert_learned_alike(before, after)
+    meta, plain = (checkpoints.meta(layout.checkpoints("synthetic", name)) for name in ("patn-on", "patn"))
+    weights = f"sha256:{block['start_sha256']}"
+    assert meta["start"] == {"weights": weights, "name": "patn", "step": 2, "trained_on": "synthetic"}
+    assert "start" not in plain
+    assert set(meta["marks"]) == {*plain["marks"], "start"}
+    other = checkpoints.path(layout.checkpoints("synthetic", "patn"), 1)
+    enter(named={"patn": {"patn-on": block | {"start": str(other), "start_sha256": digests.sha256(other)}}})
+    capfd.readouterr()
+    assert main(command) == 0
+    said = capfd.readouterr().err
+    assert "start.weights changed" in said
+    assert "start.step was 2 and is 1" in said
+    assert "what was trained up to step 1 is set aside" in said
+
+
+def test_weights_to_start_from_may_be_of_few_bits_or_an_exported_program(trained_patn, enter):
+    file, block, command = trained_patn
+    exact, wanted = load_file(file), {}
+    folder = Path("few")
+    folder.mkdir()
+    shutil.copy(file.parent / checkpoints.META, folder)
+    wanted["few/step-0000002.safetensors"] = {
+        name: value.to(torch.float8_e4m3fn if value.dim() == 4 else torch.float16) for name, value in exact.items()
+    }
+    save_file(wanted["few/step-0000002.safetensors"], folder / "step-0000002.safetensors")
+    export = ["export", "--what", "model", "--dataset", "synthetic", "--variant", "patn", "--output", "patn.pt2"]
+    assert main(export) == 0
+    wanted["patn.pt2"] = exact
+    for path, weights in wanted.items():
+        enter(named={"patn": {"patn-on": block | {"start": path, "start_sha256": digests.sha256(Path(path))}}})
+        assert main(command) == 0
+        assert_learned_alike(weights, load_file(checkpoints.path(layout.checkpoints("synthetic", "patn-on"), 1)))
+        assert checkpoints.meta(layout.checkpoints("synthetic", "patn-on"))["start"]["step"] == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"start": "runs/none.safetensors"}, "train.synthetic.patn.start: runs/none.safetensors is no file"),
+        ({"start_sha256": "0" * 64}, "start_sha256 is 000000000000..., which "),
+        ({"start_sha256": None}, "start_sha256 is missing; the file's own is: start_sha256: "),
+        ({"width": 0.3}, "start: weights of patn of width 0.1 do not fit: "),
+        ({"start": "params.yaml"}, "start: params.yaml holds no weights of a run (SafetensorError: "),
+    ],
+)
+def test_weights_that_cannot_be_started_from_are_refused_in_a_line(trained_patn, enter, capfd, change, said):
+    _, block, command = trained_patn
+    if change.get("start") == "params.yaml":
+        enter(named={"patn": {"patn-on": block}})
+        Path("broken").mkdir()
+        shutil.copy("params.yaml", "broken/step-1.safetensors")
+        change = {"start": "broken/step-1.safetensors", "start_sha256": digests.sha256(Path("params.yaml"))}
+        said = said.replace("params.yaml", change["start"])
+    enter(named={"patn": {"patn-on": block | change}})
+    assert said in refused(command, capfd)
+
+
+def test_weights_of_another_family_are_refused(trained_patn, enter, capfd):
+    _, block, _ = trained_patn
+    start = {name: block[name] for name in ("start", "start_sha256")}
+    enter(spig_flow=start)
+    assert "pretrain.synthetic.spig_flow.start: weights of patn of width 0.1 do not fit" in refused(PRETRAIN, capfd)
+
+
+def test_components_weights_are_their_own_whatever_a_training_starts_from(components, monkeypatch, tmp_path):
+    """The file may lack the parts that components bring, and what it has of them is not taken."""
+    monkeypatch.chdir(components)
+    params.load.cache_clear()
+    of_spatn = checkpoints.load(layout.checkpoints("synthetic", "spatn"), 2)[0].state_dict()
+    network = VARIANTS["spgnet"].build(64, 32, 0.1)
+    network.parsing.load_state_dict(of_spatn)
+    whole = {name: value + 1 for name, value in network.state_dict().items()}
+    without = {name: value for name, value in whole.items() if not name.startswith("parsing.")}
+    meta = {"name": "spgnet", "settings": {"width": 0.1}}
+    for tensors in (whole, without):
+        start.give(network, start.Weights(tensors, meta), ["parsing"], "train.synthetic.spgnet")
+        found = network.state_dict()
+        assert all(torch.equal(found[f"parsing.{name}"], value) for name, value in of_spatn.items())
+        assert all(torch.equal(found[name], value) for name, value in without.items())
 
 
 KILL = """

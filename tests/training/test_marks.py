@@ -1,5 +1,6 @@
 """How a run differs from the papers': each substitution by itself sets its mark, and the papers' own set-up none."""
 
+import itertools
 import json
 import re
 from dataclasses import dataclass, field, replace
@@ -91,6 +92,7 @@ SUBSTITUTIONS = {
     "learning rate": ({"block": {"learning_rate": lambda x: x / 10}}, everyone, "settings"),
     "narrower": ({"block": {"width": lambda x: x / 2}}, everyone, "width"),
     "wider": ({"block": {"width": lambda x: 2 * x}}, everyone, "width"),
+    "trained weights": ({"block": {"start": lambda _: "runs/a/checkpoints/step-1.safetensors"}}, everyone, "start"),
     "bf16": ({"block": {"precision": lambda _: "bf16"}}, everyone, "precision"),
     "another feature net": ({"features": ("squeezenet1_1", "sha256:1")}, lambda e: e.features, "weights"),
     "seeded features": ({"features": ("", "seeded")}, lambda e: e.features, "weights"),
@@ -128,6 +130,13 @@ def test_each_substitution_by_itself_sets_its_mark(what):
     for entry in KINDS:
         expected = {*entry.departs, *([mark] if concerns(entry) else [])}
         assert Setup(entry, "deepfashion", **change).found() == expected, entry.name
+
+
+def test_no_augmentation_differs_only_where_the_paper_augments():
+    assert any("market1501" in entry.phase.augment for entry in KINDS)
+    for entry, dataset in itertools.product(KINDS, SIZES):
+        expected = {*entry.departs} | ({"settings"} if dataset in entry.phase.augment else set())
+        assert Setup(entry, dataset, block={"augment": lambda _: False}).found() == expected, entry.name
 
 
 def test_stand_ins_by_another_rule_are_stated_and_inherited():
@@ -183,6 +192,7 @@ def test_a_run_is_delayed_and_augmented_as_at_its_size(height, augmented, monkey
     run = fit.schedule(task, phase, meta, "cpu", ())
     assert run.starts == {"adversarial": 11 if height == 256 else 46}
     assert (run.jitter is not None) == augmented
+    assert fit.schedule(replace(task, block=replace(block, augment=False)), phase, meta, "cpu", ()).jitter is None
 
 
 @pytest.mark.parametrize(
