@@ -30,8 +30,8 @@ from pipeline.training.settings import FeatureParams, Params
 ROOT = Path(__file__).resolve().parent.parent
 PEOPLE = {"seed": 1, "train_identities": 2400}  # 14,400 images
 DATA = ("fetch", "index", "keypoints", "parsing", "pairs", "distance_maps")
-SPATN = {"seed": 1, "steps": 3000, "checkpoint_every": 250, "batch": 16, "learning_rate": 0.002}
-SPGNET = {"seed": 1, "steps": 6000, "checkpoint_every": 250, "batch": 8, "learning_rate": 0.001}
+SPATN = {"seed": 1, "steps": 1800, "checkpoint_every": 250, "batch": 16, "learning_rate": 0.002}
+SPGNET = {"seed": 1, "steps": 3200, "checkpoint_every": 250, "batch": 8, "learning_rate": 0.001}
 FALL = 0.75  # the share of the steps after which the rates fall
 CODE = "code.txt"  # in the project
 PACKED = ROOT / "pretrained"
@@ -57,9 +57,9 @@ def prepare() -> None:
 
 
 def calm(phase: Phase) -> Phase:
-    """The phase without augmentation and adversary, its rates falling at the end."""
+    """The phase without adversary, its rates falling at the end."""
     never = dict.fromkeys(phase.steps, 1.0)
-    return replace(phase, augment={}, delays=dict.fromkeys(phase.delays, never), decay_from=FALL)
+    return replace(phase, delays=dict.fromkeys(phase.delays, never), decay_from=FALL)
 
 
 def note_code() -> None:
@@ -70,7 +70,7 @@ def note_code() -> None:
 
 def train(steps: dict[str, int]) -> None:
     width = params.load()["train"]["synthetic"]["spgnet"]["width"]
-    settings = {"width": width, "precision": "fp32", "device": "cpu"}
+    settings = {"width": width, "augment": False, "precision": "fp32", "device": "cpu"}
     if steps["spatn"]:
         one = COMPONENTS["spatn"]
         block = Params(**{**SPATN, **settings, "steps": steps["spatn"]})
