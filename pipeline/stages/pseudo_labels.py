@@ -31,7 +31,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -44,8 +44,10 @@ from pipeline.core.digests import code_of
 from pipeline.core.errors import UserError
 from pipeline.core.settings import device_setting, setting
 from pipeline.formats import pictures
-from pipeline.loading import devices
-from pipeline.stand_ins import body_parts, part_search
+from pipeline.stand_ins import body_parts
+
+if TYPE_CHECKING:  # where nothing is trained on it, as in the demo, the stage does without torch
+    from pipeline.stand_ins import part_search
 
 READER = {"equation": "spt_parsing", "balanced": "spt_parsing_balanced"}  # the component that is trained on a rule's
 CHUNK = 1024  # sources at a time: all candidates' features are made once for each chunk
@@ -63,11 +65,13 @@ class Params:
     device: str = device_setting()
 
 
-def load(keypoints: pa.Table, parsing: Path, file: BinaryIO) -> tuple[list[str], part_search.People]:
+def load(keypoints: pa.Table, parsing: Path, file: BinaryIO) -> "tuple[list[str], part_search.People]":
     """Ids and poses of the training images that have a parsing, sorted by id; their label maps go to the empty `file`.
 
     keypoints: columns image_id, split, keypoints. Memory holds the poses alone. Raises UserError without any.
     """
+    from pipeline.stand_ins import part_search
+
     keypoints = keypoints.filter(pc.equal(keypoints.column("split"), "train"))
     joints, valid = pose.batch_arrays(keypoints.column("keypoints"))
     row_of = {name: row for row, name in enumerate(keypoints.column("image_id").to_pylist())}
@@ -108,8 +112,13 @@ def _batches_of_one_size(parsing: Path, wanted: dict[str, int]) -> Iterator[list
         yield some
 
 
-def candidates(names: list[str], people: part_search.People, junk: tuple[str, ...], block: Params) -> part_search.Index:
+def candidates(
+    names: list[str], people: "part_search.People", junk: tuple[str, ...], block: Params
+) -> "part_search.Index":
     """All candidates, ready to be ranked. Raises UserError if there is none."""
+    from pipeline.loading import devices
+    from pipeline.stand_ins import part_search
+
     admitted = body_parts.usable(people.joints, people.valid)
     if junk:
         admitted &= [not name.startswith(junk) for name in names]
@@ -119,8 +128,10 @@ def candidates(names: list[str], people: part_search.People, junk: tuple[str, ..
     return part_search.index(people, found, block.frame, devices.device(block.device))
 
 
-def rows(names: list[str], index: part_search.Index, block: Params, rule: str, some: np.ndarray) -> list[dict]:
+def rows(names: list[str], index: "part_search.Index", block: Params, rule: str, some: np.ndarray) -> list[dict]:
     """Rows of schema.PSEUDO_LABELS by a rule, for the sources at positions `some` (int64)."""
+    from pipeline.stand_ins import part_search
+
     some = np.asarray(some)
     people = index.people
     usable = body_parts.usable(people.joints[some], people.valid[some])
