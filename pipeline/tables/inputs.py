@@ -183,7 +183,7 @@ def starts(trained: dict[str, Any]) -> list[str]:
         return "" if count is None else f" for {count:,} steps"
 
     return [
-        f"{whose}weights of {one['name']} trained on {one['trained_on']}{steps(one['step'])} ({one['weights'][:19]})"
+        f"{whose}weights of {one['name']} trained{steps(one['step'])} on {one['trained_on']} ({one['weights'][:19]})"
         for whose, one in found.items()
         if one
     ]

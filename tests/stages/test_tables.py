@@ -635,7 +635,7 @@ def test_the_weights_that_a_run_and_its_components_started_from_are_named_below_
     write_network("synthetic", "spig", [30, 60, 90], start=begun | {"step": 4000}, components=of_flow)
     tables.run()
     said = (
-        "spig: not trained from random weights, but on from weights of spig trained on 2,400 people for 4,000 steps "
+        "spig: not trained from random weights, but on from weights of spig trained for 4,000 steps on 2,400 people "
         "(sha256:0123456789ab); its spig_flow from weights of spig_flow trained on 2,400 people (sha256:0123456789ab)."
     )
     for name in ("leaderboard_synthetic.md", "spig_table1.md"):
