@@ -27,7 +27,7 @@ def lines(path: Path) -> list[str]:
     if chosen is not None and count > 1:
         of += f", of {count} checkpoints the best by {chosen['metric']} on {by['split']}"
     marks = f"; all marked {' '.join(sorted(shared))}" if shared else ""
-    said = [f"{first['variant']} on {first['dataset']}{of if chosen is not None else ''}{marks}"]
+    said = [f"scores of {first['variant']} on {first['dataset']}{of if chosen is not None else ''}{marks}"]
     for metric in in_column_order(found):
         score, digits = found[metric], DECIMALS.get(metric, 3)
         low, high = score["low"], score["high"]

@@ -8,7 +8,7 @@ from tests.stages.test_tables import PROTOCOLS, scored, training_run, write_scor
 def test_a_row_is_that_of_the_checkpoint_that_the_tables_take(scored):  # noqa: F811
     first, *found = row.lines(layout.scores("synthetic", "spig"))
     assert first == (
-        "spig on synthetic, step 90, of 3 checkpoints the best by lpips-alex-v0.1 on val; "
+        "scores of spig on synthetic, step 90, of 3 checkpoints the best by lpips-alex-v0.1 on val; "
         "all marked data steps weights width"
     )
     rows = {line.split()[0]: line for line in found}
@@ -25,7 +25,7 @@ def test_a_row_is_that_of_the_checkpoint_that_the_tables_take(scored):  # noqa: 
 def test_a_floor_is_the_best_of_nothing_and_a_missing_metric_chose_none(scored):  # noqa: F811
     """A floor has one checkpoint, of no step; without LPIPS the choice is SSIM's, and the line says so."""
     write_scores("synthetic", "spig", training_run("synthetic", "spig", [0]))
-    assert row.lines(layout.scores("synthetic", "spig"))[0].startswith("spig on synthetic; all marked ")
+    assert row.lines(layout.scores("synthetic", "spig"))[0].startswith("scores of spig on synthetic; all marked ")
     rows = [one for one in training_run("synthetic", "spig", [30, 60]) if "lpips" not in one["metric"]]
     write_scores("synthetic", "spig", rows)
     said = row.lines(layout.scores("synthetic", "spig"))[0]
