@@ -17,6 +17,9 @@ Ctrl-C, a signal or a crash, the same command goes on where it was: on a CPU the
 for more steps it goes on, too, where the steps so far do not depend on their number (SPT's fade does, and falling
 learning rates do). .work/train/D/V/ keeps a finished training for that; one that no longer fits params.yaml, inputs or
 code is moved to .work/train/D/V.set-aside/, and taken up when it fits again. Both are yours to delete.
+`start` names weights to train on from, in place of random ones: a checkpoint of any run of the same network and width,
+or what `repose export --what model` wrote. They are the generator's alone, and without the parts that components bring;
+optimisers and adversaries begin anew.
 Several processes share each batch: `torchrun --nproc-per-node N -m pipeline train ...`. Losses and steps are those of
 one process, except that batch norms see only their process's part, and each process draws its own dropout and noise.
 More seeds: --variant spig-seed1 trains spig from seed 1 into runs/D/spig-seed1/, if params.yaml has that name under
