@@ -12,6 +12,7 @@ nearer size; both grow with the pixels of a batch, but for the host's part.
 """
 
 import csv
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pipeline.core import environment, needs
+from pipeline.core import environment, layout, needs, store
 from pipeline.planning import faults
 
 SMALL, LARGE = 128 * 64, 256 * 256  # pixels of the two sizes that were measured
@@ -64,6 +65,7 @@ def _table(name: str) -> list[dict[str, str]]:
 
 
 def size(values: dict[str, Any], dataset: str) -> Size:
+    """By what was fetched; before that by what is published, rendered, or lies in the user's folder."""
     height, width = faults.size_of(values, dataset)
     images, training, pairs = IMAGES.get(dataset, (None, None, None))
     block = values["fetch"][dataset]
@@ -74,6 +76,12 @@ def size(values: dict[str, Any], dataset: str) -> Size:
         walked = os.walk(environment.path(block["path"]))
         images = sum(name.lower().endswith(PICTURES) for _, _, names in walked for name in names)
         training = round(images * (1 - block["test_share"]))
+    source = layout.raw(dataset) / "source.json"
+    if source.exists():
+        counts = json.loads(source.read_text(encoding="utf-8")).get("images", {})
+        images, training = sum(one["count"] for one in counts.values()), counts.get("train", {}).get("count")
+    if pairs is None and layout.pairs(dataset).exists():
+        pairs = store.read_table(layout.pairs(dataset), columns=["split"]).column("split").to_pylist().count("test")
     limits = values["pairs"][dataset].get("test_pairs"), values["reference"][dataset].get("test_pairs")
     given = [one for one in (pairs, *limits) if one is not None]
     return Size(images, training, min(given) if given else None, height * width)

@@ -200,10 +200,11 @@ def _of_parsing(values: dict[str, Any], dataset: str) -> Iterator[str]:
         yield f"{key}.source is oracle, which only rendered images have; set another source"
     if values["keypoints"][dataset]["source"] == "oracle" and dataset != "synthetic":
         yield f"{layout.PARAMS}: keypoints.{dataset}.source is oracle, which only rendered images have; set another"
-    if block["source"] == "files" and block.get("path") is None:
-        yield f"{key}.path is null; name your folder or zip of label maps"
-    elif block["source"] == "files" and not environment.path(block["path"]).exists():
-        yield f"{block['path']}: no such file or folder; correct parsing.{dataset}.path in {layout.PARAMS}"
+    if block["source"] == "files" and not layout.parsing(dataset).exists():
+        if block.get("path") is None:
+            yield f"{key}.path is null; name your folder or zip of label maps"
+        elif not environment.path(block["path"]).exists():
+            yield f"{block['path']}: no such file or folder; correct parsing.{dataset}.path in {layout.PARAMS}"
     for stage in ("keypoints", "pairs"):
         path = values[stage][dataset].get("path")
         if path is not None and not environment.path(path).exists():
@@ -253,5 +254,5 @@ def warnings(values: dict[str, Any]) -> list[str]:
                 sources(use.net, values)
             except (download.Unavailable, UserError):
                 what = "random features stand in, marked" if use.without == "seeded" else "its metrics are left out"
-                found.append(f"{use.job}: the published network {use.net} cannot be had: {what}")
+                found.append(f"{use.job}: the published network {use.net} is not to be had: {what}")
     return found

@@ -2,12 +2,14 @@
 
 import copy
 import csv
+import json
 import re
 
+import pyarrow as pa
 import pytest
 
-from pipeline.core import params
-from pipeline.planning import costs
+from pipeline.core import layout, params, store
+from pipeline.planning import costs, faults
 from tests.conftest import ROOT
 
 
@@ -45,13 +47,14 @@ def test_figures_of_trainings_are_those_of_the_benchmark():
         assert row["core_quarter"] == quarter.get(row["entry"], ["", "", ""])[2]
 
 
-def test_every_entry_has_a_row(values):
-    entries = {row["entry"] for row in costs._table("trainings")}
+def test_a_row_is_of_an_entry_and_one_without_a_row_has_no_figure(values):
     schema = params.schema()["properties"]
-    assert set(schema["components"]["properties"]) <= entries
+    known = {*schema["components"]["properties"], "detector"}
     for family, block in schema["variants"]["properties"].items():
-        if family != "floors":
-            assert set(block["items"]["then"]["enum"]) <= entries
+        known |= set() if family == "floors" else set(block["items"]["then"]["enum"])
+    assert {row["entry"] for row in costs._table("trainings")} == known
+    new = faults.Training("train synthetic mine", "train.synthetic.mine", "mine", {"steps": 10})
+    assert costs._training(new, 64 * 32) == costs.Cost("train synthetic mine", None, None, None, None, "not measured")
 
 
 def test_a_measured_training_takes_what_was_measured(values):
@@ -99,3 +102,17 @@ def test_own_images_are_counted(values, tmp_path):
     values["datasets"], values["fetch"]["folder"]["path"] = ["folder"], str(tmp_path)
     assert costs.size(values, "folder").images == 12
     assert of(values, "index folder").core_hours == pytest.approx(12 * 0.18 * 8 / 3.6e6)
+
+
+def test_what_was_fetched_and_paired_is_counted(values, tmp_path, monkeypatch):
+    values["datasets"] = ["deepfashion_sample"]
+    assert of(values, "score deepfashion_sample spgnet").core_hours is None
+    monkeypatch.chdir(tmp_path)
+    layout.raw("deepfashion_sample").mkdir(parents=True)
+    counts = {"images": {"train": {"count": 100}, "test": {"count": 40}}}
+    (layout.raw("deepfashion_sample") / "source.json").write_text(json.dumps(counts))
+    splits = pa.table({"split": ["test"] * 7 + ["train"] * 9})
+    store.write_table(layout.pairs("deepfashion_sample"), splits, splits.schema)
+    found = costs.size(values, "deepfashion_sample")
+    assert (found.images, found.training, found.pairs) == (140, 100, 7)
+    assert of(values, "score deepfashion_sample spgnet").core_hours > 0

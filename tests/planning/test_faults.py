@@ -73,7 +73,7 @@ def test_a_loss_that_takes_random_features_instead_stops_nothing(project):
     project({"patn": ["patn"]}, train__synthetic__patn__missing_weights="seeded")
     assert found() == []
     assert (
-        "train synthetic patn: the published network squeezenet1_1 cannot be had: random features stand in, marked"
+        "train synthetic patn: the published network squeezenet1_1 is not to be had: random features stand in, marked"
         in (faults.warnings(params.load()))
     )
 
@@ -146,6 +146,18 @@ def test_settings_that_would_stop_a_job_hours_later(project, monkeypatch, settin
     assert says in one()
     project({}, **{key: value for key, value in settings.items() if "spgnet" in key or "spatn" in key})
     assert found() == []
+
+
+def test_label_maps_that_were_read_may_be_gone(project):
+    project({}, parsing__synthetic__source="files", parsing__synthetic__path="gone")
+    assert "gone: no such file or folder; correct parsing.synthetic.path" in one()
+    layout.parsing("synthetic").mkdir(parents=True)
+    assert found() == []
+
+
+def test_a_metric_that_reads_parsing_needs_it(project):
+    project({}, parsing__synthetic__source="none", reference__synthetic__metrics=["parsing-miou"])
+    assert "parsing.synthetic.source is none, and reference synthetic needs human parsing" in one()
 
 
 def test_a_width_of_one_runs_own_counts(project):
