@@ -47,8 +47,8 @@ from benchmarks import training as step_benchmark
 from benchmarks.training import SIZES, Setup
 from models.variants import COMPONENTS, VARIANTS, Component, Variant
 from pipeline.core import layout, params, schema, store, yaml_file
+from pipeline.fetching import networks
 from pipeline.loading import arrays, checkpoints, devices, pair_lists, published_weights
-from pipeline.stages import weights
 from pipeline.training import components, loop, samples, training_data
 from pipeline.training.order import BatchOrder
 
@@ -421,7 +421,7 @@ def whole_run(run: Session, bundle: Path, out: Path, parts: Sequence[str]) -> bo
     with zipfile.ZipFile(bundle) as archive:
         archive.extractall(run.project)
     open_project(run.project, {}, run.metric_net)
-    for net in weights.NETS:
+    for net in networks.NETS:
         record = run.project / layout.weights(net) / "source.json"
         if not record.exists():
             record.parent.mkdir(parents=True, exist_ok=True)

@@ -124,7 +124,8 @@ def test_snakemake_then_dvc_and_back(built):
     assert "stale train synthetic spig: params.yaml: train.synthetic.spig changed" in status(built)
     refused = call(built, "pipeline", "handoff", check=False)  # neither engine vouches for stale outputs
     assert refused.returncode == 2
-    assert "nothing handed over: snakemake does not vouch for runs/synthetic/spig/checkpoints" in refused.stderr
+    assert "nothing handed over: snakemake does not vouch for data/plan.txt" in refused.stderr
+    assert "runs/synthetic/spig/checkpoints" in refused.stderr
     assert "dvc does not vouch for params.yaml" in refused.stderr
     assert ran(built, dvc) == BY_DVC
     handoff(built)

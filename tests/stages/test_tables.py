@@ -236,6 +236,7 @@ def test_a_component_with_a_score_stands_beside_its_published_number(scored):
     """And nowhere among the methods; of one that is not trained, or not asked for, there is nothing."""
     random = np.random.default_rng(0)
     easy = random.normal(0, 0.01, 40)
+    replace_in_params(" spatn: auto", " spatn: true")
     replace_in_params("spatn_no_distance: auto", "spatn_no_distance: true")
     write_component("spatn", 0.5391, easy + 0.1)
     write_component("spatn_no_distance", 0.52, easy)
