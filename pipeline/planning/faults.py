@@ -205,9 +205,9 @@ def _of_parsing(values: dict[str, Any], dataset: str) -> Iterator[str]:
             yield f"{key}.path is null; name your folder or zip of label maps"
         elif not environment.path(block["path"]).exists():
             yield f"{block['path']}: no such file or folder; correct parsing.{dataset}.path in {layout.PARAMS}"
-    for stage in ("keypoints", "pairs"):
+    for stage, made in (("keypoints", layout.keypoints), ("pairs", layout.pairs)):
         path = values[stage][dataset].get("path")
-        if path is not None and not environment.path(path).exists():
+        if path is not None and not made(dataset).exists() and not environment.path(path).exists():
             yield f"{path}: no such file or folder; correct {stage}.{dataset}.path in {layout.PARAMS}"
 
 
