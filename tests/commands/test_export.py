@@ -36,7 +36,7 @@ def lists(tmp_path, monkeypatch):
         text[split] = annotation(names, points, valid)
     raw = write_raw({"train/a.jpg": jpeg(0)}, text)
     test = NAMES["test"]
-    (raw / "pairs-test.csv").write_text(f"from,to\n{test[4]},{test[2]}\n{test[3]},{test[5]}\n")
+    (raw / "pairs-test.csv").write_text(f"from,to\n{test[3]},{test[2]}\n{test[4]},{test[5]}\n")
     keypoints.run("market1501")
     pairs.run("market1501")
     return text
