@@ -134,6 +134,14 @@ def relabel(parsing: np.ndarray, table: np.ndarray) -> np.ndarray:
     return cv2.LUT(parsing.reshape(1, -1), whole).reshape(parsing.shape) if parsing.size else parsing.copy()
 
 
+def within(parsing: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
+    """The label map (H, W) with background around `box` (top, left, height, width)."""
+    top, left, height, width = box
+    inside = np.zeros_like(parsing)
+    inside[top : top + height, left : left + width] = parsing[top : top + height, left : left + width]
+    return inside
+
+
 def flip(parsing: np.ndarray, label_set: str = "lip-20") -> np.ndarray:
     """The label map of the mirrored image, (..., H, W) uint8: columns reversed, left and right exchanged."""
     return relabel(parsing[..., ::-1], FLIPS[label_set])

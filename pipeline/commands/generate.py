@@ -123,34 +123,35 @@ class Reader:
         """The person in a photograph, fitted, with joints and, if asked for, parsing. Raises UserError: it cannot be
         read, shows nobody or several people.
         """
-        from pipeline.datasets import folder
+        from pipeline.anatomy import labels
+        from pipeline.datasets.folder import photograph
         from pipeline.extraction import openpose
         from pipeline.formats import pictures
         from pipeline.loading.runs import Person
 
-        if path.suffix.lower() in folder.UNREADABLE:
-            raise UserError(f"{path}: {path.suffix[1:].upper()} is not read here; convert it to JPEG or PNG")
         data, (height, width) = path.read_bytes(), (self.trained.height, self.trained.width)
-        file, reason = folder.fitted(data, height, width, self.fit)
-        if file is None:
+        reason = photograph.no_picture(data[: photograph.HEAD], path.name)
+        if not reason:
+            file, reason, box = photograph.fitted(data, height, width, self.fit)
+        if reason:
             raise UserError(f"{path}: {reason}; give a photograph as JPEG, PNG, WebP or BMP")
-        size = folder.upright_size(data)
+        size = photograph.upright_size(data)
         if size != (height, width):
-            inner = folder.box(size, height, width, self.fit)[2:]
+            inner = box[2:]
             margin = "" if inner == (height, width) else f" as {inner[0]} x {inner[1]} and a margin"
             say(f"{path}: {size[0]} x {size[1]} (height x width) fitted to {height} x {width}{margin}")
         picture = pictures.decode(file)
         heatmaps, fields, pixels_per_cell = self._detector.mean_maps(picture)
         found = openpose.everybody(heatmaps, fields, picture.shape[:2], pixels_per_cell)
         joints, valid = self._one(path, *found, width, LEAST, "no person found; try a photograph that shows one whole")
-        labels = self._parser([picture], joints[None], valid[None])[0] if parsing else None
-        return Person(path.stem, joints, valid, picture, labels)
+        parsed = labels.within(self._parser([picture], joints[None], valid[None])[0], box) if parsing else None
+        return Person(path.stem, joints, valid, picture, parsed)
 
     def pose_file(self, path: Path) -> "Pose":
         """The pose of the person in an OpenPose file, fitted. Raises UserError: no such file, nobody or several people
         in it, joints far outside the picture.
         """
-        from pipeline.datasets import folder
+        from pipeline.datasets.folder import photograph
         from pipeline.formats import openpose_json, plausible
         from pipeline.loading.runs import Pose
 
@@ -173,7 +174,7 @@ class Reader:
         found = plausible.joints(joints[None], valid[None].astype(np.float32), np.array([self.pose_size]))
         plain = [one for one in found if one.plain]  # of one pose nothing else is sure
         plausible.settle(plain, str(path), "say with --pose-size HEIGHT WIDTH of what picture the joints are")
-        top, left, inner_height, inner_width = folder.box(
+        top, left, inner_height, inner_width = photograph.box(
             self.pose_size, self.trained.height, self.trained.width, self.fit
         )
         scale = np.array([inner_width / width, inner_height / height])
@@ -201,12 +202,17 @@ class Reader:
 # ---- the files
 
 
-def _listed(path: Path, option: str, endings: Sequence[str]) -> list[Path]:
-    """The files that `path` stands for: itself, or those in the folder with such endings, sorted. Raises UserError."""
+def _listed(path: Path, option: str) -> list[Path]:
+    """The files that `path` stands for: itself, or those in the folder but for hidden ones and the system's, sorted.
+    Raises UserError.
+    """
+    from pipeline.datasets import folder
+
     if path.is_dir():
-        found = sorted(file for file in path.iterdir() if file.suffix.lower() in endings and file.name[0] != ".")
+        files = (file for file in path.iterdir() if file.is_file() and file.name[0] != ".")
+        found = sorted(file for file in files if not folder.of_system(file.name))
         if not found:
-            raise UserError(f"{option} {path}: no file in it that ends in {', '.join(endings)}")
+            raise UserError(f"{option} {path}: no file in it")
         return found
     if not path.is_file():
         raise UserError(f"{option} {path}: not there")
@@ -253,12 +259,10 @@ def run(
     central: bool,
 ) -> None:
     """Draw every photograph in every pose. Raises UserError for a run, photograph or pose that cannot be used."""
-    from pipeline.datasets import folder
     from pipeline.formats import pictures
     from pipeline.loading import runs
 
-    photographs = _listed(image, "--image", (*folder.READABLE, *folder.UNREADABLE))
-    poses = _listed(pose, "--pose", (JSON, *folder.READABLE, *folder.UNREADABLE))
+    photographs, poses = _listed(image, "--image"), _listed(pose, "--pose")
     trained = open_run(run, step)
     reader = Reader(trained, _project(runs.checkpoints_of(run)), fit, central, pose_size)
 

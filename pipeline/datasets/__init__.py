@@ -22,6 +22,7 @@ A data set's module has
 `truth.parquet`           the true joints (schema.TRUTH), if the data set knows them
 `parsing.zip`             label maps, 8-bit PNG of lip-cihp-21 ids (docs/labels.md) under the names of `images.zip`, if
                           there are any
+`boxes.json`              {NAME: [top, left, height, width]}: where the picture lies on an image with bands around it
 `source.json`             what it was made from: digests, counts, licence; no paths of this machine and no times
 
 Layer 3; may import: core, anatomy, formats, fetching.

@@ -21,6 +21,7 @@ from pipeline.core.settings import setting
 
 MIRROR = "REPOSE_MIRROR"
 OFFLINE = "REPOSE_OFFLINE"  # set: no URL is asked
+NO_ADDRESS = "no path, no url"  # how the reason begins where no download was allowed
 TIMEOUT = 10.0  # seconds to connect; also seconds without a byte after which a connection counts as cut
 TRIES = 3  # attempts in a row that bring no new byte
 PAUSE = 1.0  # seconds before the second attempt; doubles
@@ -90,7 +91,7 @@ def whereabouts(source: Source, key: str) -> Path | str:
             raise Unavailable(f"{source.url}: downloads are switched off by ${OFFLINE}")
         return source.url
     where = f"not in ${MIRROR}" if folder else f"${MIRROR} is not set"
-    raise Unavailable(f"no path, no url, and {where}")
+    raise Unavailable(f"{NO_ADDRESS}, and {where}")
 
 
 def obtain(source: Source, key: str) -> Path:

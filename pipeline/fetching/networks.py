@@ -1,5 +1,6 @@
 """The published networks: the files of each, where they come from, and their digests, which decide."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,6 +63,12 @@ MEBIBYTES = {  # to download, where that is known: torchvision's own statements,
     "schp": 255,
 }  # fmt: skip
 EITHER = ("squeezenet1_1",)  # one of the files is enough
+UNPUBLISHED = {"synthetic", "folder"}  # data sets on which no paper has numbers
+
+
+def may_download(setting: bool | str, datasets: Iterable[str]) -> bool:
+    """What `download` in a block `weights.NET` comes to for the data sets that are asked for."""
+    return setting is True or (setting == "papers" and not UNPUBLISHED.issuperset(datasets))
 
 
 def wanted(net: str, path: str | None, may_download: bool) -> list[Download]:

@@ -45,7 +45,8 @@ def _by_name(members: Iterable[tuple[str, T]], where: Path) -> dict[str, T]:
 
 
 class Folder:
-    """An unpacked folder, read like an archive. `names`: paths of its files below it, `/`-separated.
+    """An unpacked folder, read like an archive. `names`: paths of its files below it, `/`-separated, linked folders'
+    too. `files`: where each lies. `unread`: what else is there, such as a link to nothing -> why it is no file to read.
 
     Raises UserError for two files whose names are one (see `_by_name`).
     """
@@ -54,17 +55,39 @@ class Folder:
 
     def __init__(self, path: Path):
         self.path = path
-        files = ((found.relative_to(path).as_posix(), found) for found in path.rglob("*") if found.is_file())
-        self._files = _by_name(files, path)
-        self.names = sorted(self._files)
+        self.unread: dict[str, str] = {}
+        self.files = _by_name(((found.relative_to(path).as_posix(), found) for found in self._below(path)), path)
+        self.names = sorted(self.files)
+
+    def _below(self, folder: Path, around: tuple[Path, ...] = ()) -> Iterator[Path]:
+        """The files below a folder, which is none of those around it, as by a link."""
+        place = folder.resolve()
+        if place in around:
+            self._leave(folder, "is a link to a folder around it")
+            return
+        try:
+            found = sorted(folder.iterdir())
+        except OSError as error:
+            self._leave(folder, f"cannot be read ({error.strerror})")
+            return
+        for path in found:
+            if path.is_dir():
+                yield from self._below(path, (*around, place))
+            elif path.is_file():
+                yield path
+            else:
+                self._leave(path, "is a link to nothing" if path.is_symlink() else "is no file")
+
+    def _leave(self, path: Path, why: str) -> None:
+        self.unread[readable(path.relative_to(self.path).as_posix())] = why
 
     def size(self, name: str) -> int:
         """In bytes."""
-        return self._files[name].stat().st_size
+        return self.files[name].stat().st_size
 
     def read(self, name: str) -> bytes:
         """All bytes of a file. Raises UserError above MAX_MEMBER_BYTES."""
-        with self._files[name].open("rb") as handle:
+        with self.files[name].open("rb") as handle:
             data = handle.read(MAX_MEMBER_BYTES + 1)
         if len(data) > MAX_MEMBER_BYTES:
             raise UserError(f"{self.path}: {name} is larger than {MAX_MEMBER_BYTES >> 20} MiB; not a picture")

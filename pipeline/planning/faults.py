@@ -109,14 +109,16 @@ def sources(net: str, values: dict[str, Any]) -> list[Path | str]:
     if said.get("status") == "present":
         return [record.parent / name for name in said["files"]]
     reasons, found = [], []
-    for one in networks.wanted(net, block.get("path"), block.get("download", True)):
+    may = networks.may_download(block.get("download", True), values["datasets"])
+    for one in networks.wanted(net, block.get("path"), may):
         try:
             found.append(download.whereabouts(one, f"weights.{net}"))
         except download.Unavailable as reason:
             reasons.append(reason.clause)
     if reasons if net not in networks.EITHER else not found:
         raise download.Unavailable("; ".join(dict.fromkeys(reasons)))
-    if said and block.get("path") is None:  # neither engine looks again, since no setting of it changed
+    untried = may and said.get("reason", "").startswith(download.NO_ADDRESS)  # by what was set then
+    if said and block.get("path") is None and not untried:  # neither engine looks again, since no setting changed
         raise Tried("it was not to be had when the stage weights looked for it")
     return found[:1] if net in networks.EITHER else found
 
@@ -168,6 +170,8 @@ def lacking(net: str, by: list[Use], reason: object) -> str:
     of_metrics = [use.key for use in by if use.key.startswith("reference")]
     others = [f"{key}.missing_weights to seeded (random features, marked)" for key in dict.fromkeys(of_losses)][:2]
     others += [f"{key}.missing_weights to skip" for key in dict.fromkeys(of_metrics)][:2]
+    if str(reason).startswith(download.NO_ADDRESS) and networks.NETS[net][0].url:
+        others.insert(0, f"weights.{net}.download to true")
     advice = ", or ".join([f"set weights.{net}.path in {layout.PARAMS}", *others])
     return f"{listed} {needed} the published network {net}: {reason}; {advice}"
 

@@ -44,6 +44,7 @@ def gaps(dataset: str, about: About, source: Mapping[str, Any]) -> list[str]:
         found.append(f"Not the published bytes, by digests of the user's: {', '.join(source['own_digests'])}.")
     if left_out := len(source.get("left_out", ())):
         found.append(f"{left_out:,} files were no usable image and were left out.")
+    found += [f"In doubt: {doubt}." for doubt in source.get("doubts", ())]
     if rejected := len(store.read_table(layout.rejects(dataset), columns=["reason"])):
         found.append(f"{rejected:,} images were left out: rejects.parquet says why.")
     scores = pc.list_flatten(

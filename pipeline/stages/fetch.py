@@ -13,8 +13,9 @@ names; it is never stored. `protocol`: canvas256 (img.zip as it is), crop176 (it
 (img_highres.zip squeezed to 256x256). Train keypoints and pairs may be missing: use keypoints.source openpose.
 `allow_partial` takes whatever images there are; deepfashion_sample is a block of its own for such a part.
 
-folder: your own images. `path`: the folder; `identity`: subfolder (one sub-folder per person) or csv (`csv`: a file
-with the header name,identity or name,identity,split). They are fitted to `height` x `width`: `fit` pad or squash.
+folder: your own images. `path`: the folder; `identity`: subfolder (one sub-folder per person; `level` says which one,
+where their names leave it open) or csv (`csv`: a file with the header name,identity or name,identity,split). They are
+fitted to `height` x `width`: `fit` pad or squash. source.json lists what was not used, and why; docs/data.md says more.
 
 synthetic: nothing to fetch; the images are rendered here.
 

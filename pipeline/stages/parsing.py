@@ -12,6 +12,7 @@
   none     there is none: one empty shard says so, and variants that need parsing stop with a message
 A network, ours or SCHP, is run only if a variant or a metric in params.yaml reads the labels (data/D/needs/), or
 `always` is true; else the output is that of none.
+Bands that `fetch` put around a photograph (data/D/raw/boxes.json) are background, whatever repose or schp see in them.
 `path` is null and `labels` is lip-20 wherever they are not used; `device` says where our own parser runs, as openvino
 runs SCHP on the CPU. If interrupted, the stage goes on from where it stopped.
 
@@ -160,6 +161,17 @@ def repose(parser: Callable, folder: Path, joints: Joints) -> Parse:
     return parse
 
 
+def between_bands(parse: Parse, boxes: Mapping[str, Sequence[int]]) -> Parse:
+    """`parse` with background around the picture, where an image was fitted with bands: they are no garments."""
+
+    def within(images: Sequence[Mapping]) -> Iterator[np.ndarray]:
+        for image, parsing in zip(images, parse(images), strict=True):
+            box = boxes.get(image["image_id"])
+            yield parsing if box is None else labels.within(parsing, box)
+
+    return within
+
+
 def parser(block: Params, dataset: str, images: Sequence[Mapping], stack: ExitStack) -> Source:
     """What parses the images. Raises UserError if the source lacks what it needs."""
     folder, keypoints = layout.images(dataset), layout.keypoints(dataset)
@@ -181,6 +193,9 @@ def parser(block: Params, dataset: str, images: Sequence[Mapping], stack: ExitSt
         made_in = label_files.base(block.labels)
         label_set = made_in if made_in in labels.STORED else "lip-20"
         return Source(parse, f"files:{block.labels}", label_set, made_in, [path, block.labels])
+    boxes, bands = {}, layout.raw(dataset) / "boxes.json"
+    if bands.exists():
+        boxes = json.loads(bands.read_text(encoding="utf-8"))
     if block.source == "schp":
         found = published_weights.files("schp")
         if found is None:
@@ -188,13 +203,14 @@ def parser(block: Params, dataset: str, images: Sequence[Mapping], stack: ExitSt
                 f"parsing.{dataset}.source is schp, whose weights could not be had: set weights.schp path in"
                 f" {layout.PARAMS} and run `repose weights --net schp`, or set source: repose"
             )
-        return Source(schp(found[0], folder), "schp", "lip-20", "lip-20", found)
+        parse = between_bands(schp(found[0], folder), boxes)
+        return Source(parse, "schp", "lip-20", "lip-20", [*found, boxes])
     from pipeline.extraction import repose_parser
     from pipeline.loading import devices
 
     where = devices.device(block.device)
-    parse = repose(repose_parser.load(where), folder, Joints(keypoints))
-    return Source(parse, "repose", "lip-20", "lip-20", [repose_parser.WEIGHTS, where.type])
+    parse = between_bands(repose(repose_parser.load(where), folder, Joints(keypoints)), boxes)
+    return Source(parse, "repose", "lip-20", "lip-20", [repose_parser.WEIGHTS, where.type, boxes])
 
 
 def rows(images: Sequence[Mapping], source: Source, joints: Joints) -> Iterator[dict]:

@@ -13,13 +13,14 @@ digest is never used.
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pipeline.core import console, layout, params
 from pipeline.core.atomic import atomic_directory
 from pipeline.core.errors import UserError
 from pipeline.core.settings import setting
 from pipeline.fetching import download
-from pipeline.fetching.networks import EITHER, wanted
+from pipeline.fetching.networks import EITHER, may_download, wanted
 from pipeline.planning import faults
 
 OF_DATA = {"openpose": "keypoints", "topdown": "keypoints", "schp": "parsing"}  # which data stage reads it
@@ -32,14 +33,18 @@ class Params:
     path: str | None = setting(
         "your own copy; where a network has a second file, that lies beside it", None, minLength=1
     )
-    download: bool = setting("false: only from path or $REPOSE_MIRROR", True)
+    download: bool | Literal["papers"] = setting(
+        "false: only from path or $REPOSE_MIRROR; papers: downloaded if papers have numbers on a data set that is asked"
+        " for, which they have not on synthetic and folder",
+        True,
+    )
 
 
 def gather(net: str, block: Params) -> dict[str, Path]:
     """The verified files by their names. Raises download.Unavailable, UserError (wrong digest, no such file)."""
     found: dict[str, Path] = {}
     reasons = []
-    for source in wanted(net, block.path, block.download):
+    for source in wanted(net, block.path, may_download(block.download, params.datasets())):
         try:
             found[Path(source.file).name] = download.obtain(source, f"weights.{net}")
             if net in EITHER:

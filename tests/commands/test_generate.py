@@ -19,7 +19,7 @@ from pipeline import drawing
 from pipeline.__main__ import main
 from pipeline.commands import figure, generate
 from pipeline.core import params
-from pipeline.datasets import folder as own_images
+from pipeline.datasets.folder import photograph as own_images
 from pipeline.extraction import openpose
 from pipeline.figures import subject
 from pipeline.formats import openpose_json, pictures
@@ -173,12 +173,12 @@ def test_every_photograph_of_a_folder_in_every_pose_of_another(project, capsys, 
     for number in range(2):
         np.testing.assert_array_equal(drawn(f"out/{number}_to_5.png"), 255 - photograph(number, HEIGHT, WIDTH))
     said = capsys.readouterr().err
-    assert said.count("left out: ") == 4
+    assert said.count("left out: ") == 5
     assert "out: 6 pictures, 2 photographs in 3 poses, of 64 x 32" in said
     for line in (
         "people/2.png: no person",
-        "people/broken.jpg: does not decode",
-        "people/phone.heic: HEIC",
+        "people/broken.jpg: is no picture",
+        "people/notes.txt: is no picture",
         "poses/bad",
     ):
         assert f"left out: {line}" in said
@@ -246,9 +246,9 @@ def test_what_cannot_be_drawn_is_one_line(project, capsys, found, monkeypatch):
     Path("twice/a.jpg").write_bytes(Path("twice/a.png").read_bytes())
     for image, pose, folder, more, said in (
         ("nobody.png", "pose.json", SHOWN, [], "nobody.png: no person found"),
-        ("text.png", "pose.json", SHOWN, [], "text.png: does not decode"),
+        ("text.png", "pose.json", SHOWN, [], "text.png: is no picture"),
         ("gone.png", "pose.json", SHOWN, [], "--image gone.png: not there"),
-        ("none", "pose.json", SHOWN, [], "--image none: no file in it that ends in .jpg"),
+        ("none", "pose.json", SHOWN, [], "--image none: no file in it"),
         ("me.png", "nobody.png", SHOWN, [], "nobody.png: no person found"),
         ("me.png", "empty.json", SHOWN, [], "empty.json: holds no person"),
         ("me.png", "list.json", SHOWN, [], "list.json: no pose file of OpenPose's: no list `people`"),

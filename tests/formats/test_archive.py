@@ -61,6 +61,19 @@ def test_a_name_that_is_not_utf8_is_escaped_and_read(tmp_path):
         assert content.read("caf\\xe9.jpg") == b"one"
 
 
+def test_linked_folders_are_read_and_links_to_nothing_or_in_a_circle_are_told(tmp_path):
+    for folder in ("in/a", "elsewhere/b"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "1.jpg").write_bytes(b"one")
+    (tmp_path / "in/linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/back").symlink_to(tmp_path / "in")
+    (tmp_path / "in/a/gone.jpg").symlink_to(tmp_path / "gone.jpg")
+    content = archive.Folder(tmp_path / "in")
+    assert content.names == ["a/1.jpg", "linked/b/1.jpg"]
+    assert content.read("linked/b/1.jpg") == b"one"
+    assert content.unread == {"a/gone.jpg": "is a link to nothing", "linked/back": "is a link to a folder around it"}
+
+
 @pytest.mark.parametrize(
     "name", ["../evil.jpg", "a/../../evil.jpg", "/evil.jpg", "C:/evil.jpg", "c:evil", "a\\..\\evil"]
 )

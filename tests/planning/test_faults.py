@@ -49,7 +49,11 @@ def record(net: str, status: str) -> None:
     (layout.weights(net) / "source.json").write_text(json.dumps(said))
 
 
-STOPS = {"train__synthetic__patn__features": None, "train__synthetic__patn__missing_weights": "stop"}
+STOPS = {
+    "train__synthetic__patn__features": None,
+    "train__synthetic__patn__missing_weights": "stop",
+    "weights__vgg19__download": True,
+}
 
 
 def test_the_project_as_it_is_runs(project, monkeypatch):
@@ -82,8 +86,19 @@ def test_a_network_that_may_be_downloaded_is_no_fault(project, monkeypatch):
     project({"patn": ["patn"]}, **STOPS)
     monkeypatch.delenv("REPOSE_OFFLINE")
     assert found() == []
-    params.load()["weights"]["vgg19"]["download"] = False
-    assert "vgg19" in one()
+    for not_asked_for in (False, "papers"):  # no paper has numbers on synthetic images
+        params.load()["weights"]["vgg19"]["download"] = not_asked_for
+        assert "set weights.vgg19.path in params.yaml, or weights.vgg19.download to true" in one()
+
+
+def test_a_network_that_was_not_asked_for_then_is_looked_for_now(project, monkeypatch):
+    project({"patn": ["patn"]}, **STOPS)
+    monkeypatch.delenv("REPOSE_OFFLINE")
+    record("vgg19", "missing")
+    assert "run `rm -r data/weights/vgg19`" in one()
+    source = layout.weights("vgg19") / "source.json"
+    source.write_text(json.dumps({"status": "missing", "reason": "no path, no url, and not in $REPOSE_MIRROR"}))
+    assert found() == []
 
 
 def test_what_the_stage_weights_found_counts(project):

@@ -379,6 +379,23 @@ def test_repose_sees_every_image_with_its_joints(settle, counted_parser):
     assert {row["label_source"] for row in store.iter_rows(layout.parsing("synthetic"))} == {"repose"}
 
 
+def test_the_bands_around_a_photograph_are_background(settle, counted_parser):
+    images = many(2)
+    first, second = map(image_id, images)
+    settle(None, "repose", images=images)
+    counted_parser.place()
+    parsing.run("synthetic")
+    before = stored()
+    (layout.raw("synthetic") / "boxes.json").write_text(json.dumps({second: [40, 0, 50, 64]}))
+    parsing.run("synthetic")
+    after = stored()
+    assert (after[first] == before[first]).all()
+    assert before[second][:40].any()
+    assert not after[second][:40].any()
+    assert not after[second][90:].any()
+    assert (after[second][40:90] == before[second][40:90]).all()
+
+
 @pytest.mark.parametrize("chunk", [2, 64])
 def test_the_cut_into_chunks_changes_no_byte(settle, counted_parser, monkeypatch, chunk):
     settle(None, "repose", images=many(7, sizes=((128, 64), (128, 128))))

@@ -192,3 +192,27 @@ def test_data_alone_are_made_without_what_only_scoring_needs(settle):
     settle(settings={"keypoints__synthetic__source": "openpose"}, openpose=openpose)
     with pytest.raises(UserError, match="keypoints synthetic needs the published network openpose"):
         weights.run("openpose")
+
+
+@pytest.mark.parametrize(
+    ("datasets", "download", "asked"),
+    [
+        (["folder", "synthetic"], "papers", False),
+        (["folder", "market1501"], "papers", True),
+        (["folder"], True, True),
+        (["market1501"], False, False),
+    ],
+)
+def test_large_networks_are_downloaded_for_the_papers_data_sets(settle, monkeypatch, datasets, download, asked):
+    urls = []
+
+    def refuse(url, digest):
+        urls.append(url)
+        raise Unavailable(f"{url}: not here")
+
+    monkeypatch.setattr("pipeline.fetching.download.download", refuse)
+    given = {"datasets": datasets, "weights__inception__download": download, "weights__inception__path": None}
+    settle(inception=[published("b.pth", "http://127.0.0.1:9/b.pth")], settings=given)
+    monkeypatch.setattr(weights, "_stopped", lambda net: [])
+    weights.run("inception")
+    assert bool(urls) == asked

@@ -1,34 +1,38 @@
 """Your own images: a folder with one sub-folder per person, or any folder with a CSV that says who is on which image.
 
-An image's id is `PERSON__REST`: its path below the folder with `/` written `__`, with the CSV's identity in front where
-a CSV names people. The id alone thus says who an image shows.
+The person is the first sub-folder on the way to a picture, but for these: folders named as splits (train, val, test)
+divide the people below them, folders such as images/ around all people count for nothing, and what lies in labels/,
+masks/ and the like is no picture. Where the names leave it open who is a person, `fetch` stops and says so, and `level`
+tells it. Names are compared in one Unicode form and without blanks at their ends (people.py).
 
-An 8-bit JPEG, PNG, WebP or BMP of the wanted size goes in as it is. Any other image is decoded, turned as its EXIF tag
-says, put on white where it is transparent, and fitted: `pad` scales it to fit and repeats its border pixels over the
-rest, `squash` scales each side on its own (Pillow's bicubic filter); it is stored as PNG, without loss. What cannot be
-used is left out and listed, with its reason, in data/folder/raw/source.json.
+An image's id is `PERSON__REST`: its path below the person's folder with `/` written `__`, or the whole path where a CSV
+names the people. The id alone thus says who an image shows.
+
+What is a picture its content decides, not its ending. An 8-bit sRGB JPEG, PNG, WebP or BMP of the wanted size goes in
+as it is; any other is fitted and stored as PNG, without loss (photograph.py). boxes.json says where the picture lies
+between the bands of `pad`. Every file that is not used is listed, with its reason, in data/folder/raw/source.json, but
+for the system's own, such as Thumbs.db.
 
 People are put in the test split by the SHA-256 of their names: the first `test_share` of those with two images or more
-(at least one of them, not all), unless the CSV has a column `split`. Joints are found by a detector, or
+(at least one of them, not all), unless folders or the CSV's column `split` say it. Joints are found by a detector, or
 are yours: keypoints.folder.path. Repose does not watch the folder: after a change in it run fetch again (`snakemake
 --forcerun fetch`, `dvc repro --force fetch@folder`).
 """
 
-import csv
 import hashlib
-from collections import Counter
+import json
+import zipfile
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Literal
-
-import numpy as np
 
 from pipeline.core import console, environment, layout
 from pipeline.core.errors import UserError
 from pipeline.core.settings import SHARE, setting
 from pipeline.datasets import SPLITS, About
+from pipeline.datasets.folder import people, photograph
 from pipeline.formats import archive
 
 JUNK = ()  # every image is wanted
@@ -36,10 +40,8 @@ ABOUT = About(
     "The user's own photographs, fitted to one size.",
     gaps=("What the photographs show, and whose they are, only those know who brought them.",),
 )
-READABLE = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-UNREADABLE = (".heic", ".heif", ".avif", ".gif", ".svg", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".raw")
-KEPT = ("JPEG", "PNG", "WEBP", "BMP")  # formats whose bytes may stay as they are
-_ORIENTATION = 0x0112  # EXIF tag; 1 = upright
+SYSTEM = {"thumbs.db", "ehthumbs.db", "desktop.ini", ".ds_store", ".directory", ".nomedia", ".picasa.ini", "icon\r"}
+SYSTEM_FOLDERS = {"__macosx", "@eadir", "$recycle.bin", "system volume information", ".thumbnails", ".trashes", ".git"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +50,16 @@ class Fetch:
 
     path: str | None = setting("the folder of your images", minLength=1)
     identity: Literal["subfolder", "csv"] = setting("who is who: a sub-folder a person, or a list", "subfolder")
+    level: int | None = setting(
+        "which sub-folder on the way to a picture is the person: 1, the first, 2, the next, ...; the split is by"
+        " test_share then. null: as the folders are named",
+        None,
+        minimum=1,
+    )
     csv: str | None = setting(
         "the list: header name,identity or name,identity,split; name = path below the folder", None, minLength=1
     )
-    test_share: float = setting("share of the people that is kept for testing, where the list has no split", **SHARE)
+    test_share: float = setting("share of the people that is kept for testing, where nothing says their split", **SHARE)
     height: int = setting("that the images are fitted to, in pixels", minimum=64, maximum=512, multipleOf=32)
     width: int = setting("likewise", minimum=32, maximum=512, multipleOf=32)
     fit: Literal["pad", "squash"] = setting("with a margin, or squeezed", "pad")
@@ -65,31 +73,48 @@ def person_id(name: str) -> str:
 def fetch(block: Fetch, raw: Path) -> dict:
     """Fit the images into `raw`; return what goes into `source.json`.
 
-    Raises UserError: no folder, nobody in it, a broken CSV, names of people or files that make no id.
+    Raises UserError: no folder, nobody in it, a broken CSV, people in doubt, names that make no id.
     """
     if block.path is None:
         raise UserError(f"folder: say where your images are: fetch.folder.path in {layout.PARAMS}")
     root = environment.path(block.path)
     if not root.is_dir():
-        raise UserError(f"{root}: no such folder; correct fetch.folder.path in {layout.PARAMS}")
+        what = "is a file; unpack it, and name the folder in" if root.is_file() else "no such folder; correct"
+        raise UserError(f"{root}: {what} fetch.folder.path in {layout.PARAMS}")
     left_out: dict[str, str] = {}  # path below the folder -> reason
-    with archive.reading(root) as content:
-        pictures = _pictures(content.names, left_out)
-        if block.identity == "csv":
-            owners, given = _from_csv(block, pictures, left_out)
-        else:
-            owners, given = _from_subfolders(pictures, left_out), {}
-        files = _ids(owners, prefix=block.identity == "csv")  # image id -> path
-        if not files:
-            hint = "a sub-folder a person?" if block.identity == "subfolder" else "fetch.folder.csv names none of them"
-            raise UserError(f"{root}: no image of anybody: {hint} ({len(left_out)} files left out)")
-        splits = _splits(Counter(person_id(image_id) for image_id in files), given, block.test_share)
-        counts = _repack(content, files, splits, block, raw / "images.zip", left_out)
+    doubts: list[str] = []
+    content = archive.Folder(root)
+    pictures = _pictures(content, block, left_out)
+    if block.identity == "csv":
+        places = people.of_csv(block.csv, block.path, pictures, left_out)
+    elif block.level is not None:
+        places = people.at_level(pictures, block.level, left_out)
+    else:
+        places = people.of_folders(pictures, left_out, doubts)
+    if not places:
+        hint = "fetch.folder.csv names none of them" if block.identity == "csv" else "a sub-folder a person?"
+        raise UserError(f"{root}: no image of anybody: {hint} ({len(left_out)} files left out{_some(left_out)})")
+    files = _ids(places)
+    _show(files, doubts)
+    boxes = _convert(content, files, block, raw / "unsorted.zip", left_out)
+    given = {place.person: place.split for place in places.values() if place.split}
+    splits = _splits(Counter(map(person_id, boxes)), given, block.test_share)
+    counts: dict[str, Counter] = {split: Counter() for split in SPLITS}
+    members = {}
+    for image_id in boxes:
+        person = person_id(image_id)
+        counts[splits[person]][person] += 1
+        members[f"{splits[person]}/{image_id}"] = image_id
+    with zipfile.ZipFile(raw / "unsorted.zip") as unsorted:
+        ordered = sorted(members, key=str.encode)
+        archive.write(raw / "images.zip", ((member, unsorted.read(members[member])) for member in ordered))
+        doubts += _of_several(unsorted, files)
+    (raw / "unsorted.zip").unlink()
+    banded = {image_id: box for image_id, box in boxes.items() if box != (0, 0, block.height, block.width)}
+    (raw / "boxes.json").write_text(json.dumps(banded, ensure_ascii=False, sort_keys=True), encoding="utf-8")
     if left_out:
-        shown = "; ".join(f"{name} {reason}" for name, reason in sorted(left_out.items())[:3])
-        more = "; ..." if len(left_out) > 3 else ""
-        console.say(f"folder: {len(left_out)} files left out: {shown}{more}")
-    single = sum(number == 1 for people in counts.values() for number in people.values())
+        console.say(f"folder: {len(left_out)} files left out{_some(left_out)}")
+    single = sum(number == 1 for each in counts.values() for number in each.values())
     if single:
         console.say(f"folder: {single} people have a single image: no pairs of them")
     return {
@@ -98,82 +123,59 @@ def fetch(block: Fetch, raw: Path) -> dict:
         "height": block.height,
         "width": block.width,
         "fit": block.fit,
-        "images": {split: {"count": sum(people.values()), "people": len(people)} for split, people in counts.items()},
+        "images": {split: {"count": each.total(), "people": len(each)} for split, each in counts.items()},
         "people_with_one_image": single,
         "left_out": left_out,
+        **({"doubts": doubts} if doubts else {}),
     }
 
 
-def _pictures(names: list[str], left_out: dict[str, str]) -> list[str]:
-    """The image files, sorted. Hidden files and files that are no images are ignored."""
+def _some(left_out: Mapping[str, str]) -> str:
+    """`: NAME REASON; ...`, three of them."""
+    shown = "; ".join(f"{name} {reason}" for name, reason in sorted(left_out.items())[:3])
+    return f": {shown}{'; ...' if len(left_out) > 3 else ''}" if shown else ""
+
+
+def _pictures(content: archive.Folder, block: Fetch, left_out: dict[str, str]) -> list[str]:
+    """The files that begin as pictures do, sorted. Others are listed, but for the system's own and the CSV."""
     pictures = []
-    for name in sorted(names):
-        suffix = Path(name).suffix.lower()
-        if any(part.startswith((".", "__MACOSX")) for part in name.split("/")):
+    left_out |= {name: reason for name, reason in content.unread.items() if not of_system(name)}
+    listed = environment.path(block.csv) if block.csv else None
+    for name, path in sorted(content.files.items()):
+        if of_system(name) or (listed and listed.exists() and path.samefile(listed)):
             continue
-        if suffix in UNREADABLE:
-            left_out[name] = f"is {suffix[1:].upper()}, which is not read here; convert it to JPEG or PNG"
-        elif suffix in READABLE:
+        try:
+            with path.open("rb") as handle:
+                head = handle.read(photograph.HEAD)
+        except OSError as error:
+            left_out[name] = f"cannot be read ({error.strerror})"
+            continue
+        if "\\" in name:  # escaped
+            left_out[name] = "has a name that is not UTF-8; rename it"
+        elif any(part.startswith(".") for part in name.split("/")):
+            left_out[name] = "is hidden: its name, or that of a folder around it, begins with a dot"
+        elif reason := photograph.no_picture(head, name):
+            left_out[name] = reason
+        elif content.size(name) > archive.MAX_MEMBER_BYTES:
+            left_out[name] = f"is larger than {archive.MAX_MEMBER_BYTES >> 20} MiB"
+        else:
             pictures.append(name)
     return pictures
 
 
-def _from_subfolders(pictures: list[str], left_out: dict[str, str]) -> dict[str, str]:
-    """Path -> person: the first folder on the way to it."""
-    owners = {}
-    for name in pictures:
-        person, slash, _ = name.partition("/")
-        if slash:
-            owners[name] = person
-        else:
-            left_out[name] = "is in no sub-folder: whose is it?"
-    return owners
+def of_system(name: str) -> bool:
+    """Whether a file (its path) is one that an operating system leaves behind, and nobody's."""
+    *folders, file = name.lower().split("/")
+    return file in SYSTEM or file.startswith("._") or not SYSTEM_FOLDERS.isdisjoint(folders)
 
 
-def _from_csv(block: Fetch, pictures: list[str], left_out: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Path -> person, and person -> split if the CSV has that column. Raises UserError, naming the line."""
-    if block.csv is None:
-        raise UserError(f"folder: identity is csv, but fetch.folder.csv in {layout.PARAMS} names no file")
-    path = environment.path(block.csv)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({type(error).__name__}); correct fetch.folder.csv") from None
-    rows = csv.reader(lines)
-    header = next(rows, [])
-    if header not in (["name", "identity"], ["name", "identity", "split"]):
-        raise UserError(f"{path}: line 1 is {','.join(header)!r}, not the header name,identity or name,identity,split")
-    known = set(pictures) | set(left_out)
-    owners: dict[str, str] = {}
-    given: dict[str, str] = {}
-    for row in rows:
-        if not row:
-            continue
-        where = f"{path}: line {rows.line_num}"
-        if len(row) != len(header) or not all(row):
-            raise UserError(f"{where} has not the columns {','.join(header)}; correct it")
-        name, person = row[0].removeprefix("./"), row[1]
-        if name not in known:
-            raise UserError(f"{where}: no image {name} in {block.path}; correct the name or remove the line")
-        if owners.setdefault(name, person) != person:
-            raise UserError(f"{where}: {name} is {owners[name]} in a line before, {person} here")
-        if len(row) == 3 and (row[2] not in SPLITS or given.setdefault(person, row[2]) != row[2]):
-            raise UserError(
-                f"{where}: a person's split is train or test, the same in every line; {person} has {row[2]}"
-            )
-    left_out |= {name: "is not in the CSV" for name in pictures if name not in owners}
-    return {name: person for name, person in owners.items() if name not in left_out}, given
-
-
-def _ids(owners: Mapping[str, str], prefix: bool) -> dict[str, str]:
+def _ids(places: Mapping[str, people.Place]) -> dict[str, str]:
     """Image id -> path. Raises UserError for a name that makes no id, and for two that make the same."""
     files: dict[str, str] = {}
-    for path, person in owners.items():
-        image_id = path.replace("/", "__")
-        if prefix:
-            image_id = f"{person}__{image_id}"
-        if person_id(image_id) != person:
-            raise UserError(f"folder: rename the person {person!r}: no '__' in it, no '_' at its end")
+    for path, place in places.items():
+        image_id = f"{place.person}__{place.rest}"
+        if person_id(image_id) != place.person:
+            raise UserError(f"folder: rename the person {place.person!r}: no '__' in it, no '_' at its end")
         if not image_id.isprintable() or set(image_id) & set('/\\,"'):
             raise UserError(
                 f"folder: rename {path!r}: no comma, quote, slash or unprintable character in people and files"
@@ -182,6 +184,19 @@ def _ids(owners: Mapping[str, str], prefix: bool) -> dict[str, str]:
             raise UserError(f"folder: {files[image_id]} and {path} both make the id {image_id}; rename one")
         files[image_id] = path
     return files
+
+
+def _show(files: Mapping[str, str], doubts: list[str]) -> None:
+    """Say how the pictures are grouped, with three people, before any picture is read whole."""
+    of_person: dict[str, list[str]] = defaultdict(list)
+    for image_id, path in files.items():
+        of_person[person_id(image_id)].append(path)
+    most = sorted(of_person, key=lambda person: (-len(of_person[person]), person))
+    shown = ", ".join(f"{person} ({len(of_person[person])}: {of_person[person][0]})" for person in most[:3])
+    more = ", ..." if len(most) > 3 else ""
+    console.say(f"folder: {len(files)} pictures of {len(most)} people: {shown}{more}")
+    for doubt in doubts:
+        console.say(f"folder: WARNING: {doubt}")
 
 
 def _splits(images: Counter, given: Mapping[str, str], share: float) -> dict[str, str]:
@@ -202,70 +217,48 @@ def _splits(images: Counter, given: Mapping[str, str], share: float) -> dict[str
     return splits
 
 
-def _repack(content, files: dict[str, str], splits: Mapping[str, str], block: Fetch, target: Path, left_out: dict):
-    """Write the images in sorted order to the zip `target`; return {split: {person: images}}."""
-    splits = {image_id: splits[person_id(image_id)] for image_id in files}
-    ordered = sorted(files, key=lambda image_id: f"{splits[image_id]}/{image_id}".encode())
-    counts: dict[str, Counter] = {split: Counter() for split in SPLITS}
+def _convert(
+    content: archive.Folder, files: Mapping[str, str], block: Fetch, target: Path, left_out: dict[str, str]
+) -> dict[str, tuple[int, int, int, int]]:
+    """Write the pictures that can be used to the zip `target`, by their ids, a person's second copy of one left out;
+    return where each lies on its canvas (`photograph.box`).
+    """
+    boxes: dict[str, tuple[int, int, int, int]] = {}
+    seen: dict[tuple[str, bytes], str] = {}  # person and digest -> path
+    ordered = sorted(files, key=str.encode)
 
-    def images(advance) -> Iterator[tuple[str, bytes]]:
+    def one(data: bytes) -> tuple[bytes | None, str, tuple[int, int, int, int] | None]:
+        return photograph.fitted(data, block.height, block.width, block.fit)
+
+    def pictures(advance) -> Iterator[tuple[str, bytes]]:
         paths = [files[image_id] for image_id in ordered]
-        converted = archive.converted(content, paths, lambda d: fitted(d, block.height, block.width, block.fit))
-        for image_id, (_, (data, reason)) in zip(ordered, converted, strict=True):
+        converted = archive.converted(content, paths, one)
+        for image_id, (_, (data, reason, box)) in zip(ordered, converted, strict=True):
+            advance()
             if data is None:
                 left_out[files[image_id]] = reason
-            else:
-                counts[splits[image_id]][person_id(image_id)] += 1
-                yield f"{splits[image_id]}/{image_id}", data
-            advance()
+                continue
+            first = seen.setdefault((person_id(image_id), hashlib.sha256(data).digest()), files[image_id])
+            if first != files[image_id]:
+                left_out[files[image_id]] = f"is the same picture as {first}"
+                continue
+            boxes[image_id] = box
+            yield image_id, data
 
     with console.progress("images", len(ordered)) as advance:
-        archive.write(target, images(advance))
-    return counts
+        archive.write(target, pictures(advance))
+    return boxes
 
 
-def box(size: tuple[int, int], height: int, width: int, fit: str) -> tuple[int, int, int, int]:
-    """Where a picture of `size` (H, W) comes to lie in one of height x width: top, left, height, width."""
-    if fit == "squash":
-        return 0, 0, height, width
-    scale = min(width / size[1], height / size[0])
-    inner = [max(1, round(side * scale)) for side in size]
-    return (height - inner[0]) // 2, (width - inner[1]) // 2, *inner
-
-
-def upright_size(data: bytes) -> tuple[int, int]:
-    """(H, W) of an image's file, turned as its EXIF tag says. For a file that `fitted` takes."""
-    from PIL import Image
-
-    with Image.open(BytesIO(data)) as image:
-        turned = image.getexif().get(_ORIENTATION, 1) >= 5  # by a quarter
-        return image.size if turned else image.size[::-1]
-
-
-def fitted(data: bytes, height: int, width: int, fit: str) -> tuple[bytes | None, str]:
-    """(an image's file as height x width, ""), or (None, why it cannot be used)."""
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(BytesIO(data)) as image:
-            image.load()
-            upright = image.getexif().get(_ORIENTATION, 1) == 1
-            plain = image.mode in ("RGB", "L") and "transparency" not in image.info
-            if image.format in KEPT and upright and plain and image.size == (width, height):
-                return data, ""
-            if image.mode == "F" or image.mode.startswith("I"):
-                return None, f"has pixels of kind {image.mode}, not 8 bits a channel"
-            picture = ImageOps.exif_transpose(image)
-            if picture.has_transparency_data:
-                picture = picture.convert("RGBA")
-                picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-            picture = picture.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return None, "does not decode"
-    top, left, *inner = box(picture.size[::-1], height, width, fit)
-    pixels = np.asarray(picture.resize(inner[::-1], Image.Resampling.BICUBIC))
-    bands = ((top, height - inner[0] - top), (left, width - inner[1] - left), (0, 0))
-    picture = Image.fromarray(np.pad(pixels, bands, "edge"))
-    buffer = BytesIO()
-    picture.save(buffer, "PNG", compress_level=3)
-    return buffer.getvalue(), ""
+def _of_several(pictures: zipfile.ZipFile, files: Mapping[str, str]) -> list[str]:
+    """A sentence, which is said, too, if one picture is there under two people."""
+    same: dict[tuple[int, int], list[str]] = defaultdict(list)
+    for info in pictures.infolist():
+        same[info.CRC, info.file_size].append(info.filename)
+    groups = [[files[image_id] for image_id in group] for group in same.values() if len(group) > 1]
+    if not groups:
+        return []
+    shown = "; ".join(" and ".join(group[:2]) for group in groups[:3])
+    doubt = f"{len(groups)} pictures are there under two people or more: {shown}{'; ...' if len(groups) > 3 else ''}"
+    console.say(f"folder: WARNING: {doubt}")
+    return [doubt]
