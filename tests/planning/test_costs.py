@@ -99,7 +99,8 @@ def test_own_images_are_counted(values, tmp_path):
     for number in range(12):
         (tmp_path / f"{number}.jpg").write_bytes(b"")
     (tmp_path / "notes.txt").write_text("no image")
-    values["datasets"], values["fetch"]["folder"]["path"] = ["folder"], str(tmp_path)
+    values["datasets"] = ["folder"]
+    values["fetch"]["folder"] |= {"path": str(tmp_path), "height": 256, "width": 256}
     assert costs.size(values, "folder").images == 12
     assert of(values, "index folder").core_hours == pytest.approx(12 * 0.18 * 8 / 3.6e6)
 

@@ -76,7 +76,8 @@ def test_either_takes_the_first_there_is(settle, present, expected):
 
 
 def test_missing_is_recorded_the_same_on_every_machine(settle, tmp_path, monkeypatch):
-    settle(vgg19=[published("b.pth", url="http://127.0.0.1:9/b.pth")])  # port 9: nobody answers
+    url = "http://127.0.0.1:9/b.pth"  # port 9: nobody answers
+    settle(vgg19=[published("b.pth", url)], settings={"weights__vgg19__download": True})
     weights.run("vgg19")
     record = json.loads((layout.weights("vgg19") / "source.json").read_text())
     assert record["status"] == "missing"
