@@ -48,7 +48,7 @@ def prepare() -> None:
     values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     values["fetch"]["synthetic"] |= PEOPLE
     Path("params.yaml").write_text(yaml.safe_dump(values, sort_keys=False, width=1000), encoding="utf-8")
-    Path("params.schema.json").write_bytes((ROOT / "params.schema.json").read_bytes())
+    Path("params.schema.yaml").write_bytes((ROOT / "params.schema.yaml").read_bytes())
     for name in DATA:
         if not Path(f"data/synthetic/{name}.done").exists():
             stage(name, "--dataset", "synthetic")

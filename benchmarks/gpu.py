@@ -156,7 +156,7 @@ def open_project(project: Path, trained: dict[str, dict[str, Any]], metric_net: 
     trained: by stage and name, what replaces values of the block, such as {"train": {"spig": {"steps": 100}}}.
     """
     project.mkdir(parents=True, exist_ok=True)
-    for name in ("dvc.yaml", "params.schema.json", "pipeline", "models"):
+    for name in ("dvc.yaml", "params.schema.yaml", "pipeline", "models"):
         if not (project / name).exists():
             (project / name).symlink_to(ROOT / name)
     values = yaml_file.read(ROOT / "params.yaml")

@@ -62,7 +62,7 @@ def trial(project: Path, dataset: str, stage: str, total: int) -> tuple[int, int
     scratch = project.parent / f"{project.name}-{stage}-scratch"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
-    for name in ("pipeline", "models", "dvc.yaml", "params.yaml", "params.schema.json"):
+    for name in ("pipeline", "models", "dvc.yaml", "params.yaml", "params.schema.yaml"):
         (scratch / name).symlink_to((project / name).resolve())
     copy(project / "data/weights", scratch / "data/weights")
     for name in inputs:

@@ -12,7 +12,7 @@ import pytest
 from pipeline.core import needs
 
 ROOT = Path(__file__).parent.parent
-PROJECT_FILES = ["Snakefile", "dvc.yaml", "params.yaml", "params.schema.json", ".dvcignore", ".gitignore"]
+PROJECT_FILES = ["Snakefile", "dvc.yaml", "params.yaml", "params.schema.yaml", ".dvcignore", ".gitignore"]
 
 
 # A variant of each method: the demo has SPGNet alone.

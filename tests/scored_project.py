@@ -118,7 +118,7 @@ def build_project(folder: Path) -> None:
     score = {**shared, "bootstrap": 200, "samples": 2}
     values["score"] = {"synthetic": score, "market1501": score}
     (folder / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
-    shutil.copy(ROOT / "params.schema.json", folder)
+    shutil.copy(ROOT / "params.schema.yaml", folder)
     params.load.cache_clear()
 
     for net in ("inception", "alexnet", "squeezenet1_1", "openpose"):

@@ -27,7 +27,7 @@ def enter(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes) -> None:
             block = block.setdefault(part, {})
         block[last] = value
     (folder / "params.yaml").write_text(yaml.safe_dump(values))
-    shutil.copy(ROOT / "params.schema.json", folder)
+    shutil.copy(ROOT / "params.schema.yaml", folder)
     monkeypatch.chdir(folder)
     params.load.cache_clear()
 

@@ -49,7 +49,7 @@ def test_the_checkout_installs_editable_without_a_network(tmp_path):
     status = run("status")
     assert status.returncode == 2
     assert status.stderr == "repose: params.yaml: not here; run from the project's root folder\n"
-    assert run("train", "--help").stderr == status.stderr.replace("params.yaml", "params.schema.json")
+    assert run("train", "--help").stderr == status.stderr.replace("params.yaml", "params.schema.yaml")
     project = checkout / "pyproject.toml"
     project.write_text(project.read_text().replace(VERSION, "7.8.9"))
     assert run("--version").stdout == "repose 7.8.9\n"

@@ -1,14 +1,16 @@
-"""Write params.schema.json anew, after a setting of a stage, a variant or a data set was added or changed.
+"""Write params.schema.yaml anew, after a setting of a stage, a variant or a data set was added or changed.
 
 Editors complete and check params.yaml by that file, and every run does, without importing the stages.
 
   repose schema
 """
 
-import json
 from argparse import ArgumentParser
+from collections.abc import Iterable
 from importlib import import_module
 from typing import Any
+
+import yaml
 
 from models.variants import COMPONENTS, FAMILIES, VARIANTS
 from pipeline import datasets
@@ -39,8 +41,11 @@ def _object(properties: dict[str, Any], required: bool = True) -> dict:
     return {"type": "object", "additionalProperties": False, **needed, "properties": properties}
 
 
-def _per_data_set(block: dict) -> dict:
-    return {"type": "object", "propertyNames": {"enum": datasets.NAMES}, "additionalProperties": block}
+def _per_data_set(block: dict, keys: Iterable[str]) -> dict:
+    """`keys`: what a block holds, which an editor shows."""
+    names = {"enum": datasets.NAMES}
+    about = f"for each data set: {', '.join(keys)}"
+    return {"type": "object", "description": about, "propertyNames": names, "additionalProperties": block}
 
 
 def _names(family: list) -> dict:
@@ -85,6 +90,9 @@ def schema() -> dict:
     def stage(name: str) -> dict:
         return schema_of(import_module(f"pipeline.stages.{name}").Params, shared)
 
+    def data_stage(name: str) -> dict:
+        return _per_data_set(stage(name), shared[f"stages.{name}.Params"]["properties"])
+
     families = {family.__name__.rpartition(".")[2]: [*getattr(family, "VARIANTS", ())] for family in FAMILIES}
     families = {name: variants for name, variants in families.items() if variants}
     trained = {name: schema_of(kind_of(*variants), shared) for name, variants in families.items()}
@@ -104,9 +112,9 @@ def schema() -> dict:
             {name: schema_of(datasets.get(name).Fetch, shared) for name in datasets.NAMES}, required=False
         ),
         "weights": _object(dict.fromkeys(NETS, schema_of(weights.Params, shared))),
-        **{name: _per_data_set(stage(name)) for name in _PER_DATA_SET},
-        "pretrain": _per_data_set(_object(pretrained | {"detector": schema_of(DetectorParams, shared)})),
-        "train": _per_data_set(_object(trained)),
+        **{name: data_stage(name) for name in _PER_DATA_SET},
+        "pretrain": _per_data_set(_object(pretrained | {"detector": schema_of(DetectorParams, shared)}), COMPONENTS),
+        "train": _per_data_set(_object(trained), trained),
         "tables": stage("tables"),
         "report": stage("report"),
     }
@@ -121,20 +129,15 @@ def schema() -> dict:
     }
 
 
-_BROKEN = {"properties": 1, "$defs": 3}  # levels of a key's value that have a line an entry: those that people read
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):
+    """What stands twice is written twice."""
 
-
-def _json(value: Any, levels: int, margin: str = "") -> str:
-    if not levels or not isinstance(value, dict):
-        return json.dumps(value, ensure_ascii=False)
-    inner = f"{margin} "
-    entries = [f"{inner}{json.dumps(key)}: {_json(part, levels - 1, inner)}" for key, part in value.items()]
-    return "{\n" + ",\n".join(entries) + f"\n{margin}}}"
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 def text() -> str:
-    entries = [f" {json.dumps(key)}: {_json(part, _BROKEN.get(key, 0), ' ')}" for key, part in schema().items()]
-    return "{\n" + ",\n".join(entries) + "\n}\n"
+    return yaml.dump(schema(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
 
 
 def run() -> None:

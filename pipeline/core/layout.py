@@ -6,7 +6,7 @@ dvc.yaml spells the same paths; `tests/core/test_graph.py` keeps the two in step
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
-PARAMS_SCHEMA = Path("params.schema.json")
+PARAMS_SCHEMA = Path("params.schema.yaml")
 PUBLISHED = Path("reports/published.csv")
 TABLES = Path("reports/tables")
 METRICS = Path("reports/metrics")  # for `dvc metrics`: a file a data set and run

@@ -1,6 +1,6 @@
 """What the runs and metrics that params.yaml asks for need: components, human parsing, published networks.
 
-Who needs what by itself stands in params.schema.json (`needs`), where `repose schema` writes it from models/ and
+Who needs what by itself stands in params.schema.yaml (`needs`), where `repose schema` writes it from models/ and
 pipeline/metrics; so neither engine has to load a network for it.
 """
 

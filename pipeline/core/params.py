@@ -1,6 +1,5 @@
-"""`params.yaml`, checked against `params.schema.json`: one line naming the key and what is allowed, or the blocks."""
+"""`params.yaml`, checked against `params.schema.yaml`: one line naming the key and what is allowed, or the blocks."""
 
-import json
 import math
 import os
 from collections.abc import Iterator
@@ -9,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.core import console, layout
+from pipeline.core import console, layout, yaml_file
 from pipeline.core.errors import UserError
 from pipeline.core.settings import LARGEST_SEED, Block, construct
 
@@ -39,7 +38,7 @@ _IN_YAML = {"object": "block", "array": "list"}  # JSON Schema's words for what 
 def schema() -> dict:
     """Raises UserError if it is missing."""
     try:
-        return json.loads(layout.PARAMS_SCHEMA.read_text(encoding="utf-8"))
+        return yaml_file.read(layout.PARAMS_SCHEMA)
     except FileNotFoundError:
         raise UserError(f"{layout.PARAMS_SCHEMA}: {_ELSEWHERE}") from None
 
@@ -179,8 +178,6 @@ def _check_seeds(values: dict, where: Path) -> None:
 @cache
 def load(path: Path = layout.PARAMS) -> dict:
     """All of `params.yaml`. Raises UserError if it is missing, is no YAML or breaks the schema."""
-    from pipeline.core import yaml_file  # `--help` does without
-
     try:
         return check(yaml_file.read(path), path)
     except FileNotFoundError as error:

@@ -1,4 +1,4 @@
-"""The settings of a stage as `--help` shows them, from params.schema.json: no stage is imported for it."""
+"""The settings of a stage as `--help` shows them, from params.schema.yaml: no stage is imported for it."""
 
 import json
 import textwrap

@@ -5,7 +5,7 @@ trains, `pseudo_labels` searches and `parsing` runs a network only where it is t
 answer does: a further variant makes what it needs, and nothing that was made is made again.
 
 Reads   `variants`, `named`, `components` and `reference.D.metrics` in params.yaml; what each of them needs stands in
-        params.schema.json
+        params.schema.yaml
 Writes  data/D/needs/
 """
 

@@ -96,7 +96,7 @@ def test_other_files_and_broken_python_count_by_their_bytes(root, tmp_path):
 @pytest.fixture
 def elsewhere(tmp_path, monkeypatch):
     """A folder with the project's params.yaml and no more: the graph is found beside the package."""
-    for name in ("params.yaml", "params.schema.json"):
+    for name in ("params.yaml", "params.schema.yaml"):
         (tmp_path / name).write_bytes((digests.ROOT / name).read_bytes())
     monkeypatch.chdir(tmp_path)
     params.load.cache_clear()

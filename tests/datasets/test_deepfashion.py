@@ -105,7 +105,7 @@ def project(folder: Path, monkeypatch, dataset: str, **stages) -> None:
         values[stage] = {dataset: block}
     folder.mkdir(exist_ok=True)
     (folder / "params.yaml").write_text(yaml.safe_dump({**values, "datasets": [dataset]}))
-    (folder / "params.schema.json").write_text("{}")
+    (folder / "params.schema.yaml").write_text("{}")
     monkeypatch.chdir(folder)
     params.load.cache_clear()
 
@@ -413,7 +413,7 @@ def test_missing_images_are_refused_by_number(run, tmp_path):
     with pytest.raises(UserError, match="2 of 18 train, 1 of 8 test images are missing") as error:
         run()
     assert "fetch.deepfashion.allow_partial: true" in str(error.value)
-    assert contents(tmp_path / "project").keys() == {"params.yaml", "params.schema.json"}
+    assert contents(tmp_path / "project").keys() == {"params.yaml", "params.schema.yaml"}
 
 
 def test_partial_set_is_cut_to_what_is_there(run, block, tmp_path, capsys):

@@ -22,7 +22,7 @@ from tests.conftest import ROOT
 from tests.stages.test_report import person, png, write_pairs
 from tests.stages.test_tables import training_run, write_network, write_scores
 
-READ = ("params.yaml", "params.schema.json", "reports/published.csv", "reports/template.html.j2", "docs/protocols.md")
+READ = ("params.yaml", "params.schema.yaml", "reports/published.csv", "reports/template.html.j2", "docs/protocols.md")
 FLOORS = ("copy_source", "mean_image")
 SAMPLES, FAILING = 8, (3, 40, 41, 42, 43, 44, 45, 46)
 

@@ -44,7 +44,7 @@ def prepare(folder, count: int = 30, changed=None) -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    for name in ("params.yaml", "params.schema.json"):  # the graph asks which jobs there are
+    for name in ("params.yaml", "params.schema.yaml"):  # the graph asks which jobs there are
         shutil.copy(ROOT / name, tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path

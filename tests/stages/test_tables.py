@@ -169,7 +169,7 @@ def write_method(variant: str, columns: dict[str, np.ndarray], offsets: dict[str
 @pytest.fixture
 def scored(tmp_path: Path, monkeypatch) -> Path:
     """A project folder with params.yaml, published.csv, the template, and scores of the two floors and of spig."""
-    for name in ("params.yaml", "params.schema.json", "reports/published.csv", "reports/template.html.j2"):
+    for name in ("params.yaml", "params.schema.yaml", "reports/published.csv", "reports/template.html.j2"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         if (ROOT / name).exists():
             shutil.copy(ROOT / name, tmp_path / name)

@@ -1,7 +1,6 @@
 """How a run differs from the papers': each substitution by itself sets its mark, and the papers' own set-up none."""
 
 import itertools
-import json
 import re
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
@@ -10,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from models.variants import COMPONENTS, VARIANTS
-from pipeline.core import layout, params, schema, store
+from pipeline.core import layout, params, schema, store, yaml_file
 from pipeline.loading import prepared
 from pipeline.tables.papers import MARKS
 from pipeline.training import fit, loop, marks
@@ -289,7 +288,7 @@ def test_params_yaml_trains_as_the_papers_do(name, dataset, monkeypatch):
 
 
 def settings_of(schema_of: dict) -> set[str]:
-    """Every setting of params.schema.json that a stage reads: STAGE.KEY, whatever data set or network it is for."""
+    """Every setting of params.schema.yaml that a stage reads: STAGE.KEY, whatever data set or network it is for."""
 
     def keys(node: dict) -> set[str]:
         if "$ref" in node:
@@ -314,7 +313,7 @@ def test_docs_decide_for_every_setting_which_mark_it_sets():
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| `")]
     decided = [name for row in rows for name in re.findall(r"`([^`]+)`", row[0])]
     own = {mark for row in rows for mark in re.findall(r"`([^`]+)`", row[1])}
-    assert own | set(marks.DEPARTURES) | {"jpeg", "unverified"} == set(MARKS)
-    there = settings_of(json.loads((ROOT / layout.PARAMS_SCHEMA).read_text(encoding="utf-8")))
+    assert own | set(marks.DEPARTURES) | {"jpeg", "source", "protocol", "unverified"} == set(MARKS)
+    there = settings_of(yaml_file.read(ROOT / layout.PARAMS_SCHEMA))
     assert [name for name in there if not any(fnmatch(name, one) for one in decided)] == []
     assert [one for one in decided if not any(fnmatch(name, one) for name in there)] == []
