@@ -216,6 +216,32 @@ def test_unrecorded_outputs_are_not_blessed(built, tmp_path):
     assert ran(project, snakemake) == set()
 
 
+def test_a_fault_stops_either_engine_before_anything_runs(built, tmp_path, monkeypatch):
+    """And not the data alone, which do without it."""
+    monkeypatch.setenv("REPOSE_OFFLINE", "1")
+    project = tmp_path / "copy"
+    subprocess.run(["cp", "-a", str(built), str(project)], check=True)
+
+    def without_vgg19(values: dict) -> None:
+        values["variants"]["patn"] = ["patn"]
+        values["train"]["synthetic"]["patn"] |= {"features": None, "missing_weights": "stop"}
+
+    edit(project, without_vgg19)
+    (project / "data/synthetic/pairs.parquet").unlink()  # so that there is something to do before
+    for engine, may_run in ((("snakemake", "--cores", "2"), set()), (("dvc", "repro"), {"plan/plan.log"})):
+        stopped = None
+
+        def run(project: Path, engine=engine) -> None:
+            nonlocal stopped
+            stopped = call(project, *engine, check=False)
+
+        assert ran(project, run) == may_run
+        assert stopped.returncode != 0
+        assert "train synthetic patn needs the published network vgg19" in stopped.stdout + stopped.stderr
+    call(project, "snakemake", "--cores", "2", "prepared")
+    assert (project / "data/synthetic/pairs.parquet").exists()
+
+
 def kill_all_in(project: Path) -> None:
     for process in Path("/proc").glob("[0-9]*"):
         try:

@@ -270,6 +270,12 @@ def test_components_are_inputs_of_what_starts_from_them(jobs):
         assert needed <= set(job.inputs), job
 
 
+def test_whatever_takes_long_comes_after_the_plan_and_data_do_without(jobs):
+    long = {job.stage for job in jobs if graph.PLAN in job.inputs}
+    assert long == {"pretrain", "train", "reference"}
+    assert all(graph.PLAN in job.inputs for job in jobs if job.stage in long)
+
+
 def test_find_gives_the_job_of_a_stage(everything, jobs, monkeypatch):
     monkeypatch.chdir(everything)
     for job in (jobs[0], jobs[len(jobs) // 2], jobs[-1]):
