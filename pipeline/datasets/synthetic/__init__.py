@@ -6,6 +6,7 @@ pixel centres (integer coordinates), not from the antialiased image. Bodies are 
 
 import colorsys
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -86,11 +87,12 @@ class Rendering:
         return labels.relabel(self.labels, labels.TO_LIP20[labels.EVERY])
 
 
-def scenes(seed: int, split: str, identities: int, views: int, plain: bool = False) -> list[Scene]:
+def scenes(seed: int, split: str, identities: int, views: int, plain: Collection[str] = ()) -> list[Scene]:
     """All scenes of a split, person by person. Persons of "train" and "test" are disjoint.
 
-    plain: the same people in the same poses and light, all in one garden. Raises UserError for an unknown split
-    or more persons or views than there are names for.
+    plain: "background" puts the same people, in the same poses and light, into one garden, "clothes" takes stripes,
+    checks, dots and prints off what they wear. Raises UserError for an unknown split or more persons or views than
+    there are names for.
     """
     if split not in SPLITS:
         raise UserError(f"synthetic: split '{split}' is unknown; use one of {', '.join(SPLITS)}")
@@ -98,7 +100,11 @@ def scenes(seed: int, split: str, identities: int, views: int, plain: bool = Fal
         raise UserError(f"synthetic: {identities} identities with {views} views; at most 4999 and {VIEWS}")
     first = SPLITS[split]
     found = [_scene(seed, first + person, view) for person in range(identities) for view in range(views)]
-    return [replace(scene, background=GARDEN) for scene in found] if plain else found
+    if "background" in plain:
+        found = [replace(scene, background=GARDEN) for scene in found]
+    if "clothes" in plain:
+        found = [replace(scene, identity=_in_one_colour(scene.identity)) for scene in found]
+    return found
 
 
 def name(scene: Scene) -> str:
@@ -171,6 +177,10 @@ def _cloth(rng: np.random.Generator, patterned: float, logo: bool = False) -> Ma
     kinds = (body.STRIPES, body.PINSTRIPES, body.CHECKS, body.DOTS) + (body.LOGO,) * (2 * logo)
     kind = kinds[rng.integers(len(kinds))] if rng.random() < patterned else body.PLAIN
     return Material(colours[0], kind, colours[1], rng.uniform(0.035, 0.065))
+
+
+def _in_one_colour(who: Identity) -> Identity:
+    return replace(who, materials=tuple(replace(paint, pattern=body.PLAIN) for paint in who.materials))
 
 
 def _identity(seed: int, person: int) -> Identity:

@@ -41,6 +41,7 @@ class Fetch:
     background: Literal["varied", "plain"] = setting(
         "varied: another place for every camera; plain: one garden for all", "varied"
     )
+    clothes: Literal["varied", "plain"] = setting("plain: no stripes, checks, dots and prints", "varied")
 
 
 def person_id(name: str) -> str:
@@ -51,10 +52,11 @@ def person_id(name: str) -> str:
 def fetch(block: Fetch, raw: Path) -> dict:
     """Render both splits into `raw`; return what goes into `source.json`."""
     identities = {"train": block.train_identities, "test": block.test_identities}
+    plain = [what for what in ("background", "clothes") if getattr(block, what) == "plain"]
     scenes = {
         f"{split}/{synthetic.name(scene)}": scene
         for split in SPLITS
-        for scene in synthetic.scenes(block.seed, split, identities[split], block.views, block.background == "plain")
+        for scene in synthetic.scenes(block.seed, split, identities[split], block.views, plain)
     }
     joints = {}  # (18, 2) float32, NaN where not in the image
     occluded = {}
