@@ -40,6 +40,7 @@ from pathlib import Path
 import numpy as np
 
 from models.variants import COMPONENTS, VARIANTS
+from pipeline import datasets
 from pipeline.core import console, layout, params, store
 from pipeline.core.atomic import atomic_directory
 from pipeline.core.errors import UserError
@@ -125,7 +126,8 @@ def _known(dataset: str, whole: Split, limit: int | None, counted: str | None) -
         else f"its pair was dropped: an image was rejected or has no joints ({layout.rejects(dataset)})"
     )
     listing = Listing(listed, numbers, positions, lambda place: tuple(map(picture, listed[place])), whole.size)
-    ids = store.read_table(layout.images(dataset), columns=["image_id"])["image_id"].to_pylist()
+    images = store.read_table(layout.images(dataset), columns=["image_id", "split"])
+    ids = dict(zip(images["image_id"].to_pylist(), images["split"].to_pylist(), strict=True))
     return Known(listing, ids, unscored), counted
 
 
@@ -139,9 +141,11 @@ def _advice(images: Path, dataset: str, whole: Split, found: int, listed: list[t
     why, count = reasons.most_common(1)[0]
     nearest = next(name for name, own in listed if own == why)
     text += f"; there: {nearest}: {why}" + (f" ({count} files)" if count > 1 else "")
+    if why == image_folder.OF_TRAINING:
+        moved = hasattr(datasets.get(dataset).Fetch, "train_share")
+        return text + (f"; fetch.{dataset}.train_share moved a part of the test images there" if moved else "")
     if why == image_folder.ANOTHER_LIST:
-        takes = "pairs_test" in params.load()["fetch"][dataset]
-        give = f"give yours as fetch.{dataset}.pairs_test.path in {layout.PARAMS}" if takes else "score those pairs"
+        give = f"pairs.{dataset}.path in {layout.PARAMS} takes yours, with test_list: official"
         return f"{text}; the list here is in {layout.pairs(dataset)}: {give}"
     return text if "--pattern" in why or "reference." in why else f"{text}; or say with --pattern how they are called"
 

@@ -92,12 +92,12 @@ def match(
 
 @dataclass(frozen=True)
 class Known:
-    """What names may mean beside the scored pairs. listing: the whole list. ids: of all images. unscored: why a pair of
-    the list is not scored, such as by which limit.
+    """What names may mean beside the scored pairs. listing: the whole list. ids: of all images, with the split of each.
+    unscored: why a pair of the list is not scored, such as by which limit.
     """
 
     listing: numbering.Listing
-    ids: Sequence[str]
+    ids: Mapping[str, str]
     unscored: str
 
 
@@ -106,12 +106,14 @@ def reasons(scored: Sequence[tuple[str, str]], known: Known, pattern: str | None
     whole = names_of(known.listing.pairs, pattern)
     turned = names_of([both[::-1] for both in scored], None)
     targets = {form for _, target in scored for form in (target, Path(target).stem)}
-    ids = {form for name in known.ids for form in (name, Path(name).stem)}
+    ids = {form: split for name, split in known.ids.items() for form in (name, Path(name).stem)}
 
-    def two_images(name: str) -> bool:
+    def splits_of(name: str) -> set[str]:
+        """Of the two images that it names; none if it does not."""
         name = name.removesuffix("_vis")
         places = ((found.start(), middle) for middle in MIDDLES for found in re.finditer(middle, name))
-        return any(name[:start] in ids and name[start + len(middle) :] in ids for start, middle in places)
+        both = ({ids.get(name[:start]), ids.get(name[start + len(middle) :])} for start, middle in places)
+        return next((one for one in both if None not in one), set())
 
     def reason(name: str) -> str:
         if name in whole:
@@ -120,14 +122,15 @@ def reasons(scored: Sequence[tuple[str, str]], known: Known, pattern: str | None
             return 'the target is named first; if it is, give --pattern "{to}_{from}"'
         if name in targets:
             return 'its name is a target alone; if every target is asked for once, give --pattern "{to}"'
-        if two_images(name):
-            return ANOTHER_LIST
+        if splits := splits_of(name):
+            return OF_TRAINING if "train" in splits else ANOTHER_LIST
         return "extra: its name is no scored pair's"
 
     return reason
 
 
 BESIDE_NAMES = "a number, where most files are named by their pair"
+OF_TRAINING = "names an image that is trained on: no test pair here"
 ANOTHER_LIST = "names two images of the data set that are no test pair: it is of another pair list"
 
 

@@ -376,9 +376,11 @@ def test_names_of_another_form_are_told_with_what_reads_them(project, copied, fo
 
 def test_names_with_the_target_first_are_told():
     pairs, nothing = [("a.jpg", "b.jpg"), ("a.jpg", "c.jpg")], numbering.Listing([], [], {}, None, (2, 2))
-    reason = image_folder.reasons(pairs, image_folder.Known(nothing, ["a.jpg", "b.jpg", "c.jpg", "d.jpg"], ""), None)
+    ids = dict.fromkeys(("a.jpg", "b.jpg", "c.jpg", "d.jpg"), "test") | {"e.jpg": "train"}
+    reason = image_folder.reasons(pairs, image_folder.Known(nothing, ids, ""), None)
     assert 'give --pattern "{to}_{from}"' in reason("b_2_a_vis")
     assert reason("d_a") == image_folder.ANOTHER_LIST
+    assert reason("a_e") == image_folder.OF_TRAINING
     assert reason("d_x") == "extra: its name is no scored pair's"
 
 
