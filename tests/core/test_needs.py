@@ -37,7 +37,7 @@ def made(values: dict) -> set[str]:
         ({"spt": ["spt_ts_gt"]}, {"spt_detector", "parsing"}),
         ({"sgw_gan": ["sgw_no_parsing"]}, {"sgw_matcher_pose"}),
     ],
-    ids=lambda given: "-".join(given),
+    ids=lambda given: "-".join(sorted(given)),
 )
 def test_what_the_variants_need_is_made_and_nothing_else(values, variants, wanted):
     values["variants"] |= variants
