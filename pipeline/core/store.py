@@ -116,7 +116,7 @@ def _undamaged(path: Path) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno is not None:  # the system's, such as a file without permission
             raise
         reason = str(error).splitlines()[0]
-        raise UserError(f"{path}: damaged ({reason}); delete it, then {graph.how_to_make(path)}") from None
+        raise UserError(f"{path}: damaged ({reason}); delete it; {graph.how_to_make(path)}") from None
 
 
 def iter_rows(folder: Path, columns: Sequence[str] | None = None) -> Iterator[dict]:

@@ -102,7 +102,7 @@ def test_a_second_writer_is_refused_and_told_of_the_first(tmp_path, write):
     path = tmp_path / "output"
     write(path, "old", lambda: None)
     first = in_another_process(lambda pause: write(path, "first", pause))
-    with pytest.raises(UserError, match=rf"output is being written by process {first} on .* since 2.* \(.*pytest.*\)"):
+    with pytest.raises(UserError, match=rf"output is being written by process {first} on .* since 2.* \(.*python.*\)"):
         write(path, "second", lambda: None)
     assert held(path) == ["old"]
     kill(first)

@@ -149,7 +149,7 @@ def test_metrics_and_detectors_count(project):
         ),
         ({"pairs__synthetic__path": "nowhere"}, "nowhere: no such file or folder; correct pairs.synthetic.path"),
         ({"pretrain__synthetic__spatn__width": 0.5}, "spgnet.width is 0.25, and pretrain.synthetic.spatn.width is 0.5"),
-        ({"train__synthetic__spgnet__accumulate": 8}, "a batch of 4 cannot be split into 8 micro-batches"),
+        ({"train__synthetic__spgnet__accumulate": 16}, "a batch of 8 cannot be split into 16 micro-batches"),
         ({"train__synthetic__spgnet__tracker": "dvclive"}, "tracker is dvclive, which is not installed"),
         ({"pretrain__synthetic__detector__steps": 0}, "pretrain.synthetic.detector.steps is 0"),
     ],

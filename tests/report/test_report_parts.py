@@ -284,6 +284,7 @@ def test_training_differs_where_it_does():
         "settings": {"steps": 10, "batch": 8, "learning_rate": 0.1, "width": 1.0},
         "published": {"steps": 10, "batch": 8, "learning_rate": 0.2, "width": 1.0},
         "features": {"net": "vgg19", "provenance": "sha256:0", "published": "vgg19"},
+        "components": {},
     }
     found = costs.training({"trained": trained})
     assert {what for what, one in found.items() if one["differs"]} == {"learning rate"}

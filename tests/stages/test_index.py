@@ -149,7 +149,7 @@ def test_interrupt_leaves_nothing_and_exits_130(settle, monkeypatch, capsys):
 
 def test_without_raw_data(settle, tmp_path, monkeypatch):
     enter(tmp_path, monkeypatch)
-    with pytest.raises(UserError, match="run fetch"):
+    with pytest.raises(UserError, match="run: repose fetch"):
         index.run("market1501")
 
 
