@@ -1,6 +1,7 @@
 """Train the weights that the demo starts from: SPGNet and its first stage, on synthetic people whom it never sees.
 
     python -m benchmarks.demo_weights train --project DIR        an hour or more of one core; goes on where it stopped
+    python -m benchmarks.demo_weights train --project DIR --on   SPGNet alone, on from the file in pretrained/
     python -m benchmarks.demo_weights pack --project DIR         its last checkpoints, in few bits, into pretrained/
 
 The people are drawn from another seed than the demo's, so none of them is in its training or its test images. The
@@ -68,7 +69,13 @@ def note_code() -> None:
     Path(CODE).write_bytes(subprocess.run(asked, capture_output=True, check=True).stdout)
 
 
-def train(steps: dict[str, int]) -> None:
+def to_start_from() -> dict[str, str]:
+    folder = PACKED / "spgnet"
+    file = checkpoints.path(folder, checkpoints.steps(folder)[-1])
+    return {"start": str(file), "start_sha256": digests.sha256(file)}
+
+
+def train(steps: dict[str, int], on: bool) -> None:
     width = params.load()["train"]["synthetic"]["spgnet"]["width"]
     settings = {"width": width, "augment": False, "precision": "fp32", "device": "cpu"}
     if steps["spatn"]:
@@ -77,7 +84,7 @@ def train(steps: dict[str, int]) -> None:
         fit.train(fit.Task(replace(one, phase=calm(one.phase)), "synthetic", block, "spatn"))
     if steps["spgnet"]:
         one = VARIANTS["spgnet"]
-        seen = {"features": "squeezenet1_1", "missing_weights": "seeded"}
+        seen = {"features": "squeezenet1_1", "missing_weights": "seeded", **(to_start_from() if on else {})}
         block = FeatureParams(**{**SPGNET, **settings, **seen, "steps": steps["spgnet"]})
         fit.train(fit.Task(replace(one, phase=calm(one.phase)), "synthetic", block, "spgnet", "spgnet"))
 
@@ -98,9 +105,11 @@ def pack(name: str) -> None:
     tensors = {key: in_few_bits(value) for key, value in whole.items() if not key.startswith(OF_OTHERS)}
     save_file(tensors, checkpoints.path(out, step))
     people = f"{PEOPLE['train_identities']:,} synthetic people, none of them the demo's"
+    if before := meta.get("start"):
+        people += f", after {before['step']:,} steps on {before['trained_on']}"
     record = {
         "trained_on": people,
-        "data": PEOPLE,
+        "data": params.load()["fetch"]["synthetic"],
         "code": Path(CODE).read_text(encoding="utf-8").strip(),
         "licence": "Apache-2.0",
     }
@@ -115,6 +124,7 @@ def main() -> None:
     parser.add_argument("--project", type=Path, required=True, help="a folder for data and trainings; made if missing")
     parser.add_argument("--spatn", type=int, default=SPATN["steps"], help="steps of the first stage; 0: leave it out")
     parser.add_argument("--spgnet", type=int, default=SPGNET["steps"], help="steps of the second; 0: leave it out")
+    parser.add_argument("--on", action="store_true", help="start SPGNet from what was packed before")
     options = parser.parse_args()
     options.project.mkdir(parents=True, exist_ok=True)
     os.chdir(options.project)
@@ -122,7 +132,7 @@ def main() -> None:
     if options.what == "train":
         prepare()
         note_code()
-        train(steps)
+        train(steps, options.on)
     else:
         for name in filter(steps.get, steps):
             pack(name)
