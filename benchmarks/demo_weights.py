@@ -1,17 +1,19 @@
 """Train the weights that the demo starts from: SPGNet and its first stage, on synthetic people whom it never sees.
 
-    python -m benchmarks.demo_weights train --project DIR        an hour or more of one core; goes on where it stopped
-    python -m benchmarks.demo_weights train --project DIR --on   SPGNet alone, on from the file in pretrained/
-    python -m benchmarks.demo_weights pack --project DIR         its last checkpoints, in few bits, into pretrained/
+    python -m benchmarks.demo_weights train --project ONE              an hour or more of one core; goes on if stopped
+    python -m benchmarks.demo_weights pack --project ONE               its last checkpoints, in few bits: pretrained/
+    python -m benchmarks.demo_weights train --project TWO --on ONE     SPGNet again, on from what was packed
+    python -m benchmarks.demo_weights pack --project TWO --on ONE
 
-The people are drawn from another seed than the demo's, so none of them is in its training or its test images. The
-networks are those of the demo, at its width. They are trained without adversary and augmentation, through the seeded
-features that the demo has, and with rates that fall to nothing over the last quarter of the steps: that suits short
-trainings, and is no paper's.
+The people are drawn from another seed than the demo's, so none of them is in its training or its test images. In ONE
+they wear patterns, in TWO plain clothes, as in the demo. The networks are those of the demo, at its width. They are
+trained without adversary and augmentation, through the seeded features that the demo has, and with rates that fall to
+nothing over the last quarter of the steps: that suits short trainings, and is no paper's.
 """
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -22,7 +24,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from models.variants import COMPONENTS, VARIANTS, Phase
-from pipeline.core import digests, layout, params
+from pipeline.core import digests, layout, params, yaml_file
 from pipeline.core.console import say
 from pipeline.loading import checkpoints
 from pipeline.training import fit
@@ -33,6 +35,7 @@ PEOPLE = {"seed": 1, "train_identities": 2400}  # 14,400 images
 DATA = ("fetch", "index", "keypoints", "parsing", "pairs", "distance_maps")
 SPATN = {"seed": 1, "steps": 1800, "checkpoint_every": 250, "batch": 16, "learning_rate": 0.002}
 SPGNET = {"seed": 1, "steps": 3200, "checkpoint_every": 250, "batch": 8, "learning_rate": 0.001}
+AGAIN = 1600  # steps of SPGNet in the second project
 FALL = 0.75  # the share of the steps after which the rates fall
 CODE = "code.txt"  # in the project
 PACKED = ROOT / "pretrained"
@@ -44,10 +47,10 @@ def stage(name: str, *options: str) -> None:
     subprocess.run([sys.executable, "-m", "pipeline", name, *options], env=environment, check=True)
 
 
-def prepare() -> None:
+def prepare(clothes: str) -> None:
     """The data set, in the current folder."""
-    values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    values["fetch"]["synthetic"] |= PEOPLE
+    values = yaml_file.read(ROOT / "params.yaml")
+    values["fetch"]["synthetic"] |= PEOPLE | {"clothes": clothes}
     Path("params.yaml").write_text(yaml.safe_dump(values, sort_keys=False, width=1000), encoding="utf-8")
     Path("params.schema.yaml").write_bytes((ROOT / "params.schema.yaml").read_bytes())
     for name in DATA:
@@ -101,6 +104,8 @@ def pack(name: str) -> None:
     folder, out = layout.checkpoints("synthetic", name), PACKED / name
     step, meta = checkpoints.steps(folder)[-1], checkpoints.meta(folder)
     out.mkdir(parents=True, exist_ok=True)
+    for old in checkpoints.steps(out):
+        checkpoints.path(out, old).unlink()
     whole = load_file(checkpoints.path(folder, step))
     tensors = {key: in_few_bits(value) for key, value in whole.items() if not key.startswith(OF_OTHERS)}
     save_file(tensors, checkpoints.path(out, step))
@@ -122,17 +127,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("train", "pack"))
     parser.add_argument("--project", type=Path, required=True, help="a folder for data and trainings; made if missing")
-    parser.add_argument("--spatn", type=int, default=SPATN["steps"], help="steps of the first stage; 0: leave it out")
-    parser.add_argument("--spgnet", type=int, default=SPGNET["steps"], help="steps of the second; 0: leave it out")
-    parser.add_argument("--on", action="store_true", help="start SPGNet from what was packed before")
+    parser.add_argument(
+        "--on", type=Path, metavar="PROJECT", help="whose first stage is kept, and whose SPGNet goes on"
+    )
+    parser.add_argument("--spatn", type=int, help="steps of the first stage; 0: leave it out")
+    parser.add_argument("--spgnet", type=int, help="steps of the second; 0: leave it out")
     options = parser.parse_args()
     options.project.mkdir(parents=True, exist_ok=True)
+    kept = options.on and options.on.resolve() / layout.checkpoints("synthetic", "spatn").parent
     os.chdir(options.project)
-    steps = {"spatn": options.spatn, "spgnet": options.spgnet}
+    steps = {"spatn": 0 if kept else SPATN["steps"], "spgnet": AGAIN if kept else SPGNET["steps"]}
+    steps |= {name: given for name in steps if (given := getattr(options, name)) is not None}
     if options.what == "train":
-        prepare()
+        prepare("plain" if kept else "varied")
+        if kept:
+            shutil.copytree(kept, layout.checkpoints("synthetic", "spatn").parent, dirs_exist_ok=True)
         note_code()
-        train(steps, options.on)
+        train(steps, bool(kept))
     else:
         for name in filter(steps.get, steps):
             pack(name)

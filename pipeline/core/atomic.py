@@ -53,6 +53,14 @@ def link(path: Path, destination: Path) -> None:
         shutil.copyfile(path, destination)
 
 
+def _is(handle: IO[str], file: Path) -> bool:
+    """Whether what is open is still what lies at `file`."""
+    try:
+        return os.path.samestat(os.fstat(handle.fileno()), file.stat())
+    except FileNotFoundError:
+        return False
+
+
 def _locked(file: Path, path: Path) -> IO[str]:
     """The lock file, opened and locked, with this process as its holder. Raises UserError if another one is.
 
@@ -62,13 +70,6 @@ def _locked(file: Path, path: Path) -> IO[str]:
         handle = file.open("a+", encoding="utf-8", errors="backslashreplace")
         try:
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the process's own: children do not keep it alive
-            if not file.exists() or not os.path.samestat(os.fstat(handle.fileno()), file.stat()):
-                handle.close()  # whoever held it was done just now, and removed it
-                continue
-            handle.seek(0)
-            for left in path.parent.iterdir() if handle.read() else ():
-                if left.name.startswith(f".{path.name}.") and left.suffix in (".partial", ".old"):
-                    _remove(left)
         except (BlockingIOError, PermissionError):
             handle.seek(0)
             holder = handle.read().strip() or "another run"
@@ -76,6 +77,14 @@ def _locked(file: Path, path: Path) -> IO[str]:
             raise UserError(f"{path} is being written by {holder}; wait until it is done, or end it") from None
         except OSError:  # a file system without locks
             pass
+        else:
+            if not _is(handle, file):
+                handle.close()  # whoever held it was done just now, and removed it
+                continue
+            handle.seek(0)
+            for left in path.parent.iterdir() if handle.read() else ():
+                if left.name.startswith(f".{path.name}.") and left.suffix in (".partial", ".old"):
+                    _remove(left)
         handle.truncate(0)
         since, command = time.strftime("%Y-%m-%d %H:%M:%S"), shlex.join(sys.orig_argv)
         handle.write(f"process {os.getpid()} on {socket.gethostname()} since {since} ({command})\n")

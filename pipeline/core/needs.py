@@ -11,6 +11,7 @@ from typing import Any
 from pipeline.core import layout, params
 
 PARSING = "parsing"
+NETWORK_PARSERS = ("repose", "schp")  # the sources of it that take long
 
 
 @cache
@@ -59,6 +60,14 @@ def wanted(values: dict[str, Any], dataset: str) -> dict[str, bool]:
     needed = readers(values, dataset)
     made = {name: name in needed or values["components"].get(name) is True for name in components(values)}
     return made | {PARSING: PARSING in needed}
+
+
+def is_parsed(values: dict[str, Any], dataset: str) -> bool:
+    """Whether the images get label maps: by a network only if somebody reads them, or `always` is true."""
+    block = values["parsing"][dataset]
+    if block["source"] in NETWORK_PARSERS and not block.get("always"):
+        return wanted(values, dataset)[PARSING]
+    return block["source"] != "none"
 
 
 # ---- the files of the stage `needs`

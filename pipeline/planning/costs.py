@@ -134,7 +134,7 @@ def costs(values: dict[str, Any]) -> Iterator[Cost]:
         source = values["keypoints"][dataset]["source"]
         data += [("keypoints", source)] if ("keypoints", source) in rows else []
         source = values["parsing"][dataset]["source"]
-        data += [("parsing", source)] if ("parsing", source) in rows and faults.is_parsed(values, dataset) else []
+        data += [("parsing", source)] if ("parsing", source) in rows and needs.is_parsed(values, dataset) else []
         data += [("pairs", "")]
         data += [("pseudo_labels", "")] * (wanted["spt_parsing"] + wanted["spt_parsing_balanced"])
         data += [("distance_maps", "")]

@@ -17,9 +17,6 @@ from pipeline.core.settings import construct
 from pipeline.fetching import download, networks
 from pipeline.metrics import standard
 
-NETWORK_PARSERS = ("repose", "schp")
-LARGE = (256, 256)  # a size of images for which nearly every metric is defined, where the data set's is not known
-
 
 class Tried(download.Unavailable):
     """A network is recorded as missing, and can be looked for again: neither engine does by itself."""
@@ -62,8 +59,8 @@ def trainings(values: dict[str, Any], dataset: str) -> list[Training]:
     return found
 
 
-def size_of(values: dict[str, Any], dataset: str) -> tuple[int, int] | None:
-    """Height and width of a data set's images by its settings; None where these do not say."""
+def size_of(values: dict[str, Any], dataset: str) -> tuple[int, int]:
+    """Height and width of a data set's images by its settings."""
     block = values["fetch"][dataset]
     if dataset.startswith("deepfashion"):
         return (256, 176) if block.get("protocol") == "crop176" else (256, 256)
@@ -79,7 +76,7 @@ def uses(values: dict[str, Any], dataset: str) -> list[Use]:
                 without = one.settings.get("missing_weights", "stop")
                 found.append(Use(one.settings.get("features") or net, one.job, one.key, without))
     block = values["reference"][dataset]
-    scored = standard(block.get("lpips", "alex"), block.get("metrics", ()), *(size_of(values, dataset) or LARGE))
+    scored = standard(block.get("lpips", "alex"), block.get("metrics", ()), *size_of(values, dataset))
     nets = dict.fromkeys(net for metric in scored for net in needs.of(metric) if net in values["weights"])
     key = f"reference.{dataset}"
     found += [Use(net, f"reference {dataset}", key, block.get("missing_weights", "stop")) for net in nets]
@@ -88,17 +85,9 @@ def uses(values: dict[str, Any], dataset: str) -> list[Use]:
     source = values["keypoints"][dataset]["source"]
     if source in ("openpose", "topdown"):
         found.append(Use(source, f"keypoints {dataset}", f"keypoints.{dataset}"))
-    if values["parsing"][dataset]["source"] == "schp" and is_parsed(values, dataset):
+    if values["parsing"][dataset]["source"] == "schp" and needs.is_parsed(values, dataset):
         found.append(Use("schp", f"parsing {dataset}", f"parsing.{dataset}"))
     return found
-
-
-def is_parsed(values: dict[str, Any], dataset: str) -> bool:
-    """Whether the stage `parsing` makes label maps of this data set."""
-    block = values["parsing"][dataset]
-    if block["source"] in NETWORK_PARSERS and not block.get("always"):
-        return needs.wanted(values, dataset)[needs.PARSING]
-    return block["source"] != "none"
 
 
 def sources(net: str, values: dict[str, Any]) -> list[Path | str]:
@@ -244,7 +233,7 @@ def warnings(values: dict[str, Any]) -> list[str]:
                     f"components.{name} is true: pretrain {dataset} {name} trains, and no variant starts from it; auto"
                     " leaves it out"
                 )
-        if values["parsing"][dataset]["source"] in NETWORK_PARSERS and not is_parsed(values, dataset):
+        if values["parsing"][dataset]["source"] in needs.NETWORK_PARSERS and not needs.is_parsed(values, dataset):
             found.append(
                 f"parsing {dataset}: no variant or metric reads it, so no image is parsed; parsing.{dataset}.always:"
                 " true does it all the same"

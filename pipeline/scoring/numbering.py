@@ -165,7 +165,8 @@ def _fitted(picture: np.ndarray, to: np.ndarray) -> np.ndarray:
 
 def _panels(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray] | None:
     """What of a file is to be held against a source and a target: a strip's own, else the whole picture, twice."""
-    picture = pictures.decode(path.read_bytes())
+    data = path.read_bytes()
+    picture = None if pictures.oversized(data) else pictures.decode(data)
     if picture is None:
         return None
     source, target, _ = strips.cut(picture, *size) or [picture] * 3

@@ -42,7 +42,6 @@ from pipeline.core.settings import device_setting, setting
 from pipeline.formats import archive, beside, label_files, pictures, plausible
 from pipeline.loading import published_weights
 
-NETWORKS = ("repose", "schp")  # the sources that take long
 CHUNK = 64  # images: at most this many are lost to a kill
 _SEEN = {  # of each map, to judge all of them by: the pixels of each label, and what `plausible` looks at
     "pixels": pa.list_(pa.int64()),
@@ -271,7 +270,7 @@ def run(dataset: str) -> None:
     why = None
     if block.source == "none":
         why = "source: none"
-    elif block.source in NETWORKS and not (block.always or needs.wanted(params.load(), dataset)[needs.PARSING]):
+    elif not needs.is_parsed(params.load(), dataset):
         why = f"no variant or metric in {layout.PARAMS} reads it; parsing.{dataset}.always: true"
     metadata = {"dataset": dataset, "parsing_source": "none" if why else block.source}
     if why:

@@ -27,7 +27,7 @@ from pipeline.planning.machine import Machine, machine
 
 PASSED = "params.yaml was checked: nothing in it stops the run.\n"  # always the same, see dvc.yaml
 WORTH_SAYING = 50  # MiB of a download that nobody needs
-ON_A_CPU = 2.0  # times the counted memory, measured: 1.2 to 2.0
+ON_A_CPU = 2.0  # times the counted memory: a margin, for what was counted is the tensors alone
 
 
 def downloads(values: dict) -> dict[str, int | None]:
@@ -96,8 +96,8 @@ def run() -> None:
     for line in table(found):
         console.say(line)
     console.say(
-        "core-hours: measured on one core of a server (AVX-512 or AMX, bf16) or scaled from that, right within a factor"
-        " of two; another core may take several times as long. H100-hours and GiB of trainings: counted, not measured."
+        "core-hours: measured on one core of a server (AVX-512 or AMX, bf16) or scaled from that;"
+        " another core may take several times as long. H100-hours and GiB of trainings: counted, not measured."
         " Disk: without checkpoints. ?: not measured"
     )
     if fetched:

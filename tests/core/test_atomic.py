@@ -138,6 +138,35 @@ def test_a_process_may_lock_again_what_it_has(tmp_path):
     assert [one.name for one in (tmp_path / "folder").iterdir()] == ["output"]
 
 
+def test_a_lock_that_was_let_go_just_now_is_taken_anew(tmp_path, monkeypatch):
+    """Its file is gone between opening it and having the lock: what is held then is a file that nobody else sees."""
+    lockf, taken = atomic.fcntl.lockf, []
+
+    def late(handle, how):
+        if not taken:
+            (tmp_path / ".output.lock").unlink()
+        taken.append(handle)
+        lockf(handle, how)
+
+    monkeypatch.setattr(atomic.fcntl, "lockf", late)
+    with atomic.lock(tmp_path / "output"):
+        assert (tmp_path / ".output.lock").read_text().startswith("process ")
+    assert len(taken) == 2
+
+
+def test_what_cannot_be_cleared_away_is_not_called_another_run(tmp_path, monkeypatch):
+    """The leftovers of a killed run."""
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    (tmp_path / ".output.lock").write_text("process 1 on a since b (c)\n")
+    (tmp_path / ".output.a-1.partial").touch()
+    monkeypatch.setattr(atomic, "_remove", refuse)
+    with pytest.raises(PermissionError), atomic.lock(tmp_path / "output"):
+        pass
+
+
 @writers
 def test_without_locks_two_writers_have_a_partial_each(tmp_path, write, monkeypatch):
     def no_locks(*_):

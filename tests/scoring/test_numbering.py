@@ -56,6 +56,17 @@ def test_a_number_that_is_no_pairs_changes_nothing(tmp_path):
     assert decided(written(tmp_path, truth) | {99: tmp_path / "1.png"}) == ("from-1", truth)
 
 
+def test_a_picture_that_claims_millions_of_pixels_is_not_opened(tmp_path, monkeypatch):
+    truth = {place + 1: place for place in range(COUNT)}
+    files = written(tmp_path, truth)
+    monkeypatch.setattr(numbering.pictures, "MAX_PIXELS", 64 * 32)
+    cv2.imwrite(str(files[5]), np.zeros((640, 320, 3), np.uint8))
+    opened, decode = [], numbering.pictures.decode
+    monkeypatch.setattr(numbering.pictures, "decode", lambda data: opened.append(len(data)) or decode(data))
+    assert decided(files) == ("from-1", truth)
+    assert len(opened) == COUNT - 1
+
+
 def test_of_a_part_the_pictures_tell_where_it_begins(tmp_path):
     """Numbers 3 to 9 fit from 0, from 1 and from their own first."""
     for shift, name in ((0, "published"), (1, "from-1"), (3, "from-3")):
