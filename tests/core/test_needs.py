@@ -55,6 +55,12 @@ def test_what_is_asked_for_by_name_is_made_with_what_it_needs_itself(values):
     assert made(values) == {"spatn", "spig_flow", "parsing"}
 
 
+def test_what_a_needed_component_needs_itself_is_needed_by_it(values):
+    values["variants"]["spgnet"] = ["spgnet"]
+    jobs = ["train market1501 spgnet", "pretrain market1501 spatn"]
+    assert needs.readers(values, "market1501")["parsing"] == jobs
+
+
 def test_a_metric_that_compares_parsings_needs_them(values):
     values["reference"]["market1501"]["metrics"] = ["identity-target"]
     assert made(values) == set()
