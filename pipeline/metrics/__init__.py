@@ -139,6 +139,18 @@ _ALL = (
         "ssim-padded", "gaussian 1.5 after 40 white columns a side, range 255", True, (),
         lambda c: ssim.ssim_padded(*c.pair), width=176,
     ),
+    Metric(
+        "ssim-gauss12", "gaussian 1.2, uint8, range 255", True, (),
+        lambda c: ssim.ssim_gaussian(*c.pair, 1.2), optional=True,
+    ),
+    Metric(
+        "ssim-own-range", "gaussian 1.5, uint8, range of the generated image", True, (),
+        lambda c: ssim.ssim_gaussian(*c.pair, own_range=True), optional=True,
+    ),
+    Metric(
+        "ssim-gauss12-own-range", "gaussian 1.2, uint8, range of the generated image", True, (),
+        lambda c: ssim.ssim_gaussian(*c.pair, 1.2, own_range=True), optional=True,
+    ),
     Metric("psnr", "uint8, range 255, per image", True, (), lambda c: psnr.psnr(*c.pair)),
     Metric("mask-ssim", "ssim of uint8 x pose mask, whole image", True, ("masks",), lambda c: ssim.ssim(*c.masked)),
     Metric(

@@ -1,9 +1,11 @@
-"""Structural similarity (Wang et al. 2004) in the four definitions that the field's code bases print.
+"""Structural similarity (Wang et al. 2004) in the definitions that the field's code bases print.
 
-All take uint8 RGB with data range 255, K1 = 0.01 and K2 = 0.03, treat R, G and B separately, and average over the
-channels and over the pixels whose window lies inside the image. They differ in the window:
+All take RGB of data range 255, K1 = 0.01 and K2 = 0.03, treat R, G and B separately, and average over the channels and
+over the pixels whose window lies inside the image. They differ in the window, or in the range:
 
 - `ssim`: Gaussian, sigma 1.5, 11 pixels wide, population covariance (Def-GAN, PATN and successors);
+- `ssim_gaussian`: the same by another sigma (1.2, 9 pixels wide: PIDM, PCDMs), or by the generated image's own range,
+  its greatest less its least value, instead of 255 (all of these codes);
 - `ssim_uniform`: equal weights over a square, sample covariance, which is scikit-image's default. 7 pixels: PG2,
   Intrinsic Flow, SPGNet. 51 pixels: GFLA and successors;
 - `ssim_padded`: the Gaussian one after 40 white columns were added on both sides of both images (PATN on DeepFashion);
@@ -19,12 +21,10 @@ import numpy as np
 from pipeline.core.errors import UserError
 
 SIGMA = 1.5
-RADIUS = 5  # scikit-image truncates the window at 3.5 sigma: int(3.5 * 1.5 + 0.5)
-C1 = (0.01 * 255) ** 2
-C2 = (0.03 * 255) ** 2
+RADIUS = 5  # of SIGMA's window, as `_radius` has it
+RANGE = 255.0
+K1, K2 = 0.01, 0.03
 WHITE_COLUMNS = 40
-
-_GAUSSIAN = cv2.getGaussianKernel(2 * RADIUS + 1, SIGMA, cv2.CV_64F)
 
 Mean = Callable[[np.ndarray, np.ndarray], None]  # writes a plane's mean over the window around every pixel, float64
 
@@ -42,8 +42,41 @@ def ssim(generated: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 def ssim_maps(generated: np.ndarray, target: np.ndarray) -> np.ndarray:
     """The map that `ssim` averages: (N, H - 10, W - 10) float64, a value for each window, mean over R, G, B."""
-    _check(generated, 2 * RADIUS + 1)
-    return _maps(generated, target, _gaussian_mean, RADIUS, 1.0)
+    return _gaussian_maps(generated, target, SIGMA)
+
+
+def ssim_gaussian(
+    generated: np.ndarray, target: np.ndarray, sigma: float = SIGMA, own_range: bool = False, sample: bool = False
+) -> np.ndarray:
+    """`ssim` by another sigma; (N, H, W, 3) uint8 or float32 in [0, 255] twice -> (N,) float64.
+
+    own_range: the data range is the generated image's own, greatest less least value of all its channels; NaN for an
+    image of one value. sample: sample covariance over the window's pixels. Raises UserError for images smaller than the
+    window.
+    """
+    ranges = np.ptp(generated.astype(np.float64), axis=(1, 2, 3)) if own_range else np.full(len(generated), RANGE)
+    pixels = (2 * _radius(sigma) + 1) ** 2
+    correction = pixels / (pixels - 1) if sample else 1.0
+    maps = _gaussian_maps(generated, target, sigma, correction, np.where(ranges > 0, ranges, RANGE))
+    return np.where(ranges > 0, maps.mean(axis=(1, 2)), np.nan)
+
+
+def _radius(sigma: float) -> int:
+    """scikit-image truncates the window at 3.5 sigma."""
+    return int(3.5 * sigma + 0.5)
+
+
+def _gaussian_maps(
+    generated: np.ndarray,
+    target: np.ndarray,
+    sigma: float,
+    correction: float = 1.0,
+    ranges: np.ndarray | None = None,
+) -> np.ndarray:
+    size = 2 * _radius(sigma) + 1
+    _check(generated, size)
+    mean = partial(_gaussian_mean, kernel=cv2.getGaussianKernel(size, sigma, cv2.CV_64F))
+    return _maps(generated, target, mean, size // 2, correction, ranges)
 
 
 def ssim_uniform(generated: np.ndarray, target: np.ndarray, size: int) -> np.ndarray:
@@ -81,12 +114,23 @@ def _check(images: np.ndarray, window: int) -> None:
         )
 
 
-def _maps(generated: np.ndarray, target: np.ndarray, mean: Mean, margin: int, correction: float) -> np.ndarray:
-    """(N, H - 2 margin, W - 2 margin) float64: SSIM of every window that lies inside the image, mean over channels."""
+def _maps(
+    generated: np.ndarray,
+    target: np.ndarray,
+    mean: Mean,
+    margin: int,
+    correction: float,
+    ranges: np.ndarray | None = None,
+) -> np.ndarray:
+    """(N, H - 2 margin, W - 2 margin) float64: SSIM of every window that lies inside the image, mean over channels.
+
+    ranges: (N,), each pair's data range; None: 255.
+    """
     count, height, width = generated.shape[:3]
+    ranges = np.full(count, RANGE) if ranges is None else ranges
     maps = np.ones((count, height - 2 * margin, width - 2 * margin))
     space, inside = np.empty(5 * height * width), slice(margin, -margin)
-    for one, x, y in zip(maps, generated, target, strict=True):
+    for one, x, y, span in zip(maps, generated, target, ranges, strict=True):
         rows, columns = _part_that_differs(x, y, 2 * margin)
         x, y = x[rows, columns], y[rows, columns]
         if not x.size:
@@ -96,7 +140,7 @@ def _maps(generated: np.ndarray, target: np.ndarray, mean: Mean, margin: int, co
         part = one[rows.start : rows.stop - 2 * margin, columns.start : columns.stop - 2 * margin]
         part[:] = 0
         for a, b in zip(cv2.split(x), cv2.split(y), strict=True):
-            part += _map(a, b, mean, correction, work)[inside, inside]
+            part += _map(a, b, mean, correction, span, work)[inside, inside]
         part /= 3
     return maps
 
@@ -107,22 +151,25 @@ def _part_that_differs(x: np.ndarray, y: np.ndarray, around: int) -> tuple[slice
     Two equal windows have SSIM 1: under a mask most of them are.
     """
     height, width = x.shape[:2]
-    left, top, across, down = cv2.boundingRect(cv2.absdiff(x, y).reshape(height, 3 * width))
+    apart = (cv2.absdiff(x, y) != 0).astype(np.uint8) if x.dtype != np.uint8 else cv2.absdiff(x, y)
+    left, top, across, down = cv2.boundingRect(apart.reshape(height, 3 * width))
     if not across:
         return slice(0, 0), slice(0, 0)
     rows = slice(max(top - around, 0), min(top + down + around, height))
     return rows, slice(max(left // 3 - around, 0), min((left + across - 1) // 3 + 1 + around, width))
 
 
-def _map(x: np.ndarray, y: np.ndarray, mean: Mean, correction: float, work: np.ndarray) -> np.ndarray:
-    """(H, W) uint8 twice -> (H, W) float64, a view of `work` (5, H, W); wrong where the window reaches outside.
+def _map(x: np.ndarray, y: np.ndarray, mean: Mean, correction: float, span: float, work: np.ndarray) -> np.ndarray:
+    """(H, W) uint8 or float twice -> (H, W) float64, a view of `work` (5, H, W); wrong where the window is cut off.
 
-    With d = x - y, the sum of the two variances is that of d plus twice the covariance, so that only integers of 8 and
-    16 bits are blurred: faster than blurring x^2 + y^2 in float64, and as exact.
+    With d = x - y, the sum of the two variances is that of d plus twice the covariance, so that of 8-bit images only
+    integers of 8 and 16 bits are blurred: faster than blurring x^2 + y^2 in float64, and as exact.
     """
+    c1, c2 = (K1 * span) ** 2, (K2 * span) ** 2
     mean_x, mean_y, covariance, variance, apart = work
     difference = cv2.absdiff(x, y)
-    products = np.multiply(x, y, dtype=np.uint16), np.multiply(difference, difference, dtype=np.uint16)
+    exact = np.uint16 if x.dtype == np.uint8 else np.float64
+    products = np.multiply(x, y, dtype=exact), np.multiply(difference, difference, dtype=exact)
     for plane, blurred in zip((x, y, *products), (mean_x, mean_y, covariance, variance), strict=True):
         mean(plane, blurred)
     np.subtract(mean_x, mean_y, out=apart)
@@ -131,9 +178,9 @@ def _map(x: np.ndarray, y: np.ndarray, mean: Mean, correction: float, work: np.n
     covariance -= mean_x
     variance -= apart
     mean_x *= 2
-    mean_x += C1
+    mean_x += c1
     covariance *= 2
-    covariance += C2 / correction  # of sample covariance; it cancels elsewhere
+    covariance += c2 / correction  # of sample covariance; it cancels elsewhere
     numerator, denominator = mean_x, apart
     denominator += mean_x
     numerator *= covariance
@@ -143,8 +190,8 @@ def _map(x: np.ndarray, y: np.ndarray, mean: Mean, correction: float, work: np.n
     return numerator
 
 
-def _gaussian_mean(plane: np.ndarray, out: np.ndarray) -> None:
-    cv2.sepFilter2D(plane, cv2.CV_64F, _GAUSSIAN, _GAUSSIAN, dst=out)
+def _gaussian_mean(plane: np.ndarray, out: np.ndarray, kernel: np.ndarray) -> None:
+    cv2.sepFilter2D(plane, cv2.CV_64F, kernel, kernel, dst=out)
 
 
 def _uniform_mean(plane: np.ndarray, out: np.ndarray, size: int) -> None:

@@ -18,8 +18,9 @@ Writes  data/D/reference/
 
 Settings (params.yaml, block reference.D): `val_pairs` and `test_pairs` score that many pairs, drawn by a fixed rule;
 null scores all, as the papers do. `lpips` is the network of LPIPS: alex, vgg or squeeze. `metrics` names what to score
-beyond the standard metrics; each costs another pass of a network (docs/protocols.md): fid-train-tv, mask-is,
-parsing-miou, parsing-miou-fg, identity-target, identity-source, or LPIPS by another network.
+beyond the standard metrics (docs/protocols.md): SSIM by another window or range (ssim-gauss12, ssim-own-range,
+ssim-gauss12-own-range), or what costs another pass of a network: fid-train-tv, mask-is, parsing-miou, parsing-miou-fg,
+identity-target, identity-source, or LPIPS by another network.
 `missing_weights`, where a network's published weights cannot be had: stop; skip leaves its metrics out; seeded replaces
 it by one with random weights, whose numbers rank images roughly, compare with nothing published, and are marked (the
 re-identification network cannot be replaced, and is left out).
@@ -45,7 +46,7 @@ class Params:
     test_pairs: int | None = setting("test pairs to score; null: all, as the papers do", None, minimum=1)
     lpips: Literal["alex", "vgg", "squeeze"] = setting("the network of LPIPS", "alex")
     metrics: tuple[str, ...] = setting(
-        "what to score beside the standard metrics, each a network pass more (docs/protocols.md)",
+        "what to score beside the standard metrics, most of them a network pass more (docs/protocols.md)",
         (),
         items={"enum": [name for name, metric in METRICS.items() if metric.optional]},
     )

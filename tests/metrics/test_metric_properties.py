@@ -30,7 +30,8 @@ HEIGHT, WIDTH = 56, 52  # the least that every window fits into, and no square
 PIXELS = [name for name, metric in METRICS.items() if metric.per_pair and set(metric.needs) <= {"masks"}]
 PIXELS.remove("ssim-padded")  # of 176 columns only
 OUTSIDE_BLIND = [name for name in PIXELS if name.startswith("mask-") or name == "inside-psnr"]
-SSIM = [name for name in PIXELS if "ssim" in name]
+OWN_RANGE = [name for name in PIXELS if name.endswith("own-range")]
+SSIM = [name for name in PIXELS if "ssim" in name and name not in OWN_RANGE]
 NETWORKS = {"lpips-alex": lpips_network(None, seed=3)}
 LPIPS = ["lpips-alex-v0.1", "mask-lpips-alex-v0.1"]
 
@@ -90,6 +91,18 @@ def test_ssim_is_bounded_symmetric_and_one_for_equals_alone(name, one, other, sh
     changed[:, HEIGHT // 2, WIDTH // 2] ^= 128
     shape[:, HEIGHT // 2, WIDTH // 2] = 1
     assert (values(name, changed, one, shape) < 1 - 1e-9).all()
+
+
+@pytest.mark.parametrize("name", OWN_RANGE)
+@given(one=images(), other=images())
+@quick
+def test_ssim_by_the_images_own_range_is_ssim_where_that_is_full(name, one, other):
+    found, span = values(name, one, other), np.ptp(one, axis=(1, 2, 3))
+    np.testing.assert_array_equal(np.isnan(found), span == 0)
+    assert (np.abs(found[span > 0]) <= 1 + 1e-9).all()
+    np.testing.assert_allclose(values(name, one, one)[span > 0], 1, atol=1e-12)
+    by_the_type = values({"ssim-own-range": "ssim"}.get(name, "ssim-gauss12"), one, other)
+    np.testing.assert_allclose(found[span == 255], by_the_type[span == 255], atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["psnr", "mask-psnr", "inside-psnr"])

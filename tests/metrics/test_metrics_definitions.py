@@ -19,13 +19,14 @@ from pipeline.metrics.parsing_iou import label_counts, mean_iou
 from pipeline.metrics.pckh import Joints
 from pipeline.metrics.pose_error import pose_error
 from pipeline.metrics.psnr import psnr, psnr_inside
-from pipeline.metrics.ssim import ssim, ssim_inside, ssim_maps, ssim_padded, ssim_uniform
+from pipeline.metrics.ssim import ssim, ssim_gaussian, ssim_inside, ssim_maps, ssim_padded, ssim_uniform
 from pipeline.metrics.stream import Comparison
 from tests.metrics.test_metrics import smooth_images, with_noise
 
 pytestmark = pytest.mark.usefixtures("small_batches_on_one_thread")
 
 GAUSSIAN = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+GAUSSIAN_12 = GAUSSIAN | {"sigma": 1.2}
 
 
 def noisy_pairs(n: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -52,6 +53,37 @@ def test_win51_is_gflas_call_on_floats():
     floats = [(images / 255).astype(np.float64) for images in (generated, target)]
     expected = [structural_similarity(y, x, win_size=51, data_range=1, channel_axis=2) for x, y in zip(*floats)]  # noqa: B905
     np.testing.assert_allclose(ssim_uniform(generated, target, 51), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"sigma": 1.2}, GAUSSIAN_12 | {"data_range": 255}),
+        ({"sigma": 1.2, "sample": True}, GAUSSIAN_12 | {"data_range": 255, "use_sample_covariance": True}),
+        ({"sigma": 1.2, "own_range": True}, GAUSSIAN_12),
+        ({"own_range": True}, GAUSSIAN),
+    ],
+)
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+@pytest.mark.parametrize("size", [(11, 11), (48, 33)])
+def test_other_gaussians_and_ranges_are_scikit_images(options, expected, kind, size):
+    """By its call as PIDM and PCDMs have it, on 8 bits and on the floats of a resized picture."""
+    generated, target = (30 + images // 2 for images in noisy_pairs(3, *size))
+    generated, target = generated.astype(kind), target.astype(kind)
+    if kind == np.float32:
+        generated[..., :3, :] += 0.37
+    wanted = [
+        structural_similarity(x, y, channel_axis=2, **{"data_range": float(x.max() - x.min())} | expected)
+        for x, y in zip(generated.astype(np.float64), target.astype(np.float64), strict=True)
+    ]
+    np.testing.assert_allclose(ssim_gaussian(generated, target, **options), wanted, atol=1e-9)
+
+
+def test_the_range_of_an_image_of_one_value_is_none():
+    flat, other = np.full((1, 16, 16, 3), 60, np.uint8), smooth_images(1, 16, 16)
+    assert np.isnan(ssim_gaussian(flat, other, own_range=True)).all()
+    assert np.isnan(ssim_gaussian(flat, flat, own_range=True)).all()
+    assert np.isfinite(ssim_gaussian(other, flat, own_range=True)).all()
 
 
 def test_padded_ssim_adds_forty_white_columns_a_side():
@@ -142,14 +174,15 @@ def test_sizes_decide_which_metrics_there_are():
 
 def test_every_pixel_metric_is_the_definition_of_its_name():
     """What the registry computes under each name, against scikit-image, on a size that all are defined for."""
-    generated, target = noisy_pairs(1, 64, 176)
+    generated, target = (40 + images // 2 for images in noisy_pairs(1, 64, 176))
+    own = {"data_range": int(generated.max()) - int(generated.min())}
     mask = np.zeros((64, 176), np.uint8)
     mask[10:50, 60:100] = 1
 
     def similarity(cut: int, pad: int = 0, **options) -> float:
         pair = [i[0] * mask[..., None] if cut else i[0] for i in (generated, target)]
         pair = [np.pad(i, ((0, 0), (pad, pad), (0, 0)), constant_values=255) for i in pair]
-        return structural_similarity(*pair, data_range=255, channel_axis=2, **options)
+        return structural_similarity(*pair, channel_axis=2, **{"data_range": 255} | options)
 
     def decibels(one: np.ndarray, other: np.ndarray) -> float:
         return peak_signal_noise_ratio(one, other, data_range=255)
@@ -161,6 +194,9 @@ def test_every_pixel_metric_is_the_definition_of_its_name():
         "ssim-uniform7": similarity(0),
         "ssim-win51": similarity(0, win_size=51),
         "ssim-padded": similarity(0, pad=40, **GAUSSIAN),
+        "ssim-gauss12": similarity(0, **GAUSSIAN_12),
+        "ssim-own-range": similarity(0, **GAUSSIAN, **own),
+        "ssim-gauss12-own-range": similarity(0, **GAUSSIAN_12, **own),
         "psnr": decibels(generated, target),
         "mask-ssim": similarity(1, **GAUSSIAN),
         "mask-ssim-uniform7": similarity(1),
