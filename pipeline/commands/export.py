@@ -16,9 +16,9 @@
 --what model       the generator of --variant as a program for torch alone, which needs nothing of Repose: --output
                    NAME.pt2, written by torch.export; or NAME.onnx with --format onnx, where ONNX has its operators.
                    NAME.json beside it says what goes in, what comes out, and how to call it
-Lists go to stdout, or to --output FILE. A file or folder is replaced as a whole or, if something fails, not at all. The
-number of rows goes to stderr. A variant's checkpoint is the one that stands for it in the tables (before scoring: the
-last); --step takes another.
+Lists go to stdout, or to --output FILE. A file is replaced as a whole or, if something fails, not at all; a folder must
+be new or empty. The number of rows goes to stderr. A variant's checkpoint is the one that stands for it in the tables
+(before scoring: the last); --step takes another.
 
   repose export --dataset synthetic --what keypoints --split test
   repose export --dataset market1501 --what pairs --split train --output market-pairs-train.csv
@@ -46,8 +46,6 @@ from pipeline.formats import annotations, archive, openpose_json, pictures
 if TYPE_CHECKING:
     from pipeline.loading.arrays import PairData
     from pipeline.loading.runs import Trained
-
-VIS = "_vis.png"  # ending of a generated image's name
 
 # --split -> the splits of pairs.parquet it stands for.
 _PAIR_SPLITS = {"train": ("train", "val"), "train-without-val": ("train",), "val": ("val",), "test": ("test",)}
@@ -84,17 +82,17 @@ def keypoints(dataset: str, split: str) -> tuple[str, Iterable[str]]:
     return f"{len(table)} rows of keypoints ({split})", lines
 
 
-def _write_all(output: Path, members: Iterable[tuple[str, bytes]], ending: str) -> None:
+def _write_all(output: Path, members: Iterable[tuple[str, bytes]]) -> None:
     """Write files, by name, to the zip archive or folder `output`.
 
-    Raises UserError for a folder that holds other things than such files, whose names end in `ending`.
+    Raises UserError for a folder that holds anything: nobody could tell files of an earlier export from the user's own.
     """
     if output.suffix == ".zip":
         with atomic_file(output) as partial:
             archive.write(partial, members)
         return
-    if output.exists() and not (output.is_dir() and all(path.name.endswith(ending) for path in output.iterdir())):
-        raise UserError(f"{output}: holds other things than files *{ending}; name an empty or a new folder")
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise UserError(f"{output}: is there already; name an empty or a new folder")
     with atomic_directory(output) as partial:
         for file, data in members:
             (partial / file).write_bytes(data)
@@ -103,7 +101,7 @@ def _write_all(output: Path, members: Iterable[tuple[str, bytes]], ending: str) 
 def openpose_files(dataset: str, split: str, output: Path) -> str:
     """Write OpenPose's files to the zip archive or folder `output`; return what they are, in words.
 
-    Raises UserError for a folder that holds other things, and for images that differ only in their extension.
+    Raises UserError for a folder that holds anything, and for images that differ only in their extension.
     """
     table = _keypoints(dataset, split)
     names = table.column("image_id").to_pylist()
@@ -115,7 +113,7 @@ def openpose_files(dataset: str, split: str, output: Path) -> str:
             other = files[openpose_json.member(name)]
             raise UserError(f"export: {other} and {name} would be one file; OpenPose's names leave out the extension")
     members = ((file, openpose_json.write(*found)) for file, *found in zip(files, joints, scores, strict=True))
-    _write_all(output, members, openpose_json.SUFFIX)
+    _write_all(output, members)
     return f"{len(table)} files of keypoints ({split})"
 
 
@@ -171,7 +169,7 @@ def generated(dataset: str, variant: str | None, step: int | None, split: str, o
                     yield names[pair_id], pictures.encode_png(image)
                 advance(len(pair_ids))
 
-    _write_all(output, members(), VIS)
+    _write_all(output, members())
     return f"{len(data)} images ({split}) by {trained.title}"
 
 

@@ -99,10 +99,9 @@ def test_output_file_appears_whole_or_not_at_all(lists, capfdbinary, tmp_path, m
 @pytest.mark.parametrize("kind", ["folder", "folder.zip"])
 def test_openpose_json_comes_back(lists, capfdbinary, tmp_path, kind):
     target = tmp_path / "out" / kind
-    for _ in range(2):  # the second time over the first
-        out, err = export(capfdbinary, "openpose-json", "test", "--output", str(target))
-        assert out == b""
-        assert "6 files of keypoints (test)" in err
+    out, err = export(capfdbinary, "openpose-json", "test", "--output", str(target))
+    assert out == b""
+    assert "6 files of keypoints (test)" in err
     rows = store.read_table(layout.keypoints("market1501")).to_pylist()
     rows = {row["image_id"]: row for row in rows if row["split"] == "test"}
     assert len(rows) == 6
@@ -112,20 +111,22 @@ def test_openpose_json_comes_back(lists, capfdbinary, tmp_path, kind):
         assert pose.from_array(people[0], scores[0] > 0) == rows[name]["keypoints"]
         assert scores[0].tolist() == rows[name]["keypoint_scores"]
     assert [path.name for path in target.parent.iterdir()] == [kind]
-    first = target.read_bytes() if target.is_file() else None
-    export(capfdbinary, "openpose-json", "test", "--output", str(target))
-    assert first is None or target.read_bytes() == first
+    if target.is_file():  # an archive is replaced, a folder never
+        first = target.read_bytes()
+        export(capfdbinary, "openpose-json", "test", "--output", str(target))
+        assert target.read_bytes() == first
 
 
-def test_openpose_json_overwrites_nothing_else(lists, capfdbinary, tmp_path):
+@pytest.mark.parametrize("name", ["thesis.txt", "1234_keypoints.json"])  # the second might be one of an export's own
+def test_openpose_json_replaces_no_folder_with_files(lists, capfdbinary, tmp_path, name):
     arguments = ["export", "--dataset", "market1501", "--what", "openpose-json", "--split", "test"]
     assert __main__.main(arguments) == 2
     assert "--output FOLDER or --output FILE.zip" in capfdbinary.readouterr()[1].decode()
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine/thesis.txt").write_text("years of work")
+    (tmp_path / "mine" / name).write_text("years of work")
     assert __main__.main([*arguments, "--output", str(tmp_path / "mine")]) == 2
-    assert "holds other things" in capfdbinary.readouterr()[1].decode()
-    assert (tmp_path / "mine/thesis.txt").read_text() == "years of work"
+    assert "name an empty or a new folder" in capfdbinary.readouterr()[1].decode()
+    assert (tmp_path / "mine" / name).read_text() == "years of work"
 
 
 # ---- generated images and models
