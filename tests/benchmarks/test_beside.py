@@ -34,6 +34,7 @@ def test_each_side_runs_the_code_of_its_own_checkout(tmp_path):
     assert all(took[way] > 0 for way in beside.WAYS)
 
 
+@pytest.mark.slow
 def test_a_checkout_without_the_code_is_named(tmp_path):
     with pytest.raises((RuntimeError, SystemExit), match=str(tmp_path)):
         beside.Side(tmp_path)

@@ -178,6 +178,7 @@ def test_an_experiment_runs_in_a_folder_of_its_own(built, tmp_path):
     assert (project / "params.yaml").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_an_edited_source_reruns_its_stage(built):
     source = built / "pipeline/stages/report.py"
     source.write_text(source.read_text() + "\n# edited\n")
@@ -199,6 +200,7 @@ def test_dvc_then_snakemake(tmp_path, python):
     assert ran(project, snakemake) == AFTER_TRAIN_SPIG
 
 
+@pytest.mark.slow
 def test_unrecorded_outputs_are_not_blessed(built, tmp_path):
     """Outputs without a record of Snakemake's, which would overlook a changed seed: handed over only if DVC vouches."""
     handoff(built)
@@ -252,6 +254,7 @@ def kill_all_in(project: Path) -> None:
             continue  # gone, or not ours
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", [snakemake, dvc])
 def test_a_killed_stage_is_redone(built, tmp_path, engine):
     """SIGKILL in the middle of training: no output under the final name, and the next run ends as if undisturbed."""
@@ -341,6 +344,7 @@ def insert(path: Path, before: str, text: str) -> None:
     path.write_text(old.replace(before, text + before))
 
 
+@pytest.mark.slow
 def test_a_new_family_variant_and_metric(built, tmp_path):
     """Each in the places that README names. What was there before is not trained again; a metric scores all anew."""
     handoff(built)

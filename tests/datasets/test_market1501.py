@@ -64,6 +64,7 @@ def exported(tmp_path: Path, what: str, split: str) -> bytes:
     return target.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_images_are_the_published_bytes(market):
     ids = []
@@ -79,6 +80,7 @@ def test_images_are_the_published_bytes(market):
     assert len(store.read_table(layout.rejects("market1501"))) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_raw_folder_says_what_it_is(market):
     source = json.loads((layout.raw("market1501") / "source.json").read_text())
@@ -87,12 +89,14 @@ def test_raw_folder_says_what_it_is(market):
         assert len(archive.namelist()) == 32_668
 
 
+@pytest.mark.slow
 @pytest.mark.real
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_published_keypoints_come_back_byte_for_byte(market, tmp_path, split):
     assert exported(tmp_path, "keypoints", split) == (market / f"market-annotation-{split}.csv").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_published_training_list_comes_back_byte_for_byte(market, tmp_path):
     text = exported(tmp_path, "pairs", "train")
@@ -109,6 +113,7 @@ def test_published_training_list_comes_back_byte_for_byte(market, tmp_path):
     assert text.decode() == "from,to\n" + naive
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_published_test_list_comes_back_byte_for_byte(market, tmp_path):
     text = exported(tmp_path, "pairs", "test")
@@ -116,6 +121,7 @@ def test_published_test_list_comes_back_byte_for_byte(market, tmp_path):
     assert text == (market / "market-pairs-test.csv").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_validation_people_are_held_out(market):
     table = store.read_table(layout.pairs("market1501"), ["split", "source_id"]).to_pylist()
@@ -125,6 +131,7 @@ def test_validation_people_are_held_out(market):
     assert len(people["val"]) == round(0.02 * with_pairs)
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_distance_maps_of_every_image(market):
     keypoints = store.read_table(layout.keypoints("market1501"), ["image_id", "keypoints"])

@@ -125,7 +125,9 @@ def test_two_processes_take_one_processs_steps(tmp_path, accumulate, batch):
         torch.testing.assert_close(ranks[0][name], ranks[1][name], rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("kind", ["spig_flow", "spig", "gfla_flow", "gfla"])
+@pytest.mark.parametrize(
+    "kind", ["spig", "gfla", *(pytest.param(flow, marks=pytest.mark.slow) for flow in ("spig_flow", "gfla_flow"))]
+)
 def test_published_phases_lose_the_same_in_two_processes(tmp_path, kind):
     """Sampling losses over masks among them, 5 = 3 + 2 pairs: every term of three steps to 1e-4."""
     objective, net, data = play(kind)
@@ -192,6 +194,7 @@ def test_each_process_takes_its_own_gpu(monkeypatch):
         devices.device("cuda")
 
 
+@pytest.mark.slow
 def test_torchrun_trains_a_variant_as_one_process_does(tmp_path, monkeypatch):
     """SPIG: one log of losses, to 1e-4 in every term, and one set of checkpoints."""
     tiny_dataset.write(tmp_path)

@@ -323,6 +323,7 @@ def test_each_stage_learns_from_its_own_term():
         assert next(matcher.features.parameters()).grad.abs().max() > 0
 
 
+@pytest.mark.slow
 def test_recovers_known_warps_of_people_it_has_not_seen():
     """After 120 steps on 32 maps at an eighth of the width, on 64 other maps of 64x32.
 

@@ -336,6 +336,7 @@ def test_flow_stage_finds_better_matches(net):
     assert objective.generator_losses(batch, net)[0]["sampling"].item() < 0.95 * start
 
 
+@pytest.mark.slow
 def test_overfits_eight_pairs(net):
     """All terms and the adversary on 8 pairs: L1 falls below 0.7 of grey images'. To get there in seconds, the weights
     start at unit gain, L1 weighs ten times its published weight, and Adam is faster and has momentum.

@@ -311,6 +311,7 @@ def test_published_schedule():
     assert phase.decay_from * 700 == pytest.approx(500)
 
 
+@pytest.mark.slow
 def test_overfits_four_pairs(net):
     """All terms and both adversaries on 4 pairs, without dropout: L1 falls below 0.4 of grey images'. With a
     faster Adam with momentum, to get there in seconds.

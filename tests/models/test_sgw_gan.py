@@ -381,6 +381,7 @@ def test_components_are_trained_on_what_they_need():
         assert torch.equal(maps, torch.cat(halves))
 
 
+@pytest.mark.slow
 def test_overfits_eight_pairs(net):
     """30 steps at 10 times the rate, given the target's parsing: L1 below 0.8 of a grey picture's.
 

@@ -129,6 +129,7 @@ def test_cross_entropy_is_the_mean_negative_log_probability():
     assert spatn.cross_entropy(certain, labels) < 1e-9
 
 
+@pytest.mark.slow
 def test_overfits_eight_pairs():
     """30 steps at 25 times the published rate: cross-entropy below 0.45, and better labels than the source's."""
     net = Spatn(SCALE)

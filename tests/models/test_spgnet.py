@@ -556,6 +556,7 @@ def test_without_its_weight_there_is_no_adversary(net):
     assert judged.discriminator_losses(batch, output) == {}
 
 
+@pytest.mark.slow
 def test_overfits_eight_pairs(net):
     """30 steps at 20 times the published rate, without the adversary: L1 falls below 0.9 of copying the source. Judged
     in training: after so few steps the running statistics lag behind by an accident of rounding.

@@ -16,6 +16,7 @@ from models.variants import COMPONENTS, VARIANTS, Adam, Batch, Objective, Output
 from pipeline.training import loop
 from tests.figures import figures
 from tests.models.test_blocks import part_of
+from tests.tiers import entries
 
 SCALE = 0.125
 TRAINED = [name for name, variant in VARIANTS.items() if variant.phase]
@@ -95,7 +96,9 @@ def train(objective: Objective, phase: Phase, batches: list[Batch], net: feature
 
 
 # One of each family at 256 pixels: the others differ from it in switches that know no size.
-SIZES = [(name, size) for name in VARIANTS for size in [(128, 64), (32, 96)]]
+SIZES = [
+    pytest.param(*one.values, size, marks=one.marks) for one in entries(VARIANTS) for size in [(128, 64), (32, 96)]
+]
 SIZES += [(name, (256, 256)) for name in ("copy_source", "mean_image", "spig", "spgnet", "sgw", "gfla")]
 
 
@@ -114,7 +117,7 @@ def test_output_has_the_image_shape_and_is_finite(name, size):
         assert output.image.abs().max() <= 1
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", entries(VARIANTS))
 def test_evaluation_does_not_depend_on_the_batch(name):
     torch.manual_seed(0)
     generator = VARIANTS[name].build(64, 32, SCALE).eval()
@@ -129,7 +132,7 @@ def test_evaluation_does_not_depend_on_the_batch(name):
     assert name == "mean_image" or not torch.allclose(together[:1], together[1:2], atol=1e-3)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", entries(VARIANTS))
 def test_state_survives_saving(name):
     torch.manual_seed(0)
     first, second = (VARIANTS[name].build(64, 32, SCALE).eval() for _ in range(2))
@@ -172,7 +175,7 @@ def test_phase_names_its_networks_and_terms(name, net):
         assert term > 0
 
 
-@pytest.mark.parametrize("name", PHASES)
+@pytest.mark.parametrize("name", entries(PHASES))
 def test_weights_scale_their_terms(name, net):
     _, objective, phase = build(name)
     for network in objective.networks().values():
@@ -187,7 +190,7 @@ def test_weights_scale_their_terms(name, net):
         assert scaled[term].item() == pytest.approx(k * plain[term].item(), rel=1e-4)
 
 
-@pytest.mark.parametrize("name", [name for name in PHASES if not name.startswith("sgw_matcher")])
+@pytest.mark.parametrize("name", entries(name for name in PHASES if not name.startswith("sgw_matcher")))
 def test_losses_are_those_of_any_parts_of_the_batch(name, net):
     """What torchrun and micro-batches rest on: each part's losses, by its share of the images, sum up to the whole's.
 
@@ -209,7 +212,7 @@ def test_losses_are_those_of_any_parts_of_the_batch(name, net):
     assert whole == pytest.approx({term: 0.4 * first[term] + 0.6 * rest[term] for term in whole}, rel=1e-5)
 
 
-@pytest.mark.parametrize("name", PHASES)
+@pytest.mark.parametrize("name", entries(PHASES))
 def test_every_parameter_learns_and_only_in_its_own_update(name, net):
     """Over two steps (PNB's last layer starts at zero and holds back those before it during the first)."""
     _, objective, phase = build(name)
@@ -249,7 +252,7 @@ def test_every_parameter_learns_and_only_in_its_own_update(name, net):
     assert not any(p.requires_grad for p in net.parameters())
 
 
-@pytest.mark.parametrize("name", PHASES)
+@pytest.mark.parametrize("name", entries(PHASES))
 def test_training_is_deterministic_given_a_seed(name, net):
     states = []
     for seed in (0, 0, 1):
@@ -261,7 +264,7 @@ def test_training_is_deterministic_given_a_seed(name, net):
     assert any(not torch.equal(value, other[key]) for key, value in first.items())
 
 
-@pytest.mark.parametrize("name", PHASES)
+@pytest.mark.parametrize("name", entries(PHASES))
 def test_bfloat16_autocast_gives_nearly_the_same_losses(name, net):
     _, objective, _ = build(name)
     for network in objective.networks().values():
@@ -491,6 +494,7 @@ def test_flow_stage_finds_better_matches(net):
     assert objective.generator_losses(batch, net)[0]["sampling"].item() < 0.85 * start
 
 
+@pytest.mark.slow
 def test_overfits_eight_pairs(net):
     """All terms and the adversary on 8 pairs: L1 falls below 0.85 of copying the source.
 

@@ -675,6 +675,7 @@ def test_the_balanced_entries_differ_from_the_papers_in_the_rule_alone():
 # Learning
 
 
+@pytest.mark.slow
 def test_parsing_learns_eight_pairs():
     """L_S on eight pairs: better than repeating the source's parsing."""
     network, objective, phase = build("spt_parsing")

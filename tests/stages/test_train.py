@@ -26,6 +26,7 @@ from pipeline.stages import train
 from pipeline.training import components as starting_points
 from pipeline.training import loop, start, tracker, training_data
 from tests import tiny_dataset
+from tests.tiers import entries
 from tests.training.test_tracker import of_tensorboard
 
 PRETRAIN = ["pretrain", "--dataset", "synthetic", "--component", "spig_flow"]
@@ -181,7 +182,7 @@ def components(tmp_path_factory):
     params.load.cache_clear()
 
 
-@pytest.mark.parametrize("name", [name for name, entry in VARIANTS.items() if entry.phase])
+@pytest.mark.parametrize("name", entries(name for name, entry in VARIANTS.items() if entry.phase))
 def test_two_steps_of_every_variant(components, monkeypatch, name):
     monkeypatch.chdir(components)
     params.load.cache_clear()

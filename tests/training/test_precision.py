@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.layers import affine_flow, pose_maps
 from models.layers.blocks import warp
+from tests.tiers import entries
 from tests.training.entries import BATCH, ENTRIES, made
 
 pytestmark = pytest.mark.usefixtures("thin_features")
@@ -106,7 +107,7 @@ def faults_of(function: Any, *joints: Tensor) -> set[str]:
     return watch.faults
 
 
-@pytest.mark.parametrize("name", sorted(ENTRIES))
+@pytest.mark.parametrize("name", entries(sorted(ENTRIES)))
 def test_coordinates_and_last_layers_are_computed_in_full_precision(name):
     trainer, data = made(name, torch.device("cpu"))
     batch = data.batch(torch.arange(BATCH))

@@ -10,6 +10,7 @@ from models.layers import pose_maps
 from pipeline.loading import arrays
 from pipeline.training import loop
 from tests.fake_device import FakeCuda
+from tests.tiers import entries
 from tests.training.entries import BATCH, ENTRIES, made
 
 pytestmark = pytest.mark.usefixtures("thin_features")
@@ -77,7 +78,7 @@ def two_steps(trainer: loop.Trainer, data: arrays.ImageData) -> list[dict[str, f
     return [trainer.step(step, data.batch(torch.arange(BATCH))) for step in (1, 2)]
 
 
-@pytest.mark.parametrize("name", sorted(ENTRIES))
+@pytest.mark.parametrize("name", entries(sorted(ENTRIES)))
 def test_two_steps_equal_those_of_the_cpu_within_the_budget(name):
     with FakeCuda() as device:
         trainer, data = made(name, CUDA)
