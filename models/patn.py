@@ -17,7 +17,6 @@ from models.layers.pose_maps import JOINTS, batch_heatmaps
 from models.layers.schedule import Adam, Phase, Variant
 
 BLOCKS = 9
-LAYER = {"vgg19": "3", "squeezenet1_1": "1"}  # of the perceptual term: relu1_2, and the closest to it
 
 
 def is_large(height: int) -> bool:
@@ -224,7 +223,7 @@ class PatnObjective:
     ) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor]]:
         maps = batch_heatmaps(batch)
         output = self.generator.render(batch.source, *maps)
-        layers = (LAYER[features.net],)
+        layers = features.second[:1]
         with torch.no_grad():
             target = features(batch.target, layers)
         generated = features(output.image, layers)

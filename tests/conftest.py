@@ -16,7 +16,7 @@ PROJECT_FILES = ["Snakefile", "dvc.yaml", "params.yaml", "params.schema.yaml", "
 
 
 # A variant of each method: the demo has SPGNet alone.
-METHODS = {"spig": "spig", "spt": "spt", "sgw_gan": "sgw", "patn": "patn", "gfla": "gfla"}
+METHODS = {"spig": "spig", "spt": "spt", "sgw_gan": "sgw", "patn": "patn", "gfla": "gfla", "def_gan": "def_gan"}
 
 
 def name_every_method(path: Path) -> None:

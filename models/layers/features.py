@@ -13,6 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, for images in [0, 1]
+# A deviation in steps of 8 bits. Keras's VGG19 has Caffe's weights, which look at images of 0 to 255, and the features
+# of ReLUs grow with their input: losses that were tuned on those take ours times this.
+CAFFE = 255 * sum(STD) / len(STD)
 
 
 class Fire(nn.Module):
@@ -57,11 +60,11 @@ def squeezenet1_1_layers() -> list[nn.Module]:
 
 # Layers are named by their index in `.features`. `correctness` maps a flow's stride to the layer on exactly
 # that grid. vgg19 is GFLA's choice: correctness relu3_1, relu4_1; content relu1_1 ... relu5_1; style
-# relu2_2, 3_4, 4_4, 5_2. vgg16 has the same, 3_3 and 4_3 being its last of their blocks. squeezenet1_1: the nearest
-# depths that it has. Its convolution without
-# padding would shrink every grid, so the image is padded by one replicated pixel, which makes an image of
-# 128 give 32, 16 and 8 cells. Its pretrained features grow with depth, up to an RMS of 34 on photographs of
-# people (`rms`, measured), where a Gram matrix would drown every other term; they are divided by it.
+# relu2_2, 3_4, 4_4, 5_2. second: relu1_2 ... relu5_2. vgg16 has the same, 3_3 and 4_3 being its last of their blocks.
+# squeezenet1_1: the nearest depths that it has. Its convolution without padding would shrink every grid, so the image
+# is padded by one replicated pixel, which makes an image of 128 give 32, 16 and 8 cells. Its pretrained features grow
+# with depth, up to an RMS of 34 on photographs of people (`rms`, measured), where a Gram matrix would drown every other
+# term; they are divided by it.
 NETS = {
     "vgg19": {
         "layers": partial(vgg_layers, 4),
@@ -69,6 +72,7 @@ NETS = {
         "correctness": {4: "11", 8: "20"},
         "content": ("1", "6", "11", "20", "29"),
         "style": ("8", "17", "26", "31"),
+        "second": ("3", "8", "13", "22", "31"),
         "rms": {},
     },
     "vgg16": {
@@ -77,6 +81,7 @@ NETS = {
         "correctness": {4: "11", 8: "18"},
         "content": ("1", "6", "11", "18", "25"),
         "style": ("8", "15", "22", "27"),
+        "second": ("3", "8", "13", "20", "27"),
         "rms": {},
     },
     "squeezenet1_1": {
@@ -85,6 +90,7 @@ NETS = {
         "correctness": {4: "4", 8: "7"},
         "content": ("1", "4", "7", "10", "12"),
         "style": ("4", "7", "10", "12"),
+        "second": ("1", "4", "7", "10", "12"),
         "rms": {"1": 0.7, "4": 3.3, "7": 14.0, "10": 34.0, "12": 11.0},
     },
 }
@@ -109,6 +115,7 @@ class Features(nn.Module):
         self.correctness: dict[int, str] = spec["correctness"]
         self.content: tuple[str, ...] = spec["content"]
         self.style: tuple[str, ...] = spec["style"]
+        self.second: tuple[str, ...] = spec["second"]
         self.rms: dict[str, float] = spec["rms"] if provenance == "pretrained" else {}
         self.features = nn.Sequential(*spec["layers"]())
         mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))

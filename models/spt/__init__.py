@@ -18,11 +18,12 @@ from models import detector
 from models.detector import JointDetector, target_maps
 from models.layers.affine_flow import place
 from models.layers.blocks import Batch, Output
+from models.layers.deformable import Pose, stacked
 from models.layers.features import Features
 from models.layers.losses import least_squares
 from models.layers.pose_maps import JOINTS, box_masks, torso_length
 from models.layers.schedule import Adam, Component, Phase, Variant
-from models.spt.appearance import LABELS, AppearanceGenerator, Pose, large, stacked
+from models.spt.appearance import LABELS, AppearanceGenerator, large
 from models.spt.losses import (
     FaceDiscriminator,
     PatchDiscriminator,

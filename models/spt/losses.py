@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from models.layers.affine_flow import apply, rectangles
 from models.layers.blocks import channels, full_precision
+from models.layers.deformable import Pose, centres, sampling
 from models.layers.losses import widen
-from models.spt.appearance import Pose, centres, initialise, sampling
+from models.spt.appearance import initialise
 
 HEAD = 1  # its index among the body parts
 

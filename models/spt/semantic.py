@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.layers.blocks import Batch, channels, full_precision
+from models.layers.deformable import DECODER, ENCODER, Decoder, Encoder, Pose, stacked
 from models.layers.losses import least_squares, widen
 from models.layers.pose_maps import JOINTS, heatmaps, one_hot
-from models.spt.appearance import DECODER, ENCODER, LABELS, Decoder, Encoder, Pose, initialise, large, stacked
+from models.spt.appearance import LABELS, initialise, large
 from models.spt.losses import PatchDiscriminator
 
 # LIP-20 id -> SPT's: background, face, hair, upper clothes, trousers, skirt, left and right arm, left and right leg.
@@ -114,7 +115,7 @@ class SemanticGenerator(nn.Module):
         self.stride = 2 if large(height, width) else 1
         self.semantic, self.pose = Encoder(LABELS + JOINTS + 1, scale), Encoder(JOINTS + 1, scale)
         # No dropout: in joint training its maps would differ from those of its own training.
-        self.decoder = Decoder(scale, dropout=False)
+        self.decoder = Decoder(scale)
         inputs = channels(DECODER[-1], scale) + 2 * channels(ENCODER[0], scale)
         self.labels, self.mask = TenLabels(), PoseMask()
         self.classify = nn.Sequential(nn.ReLU(), nn.Conv2d(inputs, LABELS, 3, padding=1))

@@ -51,7 +51,7 @@ MARKS = {
     "labels": _letter("ˡ", "l", "human parsing in another label set than the paper's"),
     "stand-ins": _letter("ˢ", "s", "stand-ins for the target's parsing by another rule than the paper's equation"),
     "flow": _letter("ᶠ", "f", "flow from elsewhere than the paper's, which came from a network trained on 3D bodies"),
-    "judge": _letter("ʲ", "j", "a loss looks through another network than the paper's: the joint detector"),
+    "judge": _letter("ʲ", "j", "a loss looks through another network than the paper's: docs/papers.md"),
     "reading": _letter(
         "ʳ", "r", "one of two readings of a text that is not clear, or that its code contradicts: docs/papers.md"
     ),
@@ -211,7 +211,7 @@ TABLES = (
         },
         (
             Row("VU-Net", "VU-Net", aliases=VUNET),
-            Row("Def-GAN", "Def-GAN", aliases=DEFGAN),
+            Row("Def-GAN", "Def-GAN", ours="def_gan", aliases=DEFGAN),
             Row("PATN", "PATN", ours="patn"),
             Row("DIST (=GFLA)", "DIST (=GFLA)", ours="gfla", aliases=("GFLA", "DIST")),
             Row("SPIG (the paper's)", "SPIG (Ours)", "full", "spig", ("SPIG",)),
@@ -291,7 +291,7 @@ TABLES = (
         "spt_table1", "SPT", "Table 1", "Table 1: comparison", SPT_COLUMNS,
         (
             Row("PG2", "PG2"),
-            Row("Def-GAN", "Def-GAN", aliases=DEFGAN),
+            Row("Def-GAN", "Def-GAN", ours="def_gan", aliases=DEFGAN),
             Row("V-UNet", "V-UNet", aliases=VUNET),
             Row("BodyROI7", "BodyROI7"),
             Row("UPIS", "UPIS"),
@@ -335,7 +335,7 @@ TABLES = (
         (
             Row("pix2pix", "pix2pix"),
             Row("PG2", "PG2"),
-            Row("DSCF (=Def-GAN)", "DSCF (=Def-GAN)", aliases=DEFGAN),
+            Row("DSCF (=Def-GAN)", "DSCF (=Def-GAN)", ours="def_gan", aliases=DEFGAN),
             Row("UPIS", "UPIS"),
             Row("AUNET (=VU-Net)", "AUNET (=VU-Net)", aliases=VUNET),
             Row("BodyROI7", "BodyROI7"),

@@ -38,6 +38,7 @@ PAPERS = {
     "SPIG": Setup("squash256"),
     "GFLA": Setup("squash256"),
     "PATN": Setup("crop176"),
+    "Def-GAN": Setup("canvas256"),
     "SPGNet": Setup("canvas256", -0.1),
     "SPT": Setup("canvas256"),
     "SGW-GAN": Setup("canvas256"),  # its text says 256 x 256 alone

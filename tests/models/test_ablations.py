@@ -47,6 +47,7 @@ FULL = {
     "sgw",
     "patn",
     "gfla",
+    "def_gan",
 }
 ABLATIONS = {
     "spig_flow_whole": Ablation(

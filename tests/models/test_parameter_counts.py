@@ -20,6 +20,7 @@ CONVOLUTIONS = nn.Conv2d | nn.ConvTranspose2d
 GFLA = "RenYurui/Global-Flow-Local-Attention 3afa8fe, "
 PATN = "tengteng95/Pose-Transfer 281ee2d, "
 SPGNET = "cszy98/SPGNet 3c1f6b5, "
+DEFGAN = "AliaksandrSiarohin/pose-gan 8693ec4, "
 SPT = "SijieSong/person_generation_spt a730506, "
 
 
@@ -74,6 +75,10 @@ ROWS = [
     Row("patn", FASHION, "appearance", 3_928_384, PATN + "ResnetDiscriminator, 6 channels", biases),
     Row("patn", MARKET, "shape", 3_977_408, PATN + "ResnetDiscriminator, 21 channels"),
     Row("patn", FASHION, "shape", 3_975_424, PATN + "ResnetDiscriminator, 21 channels", biases),
+    Row("def_gan", MARKET, "generator", 61_109_085, DEFGAN + "make_generator, 6 scales"),
+    Row("def_gan", FASHION, "generator", 82_080_611, DEFGAN + "make_generator, 7 scales"),
+    Row("def_gan", MARKET, "discriminator", 2_803_782, DEFGAN + "make_discriminator, disc_type call"),
+    Row("def_gan", FASHION, "discriminator", 2_803_782, DEFGAN + "make_discriminator, disc_type call"),
     Row("spgnet", MARKET, "generator", 30_914_805, SPGNET + "SPG_net_market", biases_of_style, apart="parsing"),
     Row("spgnet", FASHION, "generator", 87_795_177, SPGNET + "SPG_net_deepfashion", biases_of_style, apart="parsing"),
     Row("spgnet", MARKET, "discriminator", 2_787_137, SPGNET + "NLayerDiscriminator, 24 channels"),
@@ -107,7 +112,8 @@ def test_as_many_as_released(row):
 
 
 def test_published_millions():
-    """What the two papers print: GFLA's network for DeepFashion, PATN's with batch norm."""
+    """What papers print: GFLA's network for DeepFashion; PATN's with batch norm, and Def-GAN's beside it."""
     generator = networks("gfla", FASHION)["generator"]
     assert (count(generator) + biases_of_gfla(generator)) / 1e6 == pytest.approx(14.04, abs=0.01)
     assert count(networks("patn", MARKET)["generator"]) / 1e6 == pytest.approx(41.36, abs=0.01)
+    assert count(networks("def_gan", FASHION)["generator"]) / 1e6 == pytest.approx(82.08, abs=0.01)

@@ -278,7 +278,7 @@ def test_losses_by_size(height, net):
     objective.appearance, objective.shape = Constant(0.25), Constant(-1.0)
     batch = figures(2, height, 32, seed=0)
     terms, output = objective.generator_losses(batch, net)
-    layer = patn.LAYER[net.net]
+    layer = net.second[0]
     pair = [net(image, (layer,))[layer] for image in (output[0], batch.target)]
     factor = 1 if height == 256 else 10
     assert terms["l1"].item() == pytest.approx(factor * (output[0] - batch.target).abs().mean().item(), rel=1e-5)
@@ -297,10 +297,8 @@ def test_losses_by_size(height, net):
 
 def test_the_perceptual_layer_is_relu1_2():
     layers = features.vgg_layers(4)
-    index = int(patn.LAYER["vgg19"])
+    index = int(features.NETS["vgg19"]["second"][0])
     assert [type(layer) for layer in layers[: index + 1]] == [nn.Conv2d, nn.ReLU] * 2
-    for name, layer in patn.LAYER.items():
-        assert int(layer) < len(features.NETS[name]["layers"]())
 
 
 def test_published_schedule():

@@ -99,7 +99,7 @@ def train(objective: Objective, phase: Phase, batches: list[Batch], net: feature
 SIZES = [
     pytest.param(*one.values, size, marks=one.marks) for one in entries(VARIANTS) for size in [(128, 64), (32, 96)]
 ]
-SIZES += [(name, (256, 256)) for name in ("copy_source", "mean_image", "spig", "spgnet", "sgw", "gfla")]
+SIZES += [(name, (256, 256)) for name in ("copy_source", "mean_image", "spig", "spgnet", "sgw", "gfla", "def_gan")]
 
 
 @pytest.mark.parametrize(("name", "size"), SIZES)

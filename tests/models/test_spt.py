@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from models import spt
 from models.layers import affine_flow, features
+from models.layers.deformable import LayerNorm, PartWarp, Pose
 from models.spt import SPT, losses
 from models.spt import semantic as spt_semantic
-from models.spt.appearance import AppearanceGenerator, LayerNorm, PartWarp, Pose
+from models.spt.appearance import AppearanceGenerator
 from models.variants import COMPONENTS, VARIANTS, Batch, Objective, Phase
 from pipeline.anatomy import labels
 from pipeline.datasets import synthetic

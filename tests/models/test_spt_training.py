@@ -9,8 +9,8 @@ from torch import Tensor
 
 from models import spt
 from models.layers import features
+from models.layers.deformable import Pose, ToImage
 from models.spt import appearance, losses, semantic
-from models.spt.appearance import Pose, ToImage
 from models.spt.semantic import StraightThrough, TenLabels
 from models.variants import COMPONENTS, VARIANTS, Batch
 from pipeline.training import loop

@@ -63,6 +63,7 @@ BUDGET = {
     "sgw_image": (1, 1148),
     "patn": (1, 1584),
     "gfla": (1, 1899),
+    "def_gan": (1, 1387),
 }
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
