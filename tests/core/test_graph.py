@@ -128,7 +128,7 @@ def other_jobs() -> list[graph.Job]:
 def test_both_engines_see_one_graph(project):
     both = resolve(project)
     assert differences(both, project) == []
-    assert len(both["dvc"]) == 58
+    assert len(both["dvc"]) == 60
 
 
 def test_both_engines_see_one_graph_of_everything(everything, jobs):
