@@ -64,6 +64,8 @@ def _retired(errors: "list[ValidationError]") -> str | None:
 def _explain(error: "ValidationError") -> str:
     key, value = ".".join(map(str, error.absolute_path)) or "(top level)", error.instance
     if error.validator == "pattern" and "propertyNames" in error.absolute_schema_path:
+        if "description" in error.schema:
+            return f"{key}.{value}: {error.schema['description']}"
         variant = error.validator_value.partition(")")[0].removeprefix("^(").partition("|")[0]
         return f"{key}.{value}: a name is that of a variant, a dash, small letters and digits, such as {variant}-fast"
     if unknown := _unknown(error):
@@ -130,14 +132,14 @@ def _paths(value: Any, key: str) -> Iterator[tuple[str, str]]:
     for name, below in value.items():
         if isinstance(below, dict):
             yield from _paths(below, f"{key}.{name}")
-        elif name in ("path", "csv") and below is not None:
+        elif name in ("path", "csv", "file") and below is not None:
             yield f"{key}.{name}", below
 
 
 def _check_paths(values: dict, where: Path) -> None:
     """Nothing of the user's may lie where stages write: it would be deleted."""
     written = (*values.get("fetch", ()), "weights")
-    for stage in ("fetch", "weights", "keypoints", "parsing", "pairs"):
+    for stage in ("fetch", "weights", "keypoints", "parsing", "pairs", "reference"):
         for key, path in _paths(values.get(stage, {}), stage):
             parts = Path(os.path.relpath(path)).parts or (".",)
             if parts[0] == "runs" or (parts[0] == "data" and parts[1:2] and parts[1] in written):

@@ -29,7 +29,8 @@ def setting(explanation: str, default: Any = MISSING, **limits: Any) -> Any:
 
     `limits` are words of JSON Schema: minimum, exclusiveMaximum, multipleOf, pattern, enum, ...
     """
-    return field(default=default, metadata={"description": explanation, **limits})
+    kept: Any = {"default_factory": dict} if default == {} else {"default": default}
+    return field(**kept, metadata={"description": explanation, **limits})
 
 
 def device_setting() -> Any:
@@ -40,7 +41,9 @@ def device_setting() -> Any:
 
 
 def _schema_of(hint: Any, shared: dict[str, dict]) -> dict:
-    """The schema of a type: of the plain ones, Literal, X | None, tuple[X, ...], dataclasses and typed dictionaries."""
+    """The schema of a type: of the plain ones, Literal, X | None, tuple[X, ...], dataclasses and typed dictionaries,
+    and Mapping[str, dataclass], blocks by any name.
+    """
     options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     if any(get_origin(option) is Literal for option in options):
         return {"enum": [value for option in options for value in _CHOICES.get(option) or get_args(option)]}
@@ -51,6 +54,8 @@ def _schema_of(hint: Any, shared: dict[str, dict]) -> dict:
     if is_typeddict(hint):
         inner = {name: _schema_of(part, shared) for name, part in get_type_hints(hint).items()}
         return {"type": "object", "additionalProperties": False, "required": [*inner], "properties": inner}
+    if get_origin(hint) is Mapping:
+        return {"type": "object", "additionalProperties": schema_of(get_args(hint)[1], shared)}
     if get_origin(hint) is tuple:
         return {"type": "array", "uniqueItems": True}
     types = [_TYPES[option] for option in options]
@@ -70,7 +75,7 @@ def _name_of(kind: type) -> str:
 def schema_of(kind: type, shared: dict[str, dict]) -> dict:
     """A reference to the JSON Schema of a block, which goes into `shared`, as do those of the dataclasses in it."""
     hints = get_type_hints(kind)
-    required = [one.name for one in fields(kind) if one.default is MISSING]
+    required = [one.name for one in fields(kind) if one.default is one.default_factory is MISSING]
     shared[_name_of(kind)] = {
         "type": "object",
         "additionalProperties": False,

@@ -34,6 +34,8 @@ def _allowed(setting: dict, shared: dict) -> str:
         parts.append(f"a block of {', '.join(setting['properties'])}")
     elif choices := setting.get("enum") or setting.get("items", {}).get("enum"):
         parts.append("any of " * ("items" in setting) + " | ".join(map(_text, choices)))
+    elif isinstance(inner := setting.get("additionalProperties"), dict):
+        parts.append(f"blocks of {', '.join(shared[inner['$ref'].rpartition('/')[2]]['properties'])}")
     else:
         types = setting["type"]
         parts.append(types if isinstance(types, str) else " or ".join(types))

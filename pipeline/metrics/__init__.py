@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.metrics import identity, inception_score, kid, parsing_iou, pckh, pose_error, psnr, ssim
+from pipeline.core.errors import UserError
+from pipeline.metrics import identity, inception_score, kid, own_network, parsing_iou, pckh, pose_error, psnr, ssim
 
 if TYPE_CHECKING:
     from pipeline.metrics.stream import Comparison
 
 # What a metric may need besides networks: target-pose masks, joints (the target's and those found in the generated
-# image), the target's parsing, the embeddings of the real images.
-GIVEN = ("masks", "joints", "labels", "embeddings")
+# image), the target's joints alone, the target's parsing, the embeddings of the real images.
+GIVEN = ("masks", "joints", "pose", "labels", "embeddings")
 
 Networks = Mapping[str, Any]  # by the name in Metric.needs
 PerPair = Callable[["Comparison"], np.ndarray]  # (n,) float64, one value for each pair
@@ -47,7 +48,7 @@ class Metric:
     """What a metric is called, how it is defined, and how it is computed.
 
     needs: names from GIVEN, and of networks: "lpips-alex", "lpips-vgg", "lpips-squeeze", "inception", "inception-tv",
-    "reid", "parser".
+    "reid", "parser", or "own:NAME", a network of the user's.
     Exactly one of two functions is set. `per_pair` gives one value for each pair: the metric is their mean, weighted
     by `weight` if that is set. `of_set(rows, networks, real)` gives the value of the whole set and each pair's
     influence on it, from the rows of `feature` and from what the real images gave under the name `real`.
@@ -215,15 +216,62 @@ _ALL = (
     ),
     Metric(
         "identity-target", "cosine of person-reidentification-retail-0287", True, ("reid", "embeddings"),
-        lambda c: identity.similarity(c.embedded, c.target_embeddings), optional=True,
+        lambda c: identity.similarity(c.embedded, c.embeddings["reid"][1]), optional=True,
     ),
     Metric(
         "identity-source", "cosine of person-reidentification-retail-0287", True, ("reid", "embeddings"),
-        lambda c: identity.similarity(c.embedded, c.source_embeddings), optional=True,
+        lambda c: identity.similarity(c.embedded, c.embeddings["reid"][0]), optional=True,
     ),
 )  # fmt: skip
 
 METRICS = {metric.name: metric for metric in _ALL}
+
+
+def _of_own(name: str) -> tuple[Metric, ...]:
+    """What a network of the user's measures; `name`: as in params.yaml."""
+    key = own_network.PREFIX + name
+
+    def kernel_distance(rows: np.ndarray, networks: Networks, real: np.ndarray) -> tuple[float, np.ndarray]:
+        return networks[key].kernel_distance(rows, real)
+
+    def cosine(c: "Comparison", other: int) -> np.ndarray:
+        return own_network.cosine(c.vectors(key), c.embeddings[key][other])
+
+    of_set, per_pair = (key, "pose"), (key, "pose", "embeddings")
+    return (
+        Metric(
+            f"frechet-{name}", "Frechet distance, test targets", False, of_set, feature=key, of_set=_frechet, real=key
+        ),
+        Metric(
+            f"kid-{name}", "kernel distance, test targets", False, of_set,
+            feature=key, of_set=kernel_distance, real=f"{key}-sample",
+        ),
+        Metric(f"cosine-target-{name}", "cosine to the target", True, per_pair, lambda c: cosine(c, 1)),
+        Metric(f"cosine-source-{name}", "cosine to the source", True, per_pair, lambda c: cosine(c, 0)),
+    )  # fmt: skip
+
+
+def of_own(names: Iterable[str]) -> list[str]:
+    """The metrics by networks of the user's that have these names."""
+    return [metric.name for name in names for metric in _of_own(name)]
+
+
+def metric(name: str) -> Metric:
+    """By its name: one of METRICS, or of a network of the user's. Raises UserError for any other."""
+    if name in METRICS:
+        return METRICS[name]
+    for kind in ("frechet-", "kid-", "cosine-target-", "cosine-source-"):
+        if name.startswith(kind):
+            return next(one for one in _of_own(name.removeprefix(kind)) if one.name == name)
+    raise UserError(f"scores: no metric is called {name}: choose from {', '.join(METRICS)}")
+
+
+def feature(name: str, networks: Networks) -> Feature:
+    """By its name: one of FEATURES, or the vectors of a network of the user's."""
+    if name in FEATURES:
+        return FEATURES[name]
+    return Feature((name, "pose"), networks[name].width, lambda c: c.vectors(name))
+
 
 # What components are scored by, not images: the target's parsing as a network predicts it from the source's and the two
 # poses. Rows are those of `parsing_iou.label_counts`.
@@ -259,4 +307,4 @@ def standard(lpips_net: str, more: Sequence[str], height: int, width: int) -> li
 
 def scored(metrics: Iterable[str], split: str) -> list[str]:
     """Those of `metrics` that are scored on a split: on val only those that have a value for each pair."""
-    return [name for name in metrics if split == "test" or METRICS[name].per_pair]
+    return [name for name in metrics if split == "test" or metric(name).per_pair]

@@ -1,7 +1,7 @@
 """One pass over the generated images that feeds every metric."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.core import schema
 from pipeline.core.errors import UserError
-from pipeline.metrics import FEATURES, GIVEN, METRICS, Networks
+from pipeline.metrics import GIVEN, Metric, Networks, feature, metric
 from pipeline.metrics.bootstrap import bootstrap_interval, influence_of_pooled
 from pipeline.metrics.pckh import Joints, pckh
 from pipeline.metrics.psnr import squared_error
@@ -28,8 +28,9 @@ class Comparison:
     detected: Joints | None = None  # found in the generated images
     target_joints: Joints | None = None
     labels: np.ndarray | None = None  # (n, H, W) uint8: the targets' LIP-20 ids
-    source_embeddings: np.ndarray | None = None  # (n, 256) float32
-    target_embeddings: np.ndarray | None = None
+    # The sources' and the targets', (n, width) float32 each, by the network: "reid" or one of the user's.
+    embeddings: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    _vectors: dict[str, np.ndarray] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def pair(self) -> tuple[np.ndarray, np.ndarray]:
@@ -51,6 +52,12 @@ class Comparison:
     def embedded(self) -> np.ndarray:
         """(n, 256): the generated images' embeddings."""
         return self.networks["reid"](self.generated)
+
+    def vectors(self, network: str) -> np.ndarray:
+        """(n, width): what a network of the user's gives for the generated images, cropped by the targets' joints."""
+        if network not in self._vectors:
+            self._vectors[network] = self.networks[network](self.generated, self.target_joints)
+        return self._vectors[network]
 
     @cached_property
     def parsed(self) -> np.ndarray:
@@ -95,20 +102,19 @@ class PairScores:
         self._real = dict(real or {})
         self._metrics = []
         for name in metrics:
-            if name not in METRICS:
-                raise UserError(f"scores: no metric is called {name}: choose from {', '.join(METRICS)}")
-            metric = METRICS[name]
-            for need in set(metric.needs) - set(GIVEN) - self._networks.keys():
+            one = metric(name)
+            for need in set(one.needs) - set(GIVEN) - self._networks.keys():
                 raise UserError(f"scores: {name} needs the network {need}: add it or leave the metric out")
-            if metric.real and metric.real not in self._real:
+            if one.real and one.real not in self._real:
                 raise UserError(f"scores: {name} needs the real images' statistics: run the reference stage first")
-            self._metrics.append(metric)
-        self.needs = {need for metric in self._metrics for need in metric.needs}
+            self._metrics.append(one)
+        self.needs = {need for one in self._metrics for need in one.needs}
         pairs = len(self._ids)
         self._done = np.zeros(pairs, dtype=bool)
         self._values = {m.name: np.full(pairs, np.nan) for m in self._metrics if m.per_pair}
         self._weights = {m.name: np.zeros(pairs) for m in self._metrics if m.weight}
-        self._features = {m.feature: FEATURES[m.feature].storage(pairs) for m in self._metrics if m.feature}
+        self._kept = {m.feature: feature(m.feature, self._networks) for m in self._metrics if m.feature}
+        self._features = {name: one.storage(pairs) for name, one in self._kept.items()}
         self._counts = {"identical_pairs": 0, "empty_masks": 0, "degenerate_head_boxes": 0}
 
     def update(
@@ -120,14 +126,14 @@ class PairScores:
         detected: Joints | None = None,
         target_joints: Joints | None = None,
         labels: np.ndarray | None = None,
-        embeddings: tuple[np.ndarray, np.ndarray] | None = None,
+        embeddings: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
     ) -> None:
         """Add n pairs. Images (n, H, W, 3) uint8 RGB (arrays or tensors), masks (n, H, W) uint8 {0, 1}.
 
         masks are needed by the masked metrics. `detected` are the joints found in the generated images, `target_joints`
         those of the target images; "pckh@0.5" needs both. `labels` (n, H, W) uint8: the targets' parsing. `embeddings`:
-        (n, 256) each of the sources and of the targets. Networks run on 16 images at a time, so multiples of 16 waste
-        nothing. Raises UserError for an unknown or repeated pair and for images that do not fit.
+        (n, width) each of the sources and of the targets, by network. Networks run on 16 images at a time, so multiples
+        of 16 waste nothing. Raises UserError for an unknown or repeated pair and for images that do not fit.
         """
         rows = self._claim(pair_ids)
         generated, target = _as_uint8(generated, "generated"), _as_uint8(target, "target")
@@ -142,24 +148,26 @@ class PairScores:
             raise UserError("scores: pckh@0.5 needs detected and target joints: pass them or leave the metric out")
         if "labels" in self.needs and labels is None:
             raise UserError("scores: parsing-miou needs the targets' parsing: pass it or leave the metric out")
-        if "embeddings" in self.needs and embeddings is None:
+        if "pose" in self.needs and target_joints is None:
+            raise UserError("scores: your networks need the targets' joints: pass them or leave the metrics out")
+        if "embeddings" in self.needs and not embeddings:
             raise UserError("scores: identity needs the real images' embeddings: pass them or leave the metric out")
         masks = None if masks is None else np.asarray(masks, dtype=np.uint8)
         compared = Comparison(
-            generated, target, self._networks, masks, detected, target_joints, labels, *(embeddings or (None, None))
+            generated, target, self._networks, masks, detected, target_joints, labels, embeddings or {}
         )
 
         empty = np.zeros(len(rows), dtype=bool) if masks is None else ~masks.any(axis=(1, 2))
         for name, kept in self._features.items():
-            kept[rows] = FEATURES[name].of(compared)
-        for metric in self._metrics:
-            if metric.per_pair is None:
+            kept[rows] = self._kept[name].of(compared)
+        for one in self._metrics:
+            if one.per_pair is None:
                 continue
-            values = metric.per_pair(compared)
+            values = one.per_pair(compared)
             # Nothing is compared under an empty mask: two black images are not a perfect pair.
-            self._values[metric.name][rows] = np.where(empty, np.nan, values) if "masks" in metric.needs else values
-            if metric.weight:
-                self._weights[metric.name][rows] = metric.weight(compared)
+            self._values[one.name][rows] = np.where(empty, np.nan, values) if "masks" in one.needs else values
+            if one.weight:
+                self._weights[one.name][rows] = one.weight(compared)
         self._counts["identical_pairs"] += int((squared_error(generated, target) == 0).sum())
         self._counts["empty_masks"] += int(empty.sum())
         if "joints" in self.needs:
@@ -180,24 +188,34 @@ class PairScores:
                 f"first {first}: generate them or score a shorter list"
             )
         table, scores = {}, {}
-        for metric in self._metrics:
-            networks = (self._networks[need] for need in metric.needs if need in self._networks)
+        for one in self._metrics:
+            networks = (self._networks[need] for need in one.needs if need in self._networks)
             seeded = any(getattr(network, "provenance", "published") == "seeded" for network in networks)
             marks = ("weights",) if seeded else ()
-            if metric.of_set:
-                value, influence = metric.of_set(
-                    self._features[metric.feature], self._networks, self._real.get(metric.real)
-                )
-                table[metric.name + schema.INFLUENCE] = influence
+            if one.of_set:
+                value, influence = self._of_set(one)
+                table[one.name + schema.INFLUENCE] = influence
                 _, low, high, n, excluded = bootstrap_interval(value + influence, None, resamples, seed=seed)
-                scores[metric.name] = Score(value, low, high, n, excluded, marks)
+                scores[one.name] = Score(value, low, high, n, excluded, marks)
                 continue
-            values, weights = self._values[metric.name].copy(), self._weights.get(metric.name)
-            table[metric.name] = values
+            values, weights = self._values[one.name].copy(), self._weights.get(one.name)
+            table[one.name] = values
             if weights is not None:
-                table[metric.name + schema.INFLUENCE] = influence_of_pooled(values, weights)
-            scores[metric.name] = Score(*bootstrap_interval(values, weights, resamples, seed=seed), marks)
+                table[one.name + schema.INFLUENCE] = influence_of_pooled(values, weights)
+            scores[one.name] = Score(*bootstrap_interval(values, weights, resamples, seed=seed), marks)
         return table, scores
+
+    def _of_set(self, one: Metric) -> tuple[float, np.ndarray]:
+        """The value of the pairs that have a feature, and each pair's influence, NaN of those without."""
+        rows, real = self._features[one.feature], self._real.get(one.real)
+        there = np.isfinite(rows[:, 0])
+        if there.all():
+            return one.of_set(rows, self._networks, real)
+        influence = np.full(len(rows), np.nan)
+        if there.sum() < 2:
+            return float("nan"), influence
+        value, influence[there] = one.of_set(rows[there], self._networks, real)
+        return value, influence
 
     @property
     def counts(self) -> dict[str, int]:

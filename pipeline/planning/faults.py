@@ -117,6 +117,7 @@ def faults(values: dict[str, Any]) -> list[str]:
     found = [line for dataset in values["datasets"] for line in _of_data(values, dataset)]
     found += _of_networks(values)
     for dataset in values["datasets"]:
+        found += _of_own_networks(values, dataset)
         found += _of_parsing(values, dataset)
         found += _of_trainings(values, dataset)
     return found
@@ -182,6 +183,13 @@ def _of_networks(values: dict[str, Any]) -> Iterator[str]:
             f"{', '.join(again)}: needed, not to be had when the stage weights looked, and perhaps now: run"
             f" `rm -r {' '.join(str(layout.weights(net)) for net in again)}` and then this again"
         )
+
+
+def _of_own_networks(values: dict[str, Any], dataset: str) -> Iterator[str]:
+    for name, block in values["reference"][dataset].get("networks", {}).items():
+        if not environment.path(block["file"]).is_file():
+            key = f"reference.{dataset}.networks.{name}.file"
+            yield f"{block['file']}: no such file; correct {key} in {layout.PARAMS}"
 
 
 def _of_parsing(values: dict[str, Any], dataset: str) -> Iterator[str]:

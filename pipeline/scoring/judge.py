@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from pipeline.core import console
 from pipeline.core.errors import UserError
-from pipeline.metrics import METRICS, OF_PARSING, scored
+from pipeline.metrics import OF_PARSING, metric, scored
 from pipeline.metrics.stream import PairScores, Score
 from pipeline.scoring.judged import Pairs
 from pipeline.scoring.protocol import Protocol, Reference
@@ -31,7 +31,7 @@ def score_images(
     """
     names, real = scored(protocol.reference.described["metrics"], split.name), protocol.reference.real
     scores = PairScores(split.pair_ids, names, protocol.networks, real)
-    embeddings = real.get(f"embeddings-{split.name}")
+    embeddings = protocol.reference.embeddings(split.name)
     position = {pair_id: row for row, pair_id in enumerate(split.pair_ids)}
     with console.progress(f"score {split.name}", len(split)) as advance:
         for pair_ids, images in generated:
@@ -48,9 +48,9 @@ def score_images(
                 split.images(targets),
                 split.masks(targets) if "masks" in scores.needs else None,
                 protocol.detector.find(images) if "joints" in scores.needs else None,
-                split.joints(targets) if "joints" in scores.needs else None,
+                split.joints(targets) if {"joints", "pose"} & scores.needs else None,
                 split.labels(targets) if "labels" in scores.needs else None,
-                None if embeddings is None else (embeddings[sources], embeddings[targets]),
+                {network: (every[sources], every[targets]) for network, every in embeddings.items()},
             )
             advance(len(pair_ids))
     values, totals = scores.compute(bootstrap, seed)
@@ -70,7 +70,8 @@ def score_rows(
     resamples: int,
 ) -> list[dict]:
     """Rows of `schema.SCORES`. `marks`: those of the images; the protocol's and the metric networks' are added here."""
-    described, known = reference.described, METRICS | OF_PARSING
+    described = reference.described
+    protocols = described.get("protocols", {})
     marks = list(dict.fromkeys([*marks, *described["marks"][split]]))
     return [
         {
@@ -78,20 +79,21 @@ def score_rows(
             "variant": name,
             "step": step,
             "split": split,
-            "metric": metric.name,
-            "protocol": metric.protocol + (f" by {described['detector']['name']}" if "joints" in metric.needs else ""),
+            "metric": one.name,
+            "protocol": protocols.get(one.name, one.protocol)
+            + (f" by {described['detector']['name']}" if "joints" in one.needs else ""),
             "value": _number(score.value),
             "low": _number(score.low),
             "high": _number(score.high),
             "n": score.n,
             "excluded": score.excluded,
-            "ceiling": described["ceilings"][split].get(metric.name),
-            "higher_is_better": metric.higher_is_better,
-            "marks": [*marks, *metric.marks, *(f"metric-{mark}" for mark in score.marks)],
+            "ceiling": described["ceilings"][split].get(one.name),
+            "higher_is_better": one.higher_is_better,
+            "marks": [*marks, *one.marks, *(f"metric-{mark}" for mark in score.marks)],
             "reference": reference.sha256,
             "resamples": resamples,
         }
-        for metric, score in ((known[name], score) for name, score in scores.items())
+        for one, score in ((OF_PARSING.get(name) or metric(name), score) for name, score in scores.items())
     ]
 
 

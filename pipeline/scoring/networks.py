@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.core import console, layout
+from pipeline.core import console, layout, params
 from pipeline.core.digests import sha256
 from pipeline.core.errors import UserError
 from pipeline.loading import published_weights
-from pipeline.metrics import GIVEN, METRICS
+from pipeline.metrics import GIVEN, METRICS, metric, of_own
 from pipeline.metrics.identity import ReId
+from pipeline.metrics.own_network import PREFIX, OwnNetwork, Settings
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +47,7 @@ def describe(
     With missing_weights "skip" the metrics of a missing network are left out. Raises UserError with "stop".
     """
     described, lacking = {}, set()
-    for name in sorted({need for metric in metrics for need in METRICS[metric].needs} - set(GIVEN)):
+    for name in sorted({need for one in metrics for need in METRICS[one].needs} - set(GIVEN)):
         if name == "parser":
             described[name] = {"files": digests(_of_parser())}
             continue
@@ -64,11 +65,46 @@ def describe(
     return [name for name in metrics if not lacking & set(METRICS[name].needs)], described
 
 
+def of_user(dataset: str) -> dict[str, Settings]:
+    """The networks of the user's that params.yaml names for a data set, each as it is called among the others."""
+    blocks = params.load()["reference"][dataset].get("networks", {})
+    return {PREFIX + name: Settings(**block) for name, block in blocks.items()}
+
+
+def protocols(described: Mapping[str, dict]) -> dict[str, str]:
+    """Those of the metrics by networks of the user's, which say what the file is and what it is shown."""
+    found = {}
+    for key in (key for key in described if key.startswith(PREFIX)):
+        settings = Settings(file="", **described[key])
+        for name in of_own([key.removeprefix(PREFIX)]):
+            kernel = f"{settings.kernel} kernel, " if name.startswith("kid-") else ""
+            found[name] = f"{metric(name).protocol}, {kernel}by {settings.in_words()}"
+    return found
+
+
 def open_all(
-    described: Mapping[str, dict], where: "torch.device", files_of: Files = published_weights.files
+    described: Mapping[str, dict],
+    where: "torch.device",
+    files_of: Files = published_weights.files,
+    own: Mapping[str, Settings] | None = None,
 ) -> dict[str, Any]:
-    """The networks that `describe` described, by name. Raises UserError if their files have changed since."""
-    return {name: _open(name, entry, where, files_of) for name, entry in described.items()}
+    """The networks that `describe` described, by name. own: `of_user`, where those are among them. Raises UserError if
+    their files have changed since.
+    """
+    return {
+        name: _open_own(name, entry, own or {}) if name.startswith(PREFIX) else _open(name, entry, where, files_of)
+        for name, entry in described.items()
+    }
+
+
+def _open_own(name: str, entry: dict, own: Mapping[str, Settings]) -> OwnNetwork:
+    short = name.removeprefix(PREFIX)
+    if name not in own or own[name].described() != entry:
+        raise UserError(
+            f"{layout.PARAMS}: networks.{short} is another than the reference was made with; run: repose reference"
+            " --dataset D"
+        )
+    return OwnNetwork(short, own[name])
 
 
 def _open(name: str, entry: dict, where: "torch.device", files_of: Files) -> Any:

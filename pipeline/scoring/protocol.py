@@ -30,13 +30,24 @@ SPLITS = ("val", "test")
 class Reference:
     """What the stage `reference` wrote. `described`: reference.json. sha256: of all of it, "" of none that was written.
 
-    real: "inception" and, if wanted, "inception-tv": FrechetStatistics; "inception-sample": (m, 2048) float32;
-    "embeddings-val", "embeddings-test": (n, 256) float32, in the order of the split's images.
+    real: "inception" and, if wanted, "inception-tv" and the user's networks "own:NAME": FrechetStatistics;
+    "inception-sample", "own:NAME-sample": (m, width) float32; "embeddings-val-reid", "embeddings-test-reid",
+    "embeddings-test-own:NAME", ...: (n, width) float32, in the order of the split's images.
     """
 
     described: dict
     real: Mapping[str, Any]
     sha256: str = ""
+
+    def embeddings(self, split: str) -> dict[str, np.ndarray]:
+        """Network -> the vectors of the split's images, by row."""
+        start = embeddings_of("", split)
+        return {key.removeprefix(start): vectors for key, vectors in self.real.items() if key.startswith(start)}
+
+
+def embeddings_of(network: str, split: str) -> str:
+    """The name among `Reference.real` of what a network gives for the images of a split."""
+    return f"embeddings-{split}-{network}"
 
 
 @dataclass(frozen=True)
@@ -105,7 +116,7 @@ def read(dataset: str) -> Reference:
 def open_protocol(dataset: str, where: "torch.device") -> Protocol:
     """The reference, its networks and its detector. Raises UserError if one of them is missing or has changed."""
     made = read(dataset)
-    opened = networks.open_all(made.described["networks"], where)
+    opened = networks.open_all(made.described["networks"], where, own=networks.of_user(dataset))
     detector = open_detector(dataset, where)
     if {"name": detector.name, **detector.provenance} != made.described["detector"]:
         raise UserError(

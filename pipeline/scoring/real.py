@@ -7,13 +7,15 @@ import numpy as np
 import pyarrow.compute as pc
 
 from pipeline.core import console, layout, store
-from pipeline.metrics import FEATURES, METRICS, scored
+from pipeline.metrics import FEATURES, metric, scored
 from pipeline.metrics.identity import similarity
+from pipeline.metrics.own_network import PREFIX, cosine
 from pipeline.metrics.pckh import Joints, pckh
 from pipeline.metrics.pose_error import pose_error
 from pipeline.metrics.pose_mask import pose_masks
 from pipeline.metrics.stream import Comparison
 from pipeline.scoring.judged import Pairs
+from pipeline.scoring.protocol import embeddings_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,8 +46,8 @@ def measure(
     A target enters statistics and means once for every pair that ends in it, as the generated images do: a generator
     that hits every target has FID 0. find: the detector, None where no metric needs one.
     """
-    wanted = [METRICS[name] for name in scored(metrics, pairs.name)]
-    features = {metric.feature: FEATURES[metric.feature].storage(len(pairs)) for metric in wanted if metric.feature}
+    wanted = [metric(name) for name in scored(metrics, pairs.name)]
+    features = {one.feature: FEATURES[one.feature].storage(len(pairs)) for one in wanted if one.feature in FEATURES}
     features.pop("inception-tv", None)  # compared with the training images, not with these
     targets, target_of = np.unique(pairs.rows[:, 1], return_inverse=True)  # the position in `targets` of each pair's
     found = []
@@ -61,21 +63,23 @@ def measure(
 
     statistics: dict[str, Any] = {}
     if "inception" in features:
-        from pipeline.metrics.fid import statistics_of
-
-        chosen = np.linspace(0, len(pairs) - 1, min(KID_TARGETS, len(pairs))).round().astype(int)
-        statistics["inception"] = statistics_of(features["inception"])
-        statistics["inception-sample"] = np.array(features["inception"][chosen])
+        statistics |= _of_set("inception", features["inception"])
     ceilings = {}
     if detected is not None:
         ceilings = _pooled(Joints(*(each[target_of] for each in detected)), pairs.joints(pairs.rows[:, 1]))
-    for metric in wanted:
-        if metric.feature in features and metric.real is None:
-            ceilings[metric.name] = metric.of_set(features[metric.feature], networks, None)[0]
-    if "reid" in networks:
-        statistics[f"embeddings-{pairs.name}"] = embeddings = _embeddings(pairs, networks["reid"], batch)
+    for one in wanted:
+        if one.feature in features and one.real is None:
+            ceilings[one.name] = one.of_set(features[one.feature], networks, None)[0]
+    for name in (name for name in networks if name == "reid" or name.startswith(PREFIX)):
+        statistics[embeddings_of(name, pairs.name)] = embeddings = _embeddings(pairs, name, networks[name], batch)
         source, target = embeddings[pairs.rows].transpose(1, 0, 2)
-        ceilings["identity-source"] = similarity(target, source).mean()
+        if name == "reid":
+            ceilings["identity-source"] = similarity(target, source).mean()
+            continue
+        ceilings[f"cosine-source-{name.removeprefix(PREFIX)}"] = _mean(cosine(target, source))
+        there = target[np.isfinite(target[:, 0])]  # the others lack the part that is looked at
+        if pairs.name == "test" and len(there) > 1:
+            statistics |= _of_set(name, there)
     finite = {name: float(value) for name, value in ceilings.items() if np.isfinite(value)}
     return Real(statistics, finite, targets, detected)
 
@@ -102,13 +106,28 @@ def _pooled(detected: Joints, target: Joints) -> dict[str, float]:
     return {name: above.sum() / below.sum() for name, (above, below) in sums.items() if below.any()}
 
 
-def _embeddings(pairs: Pairs, network: Callable[[np.ndarray], np.ndarray], batch: int) -> np.ndarray:
-    """(n, 256) float32, a row for each image."""
+def _mean(values: np.ndarray) -> float:
+    """Of those that are there, NaN of none."""
+    there = values[np.isfinite(values)]
+    return float(there.mean()) if len(there) else float("nan")
+
+
+def _of_set(name: str, rows: np.ndarray) -> dict[str, Any]:
+    """What Frechet and kernel distances compare with: the statistics of all rows (n, d), and some, evenly spaced."""
+    from pipeline.metrics.fid import statistics_of
+
+    chosen = np.linspace(0, len(rows) - 1, min(KID_TARGETS, len(rows))).round().astype(int)
+    return {name: statistics_of(rows), f"{name}-sample": np.array(rows[chosen])}
+
+
+def _embeddings(pairs: Pairs, name: str, network: Callable[..., np.ndarray], batch: int) -> np.ndarray:
+    """(n, width) float32, a row for each image; one of the user's networks looks where the image's own joints say."""
     embedded = []
-    with console.progress(f"reference {pairs.name}, identities", len(pairs.ids)) as advance:
+    with console.progress(f"reference {pairs.name}, {name}", len(pairs.ids)) as advance:
         for first in range(0, len(pairs.ids), batch):
             rows = np.arange(first, min(first + batch, len(pairs.ids)))
-            embedded.append(network(pairs.images(rows)))
+            joints = [] if name == "reid" else [pairs.joints(rows)]
+            embedded.append(network(pairs.images(rows), *joints))
             advance(len(rows))
     return np.concatenate(embedded)
 

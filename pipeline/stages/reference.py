@@ -26,6 +26,7 @@ it by one with random weights, whose numbers rank images roughly, compare with n
 re-identification network cannot be replaced, and is left out).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -35,7 +36,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.settings import SEED, device_setting, setting
 from pipeline.loading import prepared
 from pipeline.loading.devices import device
-from pipeline.metrics import METRICS, standard
+from pipeline.metrics import METRICS, metric, of_own, own_network, standard
 from pipeline.scoring import networks, pairs, protocol, real
 from pipeline.scoring.detectors import open_detector
 
@@ -49,6 +50,14 @@ class Params:
         "what to score beside the standard metrics, most of them a network pass more (docs/protocols.md)",
         (),
         items={"enum": [name for name, metric in METRICS.items() if metric.optional]},
+    )
+    networks: Mapping[str, own_network.Settings] = setting(
+        "networks of your own by name: each gives frechet-NAME, kid-NAME, cosine-target-NAME, cosine-source-NAME",
+        {},
+        propertyNames={
+            "pattern": own_network.NAME,
+            "description": "a name is of small letters and digits, with - or _",
+        },
     )
     batch: int = setting("images that a network sees at a time; no value depends on it", 16, minimum=1)
     seed: int = setting("of stand-ins for missing weights", 0, **SEED)
@@ -74,7 +83,10 @@ def run(dataset: str) -> None:
             f"{height} x {width}; leave it out"
         )
     metrics, described_networks = networks.describe(wanted, block.missing_weights, block.seed)
-    opened = networks.open_all(described_networks, where)
+    own = networks.of_user(dataset)
+    described_networks |= {name: settings.described() for name, settings in own.items()}
+    metrics += of_own(block.networks)
+    opened = networks.open_all(described_networks, where, own=own)
     detector = open_detector(dataset, where)
     parsing = pairs.target_parsing(dataset, listed["test"]) if "parser" in opened else None
 
@@ -83,7 +95,7 @@ def run(dataset: str) -> None:
         "height": height,
         "width": width,
         "metrics": metrics,
-        "protocols": {name: METRICS[name].protocol for name in metrics},
+        "protocols": {name: metric(name).protocol for name in metrics} | networks.protocols(described_networks),
         "inputs": protocol.inputs(dataset),
         "networks": described_networks,
         "detector": {"name": detector.name, **detector.provenance},
@@ -108,6 +120,11 @@ def run(dataset: str) -> None:
         ceiling = found.ceilings.get("pckh@0.5")
         reached = "no target has a head box" if ceiling is None else f"PCKh of the real targets {ceiling:.3f}"
         console.say(f"{dataset} {split}: {count} pairs, {targets} targets, {reached} ({detector.name})")
+    for name in sorted(own.keys() - statistics.keys()):
+        raise UserError(
+            f"{layout.PARAMS}: reference.{dataset}.networks.{name.removeprefix(own_network.PREFIX)}: the joints show a "
+            f"{own[name].crop} in the targets of fewer than two test pairs; set another crop, or leave it out"
+        )
     if "inception-tv" in opened:
         statistics["inception-tv"] = real.training_statistics(dataset, opened["inception-tv"])
     protocol.write(dataset, described, statistics, list(listed.values()), detected, parsing)
