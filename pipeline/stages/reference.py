@@ -21,6 +21,10 @@ null scores all, as the papers do. `lpips` is the network of LPIPS: alex, vgg or
 beyond the standard metrics (docs/protocols.md): SSIM by another window or range (ssim-gauss12, ssim-own-range,
 ssim-gauss12-own-range), or what costs another pass of a network: fid-train-tv, mask-is, parsing-miou, parsing-miou-fg,
 identity-target, identity-source, or LPIPS by another network.
+`networks` names ONNX files of your own, such as DINOv2, CLIP or a face network: each gives frechet-NAME, kid-NAME,
+cosine-target-NAME and cosine-source-NAME (docs/protocols.md has the settings):
+  NAME: {file: my.onnx, sha256: DIGEST, size: [224, 224], mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5],
+         crop: none | person | face, kernel: polynomial | gaussian}
 `missing_weights`, where a network's published weights cannot be had: stop; skip leaves its metrics out; seeded replaces
 it by one with random weights, whose numbers rank images roughly, compare with nothing published, and are marked (the
 re-identification network cannot be replaced, and is left out).

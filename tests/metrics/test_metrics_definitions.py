@@ -241,7 +241,7 @@ def test_what_networks_are_shown_under_each_name():
         "reid": lambda i: axes[[0, 0]],
     }
     labels = np.zeros((2, 24, 16), np.uint8)
-    compared = Comparison(generated, target, networks, masks, *joints, labels, axes[[0, 1]], axes[[2, 0]])
+    compared = Comparison(generated, target, networks, masks, *joints, labels, {"reid": (axes[[0, 1]], axes[[2, 0]])})
     for name, images in (
         ("inception", generated),
         ("inception-tv", generated),
