@@ -194,7 +194,5 @@ def test_faces_that_nobody_shows_are_said(project, copied):
     for row in rows:
         row["keypoints"][0] = None
     store.write_table(layout.keypoints("synthetic"), rows, schema.KEYPOINTS)
-    with pytest.raises(
-        UserError, match=r"networks\.face: the joints show a face in the targets of fewer"
-    ):
+    with pytest.raises(UserError, match=r"networks\.face: the joints show a face in the targets of fewer"):
         reference.run("synthetic")
