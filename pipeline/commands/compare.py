@@ -11,9 +11,14 @@ which is marked. The published weights of the metrics' networks are taken from -
 data/weights; what is not there is not downloaded: its metrics are left out, which is said, or, with --missing-weights
 seeded, scored by random weights and marked. docs/protocols.md defines every metric; the numbers are those of `score`.
 
+--as shows what a published number is worth: beside the right numbers it prints those that the released code of a method
+would print of the same folders, and says what each of its steps does. It resizes by that method's filter where sizes
+differ, and takes the best of several images a pair (--draws) where the method does.
+
   repose compare generated targets
   repose compare generated targets --metrics ssim psnr --json
   repose compare generated targets --pairs pairs.csv --poses annotation-test.csv --csv scores.csv --html page.html
+  repose compare draw-1 targets --as pcdms gfla --draws draw-2 draw-3 draw-4
 """
 
 import argparse
@@ -35,6 +40,7 @@ from pipeline.formats import pictures
 from pipeline.metrics import METRICS
 from pipeline.metrics.pckh import pckh
 from pipeline.scoring import failures, image_folder
+from pipeline.scoring import recipes as known
 from pipeline.scoring.comparison import KEYS, Compared, compare
 from pipeline.tables.papers import COLUMNS, MARKS, in_column_order
 
@@ -62,9 +68,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--weights", type=Path, metavar="FOLDER", help="published weights of the metrics' networks")
     parser.add_argument("--missing-weights", choices=("skip", "seeded"), default="skip", help="see above")
+    add_recipes(parser)
     parser.add_argument("--json", action="store_true", help="print the scores as JSON, in full precision")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the scores as CSV, in full precision")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with the scores and the worst pairs")
+
+
+def add_recipes(parser: argparse.ArgumentParser) -> None:
+    """--as and --draws, as score --images has them too."""
+    parser.add_argument(
+        "--as",
+        dest="recipes",
+        nargs="+",
+        default=[],
+        choices=list(known.RECIPES),
+        metavar="RECIPE",
+        help=f"show beside the scores what others' code makes of the images: {', '.join(known.RECIPES)}",
+    )
+    parser.add_argument(
+        "--draws",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FOLDER",
+        help="further images of each pair, for --as pcdms",
+    )
 
 
 def run(
@@ -77,6 +105,8 @@ def run(
     metrics: list[str] | None,
     weights: Path | None,
     missing_weights: str,
+    recipes: list[str],
+    draws: list[Path],
     json: bool,
     csv: Path | None,
     html: Path | None,
@@ -84,7 +114,7 @@ def run(
     """Print the scores and write the files that are asked for. Raises UserError for what cannot be compared."""
     found = compare(
         generated, targets, pairs=pairs, poses=poses, sources=sources, numbering=numbering, metrics=metrics,
-        weights=weights, missing_weights=missing_weights,
+        weights=weights, missing_weights=missing_weights, recipes=recipes, draws=draws,
     )  # fmt: skip
     for line in _shortened(found.left_out):
         console.say(line)
@@ -92,13 +122,22 @@ def run(
         print(as_json(found))
     else:
         out = Console(highlight=False, markup=False)
-        (out if out.is_terminal else Console(highlight=False, markup=False, width=WIDE)).print(table(found))
+        wide = out if out.is_terminal else Console(highlight=False, markup=False, width=WIDE)
+        if found.scores:
+            wide.print(table(found))
+        for one in found.by_recipe:
+            wide.print(recipe_table(one))
+            for note in one.notes:
+                out.print(f"  {note}", soft_wrap=True)
         for mark in _marks(found):
             out.print(f"{MARKS[mark].symbol} {MARKS[mark].text}", soft_wrap=True)
-    for path, text in ((csv, as_csv), (html, page)):
+    files = [(csv, as_csv(found)), (html, page(found) if html else "")]
+    if csv is not None:
+        files += [(csv.with_stem(f"{csv.stem}-as-{one.recipe}"), known.as_csv(one)) for one in found.by_recipe]
+    for path, text in files:
         if path is not None:
             with atomic_file(path) as partial:
-                partial.write_text(text(found), encoding="utf-8")
+                partial.write_text(text, encoding="utf-8")
             console.say(f"{path}: written")
 
 
@@ -110,7 +149,8 @@ def _shortened(left_out: list[str]) -> list[str]:
 
 def _marks(found: Compared) -> list[str]:
     """Those of any score, once each."""
-    return list(dict.fromkeys(mark for row in found.scores for mark in row["marks"]))
+    rows = [*found.scores, *(row for one in found.by_recipe for row in one.numbers)]
+    return list(dict.fromkeys(mark for row in rows for mark in row["marks"]))
 
 
 def _rows(found: Compared) -> list[dict]:
@@ -152,11 +192,42 @@ def table(found: Compared) -> Table:
     return drawn
 
 
+def recipe_table(one: known.ByRecipe) -> Table:
+    """A row for each number that the method's script prints, beside ours."""
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=one.title, title_justify="left", title_style="bold")
+    drawn.add_column(f"as {one.recipe}", no_wrap=True)
+    for name in ("value", "right", "pairs"):
+        drawn.add_column(name, justify="right", no_wrap=True)
+    drawn.add_column("by", no_wrap=True)
+    drawn.add_column("what the recipe does", overflow="fold")
+    for row in one.numbers:
+        value = _of_recipe(row, "value") + "".join(MARKS[mark].symbol for mark in row["marks"])
+        drawn.add_row(
+            row["number"], Text(value, "bold"), _of_recipe(row, "right"), str(row["pairs"]), row["metric"], row["does"]
+        )
+    return drawn
+
+
+def _of_recipe(row: dict, key: str) -> str:
+    return "–" if row[key] is None else f"{row[key]:.{DECIMALS.get(row['metric'], OTHER_DECIMALS)}f}"
+
+
+def _recipe_row(row: dict) -> dict:
+    """For the page."""
+    shown = {key: _of_recipe(row, key) for key in ("value", "right")}
+    return row | shown | {"marks": [MARKS[mark] for mark in row["marks"]]}
+
+
 def as_json(found: Compared) -> str:
-    """Keys: pairs, height, width, scores (a dict of comparison.KEYS for each metric), left_out (lines)."""
+    """Keys: pairs, height, width, scores (a dict of comparison.KEYS for each metric), left_out (lines); and, where
+    recipes were asked for, by_recipe: recipe, title, numbers (a dict of recipes.KEYS each) and notes of each.
+    """
     height, width = found.pairs.size
     content = {"pairs": len(found.pairs), "height": height, "width": width}
-    return json.dumps(content | {"scores": _rows(found), "left_out": found.left_out}, indent=1, ensure_ascii=False)
+    content |= {"scores": _rows(found), "left_out": found.left_out}
+    if found.by_recipe:
+        content["by_recipe"] = [one.as_dict() for one in found.by_recipe]
+    return json.dumps(content, indent=1, ensure_ascii=False)
 
 
 def as_csv(found: Compared) -> str:
@@ -240,5 +311,6 @@ def page(found: Compared) -> str:
         rows=rows,
         marks=[MARKS[mark] for mark in _marks(found)],
         left_out=found.left_out,
+        recipes=[(one, [_recipe_row(row) for row in one.numbers]) for one in found.by_recipe],
         worst=[(title, [_shown(found, place) for place in places]) for title, _, places in worst(found)],
     )

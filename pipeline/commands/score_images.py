@@ -4,10 +4,12 @@ Reads   FOLDER (not its sub-folders), data/D/reference, and what else the stage 
 Writes  reports/outside/D--NAME/{scores,pairs,samples}.parquet, as the stage score does for a variant, and
           files.csv     every file that was left out or scored with a reservation, and why
           method.json   name, pairs scored and missing, how files were named, the reference they were scored with
+          as-RECIPE.json  with --as: what another method's code makes of these images, in no table
 
 An image belongs to the test pair that its file name spells out. With FROM and TO for image ids, with or without .jpg,
 and .png, .jpg, .jpeg, .bmp or .webp at the end, these names are known:
-  FROM_TO   FROM___TO   FROM_2_TO   FROM_to_TO, and each of these with _vis at the end
+  FROM_TO   FROM___TO   FROM_2_TO   FROM_to_TO, and each of these with _vis at the end (PATN and ADGAN: ___, PISE: _,
+            GFLA, NTED, PIDM, PoCoLD and MCLD: _2_, PCDMs: _to_)
   NUMBER    the pair's place in the list of test pairs, such as 0, 17 or 00017
 and your own by --pattern, such as "{from}-{to}_fake", "pair{index}", however it is padded, or "{to}" where every target
 is asked for once (without the ending).
@@ -18,12 +20,16 @@ numbers, or do not tell, the command stops and names what to give as --numbering
 a CSV of from,to, the list that your program read.
 
 A picture of the target's height and three or five times its width is taken for a strip, source | target | generated or
-source | pose | target | pose | generated, if its source and target panels show this pair's images. Nothing is guessed
-and nothing is resized: a name that fits no pair or two, two files for one pair, a wrong size and what does not decode
-are left out and listed. JPEGs are scored, listed and marked. If pairs are missing, the others are scored, the row says
-how many, and FID and KID compare with the targets of those alone.
+source | pose | target | pose | generated, if its source and target panels show this pair's images; one of 10 or 11
+widths for a row as PIDM and PCDMs publish them: pose | source | target, earlier methods, the method's own. Nothing is
+guessed and nothing is resized: a name that fits no pair or two, two files for one pair, a wrong size and what does not
+decode are left out and listed. JPEGs are scored, listed and marked. If pairs are missing, the others are scored, the
+row says how many, and FID and KID compare with the targets of those alone.
 
 The tables include every folder in reports/outside/ on their next run; to drop a method, remove its folder.
+
+--as prints, and keeps beside the scores, what the released code of another method would make of the same images, and
+what each of its steps does (docs/protocols.md); images of another size: repose compare.
 
   repose score --dataset synthetic --images FOLDER --name "My method"
 """
@@ -34,6 +40,7 @@ import json
 import re
 import unicodedata
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,6 +48,7 @@ import numpy as np
 
 from models.variants import COMPONENTS, VARIANTS
 from pipeline import datasets
+from pipeline.commands.compare import add_recipes
 from pipeline.core import console, layout, params, store
 from pipeline.core.atomic import atomic_directory
 from pipeline.core.errors import UserError
@@ -53,6 +61,7 @@ from pipeline.scoring.image_folder import Known
 from pipeline.scoring.numbering import Listing, in_words
 from pipeline.scoring.pairs import Split, open_split
 from pipeline.scoring.protocol import open_protocol, summary
+from pipeline.scoring.recipes import ByRecipe, check_asked, score_by, with_draws
 from pipeline.stages import score
 from pipeline.tables import row
 
@@ -65,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", required=True, help="what the method's row is called")
     parser.add_argument("--pattern", help='how files are called, without ending, such as "{from}-{to}_fake"')
     parser.add_argument("--numbering", help="what numbers in names count: published, from-1, ..., or a CSV of from,to")
+    add_recipes(parser)
 
 
 def slug(name: str) -> str:
@@ -150,8 +160,17 @@ def _advice(images: Path, dataset: str, whole: Split, found: int, listed: list[t
     return text if "--pattern" in why or "reference." in why else f"{text}; or say with --pattern how they are called"
 
 
-def run(dataset: str, images: Path, name: str, pattern: str | None = None, numbering: str | None = None) -> None:
+def run(
+    dataset: str,
+    images: Path,
+    name: str,
+    pattern: str | None = None,
+    numbering: str | None = None,
+    recipes: Sequence[str] = (),
+    draws: Sequence[Path] = (),
+) -> None:
     """Score the folder `images` and write reports/outside/. Raises UserError if not one pair of it can be scored."""
+    check_asked(recipes, draws)
     if dataset not in params.datasets():
         raise UserError(f"unknown dataset {dataset}; {layout.PARAMS} names: {', '.join(params.datasets())}")
     block = params.block(score.Params, "score", dataset)
@@ -203,14 +222,28 @@ def run(dataset: str, images: Path, name: str, pattern: str | None = None, numbe
         "images_sha256": image_folder.digest(found),
         "reference": summary(protocol.reference),
     }
+    files = with_draws({position: one.path for position, one in found.items()}, draws) if recipes else {}
+    right = {score_row["metric"]: score_row["value"] for score_row in scored.scores}
+    given = (protocol.networks, protocol.reference.real, right)
+    others = [score_by(recipe, whole, files, *given) for recipe in recipes]
     with atomic_directory(folder) as partial:
         scored.write(partial)
+        for one in others:
+            (partial / f"as-{one.recipe}.json").write_text(_of_recipe(one), encoding="utf-8")
         _write_files(partial / "files.csv", listed, missing, whole.data)
         text = json.dumps(method, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
         (partial / "method.json").write_text(text, encoding="utf-8")
     for line in row.lines(folder / "scores.parquet"):
         console.say(line)
+    for one in others:
+        console.say(one.title)
+        for line in one.lines():
+            console.say(f"  {line}")
     console.say(f"{folder}: {len(found)} pairs scored; the next run of tables and report has the row")
+
+
+def _of_recipe(one: ByRecipe) -> str:
+    return json.dumps(one.as_dict(), indent=1, ensure_ascii=False) + "\n"
 
 
 def _say(folder: Path, total: int, found: dict, missing: list[int], listed: list, data: PairData) -> None:

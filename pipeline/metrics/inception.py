@@ -97,6 +97,6 @@ def _ready(kind: type[Network], state: Mapping[str, torch.Tensor] | None, seed: 
 
 
 def inception_features(network: FidInception | TorchvisionInception, images: np.ndarray) -> torch.Tensor:
-    """(N, H, W, 3) uint8 RGB -> (N, 2048) float32 on the network's device."""
+    """(N, H, W, 3) RGB, uint8 or float32 in [0, 255] -> (N, 2048) float32 on the network's device."""
     device = next(network.parameters()).device
     return in_batches(lambda x: network(x.permute(0, 3, 1, 2).float() / 255), device, images)

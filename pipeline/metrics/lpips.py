@@ -54,6 +54,15 @@ def masked_lpips(network: package.LPIPS, generated: np.ndarray, target: np.ndarr
     return _to_float64(_by_size(network, distance, generated, target, masks))
 
 
+def lpips_of_floats(network: package.LPIPS, generated: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """As `lpips`, of (N, H, W, 3) float32 that the network sees as they are."""
+
+    def distance(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return network(x.permute(0, 3, 1, 2), y.permute(0, 3, 1, 2))
+
+    return _to_float64(_by_size(network, distance, generated, target))
+
+
 def _by_size(
     network: package.LPIPS, distance: Callable[..., torch.Tensor], images: np.ndarray, *arrays: np.ndarray
 ) -> torch.Tensor:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,7 @@ from pipeline.loading import published_weights
 from pipeline.metrics import GIVEN, METRICS, Metric, standard
 from pipeline.scoring import detectors, folders, image_folder, judge, networks, real
 from pipeline.scoring.protocol import Protocol, Reference
+from pipeline.scoring.recipes import RECIPES, ByRecipe, check_asked, score_by, with_draws
 
 KEYS = ("metric", "protocol", "value", "low", "high", "n", "excluded", "ceiling", "higher_is_better", "marks")
 _WHERE = ", which is in no folder that was given as weights, in $REPOSE_MIRROR, or in data/weights"
@@ -30,13 +31,14 @@ class Compared:
     scores: a dict of KEYS for each metric, as docs/protocols.md explains them; value, low and high are None where
     there is none. values: (P,) float64 for each metric that has a value for each pair, NaN where one has none; and
     METRIC:influence for each that is no plain mean. pairs: the files, in this order. left_out: files and metrics that
-    were not scored, and why, a line each.
+    were not scored, and why, a line each. by_recipe: what the recipes that were asked for make of the same folders.
     """
 
     scores: list[dict]
     values: dict[str, np.ndarray]
     pairs: folders.FolderPairs
     left_out: list[str]
+    by_recipe: tuple[ByRecipe, ...] = ()
 
     def __getitem__(self, metric: str) -> dict:
         return {row["metric"]: row for row in self.scores}[metric]
@@ -66,6 +68,8 @@ def compare(
     seed: int = 0,
     batch: int = 16,
     device: str = "auto",
+    recipes: Sequence[str] = (),
+    draws: Sequence[Path | str] = (),
 ) -> Compared:
     """Score the pictures of one folder against those of another, by every metric that can be had.
 
@@ -81,15 +85,32 @@ def compare(
     are missing, their metrics are left out ("skip") or scored by random ones and marked ("seeded"). bootstrap, seed:
     resamples of the intervals, as in score. device: auto, cpu, cuda or cuda:N. No value depends on `batch`.
 
+    recipes: names from `scoring.recipes.RECIPES`, whose numbers are found as well; they alone where the generated
+    images have another size. draws: folders of further images of each pair, for a recipe that takes the best of them.
+
     Raises UserError for input that cannot be scored, and for a metric in `metrics` that cannot be had.
     """
+    draws = [Path(folder) for folder in draws]
+    check_asked(recipes, draws)
     given, left_out = folders.open_folders(Path(generated), Path(targets), _path(pairs), _path(sources), numbering)
-    found = folders.checked(given)
 
     @cache  # each is read for its digest
     def files_of(net: str) -> list[Path] | None:
         return _files(net, _path(weights))
 
+    def by_recipe(scores: Sequence[dict]) -> tuple[ByRecipe, ...]:
+        files, right = (
+            with_draws(dict(enumerate(given.generated)), draws),
+            {row["metric"]: row["value"] for row in scores},
+        )
+        opened = _lpips_of(recipes, files_of, missing_weights, seed, device)
+        return tuple(score_by(name, given, files, opened, {}, right) for name in recipes)
+
+    if recipes and (size := folders.other_size(given)):
+        sizes = "{} x {}, the targets {} x {}".format(*size, *given.size)
+        left_out.append(f"the right numbers: generated images are {sizes} (height x width); metrics want one size")
+        return Compared([], {}, given, left_out, by_recipe([]))
+    found = folders.checked(given)
     names = _candidates(metrics, given.size, files_of)
     network = None
     if _needs(names) & {"masks", "joints"}:
@@ -133,7 +154,7 @@ def compare(
     for row in judge.score_rows(totals, protocol.reference, "test", 0, "", jpeg, bootstrap):
         by_joints = poses is None and {"masks", "joints"} & set(METRICS[row["metric"]].needs)
         scores.append({key: row[key] for key in KEYS} | {"marks": [*row["marks"], *(["joints"] if by_joints else [])]})
-    return Compared(scores, values, given, left_out)
+    return Compared(scores, values, given, left_out, by_recipe(scores))
 
 
 def _path(value: Path | str | None) -> Path | None:
@@ -161,8 +182,7 @@ def _candidates(metrics: Sequence[str] | None, size: tuple[int, int], files_of: 
     metric that is not defined for images of this size.
     """
     if metrics is None:
-        lpips = next((net for net in ("alex", "vgg", "squeeze") if files_of(networks.WEIGHTS[f"lpips-{net}"])), "alex")
-        return standard(lpips, ("identity-target", "identity-source"), *size)
+        return standard(_lpips(files_of), ("identity-target", "identity-source"), *size)
     unknown = [name for name in metrics if name not in METRICS]
     if unknown or not metrics:
         raise UserError(f"metrics: {', '.join(unknown) or 'none'}; choose from {', '.join(METRICS)}")
@@ -171,6 +191,23 @@ def _candidates(metrics: Sequence[str] | None, size: tuple[int, int], files_of: 
     if undefined:
         raise UserError(f"{undefined[0]} is not defined for images of {size[0]} x {size[1]} (height x width)")
     return [name for name in defined if name in metrics]
+
+
+def _lpips(files_of: networks.Files) -> str:
+    """The network of LPIPS whose weights are there, AlexNet first; AlexNet if none are."""
+    return next((net for net in ("alex", "vgg", "squeeze") if files_of(networks.WEIGHTS[f"lpips-{net}"])), "alex")
+
+
+def _lpips_of(
+    recipes: Sequence[str], files_of: networks.Files, missing_weights: str, seed: int, device: str
+) -> dict[str, Any]:
+    """It, opened, by its name in `Metric.needs`, if one of the recipes looks through it and it can be had."""
+    if not any(number.network == "lpips" for name in recipes for number in RECIPES[name].numbers):
+        return {}
+    from pipeline.loading.devices import device as chosen
+
+    metric = f"lpips-{_lpips(files_of)}-v0.1"
+    return networks.open_all(networks.describe([metric], missing_weights, seed, files_of)[1], chosen(device), files_of)
 
 
 def _lacks(

@@ -287,6 +287,15 @@ def found_poses(
     return Joints(xy, valid)
 
 
+def other_size(pairs: FolderPairs) -> tuple[int, int] | None:
+    """Height and width of the first generated image if it is neither of the targets' size nor a strip of such."""
+    first, (source, target) = pairs.generated[0], pairs.images(pairs.rows[0])
+    if not isinstance(image_folder.read(first, source, target), str):
+        return None
+    found = image_folder.read(first, source, target, any_size=True)
+    return None if isinstance(found, str) else found[0].shape[:2]
+
+
 def checked(pairs: FolderPairs) -> Mapping[int, image_folder.Found]:
     """Each pair's file, read once beside its target. Raises UserError for the first that cannot be scored."""
     found, problems = image_folder.check(pairs, dict(enumerate(pairs.generated)))

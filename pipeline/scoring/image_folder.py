@@ -134,10 +134,12 @@ OF_TRAINING = "names an image that is trained on: no test pair here"
 ANOTHER_LIST = "names two images of the data set that are no test pair: it is of another pair list"
 
 
-def read(path: Path, source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, int, bool] | str:
+def read(
+    path: Path, source: np.ndarray, target: np.ndarray, any_size: bool = False
+) -> tuple[np.ndarray, int, bool] | str:
     """A file's generated image (H, W, 3) uint8 RGB, its number of panels, and whether it is a JPEG; or what is wrong.
 
-    source, target: (H, W, 3) uint8 RGB, the stored images of the pair.
+    source, target: (H, W, 3) uint8 RGB, the stored images of the pair. any_size: the image may have another size.
     """
     content = np.fromfile(path, np.uint8)
     if reason := pictures.oversized(content):
@@ -161,6 +163,8 @@ def read(path: Path, source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray
                 f"{apart[1]:.0f} grey levels apart, {SAME:.0f} at most"
             )
         return cut[2], panels, jpeg
+    if any_size:
+        return picture, 1, jpeg
     return f"wrong size: {picture.shape[0]} x {picture.shape[1]}, the targets are {height} x {width} (height x width)"
 
 

@@ -2,7 +2,9 @@
 
 import numpy as np
 
-PANELS = {3: (0, 1, 2), 5: (0, 2, 4)}  # panels -> which of them are source, target, generated
+# Panels -> which of them are source, target, generated. 10 and 11 are rows as PIDM and PCDMs publish them: pose,
+# source, target, six earlier methods (ADGAN to NTED), PIDM, and PCDMs at the end of its own.
+PANELS = {3: (0, 1, 2), 5: (0, 2, 4), 10: (1, 2, 9), 11: (1, 2, 10)}
 
 
 def cut(picture: np.ndarray, height: int, width: int) -> list[np.ndarray] | None:

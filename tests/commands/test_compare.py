@@ -21,7 +21,7 @@ from pipeline.core.errors import UserError
 from pipeline.fetching.download import MIRROR
 from pipeline.formats import annotations, openpose_json
 from pipeline.metrics.bootstrap import bootstrap_interval
-from pipeline.scoring import compare, comparison, folders
+from pipeline.scoring import compare, comparison, folders, recipes
 from pipeline.scoring.comparison import KEYS
 from tests.conftest import ROOT
 
@@ -257,6 +257,68 @@ assert not {{"torch", "openvino", "pandas"}} & set(sys.modules)
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["scores"][0]["n"] == 100
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 10
+
+
+# ---- by others' recipes
+
+
+def wrapped(generated: np.ndarray, target: np.ndarray) -> float:
+    """PSNR of 8-bit numbers that wrap at 256, as PISE has it."""
+    difference = generated.astype(np.int64) - target
+    return 10 * np.log10(255**2 / (difference**2 % 256).mean())
+
+
+def test_a_recipe_stands_beside_the_scores_in_every_output_and_in_none_of_their_rows(two, capsys):
+    arguments = ["compare", "out", "targets", "--metrics", "psnr", "ssim", "--as", "pise", "gfla"]
+    assert main([*arguments, "--csv", "scores.csv", "--html", "page.html"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    right = compare("out", "targets", metrics=["psnr", "ssim"])
+    expected = np.mean([wrapped(*pair) for pair in two])
+    assert expected > right["psnr"]["value"] + 5
+    assert "By the recipe of PISE: comparable with nothing but numbers made so" in printed
+    assert f"PSNR {expected:.3f} {right['psnr']['value']:.3f} 5 psnr differences and squares of 8-bit" in printed
+    assert "not released: its SSIM, LPIPS and FID scripts" in printed
+    assert "LPIPS left out: no network of LPIPS is there" in printed
+    with Path("scores.csv").open(newline="") as handle:
+        assert [row["metric"] for row in csv.DictReader(handle)] == ["ssim", "psnr"]
+    with Path("scores-as-pise.csv").open(newline="") as handle:
+        (row,) = csv.DictReader(handle)
+    assert tuple(row) == recipes.KEYS
+    assert float(row["value"]) == pytest.approx(expected, abs=1e-9)
+    assert Path("scores-as-gfla.csv").exists()
+    page = Path("page.html").read_text()
+    assert "<h2>By the recipe of PISE" in page
+    assert f"<b>{expected:.3f}</b>" in page
+    assert main([*arguments, "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["scores"] == sorted(right.scores, key=lambda row: row["metric"], reverse=True)
+    assert [one["recipe"] for one in content["by_recipe"]] == ["pise", "gfla"]
+    assert content["by_recipe"][0]["numbers"][0]["value"] == pytest.approx(expected, abs=1e-9)
+
+
+def test_images_of_another_size_are_scored_by_the_recipe_alone(two, capsys):
+    for number, (generated, _) in enumerate(two):
+        write(Path(f"large/{number}.png"), cv2.resize(generated, (80, 96)))
+    assert "large/0.png: wrong size" in refused(capsys, "large", "targets", "--metrics", "psnr")
+    found = compare("large", "targets", recipes=["cfld"])
+    assert found.scores == []
+    assert found.left_out == [
+        "the right numbers: generated images are 96 x 80, the targets 64 x 32 (height x width); metrics want one size"
+    ]
+    psnr = next(row for row in found.by_recipe[0].numbers if row["number"] == "PSNR")
+    assert psnr["does"].startswith("generated pictures resized from 96 x 80 (bicubic, antialiased)")
+    assert main(["compare", "large", "targets", "--as", "cfld", "--html", "page.html", "--csv", "scores.csv"]) == 0
+    assert "<h2>Scores</h2>" not in Path("page.html").read_text()
+    assert Path("scores-as-cfld.csv").exists()
+
+
+def test_draws_are_for_recipes_that_take_the_best(two, capsys):
+    shutil.copytree("targets", "perfect")
+    line = refused(capsys, "out", "targets", "--metrics", "psnr", "--as", "gfla", "--draws", "perfect")
+    assert line.startswith("repose: --draws: no recipe that was asked for looks at further draws; give --as pcdms")
+    (found,) = compare("out", "targets", metrics=["psnr"], recipes=["pcdms"], draws=["perfect"]).by_recipe
+    assert found.numbers[0]["value"] == pytest.approx(1)
+    assert found.notes[-1].startswith("of 2 draws a pair the likest to the true target was scored")
 
 
 # ---- what is refused

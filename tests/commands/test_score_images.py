@@ -70,6 +70,9 @@ def files(name: str) -> list[dict]:
     [
         "{from}_{to}.png", "{from}___{to}_vis.png", "{from}.jpg___{to}.jpg_vis.png", "{from}_2_{to}_vis.png",
         "{from}_to_{to}.jpg", "{from}.jpg_{to}.jpg.jpeg",
+        "{from}_to_{to}.png",  # PCDMs
+        "{from}_2_{to}.png",  # MCLD; PIDM, PoCoLD, NTED and GFLA have _vis as well
+        "{from}_{to}_vis.jpg",  # PISE
     ],
 )  # fmt: skip
 def test_the_peers_names_are_recognised(project, form):
@@ -239,7 +242,9 @@ def test_strips_are_cut_and_only_if_they_show_the_pair(project):
         cv2.imwrite(str(path), np.concatenate(panels, axis=1)[..., ::-1])
         return path
 
-    for panels in ((source, target, generated), (source, pose, target, pose, generated)):
+    others = [np.roll(generated, shift, axis=0) for shift in range(1, 8)]
+    pidm, pcdms = ((pose, source, target, *others[:last], generated) for last in (6, 7))
+    for panels in ((source, target, generated), (source, pose, target, pose, generated), pidm, pcdms):
         image, count, jpeg = image_folder.read(written(*panels), source, target)
         assert np.array_equal(image, generated)
         assert (count, jpeg) == (len(panels), False)
@@ -269,6 +274,27 @@ def test_pictures_that_are_not_8_bit_rgb_are_named(project, tmp_path):
     assert image_folder.read(path, source, target) == "does not decode as a picture"
     path.write_bytes(b"")
     assert image_folder.read(path, source, target) == "does not decode as a picture"
+
+
+def test_a_recipe_is_kept_beside_the_scores_and_in_no_table(project, copied, capsys):
+    copies(copied / "theirs", listed())
+    arguments = ["score", "--dataset", "synthetic", "--images", "theirs", "--name", "Theirs"]
+    assert main([*arguments, "--as", "gfla", "pise"]) == 0
+    folder = layout.outside("synthetic", "theirs")
+    found = json.loads((folder / "as-gfla.json").read_text())
+    numbers = {row["number"]: row for row in found["numbers"]}
+    scores = rows("theirs")
+    assert numbers["PSNR"]["value"] == numbers["PSNR"]["right"] == pytest.approx(scores["psnr"]["value"])
+    assert numbers["LPIPS"]["value"] == pytest.approx(scores["lpips-alex-v0.1"]["value"], abs=1e-6)  # one batch
+    assert numbers["LPIPS"]["marks"] == ["metric-weights"]
+    assert "FID left out: the training images were not looked at" in found["notes"]
+    said = capsys.readouterr().err
+    assert "By the recipe of PISE: comparable with nothing but numbers made so" in said
+    assert f"PSNR {numbers['PSNR']['value']:.4f}, right: psnr {scores['psnr']['value']:.4f} (range 1 on floats" in said
+    runs = read_outside({})[("synthetic", "Theirs")]
+    assert set(runs.scores["metric"]) == set(scores)
+    assert main(arguments) == 0  # scored again, the recipe's numbers would be another folder's
+    assert not (folder / "as-gfla.json").exists()
 
 
 def test_jpegs_are_scored_listed_and_marked(project, copied):

@@ -1,0 +1,429 @@
+"""What other codes make of a folder of images: each method's own way to its published numbers, beside the right ones.
+
+A recipe does to the pictures what the method's released code does before and while it scores them, as read in that code
+(docs/protocols.md says which commit). It shows what a published number is worth; it ranks nothing and enters no table.
+
+To add a recipe, add an entry to RECIPES: the numbers that its script prints, each by a function of the pictures (`of`),
+by how these are prepared (`view`), and by how many pairs make a batch whose incomplete last one is dropped (`batch`).
+"""
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from pipeline.core import console
+from pipeline.core.errors import UserError
+from pipeline.metrics.psnr import psnr
+from pipeline.metrics.ssim import ssim_gaussian, ssim_uniform
+from pipeline.scoring import image_folder
+from pipeline.scoring.judged import Pairs
+
+BATCH = 16  # pairs in memory at a time; no value depends on it
+NETS = ("lpips-alex", "lpips-vgg", "lpips-squeeze")  # of which the first that is there stands in for AlexNet
+INCEPTION = "inception-tv"
+KEYS = ("recipe", "number", "value", "pairs", "dropped", "metric", "right", "marks", "does")
+
+# A generated picture and its target, (H, W, 3) uint8 -> the two as they are scored, uint8 or float32 in [0, 255], and
+# what was done to them, in words. Raises UserError for sizes that the code cannot score.
+View = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, str]]
+# Of n such pairs and a network: (n,) values, or (n, d) features.
+Of = Callable[[np.ndarray, np.ndarray, Any], np.ndarray]
+
+
+# ---- how pictures are prepared
+
+
+def as_they_are(generated: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
+    if generated.shape != target.shape:
+        raise UserError(f"its script wants pictures of one size: {_by(generated)} generated, {_by(target)} real")
+    return generated, target, ""
+
+
+def cut_to_176(generated: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
+    """PISE: targets of 256 columns lose 40 on either side."""
+    cut = target.shape[1] == 256 and generated.shape[1] == 176
+    if cut:
+        target = target[:, 40:-40]
+    return *as_they_are(generated, target)[:2], "40 columns cut off either side of the targets" if cut else ""
+
+
+def truncated(generated: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
+    """CFLD: the generated picture to the target's size in floats, bicubic and antialiased; then 8 bits, by cutting."""
+    if generated.shape == target.shape:
+        return generated, target, ""
+    from PIL import Image
+
+    planes = [Image.fromarray(plane.astype(np.float32)) for plane in cv2.split(generated)]
+    size = target.shape[1::-1]
+    resized = np.stack([np.asarray(plane.resize(size, Image.Resampling.BICUBIC)) for plane in planes], axis=2)
+    said = f"generated pictures resized from {_by(generated)} (bicubic, antialiased), then truncated to 8 bits"
+    return resized.clip(0, 255).astype(np.uint8), target, said
+
+
+def cubic(generated: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
+    """PCDMs: both pictures to 16:11 by OpenCV's cubic filter, without antialias; floats, not clipped nor rounded."""
+    both = [_to(picture, _upright(target), cv2.INTER_CUBIC) for picture in (generated, target)]
+    return *both, _resized(generated, target, both, "OpenCV, cubic, not antialiased, not rounded")
+
+
+def squashed(generated: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
+    """PIDM: squares, by Pillow's bicubic filter."""
+    if _upright(target) is None:
+        said = f"not squashed, as DeepFashion's are: {_by(target)} is no size of DeepFashion's"
+        return *as_they_are(generated, target)[:2], said
+    side = target.shape[0]
+    both = [_bicubic(picture, side, side) for picture in (generated, target)]
+    return *both, _resized(generated, target, both, "Pillow, bicubic, 8 bits")
+
+
+def squashed_then_upright(generated: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
+    """PIDM: the squares to 16:11 by OpenCV's bilinear filter, without antialias, in floats."""
+    one, other, said = squashed(generated, target)
+    both = [_to(picture, _upright(target), cv2.INTER_LINEAR) for picture in (one, other)]
+    again = _resized(one, other, both, "OpenCV, bilinear, not antialiased, not rounded")
+    return *both, ", then ".join(filter(None, (said, again)))
+
+
+def _upright(target: np.ndarray) -> tuple[int, int] | None:
+    """DeepFashion's size of the target's height, such as (256, 176); None if the target is neither that nor square."""
+    height, width = target.shape[:2]
+    return (height, height * 11 // 16) if 16 * width in (11 * height, 16 * height) else None
+
+
+def _to(picture: np.ndarray, size: tuple[int, int] | None, filtered: int) -> np.ndarray:
+    height, width = size or picture.shape[:2]
+    return cv2.resize(picture.astype(np.float32), (width, height), interpolation=filtered)
+
+
+def _bicubic(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def _by(picture: np.ndarray) -> str:
+    return f"{picture.shape[0]} x {picture.shape[1]}"
+
+
+def _resized(generated: np.ndarray, target: np.ndarray, now: Sequence[np.ndarray], how: str) -> str:
+    """What was resized; raises UserError if the two still differ in size."""
+    as_they_are(*now)
+    changed = [
+        f"{what} pictures from {_by(old)}"
+        for what, old in (("generated", generated), ("real", target))
+        if old.shape != now[0].shape
+    ]
+    return f"{' and '.join(changed)} to {_by(now[0])} ({how})" if changed else ""
+
+
+# ---- what is computed
+
+
+def _win51(generated: np.ndarray, target: np.ndarray, _: Any) -> np.ndarray:
+    return ssim_uniform(generated, target, 51)
+
+
+def _gauss15(generated: np.ndarray, target: np.ndarray, _: Any) -> np.ndarray:
+    return ssim_gaussian(generated, target, own_range=True)
+
+
+def _gauss12(generated: np.ndarray, target: np.ndarray, _: Any) -> np.ndarray:
+    return ssim_gaussian(generated, target, 1.2, own_range=True)
+
+
+def _psnr(generated: np.ndarray, target: np.ndarray, _: Any) -> np.ndarray:
+    if generated.dtype == np.uint8:
+        return psnr(generated, target)
+    error = np.square(generated.astype(np.float64) - target).mean(axis=(1, 2, 3))
+    return 10 * np.log10(255.0**2 / np.maximum(error, 1 / generated[0].size))
+
+
+def _wrapped_psnr(generated: np.ndarray, target: np.ndarray, _: Any) -> np.ndarray:
+    """PISE: of 8-bit integers, which count modulo 256."""
+    error = ((generated - target) ** 2).mean(axis=(1, 2, 3))
+    return 10 * np.log10(255.0**2 / np.maximum(error, 1 / generated[0].size))
+
+
+def _lpips(generated: np.ndarray, target: np.ndarray, network: Any) -> np.ndarray:
+    from pipeline.metrics.lpips import lpips_of_floats
+
+    return lpips_of_floats(network, *(images.astype(np.float32) / 127.5 - 1 for images in (generated, target)))
+
+
+def _lpips_from_0(generated: np.ndarray, target: np.ndarray, network: Any) -> np.ndarray:
+    from pipeline.metrics.lpips import lpips_of_floats
+
+    return lpips_of_floats(network, *(images.astype(np.float32) / 255 for images in (generated, target)))
+
+
+def _inception(generated: np.ndarray, target: np.ndarray, network: Any) -> np.ndarray:
+    from pipeline.metrics.inception import inception_features
+
+    return inception_features(network, generated).float().cpu().numpy()
+
+
+def likest(draws: Sequence[np.ndarray], target: np.ndarray) -> int:
+    """PCDMs: which of several pictures (H, W, 3) uint8 is nearest by SSIM to the target, brought to their size.
+
+    Gaussian of sigma 1.2, sample covariance, range 255: its own range is given under a misspelt name, which
+    scikit-image ignores, and so are its other defaults.
+    """
+    target = _bicubic(target, *draws[0].shape[:2])
+    return int(np.argmax([ssim_gaussian(one[None], target[None], 1.2, sample=True)[0] for one in draws]))
+
+
+# ---- the recipes
+
+
+@dataclass(frozen=True)
+class Number:
+    """One number that a method's script prints.
+
+    name: what it is called there. metric: ours beside it, the right one; "lpips": LPIPS by the network that is there.
+    does: in words. network: "lpips", INCEPTION or "". batch: an incomplete last batch of so many pairs is dropped.
+    """
+
+    name: str
+    metric: str
+    of: Of
+    does: str
+    network: str = ""
+    view: View = as_they_are
+    batch: int | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """draws: images a pair, of which the likest to the target is scored. lacking: what is not known of it."""
+
+    method: str
+    numbers: tuple[Number, ...]
+    draws: int = 1
+    lacking: str = ""
+
+
+_WIN51 = Number("SSIM", "ssim-win51", _win51, "window of 51 x 51 equal weights, range 255, as ssim-win51")
+_OWN = "range of the generated image, its greatest less its least value, instead of 255"
+_GAUSS15 = Number("SSIM_256", "ssim", _gauss15, f"Gaussian window of sigma 1.5; {_OWN}")
+_GAUSS12 = Number("SSIM_256", "ssim", _gauss12, f"Gaussian window of sigma 1.2 (9 x 9) instead of 1.5; {_OWN}")
+_PSNR = Number("PSNR", "psnr", _psnr, "range 1 on floats, as psnr")
+_WRAPPED = Number(
+    "PSNR", "psnr", _wrapped_psnr,
+    "differences and squares of 8-bit integers, which count modulo 256: 16 grey levels apart is no error at all",
+)  # fmt: skip
+_LPIPS = Number("LPIPS", "lpips", _lpips, "pictures in [-1, 1]", "lpips")
+_LPIPS_FROM_0 = Number(
+    "LPIPS", "lpips", _lpips_from_0, "pictures shown in [0, 1], where the network wants [-1, 1]", "lpips"
+)
+_FID = Number(
+    "FID", "fid-train-tv", _inception, "torchvision's Inception, against all training images, as fid-train-tv",
+    INCEPTION,
+)  # fmt: skip
+
+
+def _numbers(*numbers: Number, view: View = as_they_are, batches: tuple[int | None, int | None] = (None, None)):
+    """view: of all of them. batches: of LPIPS and of FID."""
+    of = {"lpips": batches[0], INCEPTION: batches[1]}
+    return tuple(replace(number, view=view, batch=of.get(number.network)) for number in numbers)
+
+
+_GFLA = _numbers(_WIN51, _GAUSS15, _PSNR, _LPIPS, _FID, batches=(64, 64))
+_CFLD = _numbers(_WIN51, _GAUSS15, _PSNR, _LPIPS, _FID, view=truncated)
+
+RECIPES = {
+    "gfla": Recipe("GFLA", _GFLA),
+    "pise": Recipe("PISE", _numbers(_WRAPPED, view=cut_to_176), lacking="its SSIM, LPIPS and FID scripts"),
+    "casd": Recipe(
+        "CASD", _numbers(_WRAPPED, view=cut_to_176),
+        lacking="all of its scripts: that its PSNR is PISE's is read off its value, 31.67 where others have 16 to 19",
+    ),
+    "pidm": Recipe(
+        "PIDM",
+        _numbers(_WIN51, _GAUSS12, _PSNR, view=squashed)
+        + _numbers(_LPIPS, _FID, view=squashed_then_upright, batches=(64, 64)),
+    ),
+    "pocold": Recipe("PoCoLD", _GFLA),
+    "cfld": Recipe("CFLD", _CFLD),
+    "mcld": Recipe("MCLD", _CFLD, lacking="its likeness of faces, for which it takes insightface's networks"),
+    "pcdms": Recipe(
+        "PCDMs", _numbers(_GAUSS12, _PSNR, _LPIPS_FROM_0, _FID, view=cubic, batches=(64, 128)), draws=4,
+    ),
+}  # fmt: skip
+
+
+# ---- a folder by a recipe
+
+
+@dataclass(frozen=True)
+class ByRecipe:
+    """numbers: a dict of KEYS each. notes: what was left out, or is not known, a line each."""
+
+    recipe: str
+    numbers: list[dict]
+    notes: list[str]
+
+    @property
+    def title(self) -> str:
+        return f"By the recipe of {RECIPES[self.recipe].method}: comparable with nothing but numbers made so"
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"recipe": self.recipe, "title": self.title, "numbers": self.numbers, "notes": self.notes}
+
+    def lines(self) -> list[str]:
+        """A line a number, with what the recipe does, and the notes."""
+        shown = [
+            f"{row['number']} {_shown(row['value'])}, right: {row['metric']} {_shown(row['right'])} ({row['does']})"
+            for row in self.numbers
+        ]
+        return [*shown, *self.notes]
+
+
+def _shown(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def as_csv(one: ByRecipe) -> str:
+    """A row for each number: KEYS, marks separated by spaces, nothing where there is no number."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, KEYS, lineterminator="\n")
+    writer.writeheader()
+    for row in one.numbers:
+        writer.writerow(row | {"marks": " ".join(row["marks"])})
+    return out.getvalue()
+
+
+def with_draws(files: Mapping[int, Path], folders: Sequence[Path]) -> dict[int, tuple[Path, ...]]:
+    """Each pair's file and those of its name, whatever their endings, in further folders.
+
+    Raises UserError if one is not there.
+    """
+    found = {position: (path,) for position, path in files.items()}
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder; give folders of further draws as --draws")
+        there = {path.stem: path for path in folder.iterdir() if path.suffix.lower() in image_folder.ENDINGS}
+        for position, (first, *others) in found.items():
+            if first.stem not in there:
+                raise UserError(f"{folder}: no draw called {first.stem}; every folder needs one of each pair")
+            found[position] = (first, *others, there[first.stem])
+    return found
+
+
+def check_asked(recipes: Sequence[str], draws: Sequence[Path]) -> None:
+    """Raises UserError for a recipe that is none, and for draws of which none of the recipes takes the best."""
+    for name in recipes:
+        if name not in RECIPES:
+            raise UserError(f"--as {name}: no such recipe; choose from {', '.join(RECIPES)}")
+    if draws and not any(RECIPES[name].draws > 1 for name in recipes):
+        takes = " ".join(name for name, recipe in RECIPES.items() if recipe.draws > 1)
+        raise UserError(f"--draws: no recipe that was asked for looks at further draws; give --as {takes}")
+
+
+def score_by(
+    name: str,
+    pairs: Pairs,
+    files: Mapping[int, Sequence[Path]],
+    networks: Mapping[str, Any],
+    real: Mapping[str, Any],
+    right: Mapping[str, float | None],
+) -> ByRecipe:
+    """The numbers of the recipe `name`. files: by a pair's position, its image, and further draws if there are any.
+
+    networks, real: as `metrics.stream.PairScores` takes them; what is not there leaves its numbers out. right: the
+    values of our metrics, which are put beside. Raises UserError for a file that cannot be read.
+    """
+    recipe = RECIPES[name]
+    lpips = next((net for net in NETS if net in networks), None)
+    opened = {"": None, "lpips": networks.get(lpips), INCEPTION: networks.get(INCEPTION)}
+    lacking = {
+        "lpips": "no network of LPIPS is there" if lpips is None else "",
+        INCEPTION: "" if INCEPTION in networks and INCEPTION in real else "the training images were not looked at",
+    }
+    left = {number.name: lacking[number.network] for number in recipe.numbers if lacking.get(number.network)}
+    found: dict[str, list[np.ndarray]] = {number.name: [] for number in recipe.numbers}
+    said: dict[View, str] = {}
+    order = sorted(files, key=lambda position: files[position][0].name)
+    with console.progress(f"as {name}", len(order)) as advance:
+        for start in range(0, len(order), BATCH):
+            both = [_pair(recipe, pairs, position, files[position]) for position in order[start : start + BATCH]]
+            seen: dict[View, list[np.ndarray]] = {}
+            for number in recipe.numbers:
+                if number.name in left:
+                    continue
+                try:
+                    if number.view not in seen:
+                        *looked, words = zip(*(number.view(*pair) for pair in both), strict=True)
+                        seen[number.view] = [np.stack(images) for images in looked]
+                        said.setdefault(number.view, words[0])
+                    found[number.name].append(number.of(*seen[number.view], opened[number.network]))
+                except UserError as error:
+                    left[number.name] = str(error)
+            advance(len(both))
+
+    rows = []
+    for number in recipe.numbers:
+        if number.name in left:
+            continue
+        values, network = np.concatenate(found[number.name]), opened[number.network]
+        kept = _kept(len(values), number.batch)
+        metric = f"{lpips}-v0.1" if number.metric == "lpips" else number.metric
+        seeded = getattr(network, "provenance", "published") == "seeded"
+        other = number.network == "lpips" and lpips != NETS[0]
+        row = {"recipe": name, "number": number.name, "value": _value(number, values[:kept], real), "pairs": kept}
+        row |= {"dropped": len(values) - kept, "metric": metric, "right": right.get(metric)}
+        row["marks"] = [*(["lpips"] if other else []), *(["metric-weights"] if seeded else [])]
+        does = (said[number.view], number.does, _dropped(len(values), kept, number.batch))
+        rows.append(row | {"does": "; ".join(filter(None, does))})
+    return ByRecipe(name, rows, _notes(recipe, files, left))
+
+
+def _pair(recipe: Recipe, pairs: Pairs, position: int, files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
+    """A pair's image, the likest of its draws if the recipe takes that, and its target."""
+    source, target = pairs.images(pairs.rows[position])
+    draws = []
+    for path in files if recipe.draws > 1 else files[:1]:
+        picture = image_folder.read(path, source, target, any_size=True)
+        if isinstance(picture, str):
+            raise UserError(f"{path}: {picture}; correct it, or take it out")
+        draws.append(np.ascontiguousarray(picture[0]))
+    return draws[likest(draws, target) if len(draws) > 1 else 0], target
+
+
+def _value(number: Number, values: np.ndarray, real: Mapping[str, Any]) -> float | None:
+    if number.network == INCEPTION:
+        from pipeline.metrics.fid import frechet_distance, statistics_of
+
+        return float(frechet_distance(statistics_of(values), real[INCEPTION]))
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else None
+
+
+def _kept(count: int, batch: int | None) -> int:
+    """Pairs that fill whole batches; all of them if they fill none, as the scripts have it."""
+    return count if batch is None or count < batch else count // batch * batch
+
+
+def _dropped(count: int, kept: int, batch: int | None) -> str:
+    if kept < count:
+        return f"the last {count - kept} of {count} pairs by file name dropped, which fill no batch of {batch}"
+    return f"fewer pairs than a batch of {batch}: none dropped" if batch and count < batch else ""
+
+
+def _notes(recipe: Recipe, files: Mapping[int, Sequence[Path]], left: Mapping[str, str]) -> list[str]:
+    notes = [f"{name} left out: {why}" for name, why in left.items()]
+    if recipe.draws > 1:
+        given = len(next(iter(files.values())))
+        notes.append(
+            f"of {given} draws a pair the likest to the true target was scored, by SSIM; {recipe.method} draws"
+            f" {recipe.draws}"
+            if given > 1
+            else f"the best of {recipe.draws} draws by SSIM to the true target left out: one draw a pair was given;"
+            f" give {recipe.draws - 1} more folders as --draws"
+        )
+    return [*notes, *([f"not released: {recipe.lacking}"] if recipe.lacking else [])]
