@@ -363,7 +363,7 @@ def score_by(
                         said.setdefault(number.view, words[0])
                     found[number.name].append(number.of(*seen[number.view], opened[number.network]))
                 except UserError as error:
-                    left[number.name] = str(error)
+                    left[number.name] = str(error).removeprefix("SSIM: ")
             advance(len(both))
 
     rows = []

@@ -252,7 +252,7 @@ def test_what_a_recipe_cannot_have_is_left_out_with_its_reason(tmp_path, network
     assert found.notes == [
         "LPIPS left out: no network of LPIPS is there",
         "FID left out: the training images were not looked at",
-        "SSIM left out: SSIM: images of 32x64 pixels are smaller than its 51-pixel window: score larger images",
+        "SSIM left out: images of 32x64 pixels are smaller than its 51-pixel window: score larger images",
     ]
     squeeze = scored("pcdms", made, {"lpips-squeeze": lpips_network(None, seed=3, net="squeeze")}, {})
     row = squeeze.numbers[-1]
