@@ -114,12 +114,11 @@ def _by(picture: np.ndarray) -> str:
 def _resized(generated: np.ndarray, target: np.ndarray, now: Sequence[np.ndarray], how: str) -> str:
     """What was resized; raises UserError if the two still differ in size."""
     as_they_are(*now)
-    changed = [
-        f"{what} pictures from {_by(old)}"
-        for what, old in (("generated", generated), ("real", target))
-        if old.shape != now[0].shape
-    ]
-    return f"{' and '.join(changed)} to {_by(now[0])} ({how})" if changed else ""
+    changed = {what: old for what, old in (("generated", generated), ("real", target)) if old.shape != now[0].shape}
+    if len(changed) == 2 and generated.shape == target.shape:
+        changed = {"both": target}
+    words = " and ".join(f"{what} pictures from {_by(old)}" for what, old in changed.items())
+    return f"{words} to {_by(now[0])} ({how})" if changed else ""
 
 
 # ---- what is computed

@@ -154,7 +154,7 @@ def test_pidm_scores_squares_and_pictures_made_upright_from_them(tmp_path, netwo
     assert values(found) == pytest.approx(expected, abs=1e-6)
     rows = {row["number"]: row["does"] for row in found.numbers}
     assert rows["SSIM"].startswith("real pictures from 80 x 55 to 80 x 80 (Pillow, bicubic, 8 bits); window of 51")
-    assert ", then generated pictures from 80 x 80 and real pictures from 80 x 80 to 80 x 55 (OpenCV" in rows["LPIPS"]
+    assert ", then both pictures from 80 x 80 to 80 x 55 (OpenCV" in rows["LPIPS"]
 
 
 def test_pcdms_shows_its_network_another_range_and_keeps_floats(tmp_path, networks, real):
