@@ -18,7 +18,9 @@ Neither engine is started and no prepared data is read: of large inputs and outp
 so a byte changed by hand in a shard, its time and size kept, is not seen. `snakemake --dry-run` and `dvc status` are
 each engine's own, slower answer. Components that nothing in params.yaml needs are not listed.
 
-Scores are those of the last `score`, on test, at the checkpoint that stands for the variant (tables.choose_by).
+Scores are those of the last `score`, on test, at the checkpoint that stands for the variant (tables.choose_by). Where
+they were made by another reference than the data set has now (other images, joints, pairs, metrics or networks), which
+tables and report leave out, the line says so and names the command that renews them.
 
 With --json the same as one JSON object on standard output:
   jobs    in the order in which they run, each an object
@@ -33,6 +35,7 @@ With --json the same as one JSON object on standard output:
             values  column of the tables, such as "LPIPS" -> number
             marks   the same columns -> names of marks (reports/tables/legend.csv says what they stand for)
             error   instead of these three where the scores cannot be read
+            renew   the command that renews them where another reference made them, else ""
   next    the one command that goes on from here, or what there is to look at
 """
 
@@ -54,7 +57,7 @@ from pipeline.commands import records
 from pipeline.core import console, layout, needs, params
 from pipeline.core.errors import UserError
 from pipeline.core.graph import FOREGOING, Job, Writers, jobs
-from pipeline.tables.inputs import choose
+from pipeline.tables.inputs import choose, reference, renewal
 from pipeline.tables.papers import COLUMNS, MARKS, symbols
 
 STYLES = {
@@ -181,6 +184,15 @@ def last_scores(
     return (int(chosen["step"]), values, marks) if values else None
 
 
+def how_to_renew(dataset: str, name: str) -> str:
+    """The command for scores by another reference than the present one; "" for others, and where that is not known."""
+    try:
+        reference(dataset)  # first, since it is small and nothing can be said without it
+        return renewal(dataset, name)
+    except UserError:  # no reference yet, or scores that cannot be read, which is said in their place
+        return ""
+
+
 def scores_in_words(dataset: str, variant: str, choose_by: dict[str, str]) -> str:
     """ "step 150: LPIPS 0.3712, FID 95.120, PCKh 0.71" of the test pairs, "" without scores."""
     try:
@@ -210,6 +222,10 @@ def _rows(everything: list[Job], found: dict[str, State]) -> Iterator[tuple[str,
     """Data set, what of it, its stages, its scores."""
     values = params.load()
 
+    def left_out(dataset: str, name: str) -> str:
+        again = how_to_renew(dataset, name)
+        return again and f"not in tables: scored by another reference; {again}"
+
     def stages(own: Iterable[Job], label: str = "") -> Text:
         return _stages((job.axes[label] if label else job.stage, found[job.name]) for job in own)
 
@@ -227,10 +243,11 @@ def _rows(everything: list[Job], found: dict[str, State]) -> Iterator[tuple[str,
         of_components = {job.axes["component"]: None for job in of if "component" in job.axes}
         for component in (name for name in of_components if wanted.get(name, True)):
             own = [job for job in of if job.axes.get("component") == component]
-            yield dataset, component, stages(own), ""
+            yield dataset, component, stages(own), left_out(dataset, component)
         for variant in params.variants():
             own = [job for job in of if job.axes.get("variant") == variant]
-            yield dataset, variant, stages(own), scores_in_words(dataset, variant, values["tables"]["choose_by"])
+            said = scores_in_words(dataset, variant, values["tables"]["choose_by"]), left_out(dataset, variant)
+            yield dataset, variant, stages(own), "\n".join(filter(None, said))
     yield "", "results", stages(job for job in everything if not job.axes), ""
 
 
@@ -301,9 +318,8 @@ def as_json(everything: list[Job], found: dict[str, State]) -> str:
             scores.append({"dataset": dataset, "variant": variant, "error": str(error)})
             continue
         if last is not None:
-            scores.append(
-                {"dataset": dataset, "variant": variant, "step": last[0], "values": last[1], "marks": last[2]}
-            )
+            about = {"dataset": dataset, "variant": variant, "step": last[0], "values": last[1], "marks": last[2]}
+            scores.append(about | {"renew": how_to_renew(dataset, variant)})
     jobs_ = [
         {"job": str(job), "stage": job.stage, **job.axes, "state": found[job.name].name, "why": found[job.name].why}
         for job in everything

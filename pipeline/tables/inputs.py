@@ -300,16 +300,23 @@ def _differing(theirs: dict[str, Any], present: dict[str, Any]) -> str:
     return f" (other {', '.join(words)})" if words else ""
 
 
+def renewal(dataset: str, name: str) -> str:
+    """The command that scores a variant or component again whose scores are by another reference than the present one,
+    and so stand in no table; "" if they are by this one, or if there are none. Raises what `reference` does.
+    """
+    path = layout.scores(dataset, name)
+    if not path.exists() or not _scored_otherwise(dataset, path):
+        return ""
+    stage, axis = ("score", "variant") if name in params.variants() else ("score_components", "component")
+    return f"run: repose {stage} --dataset {dataset} --{axis} {name}"
+
+
 def outdated() -> dict[tuple[str, str], str]:
     """What was scored by another reference than the present one, and so stands in no table -> the command that renews
     it and, of a method from elsewhere, in what the two references differ.
     """
-    found = {}
-    for dataset, name in [*product(params.datasets(), params.variants()), *_asked()]:
-        path = layout.scores(dataset, name)
-        if path.exists() and _scored_otherwise(dataset, path):
-            stage, axis = ("score", "variant") if name in params.variants() else ("score_components", "component")
-            found[dataset, name] = f"run: repose {stage} --dataset {dataset} --{axis} {name}"
+    own = [*product(params.datasets(), params.variants()), *_asked()]
+    found = {key: command for key in own if (command := renewal(*key))}
     for path, method in _methods():
         dataset, name = method["dataset"], method["name"]
         if _scored_otherwise(dataset, path.with_name("scores.parquet")):

@@ -16,7 +16,7 @@ from pipeline.commands import records, status
 from pipeline.core import console, graph, layout, needs, params, store
 from pipeline.core.schema import SCORES
 from pipeline.tables import papers
-from tests.stages.test_tables import training_run
+from tests.stages.test_tables import REFERENCE, training_run, write_reference
 
 
 @pytest.fixture
@@ -377,6 +377,24 @@ def test_a_column_is_printed_once_where_checkpoints_are_chosen_by_it(clone):
     )
 
 
+def test_scores_by_another_reference_are_said_to_stand_in_no_table(clone, capsys):
+    """Of a variant and of a component, each with the command that renews it; nothing where no reference is known."""
+    set_in_params(" spatn: auto", " spatn: true")
+    for name in ("spig", "spatn"):
+        write_scores(name, training_run("synthetic", name, [30]))
+    renew = "run: repose score --dataset synthetic --variant spig"
+    for sha256, left_out in ((None, False), (REFERENCE, False), ("2" * 64, True)):
+        if sha256:
+            write_reference("synthetic", sha256)
+        assert command_line.main(["status", "--json"]) == 0
+        printed = json.loads(capsys.readouterr().out)["scores"]
+        assert [one["renew"] for one in printed] == [renew if left_out else ""]
+        text = " ".join(shown(capsys).split())
+        assert text.count("not in tables: scored by another reference; run: repose score") == 2 * left_out
+    squeezed = "".join(text.split())
+    assert "repose score_components --dataset synthetic --component spatn".replace(" ", "") in squeezed
+
+
 def test_json_has_jobs_scores_and_what_is_next(made, capsys):
     """The documented keys, and what the table shows."""
     write_scores("spig", training_run("synthetic", "spig", [30, 60]))
@@ -396,7 +414,7 @@ def test_json_has_jobs_scores_and_what_is_next(made, capsys):
     scores = {one["variant"]: one for one in printed["scores"]}
     step, values, marks = status.last_scores("synthetic", "spig", params.load()["tables"]["choose_by"])
     assert scores["spig"] == {
-        "dataset": "synthetic", "variant": "spig", "step": step, "values": values, "marks": marks
+        "dataset": "synthetic", "variant": "spig", "step": step, "values": values, "marks": marks, "renew": "",
     }  # fmt: skip
     assert "metric-weights" in marks["LPIPS"]
     assert printed["next"].startswith(".venv/bin/snakemake")
