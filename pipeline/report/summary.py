@@ -1,6 +1,6 @@
 """What the summary at the top of a page says of a data set, from the tables; template/summary.html.j2 has the words."""
 
-from pipeline.report.tables import pairs_seen
+from pipeline.report.tables import how_read, pairs_seen
 from pipeline.report.words import counted, listed
 from pipeline.tables import papers
 
@@ -110,7 +110,7 @@ def matches(dataset: str, cells_of: dict[str, list[dict[str, str]]]) -> list[dic
                 "ours": cell["printed"],
                 "interval": interval(cell),
                 "published": theirs["printed"],
-                "verified": not theirs["marks"],
+                "read": how_read(theirs["marks"].split()),
                 "inside": ends[0] <= float(theirs["value"]) <= ends[1] if len(ends) == 2 else None,
             }
             found.setdefault((cell["variant"], cell["column"], theirs["value"]), entry)

@@ -12,6 +12,7 @@ from pipeline.core import layout
 from pipeline.core.errors import UserError
 from pipeline.datasets import title as dataset_title
 from pipeline.report.words import listed
+from pipeline.tables.inputs import VERIFIED
 from pipeline.tables.papers import RANDOM_WEIGHTS, in_column_order
 
 # Short forms for the sentence at the top. These marks make a number a demonstration rather than a result.
@@ -129,24 +130,32 @@ def _cell(cell: dict[str, str]) -> dict:
         "place": "" if thin else PLACES.get(cell["place"].partition(" ")[0], ""),
         "tied": "tied" in cell["place"] and not thin,
         "interval": f"{low} – {high}" if low and high and not thin else "",
+        "other": cell.get("other", ""),
         "seeds": f"{cell['seeds']} seeds: {mean} ± {deviation}" if cell.get("seeds") else "",
         "marks": marks,
     }
+
+
+def how_read(marks: Iterable[str]) -> str:
+    """Of a published number's marks: verified, second-hand or unverified."""
+    return next((mark for mark in VERIFIED.values() if mark and mark in marks), "verified")
 
 
 def _rows(cells: list[dict[str, str]]) -> list[dict]:
     """Rows by name. `tag`: what kind a row is, if it was not trained here, and whether a published one was checked."""
     rows: dict[str, dict] = {}
     for cell in cells:
-        row = rows.setdefault(cell["row"], {"name": cell["row"], "kind": cell["kind"], "cells": {}, "n": set()})
+        about = {"name": cell["row"], "kind": cell["kind"], "protocol": cell.get("row_protocol", "")}
+        row = rows.setdefault(cell["row"], about | {"cells": {}, "n": set()})
         if cell["value"]:
             row["cells"][cell["column"]] = _cell(cell)
             row["n"] |= {int(cell["n"])} if cell["n"] else set()
     for row in rows.values():
         row["tag"] = "" if row["kind"] == "trained" else row["kind"]
-        checked = {"unverified" not in cell["marks"] for cell in row["cells"].values()}
-        if row["kind"] == "published" and checked:
-            row["tag"] += ", in part verified" if len(checked) > 1 else f", {'' if True in checked else 'un'}verified"
+        read = {how_read(cell["marks"]) for cell in row["cells"].values()}
+        if row["kind"] == "published" and read:
+            best = min(read, key=("verified", *VERIFIED.values()).index)
+            row["tag"] += f", {'in part ' if len(read) > 1 else ''}{best}"
     return list(rows.values())
 
 

@@ -7,6 +7,8 @@ writes  reports/tables/: each as .csv (one value a row) and .md, those of method
           the papers' tables   as pipeline/tables/papers.py defines them, in the papers' order of rows and columns:
                                spig_table1, _table2, _table3; spgnet_table_a, _table1, _parsing; spt_table1,
                                _training, _losses; sgw_gan_table1, _ablation, _amt
+          later_HEIGHTxWIDTH   the methods since 2020 on DeepFashion at one size, each with the protocol of its
+                               numbers, and all of this run in that form; ranks are among equal protocols alone
           leaderboard_D        every method that was scored on the data set D, by our protocols
           published_D          every published number on it that has a column here, folded below the leaderboard's .md
           all_scores           every checkpoint, split and metric
@@ -25,10 +27,11 @@ val split, never on test; each table says which. Two numbers that a paired boots
 (`tables.bootstrap` resamples) does not tell apart are a tie, and so are two that several seeds do not: the best of
 this run's rows and those tied with it carry ≈. A number that differs from the paper's set-up carries a mark, explained
 under its table. A difference to a published value is printed only where both protocols are known to be equal
-(`EQUAL_PROTOCOLS` in pipeline/tables/papers.py).
+(`EQUAL_PROTOCOLS` in pipeline/tables/papers.py). A published number that was not read in the paper that made it is
+marked, ” where another one quotes it, ? where it was not checked; what another paper prints for its cell stands below.
 
 To see your own published numbers here, add rows to reports/published.csv: with their source, and verified = yes
-only if you read the value in the paper.
+only if you read the value in the paper, second-hand if another paper quotes it.
 """
 
 from dataclasses import dataclass

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from pipeline.core import params
 from pipeline.datasets import title as dataset_title
-from pipeline.tables.inputs import Run, Runs, altered
+from pipeline.tables.inputs import VERIFIED, Run, Runs, altered
 from pipeline.tables.paired import Difference
 from pipeline.tables.papers import (
     ALTERS_MEASURE,
@@ -16,6 +16,8 @@ from pipeline.tables.papers import (
     LEADERBOARD,
     OTHER_PICTURES,
     RANDOM_WEIGHTS,
+    SAME,
+    TABLES,
     PaperTable,
     Row,
 )
@@ -47,6 +49,9 @@ class Cell:
     difference: str = ""  # ours minus the paper's, between equal protocols only
     source: str = ""
     place: str = ""  # among this run's comparable rows: best, second or nothing, and "tied" if not told from the best
+    other: str = ""  # what another paper prints for a published number's cell
+    other_source: str = ""
+    row_protocol: str = ""  # how the numbers of its row were measured, where a table's rows differ in that
     seeds: int | str = ""  # of training, where there are several; `value` and its interval are the first's
     mean: str = ""  # over the seeds
     deviation: str = ""  # sample standard deviation over the seeds
@@ -65,32 +70,38 @@ def exact(value: float | None) -> str:
 
 def _published_row(published: list[dict], table: PaperTable, dataset: str, row: Row) -> list[Cell]:
     """A cell for each column; [] if published.csv does not have the row."""
-    key = (table.paper, table.source, dataset_title(dataset), row.method, row.variant)
-    found = {
-        p["metric"]: p for p in published if (p["paper"], p["table"], p["dataset"], p["method"], p["variant"]) == key
-    }
+    of, found = table.of or dataset_title(dataset), {}
+    for paper, source in row.read_in or ((table.paper, table.source),):
+        key = (paper, source, of, row.method, row.variant)
+        for p in published:
+            if (p["paper"], p["table"], p["dataset"], p["method"], p["variant"]) == key:
+                found.setdefault(p["metric"], p)
     cells = []
     for column in table.columns_of(dataset) if found and row.method else ():
         higher = COLUMNS[column].higher_is_better
-        cell = Cell(table.name, dataset, row.name, "published", "", column, higher)
+        cell = Cell(table.name, dataset, row.name, "published", "", column, higher, row_protocol=row.protocol)
         if column in found:
             cell = _with_published(cell, found[column])
+            if row.protocol == SAME and set(cell.marks.split()) <= {"second-hand"}:  # what of ours it is equal to
+                cell = replace(cell, metric=table.metrics_of(column)[0])
         cells.append(cell)
     return cells
 
 
 def _with_published(cell: Cell, row: dict) -> Cell:
-    """The cell with the number of a row of published.csv, marked if it was not checked."""
-    marks = "" if row["verified"] == "yes" else "unverified"
-    return replace(cell, value=row["value"], printed=row["value"], marks=marks, source=row["source"])
+    """The cell with the number of a row of published.csv, its marks, and the value that another paper has for it."""
+    marks = f"{VERIFIED[row['verified']]} {row['marks']}".strip()
+    other = {"other": row["other_value"], "other_source": row["other_source"]}
+    return replace(cell, value=row["value"], printed=row["value"], marks=marks, source=row["source"], **other)
 
 
-def _our_row(table: str, row: str, run: Run, columns: dict[str, tuple[str, ...]]) -> list[Cell]:
+def _our_row(table: str, row: str, run: Run, columns: dict[str, tuple[str, ...]], row_protocol: str = "") -> list[Cell]:
     """A cell for each column (`columns`: its metrics): the chosen checkpoint's test score, empty if there is none."""
     cells = []
     for title, metrics in columns.items():
         column = COLUMNS[title]
         cell = Cell(table, run.dataset, row, run.kind, run.name, title, column.higher_is_better)
+        cell = replace(cell, row_protocol=row_protocol)
         score = next((run.test[metric] for metric in metrics if metric in run.test), None)
         if score is not None:
             known = {key: score[key] for key in ("metric", "protocol", "step", "split", "n", "excluded", "marks")}
@@ -117,14 +128,35 @@ def _our_rows(table: PaperTable, row: Row, dataset: str, runs: Runs) -> list[Cel
     columns = {column: table.metrics_of(column) for column in table.columns_of(dataset)}
     cells = []
     for run in runs.values():
-        if run.dataset != dataset or not any(columns.values()):
+        if run.dataset != dataset or not any(columns.values()) or not _is_of(row, run):
             continue
-        if run.kind == "outside" and row.is_called(run.name):
-            cells += _our_row(table.name, f"{run.name} (outside)", run, columns)
-        elif run.kind != "outside" and row.ours and params.variant_of(run.name) == row.ours:
+        name = _label(run)
+        if run.kind != "outside":
             name = row.name.removesuffix(" (the paper's)") + ", this run" + _in_brackets(params.named(run.name))
-            cells += _our_row(table.name, name, run, columns)
+        cells += _our_row(table.name, name, run, columns, _protocol_of(table, dataset))
     return cells
+
+
+def _is_of(row: Row, run: Run) -> bool:
+    """Whether a run is of the row's method."""
+    if run.kind == "outside":
+        return row.is_called(run.name)
+    return bool(row.ours) and params.variant_of(run.name) == row.ours
+
+
+def _protocol_of(table: PaperTable, dataset: str) -> str:
+    """What stands as protocol beside our rows, in a table whose rows differ in that."""
+    return "" if not table.of else SAME if _form(dataset) == table.form else f"this run's, {_form(dataset)}"
+
+
+def _form(dataset: str) -> str:
+    """In which form a data set's images are, where it has several."""
+    return params.load()["fetch"][dataset].get("protocol", "")
+
+
+def _is_in(dataset: str, form: str) -> bool:
+    """Whether its images are in the form, by whatever filter: resize176, resize176-cv2-cubic."""
+    return _form(dataset).partition("-")[0] == form
 
 
 def _in_brackets(text: str) -> str:
@@ -140,15 +172,27 @@ def _label(run: Run) -> str:
     return FLOORS.get(run.name, run.name)
 
 
-def _rows_from_elsewhere(table: PaperTable, rows: list[Row], dataset: str, runs: Runs) -> list[Cell]:
-    """Outside methods that go by no row's name, of which the table has a column that was measured."""
+def _further_rows(table: PaperTable, rows: list[Row], dataset: str, runs: Runs) -> list[Cell]:
+    """Outside methods that go by no row's name, of which the table has a column that was measured; where it compares
+    whatever was scored in its form, every other method of this run, too.
+    """
     columns = {column: table.metrics_of(column) for column in table.columns_of(dataset)}
     cells = []
     for run in runs.values():
-        if run.dataset == dataset and run.kind == "outside" and not any(row.is_called(run.name) for row in rows):
-            found = _our_row(table.name, f"{run.name} (outside)", run, columns)
+        fits = run.kind == "outside" or (table.of and run.kind != "component")
+        if run.dataset == dataset and fits and not any(_is_of(row, run) for row in rows):
+            name = _label(run) + ("" if run.kind == "outside" else ", this run")
+            found = _our_row(table.name, name, run, columns, _protocol_of(table, dataset))
             cells += found if any(cell.value for cell in found) else []
     return cells
+
+
+def _datasets(table: PaperTable, runs: Runs) -> list[str]:
+    """Those of the table and of this run; of a table of one form, this run's in that form or, without one, its own."""
+    of_run = dict.fromkeys(dataset for dataset, _ in runs)
+    if not table.of:
+        return [*dict.fromkeys([*table.columns, *of_run])]
+    return [name for name in of_run if _is_in(name, table.form)] or [*table.columns]
 
 
 def paper_table(table: PaperTable, published: list[dict], runs: Runs) -> list[Cell]:
@@ -159,11 +203,11 @@ def paper_table(table: PaperTable, published: list[dict], runs: Runs) -> list[Ce
     """
     rows = [*table.rows, *([] if table.part else _other_rows(published, table))]
     cells = []
-    for dataset in dict.fromkeys([*table.columns, *(dataset for dataset, _ in runs)]):
+    for dataset in _datasets(table, runs):
         part = []
         for row in rows:
             part += _published_row(published, table, dataset, row) + _our_rows(table, row, dataset, runs)
-        part += _rows_from_elsewhere(table, rows, dataset, runs) if part else []
+        part += _further_rows(table, rows, dataset, runs) if part else []
         if any(cell.kind == "published" and cell.value for cell in part):
             cells += _with_differences(table, part)
         else:  # no number of this data set was published: the published rows would be empty
@@ -182,7 +226,7 @@ def _with_differences(table: PaperTable, cells: list[Cell]) -> list[Cell]:
     for cell in cells:
         ours = labels.get(params.variant_of(cell.variant))
         theirs = known.get((ours, cell.column)) if cell.kind == "trained" else None
-        equal = (table.paper, cell.column) in EQUAL_PROTOCOLS.get(cell.metric, ())
+        equal = (table.paper, cell.column) in EQUAL_PROTOCOLS.get(cell.metric, ()) and cell.row_protocol in ("", SAME)
         if cell.kind != "published" and cell.value and cell.column in published and not equal:
             cell = replace(cell, marks=f"{cell.marks} protocol".strip())
         if cell.value and theirs and equal and not set(cell.marks.split()) & (ALTERS_MEASURE | OTHER_PICTURES):
@@ -210,15 +254,19 @@ def leaderboard(dataset: str, runs: Runs) -> list[Cell]:
 
 
 def published_numbers(dataset: str, published: list[dict]) -> list[Cell]:
-    """Every published number on a data set that has a column of ours, a row a method of a table of published.csv."""
-    of = [p for p in published if p["dataset"] == dataset_title(dataset) and p["value"]]
+    """Every published number on a data set that has a column of ours, a row a method of a table of published.csv; those
+    on its pictures at a size of their own with that.
+    """
+    title = next((table.of for table in TABLES if table.of and _is_in(dataset, table.form)), dataset_title(dataset))
+    of = [p for p in published if p["value"] and (p["dataset"] == title or p["dataset"].startswith(f"{title} "))]
     known = {p["metric"] for p in of}
     columns = [name for name in dict.fromkeys([*LEADERBOARD, *COLUMNS]) if name in known and COLUMNS[name].metrics]
     rows: dict[str, dict[str, dict]] = defaultdict(dict)
     for p in of:
         if p["metric"] in columns:
             name = " ".join(filter(None, (p["method"], p["variant"])))
-            rows[f"{name} ({p['paper'].removesuffix(' (context)')}, {p['table']})"][p["metric"]] = p
+            where = p["paper"].removesuffix(" (context)"), p["table"], p["dataset"].removeprefix(title).strip()
+            rows[f"{name} ({', '.join(filter(None, where))})"][p["metric"]] = p
     cells = []
     for name, found in rows.items():
         for column in columns:
@@ -246,17 +294,22 @@ def with_places(
     """Fill `place` of our cells: best and second of those in a column that can be compared, and who is tied.
 
     Comparable are values of one metric and protocol by the same kind of network, on the same pairs or by a paired
-    difference. unranked: the data set and name of methods that get no place.
+    difference; a published one of which it is known what of ours it equals, with ours on all pairs. unranked: the
+    data set and name of methods that get no place.
     """
     verdicts = {(d.dataset, d.metric, frozenset((d.one, d.other))): d.verdict for d in found}
     groups = defaultdict(list)
     for index, cell in enumerate(cells):
-        if cell.value and cell.kind != "published" and (cell.dataset, cell.variant) not in unranked:
-            key = (cell.table, cell.dataset, cell.column, cell.metric, cell.protocol, altered(cell.marks))
+        ranked = cell.kind != "published" or (cell.row_protocol and cell.metric)
+        if cell.value and ranked and (cell.dataset, cell.variant) not in unranked:
+            protocol = cell.row_protocol or cell.protocol
+            key = (cell.table, cell.dataset, cell.column, cell.metric, protocol, altered(cell.marks))
             groups[key].append(index)
 
     def verdict(one: Cell, other: Cell) -> str | None:
         """The paired one; "" for two of the same pairs without one; None for two that cannot be compared."""
+        if "published" in (one.kind, other.kind):
+            return None if "pairs" in f"{one.marks} {other.marks}".split() else ""
         paired = verdicts.get((one.dataset, one.metric, frozenset((one.variant, other.variant))))
         sets = {runs[key].pair_set for cell in (one, other) if (key := (cell.dataset, cell.variant)) in runs} - {""}
         return paired or ("" if one.n == other.n and len(sets) < 2 else None)

@@ -16,14 +16,16 @@ from typing import TYPE_CHECKING, Any
 from pipeline.core import graph, layout, needs, params, schema, store
 from pipeline.core.errors import UserError
 from pipeline.tables.over_seeds import OverSeeds
-from pipeline.tables.papers import ALTERS_MEASURE, COLUMNS, MARKS
+from pipeline.tables.papers import ALTERS_MEASURE, COLUMNS, MARKS, PUBLISHED_MARKS
 
 if TYPE_CHECKING:
     import pandas as pd
 
 PUBLISHED_COLUMNS = (
-    "paper", "table", "dataset", "method", "variant", "metric", "value", "higher_is_better", "source", "verified"
+    "paper", "table", "dataset", "method", "variant", "metric", "value", "higher_is_better", "source", "verified",
+    "marks", "other_value", "other_source",
 )  # fmt: skip
+VERIFIED = {"yes": "", "second-hand": "second-hand", "no": "unverified"}  # -> the mark that says so
 
 
 def read_published(path: Path = layout.PUBLISHED) -> list[dict[str, str]]:
@@ -34,22 +36,25 @@ def read_published(path: Path = layout.PUBLISHED) -> list[dict[str, str]]:
         lines = path.read_text(encoding="utf-8-sig").splitlines(keepends=True)
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8; save it as UTF-8, or restore it (git checkout {path})") from None
-    reader = csv.DictReader(lines)
+    reader = csv.DictReader(lines, restval="")  # a row of one's own may end with `verified`
     if tuple(reader.fieldnames or ()) != PUBLISHED_COLUMNS:
         raise UserError(f"{path}: its columns must be {', '.join(PUBLISHED_COLUMNS)}")
     rows = list(reader)
     for row in rows:
         try:
             assert None not in row  # surplus cells
-            assert None not in row.values()  # missing cells
-            assert row["verified"] in ("yes", "no")
+            assert row["verified"] in VERIFIED
             assert row["higher_is_better"] in ("yes", "no")
-            assert row["value"] == "" or math.isfinite(float(row["value"]))
+            assert {*row["marks"].split()} <= PUBLISHED_MARKS.keys() - {*VERIFIED.values()}
+            for key in ("value", "other_value"):
+                assert row[key] == "" or math.isfinite(float(row[key]))
+            assert (row["other_value"] == "") == (row["other_source"] == "")
         except (AssertionError, ValueError):
             name = ", ".join(str(row[key]) for key in ("paper", "table", "dataset", "method", "metric"))
             raise UserError(
-                f"{path}: malformed row ({name}): it needs {len(PUBLISHED_COLUMNS)} cells, a number or nothing as "
-                "value, yes or no as higher_is_better and verified"
+                f"{path}: malformed row ({name}): it needs a number or nothing as value, yes or no as "
+                f"higher_is_better, {', '.join(VERIFIED)} as verified and, where they are filled, known marks, and a "
+                "number as other_value with its other_source"
             ) from None
     return rows
 

@@ -87,6 +87,13 @@ def _about_ours(ours: list[Cell], runs: Runs) -> list[str]:
     return lines
 
 
+def _elsewhere(cells: Iterable[Cell]) -> list[str]:
+    """Of published cells: where another value of theirs stands."""
+    found = dict.fromkeys((cell.other, cell.other_source) for cell in cells if cell.other)
+    listed = "; ".join(f"{value} in {source}" for value, source in found)
+    return [f"Elsewhere, what another paper prints for the same cell: {listed}."] if found else []
+
+
 def _by_dataset(cells: list[Cell]) -> dict[str, list[Cell]]:
     parts = defaultdict(list)
     for cell in cells:
@@ -108,6 +115,7 @@ def notes(table: PaperTable, cells: list[Cell], runs: Runs) -> dict[str, list[st
         lines = []
         if theirs:
             lines.append(f"Published rows: {'; '.join(dict.fromkeys(c.source for c in theirs if c.value))}.")
+        lines += _elsewhere(theirs)
         if any(not cell.value for cell in theirs):
             lines.append("A dash in a published row: the paper gives no number, or it is not known here.")
         if measured and not scored:
@@ -117,7 +125,7 @@ def notes(table: PaperTable, cells: list[Cell], runs: Runs) -> dict[str, list[st
             lines.append(f"Not in this run: {', '.join(lacking)} ({where} in params.yaml).")
         lines += [*table.notes, *table.notes_of.get(dataset, ())]
         lines += _about_ours(ours, runs)
-        if theirs and ours and not all(cell.difference for cell in ours if cell.kind == "trained"):
+        if theirs and ours and not table.of and not all(cell.difference for cell in ours if cell.kind == "trained"):
             lines.append(
                 f"A difference to the paper is printed only between equal protocols. {PROTOCOL[table.paper]}: where no "
                 "difference stands, the two numbers do not measure the same thing."
@@ -154,8 +162,10 @@ def published_notes(dataset: str, cells: list[Cell]) -> dict[str, list[str]]:
     return {
         dataset: [
             "Copied from where each row says, and neither ranked nor compared: papers measure one metric in different "
-            "ways (docs/protocols.md). In brackets: which paper prints the row, in which table.",
+            "ways (docs/protocols.md). In brackets: which paper prints the row, in which table and, if it says so, for "
+            "pictures of which size.",
             f"{len({cell.row for cell in cells})} rows of {layout.PUBLISHED}, where their sources stand, and more "
-            "metrics and forms of the data set.",
+            "metrics.",
+            *_elsewhere(cells),
         ]
     }

@@ -19,9 +19,46 @@ def _letter(symbol: str, letter: str, text: str) -> Mark:
     return Mark(symbol, rf"\textsuperscript{{{letter}}}", text)
 
 
-# How a number differs from the paper's set-up. The names are those of `schema.SCORES`, and two of our own: protocol,
-# unverified.
-# Which setting sets which: docs/papers.md.
+# What stands behind a published number that its paper's own table does not show: where it was read (`verified` in
+# published.csv decides the first two), and in what it was measured otherwise than the numbers beside it.
+PUBLISHED_MARKS = {
+    "unverified": Mark("?", "?", "published number not checked against the paper"),
+    "second-hand": Mark(
+        "”",
+        r"\textquotedblright",
+        "published number as another paper or text quotes it, not read in the paper it is of",
+    ),
+    "summary": _letter("ᴴ", "H", "from a summary of the paper that somebody else wrote: weak evidence"),
+    "rescored": _letter("ᴿ", "R", "not the method's own number: another paper measured it anew, by its own protocol"),
+    "best-of-four": _letter(
+        "ᴮ",
+        "B",
+        "the released test draws four pictures of a pair and keeps that with the highest SSIM to the true target; "
+        "whether the paper's numbers come from it is not stated",
+    ),
+    "lpips-unscaled": _letter(
+        "ᴸ", "L", "LPIPS of pictures in [0, 1], where its network expects [-1, 1]: the distances come out smaller"
+    ),
+    "lpips-unknown": _letter(
+        "ᴺ", "N", "which network LPIPS goes through is not stated, and the value is far below all others: not ranked"
+    ),
+    "sigma": _letter(
+        "ᴳ", "G", "SSIM by a Gaussian window of sigma 1.2 and the generated picture's own range, not by a 51x51 window"
+    ),
+    "squashed": Mark("↔", r"$\leftrightarrow$", "measured on photographs squashed to 256x256, not at 256x176"),
+    "wrapped": _letter(
+        "ᵂ",
+        "W",
+        "from 8-bit differences that wrap round at 256 (CASD's by its size alone): no PSNR, which is 16 to 19 dB here",
+    ),
+    "faces-found": _letter(
+        "ᴾ", "P", "over the pairs in which a face was found in both pictures: other pairs for each method"
+    ),
+    "several-sources": _letter("ᵀ", "T", "drawn from several source pictures, which is another task"),
+}
+
+# How a number differs from the paper's set-up. The names are those of `schema.SCORES`, one of our own, protocol, and
+# those of published numbers. Which setting sets which: docs/papers.md.
 MARKS = {
     "metric-weights": Mark(
         "†",
@@ -67,7 +104,7 @@ MARKS = {
         r"$\neq$",
         "not measured as the published numbers of its column: by another network, detector, window, range or crop",
     ),
-    "unverified": Mark("?", "?", "published number not checked against the paper"),
+    **PUBLISHED_MARKS,
 }
 
 
@@ -128,9 +165,19 @@ LEADERBOARD = (
 
 FLOORS = {"copy_source": "Copy of the source", "mean_image": "Mean training image"}
 
-# Our metric -> the (paper, column) pairs whose protocol is known to be equal, from released scoring code. None is:
-# docs/protocols.md ("What the papers' own numbers are") says for each how it differs.
-EQUAL_PROTOCOLS: dict[str, set[tuple[str, str]]] = {}
+LATER = "Later methods"  # stands for the paper of the tables that compare them
+SAME = "CFLD's"  # the protocol of rows there that ours can be set beside, on pictures in the table's form
+NOT_PUBLIC, NOT_KNOWN = "not public", "not known"  # how it is measured: by code that is not there, in a text not read
+
+# Our metric -> the (paper, column) pairs whose protocol is known to be equal, from released scoring code: of the later
+# methods CFLD's and MCLD's. Of the four papers none is: docs/protocols.md ("What the papers' own numbers are") says for
+# each how it differs.
+EQUAL_PROTOCOLS: dict[str, set[tuple[str, str]]] = {
+    "fid-train-tv": {(LATER, "FID")},
+    "lpips-alex-v0.1": {(LATER, "LPIPS")},
+    "ssim-win51": {(LATER, "SSIM")},
+    "psnr": {(LATER, "PSNR")},
+}
 
 # Paper -> why no difference to its numbers is printed.
 PROTOCOL = {
@@ -143,6 +190,7 @@ PROTOCOL = {
     "the ten parts of IS in the folder's order",
     "SGW-GAN": "SGW-GAN released no scoring code; Def-GAN's is the likely one, which takes SSIM by the picture's own "
     "range and the ten parts of IS in the folder's order",
+    LATER: "Of the later methods' numbers most stand where another paper quotes them",
 }
 
 
@@ -151,6 +199,8 @@ class Row:
     """A row of a table: the method and variant of published.csv, the name shown, and our variant of the same method.
 
     `method` "" has no published numbers. An outside method of the name shown, or of one in `aliases`, stands below it.
+    `read_in`: the papers and tables of published.csv that its numbers stand in, the preferred first, where these are
+    not the table's own; `protocol`: how they were measured, where a table's rows differ in that.
     """
 
     name: str
@@ -158,6 +208,8 @@ class Row:
     variant: str = ""
     ours: str = ""
     aliases: tuple[str, ...] = ()
+    read_in: tuple[tuple[str, str], ...] = ()
+    protocol: str = ""
 
     def is_called(self, name: str) -> bool:
         return name.casefold() in {own.casefold() for own in (self.name, *self.aliases)}
@@ -169,6 +221,9 @@ class PaperTable:
 
     Any other data set gets the widest of `columns`. `metrics` replaces our metrics for a column of this table.
     `part` is true where the rows are a choice from the source; else it shows what published.csv has beyond `rows` too.
+    `of` is the data set's name in published.csv, where that is not its title; such a table compares all methods of this
+    run that were scored on DeepFashion in `form`, by whatever filter, and ranks those in the form of that very name
+    with the published rows of SAME.
     """
 
     name: str
@@ -181,6 +236,8 @@ class PaperTable:
     part: bool = False
     notes: tuple[str, ...] = ()
     notes_of: dict[str, tuple[str, ...]] = field(default_factory=dict)  # data set -> notes of that part alone
+    of: str = ""
+    form: str = ""
 
     def columns_of(self, dataset: str) -> tuple[str, ...]:
         return self.columns.get(dataset) or max(self.columns.values(), key=len)
@@ -200,6 +257,30 @@ SPT_ROWS = (
 SPT_COLUMNS = {"deepfashion": ("IS", "SSIM"), "market1501": ("IS", "SSIM", "Mask-IS", "Mask-SSIM")}
 # SPGNet's SSIM on DeepFashion is a uniform 7 x 7 window's.
 SPGNET_METRICS = {"SSIM": ("ssim-uniform7", "ssim")}
+
+
+def _later(height: int, width: int, form: str, rows: tuple[Row, ...], *notes: str) -> PaperTable:
+    """The comparison of the methods since 2020 on DeepFashion at one resolution."""
+    return PaperTable(
+        f"later_{height}x{width}", LATER, f"{height}x{width}", f"{height}x{width}: methods since 2020",
+        {f"deepfashion-{form}": ("FID", "LPIPS", "SSIM", "PSNR")}, rows,
+        metrics={"FID": ("fid-train-tv",), "SSIM": ("ssim-win51",)},
+        notes=(
+            "In order of publication. Protocol: how a row's numbers were measured (docs/protocols.md, \"The later "
+            f"methods' protocols\"). Best and 2nd are among the rows of {SAME}, but for numbers from a summary: all "
+            "others differ from one another in pictures, sizes or metrics, or their scoring is not public.",
+            *notes,
+        ),
+        of=f"DeepFashion {height}x{width}", form=form,
+    )  # fmt: skip
+
+
+def _quoted(name: str, protocol: str, *further: str, ours: str = "", aliases: tuple[str, ...] = (), paper="IMAGPose"):
+    """A row whose numbers stand in Table 1 of a paper and, where not there, in the main comparison of `further`."""
+    read_in = ((paper, "Table 3" if paper == "Leffa" else "Table 1"), *((one, "main comparison") for one in further))
+    return Row(name, name, ours=ours, aliases=aliases, read_in=read_in, protocol=protocol)
+
+
 SPT_GROUND_TRUTH = "TS-GT is given the parsing of the true target, in test too, which no other row of SPT is."
 
 TABLES = (
@@ -366,6 +447,49 @@ TABLES = (
             Row("SGW-GAN over DSCF (=Def-GAN)", "SGW-GAN", "vs DSCF (=Def-GAN)"),
         ),
         notes=("Published only: people were asked which of two pictures they prefer.",),
+    ),
+    _later(
+        256, 176, "resize176",
+        (
+            _quoted("ADGAN", NOT_KNOWN),
+            _quoted("GFLA", "GFLA's, 256x256", ours="gfla", aliases=("DIST",)),
+            _quoted("PISE", f"{NOT_PUBLIC}; 256x256", "PISE"),
+            Row("DiOr", "DiOr", read_in=(("DiOr", "main comparison"),), protocol=NOT_KNOWN),
+            _quoted("DPTN", "GFLA's, padded"),
+            _quoted("NTED", "GFLA's, PIL bicubic"),
+            _quoted("CASD", f"{NOT_PUBLIC}; JPEG", "CASD"),
+            _quoted("PIDM", "PIDM's"),
+            _quoted("PoCoLD", "GFLA's, its own resizing"),
+            _quoted("CFLD", SAME, "MCLD"),
+            _quoted("PCDMs", "PCDMs'", aliases=("PCDM",)),
+            _quoted("X-MDPT-L", f"{NOT_PUBLIC}; 256x256", aliases=("X-MDPT",), paper="Leffa"),
+            _quoted("IMAGPose", NOT_PUBLIC),
+            _quoted("Leffa", NOT_PUBLIC, paper="Leffa"),
+            Row("MCLD", "MCLD", read_in=(("MCLD", "main comparison"),), protocol=SAME),
+        ),
+    ),
+    _later(
+        512, 352, "resize352",
+        (
+            _quoted("CocosNet-v2", NOT_KNOWN),
+            _quoted("NTED", "GFLA's, PIL bicubic"),
+            _quoted("PIDM", "PIDM's"),
+            _quoted("PoCoLD", "GFLA's, its own resizing"),
+            _quoted("CFLD", SAME, "MCLD"),
+            _quoted("PCDMs", "PCDMs'", aliases=("PCDM",)),
+            _quoted("X-MDPT-L", NOT_PUBLIC, aliases=("X-MDPT",), paper="Leffa"),
+            _quoted("IMAGPose", NOT_PUBLIC),
+            _quoted("Leffa", NOT_PUBLIC, paper="Leffa"),
+            Row("MCLD", "MCLD", read_in=(("MCLD", "main comparison"),), protocol=SAME),
+            *(
+                Row(f"{method}{by}", method, read_in=(("One-to-All", "main comparison"),), protocol="One-to-All's")
+                for method, by in (
+                    ("CFLD", " (by One-to-All)"), ("MCLD", " (by One-to-All)"), ("One-to-All-1.3B", ""),
+                )
+            ),
+        ),
+        "One-to-All measured CFLD and MCLD anew, with an LPIPS of 0.279 for CFLD instead of 0.1819: its rows compare "
+        "with one another alone.",
     ),
 )  # fmt: skip
 

@@ -9,6 +9,8 @@ import pandas as pd
 from pipeline.tables.cells import Cell
 from pipeline.tables.papers import COLUMNS, MARKS, symbols
 
+WORDS = ("Method", "Protocol")  # columns that are no numbers
+
 
 def _shared_marks(cells: list[Cell]) -> dict[str, set[str]]:
     """Row of ours -> the marks that all of its values carry: they stand on its name."""
@@ -25,8 +27,8 @@ def _symbols(marks: Iterable[str]) -> str:
 
 
 def cell_text(cell: Cell, of_row: Collection[str] = ()) -> str:
-    """The value with its marks but those `of_row`, bold if best, italic if second; interval, seeds, difference on lines
-    of their own.
+    """The value with its marks but those `of_row`, bold if best, italic if second; interval, seeds, what stands for it
+    elsewhere, and difference on lines of their own.
     """
     if not cell.value:
         return "–"
@@ -40,6 +42,7 @@ def cell_text(cell: Cell, of_row: Collection[str] = ()) -> str:
         text += f"\n[{float(cell.low):.{decimals}f}, {float(cell.high):.{decimals}f}]"
     if cell.seeds:
         text += f"\n{cell.seeds} seeds: {float(cell.mean):.{decimals}f} ± {float(cell.deviation):.{decimals}f}"
+    text += f"\n(elsewhere {cell.other})" if cell.other else ""
     return text + (f"\n(Δ {cell.difference})" if cell.difference else "")
 
 
@@ -50,7 +53,9 @@ def _pairs_text(counts: Iterable[int | str]) -> str:
 
 
 def grid(cells: list[Cell]) -> pd.DataFrame:
-    """The cells of one data set as text, laid out as in the paper: a row for each method, a column for each metric."""
+    """The cells of one data set as text, laid out as in the paper: a row for each method, a column for each metric. Of
+    rows that were measured in different ways, the way stands beside the name.
+    """
     if not cells:
         return pd.DataFrame(columns=["Method", "Pairs"])
     columns = list(dict.fromkeys(cell.column for cell in cells))
@@ -62,6 +67,8 @@ def grid(cells: list[Cell]) -> pd.DataFrame:
     rows = table.groupby("row", sort=False)
     laid_out = table.pivot_table("text", "row", "column", aggfunc="last").reindex(index=rows.groups, columns=columns)
     laid_out = laid_out.fillna("–").assign(Pairs=rows["n"].agg(_pairs_text)).rename_axis("Method").reset_index()
+    if protocols := {cell.row: cell.row_protocol for cell in cells if cell.row_protocol}:
+        laid_out.insert(1, "Protocol", [protocols.get(name, "–") for name in laid_out["Method"]])
     laid_out["Method"] = [name + _symbols(shared.get(name, ())) for name in laid_out["Method"]]
     arrows = {name: f"{name} {'↑' if COLUMNS[name].higher_is_better else '↓'}" for name in columns}
     return laid_out.rename(columns=arrows)
@@ -72,8 +79,8 @@ def markdown(table: pd.DataFrame) -> str:
         clean = (str(text).replace("|", r"\|").replace("<", "&lt;").replace("\n", " ") for text in texts)
         return "| " + " | ".join(clean) + " |"
 
-    rows = table.itertuples(index=False, name=None)
-    return "\n".join([line(table.columns), line(["---", *["---:"] * (table.shape[1] - 1)]), *map(line, rows)])
+    rows, rules = table.itertuples(index=False, name=None), ["---" if name in WORDS else "---:" for name in table]
+    return "\n".join([line(table.columns), line(rules), *map(line, rows)])
 
 
 _TEX = {
@@ -108,7 +115,7 @@ def tabular(table: pd.DataFrame) -> str:
     for row in [tuple(table.columns), *table.itertuples(index=False, name=None)]:
         stacked = zip_longest(*(text.split("\n") for text in row), fillvalue="")  # each line of a cell becomes a row
         lines.append("\n".join(" & ".join(map(_tex_cell, line)) + r" \\" for line in stacked))
-    columns = "l" + "r" * (table.shape[1] - 1)
+    columns = "".join("l" if name in WORDS else "r" for name in table)
     return "\n".join(
         [rf"\begin{{tabular}}{{{columns}}}", r"\hline", lines[0], r"\hline", *lines[1:], r"\hline", r"\end{tabular}"]
     )

@@ -319,11 +319,16 @@ def test_published_rows_of_other_data_sets_are_folded(made):
             assert len(found) == (1 if expected else 0)
             for part in found:
                 cells = Page(part.partition("</summary>")[2]).all("td")
-                assert sorted(one["data-value"] for one in cells if one["data-value"]) == expected
+                assert sorted(one["data-value"] for one in cells if one.get("data-value")) == expected
                 count += len(expected)
     assert count > 200
-    tags = re.findall(r'<span class="tag">published, ([\w ]+)</span>', text)
-    assert {"verified", "unverified"} <= set(tags)
+    tags = re.findall(r'<span class="tag">published, ([\w -]+)</span>', text)
+    assert {"verified", "second-hand", "unverified", "in part verified", "in part second-hand"} >= set(tags)
+    assert {"verified", "second-hand", "unverified"} <= set(tags)
+    later = next(part for name, part in parts if name == "later_256x176-deepfashion-resize176")
+    assert re.search(r">Protocol</button>.*<td>CFLD&#39;s</td>", later, re.DOTALL)  # what the rows differ in
+    assert re.search(r">0\.114<a class=\"marks\"[^>]*aria-describedby=\"mark-lpips-unknown\"", later)
+    assert re.search(r">20\.739<a.*?</a><small title=\"IMAGPose [^>]*>elsewhere 20\.751</small>", text)
 
 
 def test_a_published_row_says_whether_it_was_checked():
@@ -337,8 +342,12 @@ def test_a_published_row_says_whether_it_was_checked():
         "low": "",
         "high": "",
     }
-    no = "unverified"
-    for marks, tag in ((["", ""], "verified"), ([no, no], "unverified"), (["", no], "in part verified")):
+    no, quoted = "unverified", "second-hand"
+    for marks, tag in (
+        (["", "squashed"], "verified"), ([no, no], "unverified"), (["", no], "in part verified"),
+        ([f"{quoted} summary", quoted], "second-hand"), ([quoted, no], "in part second-hand"),
+        ([quoted, ""], "in part verified"),
+    ):  # fmt: skip
         cells = [cell | {"column": str(number), "marks": one} for number, one in enumerate(marks)]
         assert [row["tag"] for row in shown_tables._rows(cells)] == [f"published, {tag}"]
 
