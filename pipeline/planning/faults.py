@@ -63,7 +63,8 @@ def size_of(values: dict[str, Any], dataset: str) -> tuple[int, int]:
     """Height and width of a data set's images by its settings."""
     block = values["fetch"][dataset]
     if dataset.startswith("deepfashion"):
-        return (256, 176) if block.get("protocol") == "crop176" else (256, 256)
+        form = datasets.get("deepfashion").FORMS[block.get("protocol", "canvas256")]
+        return form.height, form.width
     return (128, 64) if dataset == "market1501" else (block["height"], block["width"])
 
 

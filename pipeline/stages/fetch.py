@@ -9,8 +9,9 @@ In every case the digests in params.yaml decide. Where nothing is found, the mes
 
 deepfashion: the same for img.zip (256x256) or img_highres.zip, PATN's image lists, keypoints and pairs. The images are
 gated: request them, and put the password of an encrypted archive into the environment variable that `password_env`
-names; it is never stored. `protocol`: canvas256 (img.zip as it is), crop176 (its middle 176 columns) or squash256
-(img_highres.zip squeezed to 256x256). Train keypoints and pairs may be missing: use keypoints.source openpose.
+names; it is never stored. `protocol`: canvas256 (img.zip as it is), crop176 (its middle 176 columns), or from
+img_highres.zip squash256 (256x256), resize176 (256x176), resize352 (512x352), Pillow's bicubic filter, and with that of
+other code resize176-cv2-bilinear, -cv2-cubic, -squashed, resize352-cv2-bilinear, -cv2-cubic. Train keypoints and pairs may be missing: use keypoints.source openpose.
 `allow_partial` takes whatever images there are; deepfashion_sample is a block of its own for such a part.
 
 folder: your own images. `path`: the folder; `identity`: subfolder (one sub-folder per person; `level` says which one,

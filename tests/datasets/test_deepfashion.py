@@ -18,6 +18,7 @@ from pipeline.anatomy import pose
 from pipeline.core import layout, params, store
 from pipeline.core.errors import UserError
 from pipeline.datasets import deepfashion
+from pipeline.datasets.deepfashion import filters
 from pipeline.formats import annotations
 from pipeline.stages import fetch, index, keypoints, pairs
 from tests.conftest import ROOT
@@ -223,13 +224,13 @@ def index_project(raw: Path) -> None:
 
 
 @pytest.mark.parametrize("width", [256, 176])
-@pytest.mark.parametrize("protocol", ["canvas256", "crop176", "squash256"])
+@pytest.mark.parametrize("protocol", ["canvas256", "crop176", "squash256", "resize352"])
 def test_joints_follow_the_form(run, block, tmp_path, protocol, width):
     block |= {"protocol": protocol, "annotation_width": width}
     if width == 176:
         on_crop(tmp_path / "published/annotation-train.csv")
         on_crop(tmp_path / "published/annotation-test.csv")
-    if protocol == "squash256":
+    if protocol.startswith(("squash", "resize")):
         highres(block, tmp_path, 375, 551)
     raw = run()
     for split in PATHS:
@@ -238,9 +239,10 @@ def test_joints_follow_the_form(run, block, tmp_path, protocol, width):
         assert found == names
         np.testing.assert_array_equal(valid, seen)
         x = before[..., 0] + (0 if width == 256 else 40)  # on the canvas
-        x = {"canvas256": x, "crop176": x - 40, "squash256": (x - 40) * 256 / 176}[protocol]
-        np.testing.assert_allclose(after[..., 0][seen], x[seen], atol=6e-4)
-        np.testing.assert_array_equal(after[..., 1][seen], before[..., 1][seen])
+        on_form = {"canvas256": x, "squash256": (x - 40) * 256 / 176, "resize352": (x - 40) * 2}
+        np.testing.assert_allclose(after[..., 0][seen], on_form.get(protocol, x - 40)[seen], atol=6e-4)
+        y = before[..., 1] * (2 if protocol == "resize352" else 1)
+        np.testing.assert_array_equal(after[..., 1][seen], y[seen])
 
 
 def on_crop(path: Path) -> None:
@@ -296,22 +298,93 @@ def test_squash_resamples_the_whole_photograph(run, block, tmp_path):
     index_project(raw)
 
 
-def cubic_matrix(before: int, after: int) -> np.ndarray:
-    """Keys' cubic (a = -1/2) stretched by the scale, so that it takes in every pixel: (after, before) weights."""
+def cubic_matrix(before: int, after: int, a: float = -0.5, antialias: bool = True) -> np.ndarray:
+    """Keys' cubic as (after, before) weights; antialiased it is stretched by the scale and so takes in every pixel,
+    else pixels outside are those at the border.
+    """
     scale = before / after
-    t = np.abs((np.arange(before) + 0.5 - (np.arange(after)[:, None] + 0.5) * scale) / scale)
-    near, far = 1.5 * t**3 - 2.5 * t**2 + 1, -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2
+    stretch = scale if antialias else 1
+    at = np.arange(-4, before + 4)
+    t = np.abs((at + 0.5 - (np.arange(after)[:, None] + 0.5) * scale) / stretch)
+    near, far = (a + 2) * t**3 - (a + 3) * t**2 + 1, a * (t**3 - 5 * t**2 + 8 * t - 4)
     weights = np.where(t < 1, near, np.where(t < 2, far, 0))
-    return weights / weights.sum(axis=1, keepdims=True)
+    if antialias:
+        inside = weights[:, 4:-4]
+        return inside / inside.sum(axis=1, keepdims=True)
+    found = np.zeros((after, before))
+    np.add.at(found.T, np.clip(at, 0, before - 1), weights.T)
+    return found
 
 
-def test_squash_is_bicubic_and_does_not_alias():
-    photograph = np.random.default_rng(0).integers(60, 196, (551, 375, 3), np.uint8)  # no value that would be clipped
-    data, size = deepfashion.convert(cv2.imencode(".png", photograph)[1].tobytes(), "squash256")
-    assert size == (551, 375)
-    planes = np.moveaxis(photograph.astype(float), 2, 0)
-    expected = np.moveaxis(cubic_matrix(551, 256) @ planes @ cubic_matrix(375, 256).T, 0, 2)
-    assert np.abs(decoded(data) - expected).max() < 1.5  # rounded after each direction
+def linear_matrix(before: int, after: int) -> np.ndarray:
+    """The two nearest pixels, (after, before) weights."""
+    x = np.clip((np.arange(after) + 0.5) * before / after - 0.5, 0, before - 1)
+    return np.clip(1 - np.abs(np.arange(before) - x[:, None]), 0, None)
+
+
+def filtered(picture: np.ndarray, matrix, height: int, width: int) -> np.ndarray:
+    """A picture (H, W, 3) as floats, through one of the two matrices."""
+    planes = np.moveaxis(picture.astype(float), 2, 0)
+    across = matrix(picture.shape[1], width)
+    return np.moveaxis(matrix(picture.shape[0], height) @ planes @ across.T, 0, 2)
+
+
+@pytest.fixture(scope="module")
+def noise() -> np.ndarray:
+    """A photograph's worth of noise, in whose values no filter here has to be clipped."""
+    return np.random.default_rng(0).integers(100, 156, (551, 375, 3), np.uint8)
+
+
+@pytest.mark.parametrize(("protocol", "size"), [("squash256", (256, 256)), ("resize176", (256, 176))])
+def test_bicubic_does_not_alias(noise, protocol, size):
+    data, received = deepfashion.convert(cv2.imencode(".png", noise)[1].tobytes(), protocol)
+    assert received == (551, 375)
+    assert np.abs(decoded(data) - filtered(noise, cubic_matrix, *size)).max() < 1.5  # rounded after each direction
+
+
+def test_every_filter_is_what_it_says(noise):
+    """By its own formula; OpenCV's look at few pixels, which Pillow's widens to all."""
+    height, width = 256, 176
+    expected = {
+        "bicubic": filtered(noise, cubic_matrix, height, width),
+        "cv2-bilinear": filtered(noise, linear_matrix, height, width),
+        "cv2-cubic": filtered(noise, lambda *of: cubic_matrix(*of, a=-0.75, antialias=False), height, width),
+        "squashed": filtered(filters.bicubic(noise, 256, 256), linear_matrix, height, width),
+    }
+    assert expected.keys() == filters.FILTERS.keys()
+    for name, resized in filters.FILTERS.items():
+        found = resized(noise, height, width)
+        assert (found.shape, found.dtype) == ((height, width, 3), np.uint8), name
+        away = {other: np.abs(found - what).max() for other, what in expected.items()}
+        assert away[name] < 1.5, away
+        assert min(value for other, value in away.items() if other != name) > 5, away
+
+
+SIZES = {"squash256": (256, 256), "resize176": (256, 176), "resize352": (512, 352)}
+
+
+@pytest.mark.parametrize("protocol", [name for name, form in deepfashion.FORMS.items() if form.filter])
+def test_a_form_is_a_png_of_its_size_by_its_filter(noise, protocol):
+    size, _, filter_name = protocol.partition("-")
+    jpeg = cv2.imencode(".jpg", noise)[1].tobytes()
+    stored, _ = deepfashion.convert(jpeg, protocol)
+    assert stored.startswith(b"\x89PNG")
+    expected = filters.FILTERS[filter_name or "bicubic"](np.ascontiguousarray(decoded(jpeg)), *SIZES[size])
+    assert decoded(stored).shape == (*SIZES[size], 3)
+    assert np.abs(decoded(stored).astype(int) - expected).mean() < 0.5  # another decoder of JPEGs
+
+
+def test_raw_folder_of_a_resized_form(run, block, tmp_path):
+    photographs = highres(block, tmp_path, 375, 551)
+    block["protocol"] = "resize352"
+    raw = run()
+    source = source_of(raw)
+    assert (source["height"], source["width"], source["protocol"]) == (512, 352, "resize352")
+    photograph = (photographs / TRAIN[4]).read_bytes()
+    assert images_of(raw)[f"train/{flat(TRAIN[4])}"] == deepfashion.convert(photograph, "resize352")[0]
+    _, joints, seen = annotations.read_keypoints(raw / "annotation-train.csv")
+    assert abs(np.median(joints[seen[:, 1], 1, 0]) - 176) < 16  # people stay in the middle
+    index_project(raw)
 
 
 def test_small_image_among_high_resolution_ones_is_refused(run, block, tmp_path):
@@ -330,8 +403,9 @@ def test_high_resolution_images_where_small_ones_belong(run, block, tmp_path, pr
         run()
 
 
-def test_small_images_where_high_resolution_belongs(run, block):
-    block["protocol"] = "squash256"
+@pytest.mark.parametrize("protocol", ["squash256", "resize352"])
+def test_small_images_where_high_resolution_belongs(run, block, protocol):
+    block["protocol"] = protocol
     block["img_highres"]["path"] = block["img"]["path"]
     with pytest.raises(UserError, match=r"its images are 256 x 256; .*made from 750 x 1101 \(img_highres\.zip\)"):
         run()

@@ -1,15 +1,18 @@
 """DeepFashion In-shop Clothes Retrieval (Liu et al., CVPR 2016): 52,712 photographs, in the form that PATN gave them.
 
 PATN's lists decide which image is in which split (48,674 train, 4,038 test), name it by its path without the separators
-(`published_name`), and give 8,570 test pairs. Three forms of the images are in use, and results differ between them:
+(`published_name`), and give 8,570 test pairs. Several forms of the images are in use (FORMS), and results differ:
 
 canvas256   `img.zip` as it is: 256 x 256, the photograph in the middle, bands at its sides (Def-GAN, SPT, SPGNet)
 crop176     its columns 40 to 215: 256 x 176 (PATN and who follows). Cropped without loss; PATN saved JPEGs again
 squash256   `img_highres.zip` (750 x 1101) squeezed to 256 x 256 (GFLA, SPIG): Pillow's bicubic filter, which GFLA's
             author names as the one behind the images it is scored against; stored without loss
+resize176   `img_highres.zip` resized to 256 x 176 and 512 x 352 (height x width) by the same filter from the published
+resize352   JPEG (NTED, CFLD, MCLD); resize176-cv2-bilinear and the like: by another one (filters.py). Without loss
 
-A joint at x on the canvas is at x - 40 on the crop, which may be outside (-31 to 205 in the test list), and squashed at
-(x - 40) 256 / 176, as GFLA has it, though the photograph is 174.4 pixels wide on the canvas, not 176.
+A joint at x on the canvas is at x - 40 on the crop, which may be outside (-31 to 205 in the test list). A photograph
+takes the place of the crop in all else: squashed, a joint is at (x - 40) 256 / 176, at 512 x 352 at 2 (x - 40) and 2 y,
+as the published code has it, though the photograph is 174.4 pixels wide on the canvas, not 176.
 
 An identity (`person_id`) is one outfit, the name without the view: `fashionMENDenimid0000008001`. All ordered pairs of
 an outfit's images with both shoulders and both hips, in the order of the keypoint list, shuffled by
@@ -34,6 +37,7 @@ from pipeline.core.digests import sha256
 from pipeline.core.errors import UserError
 from pipeline.core.settings import SHARE, setting
 from pipeline.datasets import SPLITS, About
+from pipeline.datasets.deepfashion.filters import FILTERS
 from pipeline.fetching import download
 from pipeline.fetching.download import Download, Source
 from pipeline.formats import annotations, archive
@@ -43,7 +47,7 @@ TERMS = "for non-commercial research only, not to be redistributed"
 IMAGES_FROM = "https://mmlab.ie.cuhk.edu.hk/projects/DeepFashion/InShopRetrieval.html"
 DRIVE = "https://drive.google.com/drive/folders/0B7EVK8r0v71pYkd5TzBiclMzR00"
 LISTS_FROM = "https://github.com/tengteng95/Pose-Transfer"
-CANVAS = 256  # height of every form; height and width of the images in img.zip
+CANVAS = 256  # height and width of the images in img.zip
 ABOUT = About(
     "Photographs of clothes from online shops, most of them worn by models, several views of an outfit.",
     ("Ziwei Liu", "Ping Luo", "Shi Qiu", "Xiaogang Wang", "Xiaoou Tang"),
@@ -58,7 +62,7 @@ ABOUT = About(
         "Photographs of people, under an agreement: for non-commercial research only, not to be redistributed.",
         "An identity is an outfit, not a person: the same model can be in both splits.",
         "Models before plain walls, most of them women, in a catalogue's poses; many photographs show half a body.",
-        "Three forms of the images are in use, whose numbers compare with none of each other (docs/data.md).",
+        "Several forms of the images are in use, whose numbers compare with none of each other (docs/data.md).",
     ),
 )
 LEFT, CROP = 40, 176  # the columns of the canvas that PATN keeps
@@ -66,18 +70,34 @@ LEFT, CROP = 40, 176  # the columns of the canvas that PATN keeps
 
 @dataclass(frozen=True)
 class Form:
-    """One of the three forms. A joint's x on it is (x on the canvas - left) scale."""
+    """One of the forms: which archive it is made from, its size, and by which of FILTERS (None: no pixel changes).
+
+    `left`: the column of the canvas at which its left edge lies, and its right edge as far from the other side.
+    """
 
     images: str  # key of the fetch block
-    width: int
-    left: int = 0
-    scale: float = 1.0
+    height: int = CANVAS
+    width: int = CANVAS
+    left: int = LEFT
+    filter: str | None = None
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """A joint at (x, y) on the canvas is at ((x - left) scale[0], y scale[1])."""
+        return self.width / (CANVAS - 2 * self.left), self.height / CANVAS
 
 
 FORMS = {
-    "canvas256": Form("img", CANVAS),
-    "crop176": Form("img", CROP, LEFT),
-    "squash256": Form("img_highres", CANVAS, LEFT, CANVAS / CROP),
+    "canvas256": Form("img", left=0),
+    "crop176": Form("img", width=CROP),
+    "squash256": Form("img_highres", filter="bicubic"),
+    "resize176": Form("img_highres", 256, 176, filter="bicubic"),
+    "resize176-cv2-bilinear": Form("img_highres", 256, 176, filter="cv2-bilinear"),
+    "resize176-cv2-cubic": Form("img_highres", 256, 176, filter="cv2-cubic"),
+    "resize176-squashed": Form("img_highres", 256, 176, filter="squashed"),
+    "resize352": Form("img_highres", 512, 352, filter="bicubic"),
+    "resize352-cv2-bilinear": Form("img_highres", 512, 352, filter="cv2-bilinear"),
+    "resize352-cv2-cubic": Form("img_highres", 512, 352, filter="cv2-cubic"),
 }
 
 
@@ -85,7 +105,9 @@ FORMS = {
 class Fetch:
     """Block `fetch.deepfashion`: the form, where each file may come from, and its digest if it is known."""
 
-    protocol: str = setting("img.zip as it is, its middle, or img_highres.zip squeezed", "canvas256", enum=[*FORMS])
+    protocol: str = setting(
+        "img.zip as it is, its middle, or img_highres.zip resized: docs/data.md", "canvas256", enum=[*FORMS]
+    )
     allow_partial: bool = setting("true: with images missing, every list is cut to what is there", False)
     train_share: float = setting("of the test items, to train on where no training image is there", 0.6, **SHARE)
     password_env: str = setting(
@@ -211,7 +233,7 @@ def fetch(block: Fetch, raw: Path, dataset: str = "deepfashion") -> dict:
         "terms": TERMS,
         "homepage": IMAGES_FROM,
         "keypoints_and_pairs": LISTS_FROM,
-        "height": CANVAS,
+        "height": form.height,
         "width": form.width,
         "images": {split: {"count": counts[split]} for split in SPLITS},
         "content_sha256": digest,
@@ -341,24 +363,26 @@ def convert(data: bytes, protocol: str) -> tuple[bytes, tuple[int, int] | None]:
     """
     from PIL import Image
 
-    converted = BytesIO()
+    form, converted = FORMS[protocol], BytesIO()
     try:
         with Image.open(BytesIO(data)) as image:
-            width, height = image.size
-            if protocol == "crop176" and (height, width) == (CANVAS, CANVAS):
-                picture = image.convert("RGB").crop((LEFT, 0, LEFT + CROP, CANVAS))
-                picture.save(converted, "PNG", compress_level=3)
-            elif protocol == "squash256" and _takes(protocol, (height, width)):
-                picture = image.convert("RGB").resize((CANVAS, CANVAS), Image.Resampling.BICUBIC)
-                picture.save(converted, "PNG", compress_level=3)
+            size = image.height, image.width
+            if protocol == "canvas256" or not _takes(form, size):
+                return data, size
+            picture = image.convert("RGB")
+            if form.filter is None:
+                picture = picture.crop((form.left, 0, form.left + form.width, form.height))
+            else:
+                picture = Image.fromarray(FILTERS[form.filter](np.asarray(picture), form.height, form.width))
+            picture.save(converted, "PNG", compress_level=3)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return data, None
-    return converted.getvalue() or data, (height, width)
+    return converted.getvalue(), size
 
 
-def _takes(protocol: str, size: tuple[int, int]) -> bool:
+def _takes(form: Form, size: tuple[int, int]) -> bool:
     """Whether the form is made from images of this size: 256 x 256, or the shape of 750 x 1101 within 3 %."""
-    if protocol == "squash256":
+    if form.filter:
         return abs(size[1] * 1101 / (size[0] * 750) - 1) < 0.03
     return size == (CANVAS, CANVAS)
 
@@ -383,10 +407,11 @@ def _repack(
 
     with console.progress("images", len(ordered)) as advance:
         archive.write(target, images(advance))
-    squeezed_twice = block.protocol == "squash256" and (CANVAS, CANVAS) in sizes  # the other archive's among them
-    if squeezed_twice or not any(size and _takes(block.protocol, size) for size in sizes):
-        size = (CANVAS, CANVAS) if squeezed_twice else max(sizes, key=sizes.__getitem__)
-        wanted = "750 x 1101 (img_highres.zip)" if block.protocol == "squash256" else "256 x 256 (img.zip)"
+    form = FORMS[block.protocol]
+    resized_twice = form.filter and (CANVAS, CANVAS) in sizes  # the other archive's among them
+    if resized_twice or not any(size and _takes(form, size) for size in sizes):
+        size = (CANVAS, CANVAS) if resized_twice else max(sizes, key=sizes.__getitem__)
+        wanted = "750 x 1101 (img_highres.zip)" if form.filter else "256 x 256 (img.zip)"
         shown = f"{size[1]} x {size[0]}" if size else "not readable"
         raise UserError(
             f"{source}: its images are {shown}; fetch.{dataset}.protocol {block.protocol} is made from {wanted}"
@@ -435,7 +460,7 @@ def _write_keypoints(
         _left_of(found[key], *part[1:], block.annotation_width, f"fetch.{dataset}")
         for key, part in zip(lists, parts, strict=True)
     ]
-    if not partial and all((form.left, form.scale) == (left, 1.0) for left in lefts):
+    if not partial and all((form.left, form.scale) == (left, (1, 1)) for left in lefts):
         for key in lists:
             download.place(found[key], raw / f"{key.replace('_', '-')}.csv")
         return [key.removeprefix("annotation_") for key in lists]
@@ -446,7 +471,8 @@ def _write_keypoints(
         )
         console.say(f"{dataset}: by where necks lie, {' and '.join(each)}; moved onto one canvas")
     for (_, joints, _), left in zip(parts, lefts, strict=True):
-        joints[:, :, 0] = (joints[:, :, 0] + left - form.left) * form.scale
+        joints[..., 0] += left - form.left
+        joints *= form.scale
     names = [name for part in parts for name in part[0]]
     joints, valid = (np.concatenate([part[i] for part in parts]) for i in (1, 2))
     written = []
@@ -454,7 +480,10 @@ def _write_keypoints(
         rows = [row for row, name in enumerate(names) if splits.get(name) == split]
         if rows:
             lines = annotations.keypoint_lines(
-                [names[row] for row in rows], joints[rows], valid[rows], decimals=0 if form.scale == 1 else 3
+                [names[row] for row in rows],
+                joints[rows],
+                valid[rows],
+                decimals=0 if all(scale == round(scale) for scale in form.scale) else 3,
             )
             (raw / f"annotation-{split}.csv").write_text("".join(lines), encoding="utf-8", newline="\n")
             written.append(split)
