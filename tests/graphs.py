@@ -39,14 +39,32 @@ def dvc_jobs() -> dict[str, dict]:
     from dvc.dependency import ParamsDependency
     from dvc.repo import Repo
 
-    values = yaml.safe_load(Path("params.yaml").read_text())
+    from pipeline.core.params import with_forms
+
+    values = with_forms(yaml.safe_load(Path("params.yaml").read_text()))
     jobs = {}
     with Repo(".") as repo:
         for stage in repo.index.stages:
-            keys = [key for dep in stage.deps if isinstance(dep, ParamsDependency) for key in dep.params]
+            read = [
+                (dep.def_path, key) for dep in stage.deps if isinstance(dep, ParamsDependency) for key in dep.params
+            ]
+            keys, code = [], []
+            for file, key in read:
+                if file == "params.yaml":
+                    keys.append(key)
+                    continue
+                data, dataset, name = file.split("/")  # what `needs` writes for a data set
+                assert (data, name) == ("data", "settings.yaml")
+                block, *below = key.split(".")
+                if block == "code":
+                    made_of = {"deepfashion_sample": ["deepfashion", "deepfashion_sample"]}
+                    folders = made_of.get(dataset, [dataset.split("-")[0]])
+                    code = [f"pipeline/datasets/{folder}" for folder in folders]
+                else:
+                    keys.append(".".join([block, dataset, *below]))
             run = stage.cmd.partition(" -m pipeline ")[2].split()
             jobs[stage.cmd] = {
-                "inputs": sorted(dep.def_path for dep in stage.deps if not isinstance(dep, ParamsDependency)),
+                "inputs": sorted([*code, *(d.def_path for d in stage.deps if not isinstance(d, ParamsDependency))]),
                 "outputs": sorted(out.def_path for out in stage.outs),
                 "params": {key: reduce(dict.__getitem__, key.split("."), values) for key in keys},
                 "rule": stage.name.partition("@")[0],

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pipeline.core import layout, needs, yaml_file
 from pipeline.core.errors import UserError
-from pipeline.core.graph import Job, Writers
+from pipeline.core.graph import Job, Writers, key_of
 
 SNAKEMAKE = Path(".snakemake")
 DVC_LOCK = Path("dvc.lock")
@@ -118,7 +118,7 @@ def by_dvc(job: Job, writers: Writers, lock: dict[str, dict]) -> list[str] | Non
     entry = lock.get(job.command)
     if entry is None:
         return None
-    recorded = entry.get("params", {}).get(str(layout.PARAMS), {})
+    recorded = {key_of(file, key): v for file, own in entry.get("params", {}).items() for key, v in own.items()}
     found = [f"{layout.PARAMS}: {k} changed" for k, v in job.params.items() if k not in recorded or recorded[k] != v]
     written = {
         out["path"]: out["md5"]

@@ -29,6 +29,8 @@ _PER_DATA_SET = (
     "index", "keypoints", "parsing", "pairs", "pseudo_labels", "distance_maps", "describe", "reference", "score",
     "score_components",
 )  # fmt: skip
+_FORM = f"^({'|'.join(datasets.NAMES)})-[a-z0-9_]+$"  # deepfashion-resize176: deepfashion in another form
+_DATA_SET = {"if": {"not": {"pattern": _FORM}}, "then": {"enum": [*datasets.NAMES]}}
 _FURTHER_SEED = {"pattern": "-seed(0|[1-9][0-9]*)$"}  # spig-seed1: spig once more, from seed 1
 
 
@@ -43,9 +45,8 @@ def _object(properties: dict[str, Any], required: bool = True) -> dict:
 
 def _per_data_set(block: dict, keys: Iterable[str]) -> dict:
     """`keys`: what a block holds, which an editor shows."""
-    names = {"enum": datasets.NAMES}
     about = f"for each data set: {', '.join(keys)}"
-    return {"type": "object", "description": about, "propertyNames": names, "additionalProperties": block}
+    return {"type": "object", "description": about, "propertyNames": _DATA_SET, "additionalProperties": block}
 
 
 def _names(family: list) -> dict:
@@ -97,8 +98,9 @@ def schema() -> dict:
     families = {name: variants for name, variants in families.items() if variants}
     trained = {name: schema_of(kind_of(*variants), shared) for name, variants in families.items()}
     pretrained = {name: schema_of(kind_of(component), shared) for name, component in COMPONENTS.items()}
+    fetched = {name: schema_of(datasets.get(name).Fetch, shared) for name in datasets.NAMES}
     properties = {
-        "datasets": {"type": "array", "minItems": 1, "uniqueItems": True, "items": {"enum": [*datasets.NAMES]}},
+        "datasets": {"type": "array", "minItems": 1, "uniqueItems": True, "items": _DATA_SET},
         "variants": _object({name: _names(variants) for name, variants in families.items()}, required=False),
         "named": _object(
             {name: _named(families[name], own, shared) for name, own in trained.items() if families[name][0].phase},
@@ -108,9 +110,8 @@ def schema() -> dict:
             {name: {"enum": ["auto", True, False]} for name in COMPONENTS if name != "detector"}, required=False
         ),
         "presets": {"type": "object"},
-        "fetch": _object(
-            {name: schema_of(datasets.get(name).Fetch, shared) for name in datasets.NAMES}, required=False
-        ),
+        "fetch": _object(fetched, required=False)
+        | {"patternProperties": {f"^{name}-[a-z0-9_]+$": block for name, block in fetched.items()}},
         "weights": _object(dict.fromkeys(NETS, schema_of(weights.Params, shared))),
         **{name: data_stage(name) for name in _PER_DATA_SET},
         "pretrain": _per_data_set(_object(pretrained | {"detector": schema_of(DetectorParams, shared)}), COMPONENTS),

@@ -13,11 +13,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipeline.core import layout, needs, yaml_file
+from pipeline.core import layout, needs, params, yaml_file
 from pipeline.core.errors import UserError
 
 DVC_FILE = Path("dvc.yaml")
 CODE = ("pipeline", "models")
+DATASETS = "pipeline/datasets"
+CODE_KEY = "code"  # in a data set's settings.yaml: digests of `code_of_data_set`, so that DVC sees an edit of it
 SOURCES = (*CODE, "reports/template")  # folders of files under version control: what is in them counts, one by one
 # What makes the prepared data set: `snakemake prepared`, and for DVC `dvc repro describe`, which reads all of it.
 DATA_STAGES = ("index", "keypoints", "parsing", "pairs", "pseudo_labels", "distance_maps", "describe")
@@ -83,6 +85,32 @@ def _filled(text: str, values: dict) -> str:
     return _VALUE.sub(lambda found: str(_lookup(values, found[1])), text).replace(r"\${", "${")
 
 
+def key_of(file: str, key: str) -> str:
+    """A key of params.yaml by the file and the key that DVC reads instead: "train.synthetic.spig" for "train.spig" in
+    data/synthetic/settings.yaml, where `needs` writes what holds for a data set. DVC finds only those blocks of
+    params.yaml that are written out, and of a form of a data set only what it has of its own is.
+    """
+    if file == str(layout.PARAMS):
+        return key
+    stage, dot, below = key.partition(".")
+    return f"{stage}.{Path(file).parts[1]}{dot}{below}"
+
+
+def _params(entry: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """File and key of each of an entry's params."""
+    for one in entry.get("params", ()):
+        for file, keys in one.items() if isinstance(one, dict) else ((str(layout.PARAMS), [one]),):
+            yield from ((file, key) for key in keys)
+
+
+def code_of_data_set(dataset: str) -> tuple[str, ...]:
+    """The folders of the code that makes a data set: those whose name its own begins with, for deepfashion_sample and
+    deepfashion-resize176 that of deepfashion.
+    """
+    folders = sorted(path.name for path in (_root() / DATASETS).iterdir() if path.is_dir())
+    return tuple(f"{DATASETS}/{name}" for name in folders if re.match(rf"{name}(?![a-z0-9])", dataset))
+
+
 @dataclass(frozen=True)
 class Stage:
     """One entry of dvc.yaml, a job for every combination of its axes."""
@@ -126,6 +154,9 @@ class Stage:
         declared = itertools.chain.from_iterable(self.entry.get(kind, ()) for kind in ("outs", "metrics", "plots"))
         outputs = (out if isinstance(out, str) else next(iter(out)) for out in declared)
         inputs = tuple(_filled(path, known) for path in self.entry["deps"])
+        read = [(_filled(file, known), _filled(key, known)) for file, key in _params(self.entry)]
+        if (str(layout.settings(item.get("dataset", ""))), CODE_KEY) in read:
+            inputs += code_of_data_set(item["dataset"])
         return Job(
             f"{self.name}@{'-'.join(item.values())}" if item else self.name,
             command,
@@ -133,7 +164,7 @@ class Stage:
             {name.removeprefix("--"): text for name, text in zip(options[::2], options[1::2], strict=True)},
             inputs,
             tuple(_filled(path, known) for path in outputs),
-            {key: value(key) for key in (_filled(key, known) for key in self.entry.get("params", ()))},
+            {name: value(name) for name in (key_of(file, key) for file, key in read if key != CODE_KEY)},
             {path: needs.said(self.values, path) for path in inputs if needs.is_file(path) and "{" not in path},
         )
 
@@ -167,7 +198,7 @@ def find(stage: str, *values: str) -> Job:
     """The job of a stage with these values of its axes, such as `find("train", "synthetic", "spig")`. Raises UserError
     if `params.yaml` names none.
     """
-    everything = yaml_file.read(layout.PARAMS)
+    everything = params.with_forms(yaml_file.read(layout.PARAMS))
     for name, entry in _entries().items():
         if f" -m pipeline {stage} " in f"{entry['cmd']} ":
             for job in Stage(name, entry, everything).jobs.values():
@@ -180,7 +211,7 @@ def how_to_make(path: Path | str) -> str:
     """What to run where a path is missing that a stage writes: the one command, or why there is none."""
     wanted = Path(path)
     with suppress(UserError, OSError):
-        for job in jobs(yaml_file.read(layout.PARAMS)):
+        for job in jobs(params.with_forms(yaml_file.read(layout.PARAMS))):
             for output in map(Path, job.outputs):
                 if wanted == output or output in wanted.parents or wanted in output.parents:
                     return f"run: {job.by_hand}"

@@ -37,6 +37,11 @@ def needs(dataset: str, name: str) -> Path:
     return Path("data") / dataset / "needs" / f"{name}.json"
 
 
+def settings(dataset: str) -> Path:
+    """What params.yaml comes to for a data set, a block for each stage that has one of it."""
+    return Path("data") / dataset / "settings.yaml"
+
+
 def rejects(dataset: str) -> Path:
     return Path("data") / dataset / "rejects.parquet"
 

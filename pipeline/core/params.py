@@ -2,7 +2,9 @@
 
 import math
 import os
+import re
 from collections.abc import Iterator
+from copy import deepcopy
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 # A run is called as its variant, or VARIANT-NAME with settings of its own (`named`), and from a further seed
 # VARIANT-seed1 or VARIANT-NAME-seed1, beside the run from the seed of its settings.
 SEED = "-seed"
+_FORM = re.compile("[a-z0-9_]+-[a-z0-9_]+")  # of a data set
+# Blocks that are no data set's. In all others each data set has one of its own.
+SHARED = ("datasets", "variants", "named", "components", "presets", "weights", "tables", "report")
 _OWN_COPY = "is gone: give your own copy as weights.NET.path; addresses and digests: pipeline/fetching/networks.py"
 RETIRED = {  # keys that were renamed or given up, and what to say of them
     "variants.reference": "is called variants.floors now",
@@ -47,7 +52,9 @@ def _unknown(error: "ValidationError") -> list[str]:
     """The keys that the schema does not know, if that is what is wrong."""
     names = []
     if error.validator == "additionalProperties":
-        names = sorted(set(error.instance) - set(error.schema["properties"]))
+        patterns = error.schema.get("patternProperties", ())
+        unknown = set(error.instance) - set(error.schema["properties"])
+        names = sorted(name for name in unknown if not any(re.search(pattern, name) for pattern in patterns))
     elif "propertyNames" in error.absolute_schema_path:
         names = [error.instance]
     return [".".join(map(str, [*error.absolute_path, name])) for name in names]
@@ -105,11 +112,39 @@ def _check_schema(values: Any, where: Path) -> None:
         raise UserError(f"{where}: {_retired(errors) or _explain(best_match(errors))}")
 
 
+def parent(dataset: str) -> str:
+    """The data set of which one is a form, itself if it is none: deepfashion of deepfashion-resize176."""
+    return dataset.partition("-")[0]
+
+
+def _over(below: Any, own: Any) -> Any:
+    """A block with the settings of another one instead of its own, and what that does not state as it was."""
+    if isinstance(below, dict) and isinstance(own, dict):
+        return below | {key: _over(below.get(key), value) for key, value in own.items()}
+    return own
+
+
+def with_forms(values: Any) -> Any:
+    """Values of params.yaml, perhaps not checked yet, with a whole block for every form of a data set that is named in
+    `datasets` or has some settings there: those of its parent, but for its own.
+    """
+    if not isinstance(values, dict):
+        return values
+    asked, filled = values.get("datasets"), dict(values)
+    for stage, block in values.items():
+        if stage not in SHARED and isinstance(block, dict):
+            named = dict.fromkeys(map(str, [*block, *(asked if isinstance(asked, list) else ())]))
+            forms = [name for name in named if _FORM.fullmatch(name) and parent(name) in block]
+            filled[stage] = block | {name: _over(deepcopy(block[parent(name)]), block.get(name, {})) for name in forms}
+    return filled
+
+
 def check(values: Any, where: Path = layout.PARAMS) -> dict:
-    """Return `values` if they satisfy the schema. Raises UserError (one line) if not."""
+    """Return `values`, those of forms filled in, if they satisfy the schema. Raises UserError (one line) if not."""
+    values = with_forms(values)
     _check_schema(values, where)
     for stage, block in values.items():
-        if stage in ("datasets", "variants", "named", "components", "presets", "weights", "tables", "report"):
+        if stage in SHARED:
             continue
         for dataset in values["datasets"]:
             if dataset not in block:

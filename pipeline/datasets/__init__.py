@@ -1,12 +1,15 @@
 """The data sets, a folder each. To add one, write a module with what is listed here and name it in `_MODULES`.
 
+A form of one, such as deepfashion-resize176, is a data set of its own, by the module and the settings of its parent but
+for those of `fetch` and other blocks that params.yaml states for it.
+
 A data set's module has
 
 `Fetch`             frozen dataclass: the keys of its block `fetch.<name>` in params.yaml
-`fetch(block, raw)` fill the empty folder `raw` (below) and return a dict for `source.json`, with `images` ({split:
-                    {count, ...}}), `terms`, and `height` and `width` in pixels (both null if its images differ in
-                    size). Raises UserError.
-`cannot_get(block)` where it may lack sources: the line that says which, and how to get them, or None
+`fetch(block, raw, name)`  fill the empty folder `raw` (below) and return a dict for `source.json`, with `images`
+                    ({split: {count, ...}}), `terms`, and `height` and `width` in pixels (both null if its images differ
+                    in size). `name`: of the data set, or of the form of it that is wanted. Raises UserError.
+`cannot_get(block, name)`  where it may lack sources: the line that says which, and how to get them, or None
 `person_id(name)`   the identity in an image's file name
 `JUNK`              name prefixes of images that show nobody in particular: they enter no pair
 `ABOUT`             what its data card says that its files do not
@@ -33,7 +36,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Literal
 
-from pipeline.core import layout
+from pipeline.core import layout, params
 from pipeline.core.errors import UserError
 
 SPLITS = ("train", "test")
@@ -70,7 +73,7 @@ def refuse_own_files(*names: str) -> None:
     for name in names:
         raw = layout.raw(name)
         for found in sorted(raw.iterdir()) if raw.is_dir() else ():
-            if found.name.startswith(("openpose-", *unpublished.get(name, ()))):
+            if found.name.startswith(("openpose-", *unpublished.get(params.parent(name), ()))):
                 stage = "pairs" if found.name.startswith("pairs") else "keypoints"
                 raise UserError(
                     f"{found}: {raw} is written anew by fetch, so nothing of yours may lie there; move it to a folder"
@@ -79,12 +82,14 @@ def refuse_own_files(*names: str) -> None:
 
 
 def get(name: str) -> ModuleType:
-    """The module of a data set. Raises UserError for a name that has none."""
-    if name not in _MODULES:
+    """The module of a data set, or of the one that it is a form of. Raises UserError for a name that has none."""
+    if params.parent(name) not in _MODULES:
         raise UserError(f"unknown data set {name}; known: {', '.join(_MODULES)}")
-    return import_module(_MODULES[name][0])
+    return import_module(_MODULES[params.parent(name)][0])
 
 
 def title(name: str) -> str:
     """The data set's name in tables and pages."""
-    return _MODULES[name][1] if name in _MODULES else name
+    parent, _, form = name.partition("-")
+    known = _MODULES[parent][1] if parent in _MODULES else parent
+    return f"{known} ({form})" if form else known

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.core import digests, environment
+from pipeline.core import digests, environment, params
 from pipeline.fetching import download
 from pipeline.fetching.download import Download
 
@@ -68,7 +68,7 @@ UNPUBLISHED = {"synthetic", "folder"}  # data sets on which no paper has numbers
 
 def may_download(setting: bool | str, datasets: Iterable[str]) -> bool:
     """What `download` in a block `weights.NET` comes to for the data sets that are asked for."""
-    return setting is True or (setting == "papers" and not UNPUBLISHED.issuperset(datasets))
+    return setting is True or (setting == "papers" and not UNPUBLISHED.issuperset(map(params.parent, datasets)))
 
 
 def wanted(net: str, path: str | None, may_download: bool) -> list[Download]:

@@ -5,9 +5,9 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.core import layout, store
+from pipeline.core import layout, params, store
 
-# The papers' data sets: their numbers of training and of test pairs.
+# The papers' data sets: their numbers of training and of test pairs, in any form.
 PUBLISHED = {"market1501": (263_632, 12_000), "deepfashion": (101_966, 8_570)}
 
 
@@ -25,12 +25,12 @@ def _complete(dataset: str) -> bool:
     listed = store.read_table(layout.keypoints(dataset), columns=["image_id"])["image_id"]
     there = store.read_table(layout.images(dataset), columns=["image_id"])["image_id"].combine_chunks()
     pairs = said(layout.pairs(dataset)).get("training_pairs")
-    return pc.all(pc.is_in(listed, there)).as_py() is not False and pairs == str(PUBLISHED[dataset][0])
+    return pc.all(pc.is_in(listed, there)).as_py() is not False and pairs == str(PUBLISHED[params.parent(dataset)][0])
 
 
 def marks(dataset: str) -> list[str]:
     """How images and joints differ from those that the papers measure on: of "data" and "joints"."""
-    found = [] if dataset in PUBLISHED and _complete(dataset) else ["data"]
+    found = [] if params.parent(dataset) in PUBLISHED and _complete(dataset) else ["data"]
     sources = store.read_table(layout.keypoints(dataset), columns=["keypoint_source"])["keypoint_source"]
     return found if pc.all(pc.equal(sources, "annotations")).as_py() else [*found, "joints"]
 
@@ -38,4 +38,5 @@ def marks(dataset: str) -> list[str]:
 def other_test_pairs(dataset: str, count: int) -> bool:
     """Whether `count` scored test pairs are not the published list: fewer, or drawn. False where none is published."""
     listed = said(layout.pairs(dataset)).get("test_list") == "official"
-    return dataset in PUBLISHED and not (listed and count == PUBLISHED[dataset][1])
+    published = PUBLISHED.get(params.parent(dataset))
+    return published is not None and not (listed and count == published[1])

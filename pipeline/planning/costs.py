@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pipeline.core import environment, layout, needs, store
+from pipeline.core import environment, layout, needs, params, store
 from pipeline.planning import faults
 
 SMALL, LARGE = 128 * 64, 256 * 256  # pixels of the two sizes that were measured
@@ -67,12 +67,12 @@ def _table(name: str) -> list[dict[str, str]]:
 def size(values: dict[str, Any], dataset: str) -> Size:
     """By what was fetched; before that by what is published, rendered, or lies in the user's folder."""
     height, width = faults.size_of(values, dataset)
-    images, training, pairs = IMAGES.get(dataset, (None, None, None))
-    block = values["fetch"][dataset]
-    if dataset == "synthetic":
+    of, block = params.parent(dataset), values["fetch"][dataset]
+    images, training, pairs = IMAGES.get(of, (None, None, None))
+    if of == "synthetic":
         training = block["train_identities"] * block["views"]
         images = training + block["test_identities"] * block["views"]
-    elif dataset == "folder" and block["path"] and environment.path(block["path"]).is_dir():
+    elif of == "folder" and block["path"] and environment.path(block["path"]).is_dir():
         walked = os.walk(environment.path(block["path"]))
         images = sum(name.lower().endswith(PICTURES) for _, _, names in walked for name in names)
         training = round(images * (1 - block["test_share"]))
@@ -129,8 +129,8 @@ def costs(values: dict[str, Any]) -> Iterator[Cost]:
         of = size(values, dataset)
         wanted = needs.wanted(values, dataset)
         data = [("index", "")]
-        if ("fetch", dataset) in rows:
-            data.insert(0, ("fetch", dataset))
+        if ("fetch", params.parent(dataset)) in rows:
+            data.insert(0, ("fetch", params.parent(dataset)))
         source = values["keypoints"][dataset]["source"]
         data += [("keypoints", source)] if ("keypoints", source) in rows else []
         source = values["parsing"][dataset]["source"]

@@ -65,7 +65,7 @@ def size_of(values: dict[str, Any], dataset: str) -> tuple[int, int]:
     if dataset.startswith("deepfashion"):
         form = datasets.get("deepfashion").FORMS[block.get("protocol", "canvas256")]
         return form.height, form.width
-    return (128, 64) if dataset == "market1501" else (block["height"], block["width"])
+    return (128, 64) if params.parent(dataset) == "market1501" else (block["height"], block["width"])
 
 
 def uses(values: dict[str, Any], dataset: str) -> list[Use]:
@@ -128,15 +128,16 @@ def _of_data(values: dict[str, Any], dataset: str) -> Iterator[str]:
     if layout.raw(dataset).exists():
         return
     module, key = datasets.get(dataset), f"fetch.{dataset}"
-    if dataset == "folder":
+    if params.parent(dataset) == "folder":
         path = values["fetch"][dataset]["path"]
         if path is None:
-            yield f"fetch folder: say where your images are: {key}.path in {layout.PARAMS}"
+            yield f"fetch {dataset}: say where your images are: {key}.path in {layout.PARAMS}"
         elif not environment.path(path).is_dir():
-            yield f"fetch folder: {path}: no such folder; correct {key}.path in {layout.PARAMS}"
+            yield f"fetch {dataset}: {path}: no such folder; correct {key}.path in {layout.PARAMS}"
         return
     try:
-        line = module.cannot_get(construct(module.Fetch, values["fetch"][dataset])) if dataset != "synthetic" else None
+        block = construct(module.Fetch, values["fetch"][dataset])
+        line = module.cannot_get(block, dataset) if params.parent(dataset) != "synthetic" else None
     except UserError as error:
         line = str(error)
     if line:

@@ -43,6 +43,8 @@ def rows(datasets: list[str]) -> list[dict]:
     for stage in STAGES:
         for path in sorted(layout.log(stage).parent.glob("*.log")):
             dataset, _, axis = path.stem.partition("-")
+            for form in (name for name in datasets if f"{path.stem}-".startswith(f"{name}-") and name != dataset):
+                dataset, axis = form, path.stem.removeprefix(form).removeprefix("-")
             if stage in ("weights", "tables"):
                 dataset, axis = "", path.stem if stage == "weights" else ""
             elif dataset not in datasets:

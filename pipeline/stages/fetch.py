@@ -11,7 +11,8 @@ deepfashion: the same for img.zip (256x256) or img_highres.zip, PATN's image lis
 gated: request them, and put the password of an encrypted archive into the environment variable that `password_env`
 names; it is never stored. `protocol`: canvas256 (img.zip as it is), crop176 (its middle 176 columns), or from
 img_highres.zip squash256 (256x256), resize176 (256x176), resize352 (512x352), Pillow's bicubic filter, and with that of
-other code resize176-cv2-bilinear, -cv2-cubic, -squashed, resize352-cv2-bilinear, -cv2-cubic. Train keypoints and pairs may be missing: use keypoints.source openpose.
+other code resize176-cv2-bilinear, -cv2-cubic, -squashed, resize352-cv2-bilinear, -cv2-cubic. Train keypoints and pairs
+may be missing: use keypoints.source openpose.
 `allow_partial` takes whatever images there are; deepfashion_sample is a block of its own for such a part.
 
 folder: your own images. `path`: the folder; `identity`: subfolder (one sub-folder per person; `level` says which one,
@@ -19,6 +20,9 @@ where their names leave it open) or csv (`csv`: a file with the header name,iden
 fitted to `height` x `width`: `fit` pad or squash. source.json lists what was not used, and why; docs/data.md says more.
 
 synthetic: nothing to fetch; the images are rendered here.
+
+A form of one of them, such as deepfashion-resize176, is a data set of its own: fetch.deepfashion-resize176 says what is
+different in it, such as `protocol: resize176`, and all else is its parent's.
 
 Writes data/D/raw/: images.zip (members train/NAME, test/NAME: the published bytes, or PNGs where they are cropped or
 resized), annotation-{train,test}.csv and pairs-{train,test}.csv if the data set publishes them, source.json (digests,
@@ -52,7 +56,7 @@ def run(dataset: str) -> None:
     block = params.block(module.Fetch, "fetch", dataset)
     datasets.refuse_own_files(dataset)
     with atomic_directory(layout.raw(dataset)) as raw:
-        source = module.fetch(block, raw)
+        source = module.fetch(block, raw, dataset)
         if own := own_digests(block):
             source["own_digests"] = own
         text = json.dumps(source, indent=2, sort_keys=True, ensure_ascii=False) + "\n"

@@ -1,19 +1,33 @@
-"""Note what the variants and metrics in params.yaml need of what takes long: data/D/needs/NAME.json, true or false.
+"""Note what params.yaml comes to for a data set: its settings, and what of what takes long is needed.
 
-A file for each component (a network that variants start from) and one for the human parsing of the images. `pretrain`
-trains, `pseudo_labels` searches and `parsing` runs a network only where it is true. Each file changes only if its own
-answer does: a further variant makes what it needs, and nothing that was made is made again.
+data/D/settings.yaml holds a block for each stage, and digests of the code that makes the data set (`code`). The block
+of a form, such as deepfashion-resize176, is its parent's with what its own says instead. DVC reads this file where a
+stage's settings decide: it would not find a block of params.yaml that is not written out.
 
-Reads   `variants`, `named`, `components` and `reference.D.metrics` in params.yaml; what each of them needs stands in
-        params.schema.yaml
-Writes  data/D/needs/
+data/D/needs/NAME.json is true or false, a file for each component (a network that variants start from) and one for the
+human parsing of the images. `pretrain` trains, `pseudo_labels` searches and `parsing` runs a network only where it is
+true. Each file changes only if its own answer does: a further variant makes what it needs, and nothing that was made is
+made again.
+
+Reads   params.yaml; what each variant and metric needs stands in params.schema.yaml
+Writes  data/D/settings.yaml, data/D/needs/
 """
 
-from pipeline.core import console, layout, needs, params
+import yaml
+
+from pipeline.core import console, digests, graph, layout, needs, params
 from pipeline.core.atomic import atomic_file
 
 
+def settings(dataset: str) -> dict:
+    """What is written to settings.yaml: the data set's block of each stage, and digests of its code."""
+    blocks = {stage: block[dataset] for stage, block in params.load().items() if stage not in params.SHARED}
+    return blocks | {graph.CODE_KEY: digests.code(graph.code_of_data_set(dataset))}
+
+
 def run(dataset: str) -> None:
+    with atomic_file(layout.settings(dataset)) as partial:
+        partial.write_text(yaml.safe_dump(settings(dataset)), encoding="utf-8")
     wanted = needs.wanted(params.load(), dataset)
     for name, is_wanted in wanted.items():
         with atomic_file(layout.needs(dataset, name)) as partial:

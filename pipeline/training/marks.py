@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from models.layers.schedule import DEPARTURES, Component, Phase, Variant
 from pipeline.anatomy import labels
-from pipeline.core import layout
+from pipeline.core import layout, params
 from pipeline.loading import prepared
 from pipeline.training.features import FeatureSource
 
@@ -49,7 +49,8 @@ def published(phase: Phase, dataset: str, height: int) -> dict[str, Any]:
     """The full schedule that the phase states for a data set of images `height` pixels high; where no paper used the
     data set, that for the nearest size of images which one did.
     """
-    of = dataset if dataset in phase.steps else "deepfashion" if height >= LARGE else "market1501"
+    own = params.parent(dataset)  # a form of DeepFashion is trained as DeepFashion is
+    of = own if own in phase.steps else "deepfashion" if height >= LARGE else "market1501"
     rate = phase.optimisers[phase.generators[0]].lr
     return {"dataset": of, "batch": phase.batch[of], "learning_rate": rate, "steps": phase.steps[of], "width": 1.0}
 
@@ -76,7 +77,7 @@ def _of_settings(block: Any, phase: Phase, dataset: str, height: int, source: Fe
         "weights": source is not None and source.stands_in,
         "steps": block.steps != paper["steps"],
         "settings": (block.batch, block.learning_rate) != (paper["batch"], paper["learning_rate"]) or unmoved,
-        "borrowed": dataset != paper["dataset"],
+        "borrowed": params.parent(dataset) != paper["dataset"],
         "width": block.width != 1,
         "precision": block.precision != "fp32",
         "start": block.start is not None,

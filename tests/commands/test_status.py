@@ -161,7 +161,7 @@ def test_an_edited_source_makes_stale_what_it_concerns(made, capsys):
 def test_an_edited_parameter_makes_stale_what_follows(made, capsys):
     set_in_params("    spig: {<<: *demo_features, steps: 150,", "    spig: {<<: *demo_features, steps: 151,")
     # params.yaml is an input of the report, too
-    assert other_than_done() == dict.fromkeys(AFTER_SPIG | {"plan"}, "stale")
+    assert other_than_done() == dict.fromkeys(AFTER_SPIG | {"plan", "needs synthetic"}, "stale")
     assert found()["score synthetic spig"].why == "train synthetic spig is stale"
     text = shown(capsys)
     assert "stale train synthetic spig: params.yaml: train.synthetic.spig changed\n" in text
@@ -308,7 +308,7 @@ def test_dvc_notices_what_changed(repro):
     path.write_text(path.read_text() + "# edited\n")
     assert other_than_done() == {"report": "stale"}
     set_in_params("    spig: {<<: *demo_features, steps: 150,", "    spig: {<<: *demo_features, steps: 151,")
-    assert other_than_done() == dict.fromkeys(AFTER_SPIG | {"plan"}, "stale")
+    assert other_than_done() == dict.fromkeys(AFTER_SPIG | {"plan", "needs synthetic"}, "stale")
     Path("data/synthetic/rejects.parquet").write_text("more bytes than there were")
     assert found()["index synthetic"].why == "data/synthetic/rejects.parquet is not what DVC wrote"
 

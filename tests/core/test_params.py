@@ -109,7 +109,7 @@ def test_a_missing_key(values):
 
 def test_a_further_seed_is_a_run_of_its_variant(values):
     values["variants"]["spig"] = ["spig", "spig_no_pnb", "spig-seed7", "spig_no_pnb-seed12"]
-    assert params.check(values) is values
+    assert params.check(values) == values
     assert [params.variant_of(name) for name in ("spig", "spig-seed7", "spig_no_pnb-seed12")] == [
         "spig",
         "spig",
@@ -225,6 +225,8 @@ def test_an_override_of_dvc_reaches_exactly_its_block(tmp_path, values):
     """`dvc exp run -S`, at once for a setting of every block: DVC writes the file anew, and an alias would lose one."""
     path = tmp_path / "params.yaml"
     path.write_bytes((ROOT / layout.PARAMS).read_bytes())
+    asked = {key: values[key] for key in ("variants", "components")}
+    values = yaml_file.read(path) | asked
     overrides = []
     for number, (_, keys) in enumerate(blocks(values)):
         block = at(values, *keys)
@@ -234,6 +236,48 @@ def test_an_override_of_dvc_reaches_exactly_its_block(tmp_path, values):
     apply_overrides(str(path), overrides)
     asked = {key: params.load()[key] for key in ("variants", "components")}
     assert yaml_file.read(path) == values | asked
+
+
+def test_a_form_has_its_parents_settings_but_for_its_own(values):
+    values["datasets"] = ["deepfashion-tall"]
+    values["fetch"]["deepfashion"]["img_highres"] = {"path": "mine.zip"}
+    values["fetch"]["deepfashion-tall"] = {"protocol": "resize352", "img": {"path": None}}
+    values["train"]["deepfashion-tall"] = {"patn": {"steps": 7}}
+    before = copy.deepcopy(values)
+    filled = params.check(values)
+    assert values == before
+    assert params.check(filled) == filled
+    parent, form = (
+        {stage: block[name] for stage, block in filled.items() if stage not in params.SHARED}
+        for name in ("deepfashion", "deepfashion-tall")
+    )
+    assert parent == {stage: before[stage]["deepfashion"] for stage in parent}
+    parent["fetch"] = parent["fetch"] | {"protocol": "resize352", "img": {"path": None}}
+    parent["train"] = parent["train"] | {"patn": parent["train"]["patn"] | {"steps": 7}}
+    assert form == parent
+    assert [params.parent(name) for name in ("deepfashion-tall", "deepfashion_sample")] == [
+        "deepfashion",
+        "deepfashion_sample",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "block", "says"),
+    [
+        ("toy-tall", {}, "datasets.0 is 'toy-tall'; allowed: synthetic, "),
+        ("deepfashion-", {}, "datasets.0 is 'deepfashion-'; allowed: "),
+        ("deepfashion-tall", {"protocl": 1}, "unknown key fetch.deepfashion-tall.protocl; allowed here: protocol, "),
+        ("deepfashion-tall", {"protocol": "x"}, "fetch.deepfashion-tall.protocol is 'x'; allowed: canvas256, "),
+        ("deepfashion-tall", None, "fetch.deepfashion-tall is None; allowed: a value of type block"),
+    ],
+)
+def test_a_wrong_form_is_refused(values, dataset, block, says):
+    values["datasets"] = [dataset]
+    if block != {}:
+        values["fetch"][dataset] = block
+    with pytest.raises(UserError) as caught:
+        params.check(values)
+    assert str(caught.value).startswith(f"params.yaml: {says}")
 
 
 def comments(text: str) -> list[str]:
@@ -358,7 +402,7 @@ def test_what_is_the_users_may_not_lie_where_stages_write(values, tmp_path, monk
     assert str(caught.value).startswith(f"params.yaml: {key}: {block[last]} lies in {folder}/, which stages write")
     for elsewhere in ("photos", "data/photos", "../data/folder/photos", "~/data/folder", "/data/folder"):
         block[last] = elsewhere
-        assert params.check(values) is values
+        assert params.check(values) == values
 
 
 def test_make_clean_deletes_what_stages_write_and_not_all_of_data():

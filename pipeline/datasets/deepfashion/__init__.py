@@ -186,7 +186,7 @@ def published_name(path: str) -> str | None:
     return f"fashion{gender}{category}{item.replace('_', '')}{outfit}_{rest.replace('_', '')}"
 
 
-def fetch(block: Fetch, raw: Path, dataset: str = "deepfashion") -> dict:
+def fetch(block: Fetch, raw: Path, dataset: str) -> dict:
     """Gather, check and normalise everything into `raw`; return what goes into `source.json`.
 
     Raises UserError: nothing to get it from (saying where to ask for it), a wrong digest or password, images that are
@@ -241,7 +241,7 @@ def fetch(block: Fetch, raw: Path, dataset: str = "deepfashion") -> dict:
     } | ({"partial": partial} if partial else {})
 
 
-def cannot_get(block: Fetch, dataset: str = "deepfashion") -> str | None:
+def cannot_get(block: Fetch, dataset: str) -> str | None:
     """What there is no source of, and how to get it; None if nothing is missing. Nothing is read or downloaded."""
     images, missing = FORMS[block.protocol].images, {}
     for key in (images, *_LISTS):

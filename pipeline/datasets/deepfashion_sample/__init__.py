@@ -4,25 +4,14 @@ A data set of its own, so that its numbers never stand under the name of the who
 """
 
 from dataclasses import replace
-from pathlib import Path
 
 from pipeline.datasets import deepfashion
-from pipeline.datasets.deepfashion import JUNK, Fetch, person_id
+from pipeline.datasets.deepfashion import JUNK, Fetch, cannot_get, fetch, person_id
 
-__all__ = ["ABOUT", "JUNK", "Fetch", "fetch", "person_id"]
+__all__ = ["ABOUT", "JUNK", "Fetch", "cannot_get", "fetch", "person_id"]
 
 ABOUT = replace(
     deepfashion.ABOUT,
     description="A few of DeepFashion's test photographs, some of which stand in for the training split.",
     gaps=(*deepfashion.ABOUT.gaps, "Scores on it compare with nothing published."),
 )
-
-
-def cannot_get(block: Fetch) -> str | None:
-    """See `deepfashion.cannot_get`."""
-    return deepfashion.cannot_get(block, "deepfashion_sample")
-
-
-def fetch(block: Fetch, raw: Path) -> dict:
-    """See `deepfashion.fetch`."""
-    return deepfashion.fetch(block, raw, "deepfashion_sample")

@@ -70,17 +70,17 @@ def person_id(name: str) -> str:
     return name.partition("__")[0]
 
 
-def fetch(block: Fetch, raw: Path) -> dict:
+def fetch(block: Fetch, raw: Path, dataset: str) -> dict:
     """Fit the images into `raw`; return what goes into `source.json`.
 
     Raises UserError: no folder, nobody in it, a broken CSV, people in doubt, names that make no id.
     """
     if block.path is None:
-        raise UserError(f"folder: say where your images are: fetch.folder.path in {layout.PARAMS}")
+        raise UserError(f"{dataset}: say where your images are: fetch.{dataset}.path in {layout.PARAMS}")
     root = environment.path(block.path)
     if not root.is_dir():
         what = "is a file; unpack it, and name the folder in" if root.is_file() else "no such folder; correct"
-        raise UserError(f"{root}: {what} fetch.folder.path in {layout.PARAMS}")
+        raise UserError(f"{root}: {what} fetch.{dataset}.path in {layout.PARAMS}")
     left_out: dict[str, str] = {}  # path below the folder -> reason
     doubts: list[str] = []
     content = archive.Folder(root)
@@ -113,10 +113,10 @@ def fetch(block: Fetch, raw: Path) -> dict:
     banded = {image_id: box for image_id, box in boxes.items() if box != (0, 0, block.height, block.width)}
     (raw / "boxes.json").write_text(json.dumps(banded, ensure_ascii=False, sort_keys=True), encoding="utf-8")
     if left_out:
-        console.say(f"folder: {len(left_out)} files left out{_some(left_out)}")
+        console.say(f"{dataset}: {len(left_out)} files left out{_some(left_out)}")
     single = sum(number == 1 for each in counts.values() for number in each.values())
     if single:
-        console.say(f"folder: {single} people have a single image: no pairs of them")
+        console.say(f"{dataset}: {single} people have a single image: no pairs of them")
     return {
         "dataset": "own images",
         "terms": "yours to know",

@@ -94,7 +94,7 @@ def person_id(name: str) -> str:
     return name.partition("_")[0]
 
 
-def fetch(block: Fetch, raw: Path) -> dict:
+def fetch(block: Fetch, raw: Path, dataset: str) -> dict:
     """Gather, verify and normalise everything into `raw`; return what goes into `source.json`.
 
     Raises UserError: nothing to get it from (saying where to ask for it), a wrong digest, a broken archive.
@@ -102,7 +102,7 @@ def fetch(block: Fetch, raw: Path) -> dict:
     found, missing = {}, []
     for key in ("images", *_LISTS):
         try:
-            found[key] = download.obtain(getattr(block, key), f"fetch.market1501.{key}")
+            found[key] = download.obtain(getattr(block, key), f"fetch.{dataset}.{key}")
         except download.Unavailable as reason:
             missing.append((key, str(reason)))
     if missing:
@@ -126,12 +126,12 @@ def fetch(block: Fetch, raw: Path) -> dict:
     }
 
 
-def cannot_get(block: Fetch) -> str | None:
+def cannot_get(block: Fetch, dataset: str) -> str | None:
     """What there is no source of, and how to get it; None if nothing is missing. Nothing is read or downloaded."""
     missing = []
     for key in ("images", *_LISTS):
         try:
-            download.whereabouts(getattr(block, key), f"fetch.market1501.{key}")
+            download.whereabouts(getattr(block, key), f"fetch.{dataset}.{key}")
         except download.Unavailable as reason:
             missing.append((key, str(reason)))
     return _how_to_get(block, missing) if missing else None

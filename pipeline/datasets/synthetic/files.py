@@ -49,7 +49,7 @@ def person_id(name: str) -> str:
     return name.partition("_")[0]
 
 
-def fetch(block: Fetch, raw: Path) -> dict:
+def fetch(block: Fetch, raw: Path, dataset: str) -> dict:
     """Render both splits into `raw`; return what goes into `source.json`."""
     identities = {"train": block.train_identities, "test": block.test_identities}
     plain = [what for what in ("background", "clothes") if getattr(block, what) == "plain"]
