@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from pipeline.core import layout, needs, yaml_file
+from pipeline.core import digests, layout, needs, yaml_file
 from pipeline.core.errors import UserError
-from pipeline.core.graph import Job, Writers, key_of
+from pipeline.core.graph import CODE_KEY, Job, Writers, code_of_data_set, key_of
 
 SNAKEMAKE = Path(".snakemake")
 DVC_LOCK = Path("dvc.lock")
@@ -125,9 +125,13 @@ def by_dvc(job: Job, writers: Writers, lock: dict[str, dict]) -> list[str] | Non
         for other in writers.before(job)
         for out in lock.get(other.command, {"outs": []})["outs"]
     }
-    deps = {dep["path"]: dep for dep in entry["deps"]}
-    found += [f"{path} is new" for path in job.inputs if path not in deps]
-    for path in (path for path in job.inputs if path in deps):
+    deps, inputs = {dep["path"]: dep for dep in entry["deps"]}, job.inputs
+    if made_by := recorded.get(f"{CODE_KEY}.{job.axes.get('dataset')}"):
+        folders = code_of_data_set(job.axes["dataset"])
+        now, inputs = digests.code(folders), [path for path in inputs if path not in folders]
+        found += [f"{path} changed" for path in sorted({*now, *made_by}) if now.get(path) != made_by.get(path)]
+    found += [f"{path} is new" for path in inputs if path not in deps]
+    for path in (path for path in inputs if path in deps):
         if not Path(path).exists():
             found.append(f"{path} is gone")
         elif not _as_recorded(path, deps[path], written):

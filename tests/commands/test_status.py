@@ -13,7 +13,7 @@ from rich.console import Console
 
 from pipeline import __main__ as command_line
 from pipeline.commands import records, status
-from pipeline.core import console, graph, layout, needs, params, store
+from pipeline.core import console, digests, graph, layout, needs, params, store
 from pipeline.core.schema import SCORES
 from pipeline.tables import papers
 from tests.stages.test_tables import REFERENCE, training_run, write_reference
@@ -282,15 +282,16 @@ def repro(made, monkeypatch) -> dict:
     entries = {}
     for job in graph.jobs(params.load()):
         outs = [{"path": out, "md5": records._md5(Path(out)), "size": records._size(Path(out))} for out in job.outputs]
-        deps = [
-            {"path": path, "md5": records._md5(Path(path)), "size": records._size(Path(path))} for path in job.inputs
-        ]
-        entries[str(job)] = {
-            "cmd": job.command,
-            "deps": deps,
-            "outs": outs,
-            "params": {"params.yaml": dict(job.params)},
-        }
+        code = graph.code_of_data_set(job.axes.get("dataset", ""))
+        read = [path for path in job.inputs if path not in code]
+        deps = [{"path": path, "md5": records._md5(Path(path)), "size": records._size(Path(path))} for path in read]
+        parameters: dict[str, dict] = {"params.yaml": {}, "data/synthetic/settings.yaml": {}}
+        for key, value in job.params.items():
+            file = "data/synthetic/settings.yaml" if ".synthetic" in key else "params.yaml"
+            parameters[file][key.replace(".synthetic", "")] = value
+        if len(read) < len(job.inputs):
+            parameters["data/synthetic/settings.yaml"]["code"] = digests.code(code)
+        entries[str(job)] = {"cmd": job.command, "deps": deps, "outs": outs, "params": parameters}
     save_lock(entries)
     return entries
 
@@ -311,6 +312,17 @@ def test_dvc_notices_what_changed(repro):
     assert other_than_done() == dict.fromkeys(AFTER_SPIG | {"plan", "needs synthetic"}, "stale")
     Path("data/synthetic/rejects.parquet").write_text("more bytes than there were")
     assert found()["index synthetic"].why == "data/synthetic/rejects.parquet is not what DVC wrote"
+
+
+def test_dvc_notices_edited_code_of_a_data_set(repro, monkeypatch):
+    """By the digests that `needs` wrote down, which an edited comment leaves as they were."""
+    monkeypatch.setattr(digests, "ROOT", Path.cwd())
+    path = Path("pipeline/datasets/synthetic/person.py")
+    path.write_text(path.read_text() + "# edited\n")
+    assert set(other_than_done()) == {"needs synthetic"}
+    path.write_text(path.read_text() + "EDITED = 1\n")
+    assert found()["pairs synthetic"].name == "stale"
+    assert found()["fetch synthetic"].why == "pipeline/datasets/synthetic/person.py changed"
 
 
 def test_dvc_notices_an_input_that_was_made_again(repro):

@@ -589,6 +589,16 @@ def test_sample_has_a_name_of_its_own(run, block, tmp_path):
     assert datasets.get("deepfashion_sample").person_id is deepfashion.person_id
 
 
+def test_a_form_is_a_data_set_with_a_name_of_its_own(run, tmp_path):
+    (tmp_path / "published/img" / TRAIN[0]).unlink()
+    with pytest.raises(UserError, match=r"fetch\.deepfashion-other\.allow_partial"):
+        run("deepfashion-other")
+    assert datasets.get("deepfashion-other") is deepfashion
+    assert datasets.title("deepfashion-other") == "DeepFashion (other)"
+    with pytest.raises(UserError, match="unknown data set toy-other"):
+        datasets.get("toy-other")
+
+
 @pytest.fixture(scope="module")
 def published(mirror) -> Path:
     folder = mirror / "deepfashion"

@@ -312,6 +312,9 @@ def test_times_lie_beside_the_page_and_never_in_it():
     assert written() == before  # what the engines compare
     found = [(row["stage"], row["axis"], row["text"], row["memory"], row["rate"]) for row in times.rows(["synthetic"])]
     assert found == [("train", "spig", "1 min 14 s", 1280, 8.5), ("score", "spig", "1 min 4 s", 9, 2.0)]
+    write_log("train/synthetic-wide-spig.log", "wall 5.0 s, peak memory 2 MiB")  # a form's
+    every = [(row["dataset"], row["axis"]) for row in times.rows(["synthetic", "synthetic-wide"])]
+    assert every == [("synthetic", "spig"), ("synthetic-wide", "spig"), ("synthetic", "spig")]
     assert "1 min 14 s" in Page(layout.REPORT_TIMES.read_text()).text
     assert times.spoken(3 * 3600 + 125) == "3 h 2 min"
 

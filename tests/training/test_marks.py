@@ -68,7 +68,10 @@ class Setup:
             for name in self.listed
         ]
         store.write_table(layout.keypoints(where), rows, schema.KEYPOINTS)
-        counts = {"training_pairs": str(prepared.PUBLISHED.get(where, (1,))[0]), "test_list": "official"}
+        counts = {
+            "training_pairs": str(prepared.PUBLISHED.get(where.partition("-")[0], (1,))[0]),
+            "test_list": "official",
+        }
         store.write_table(layout.pairs(where), [], schema.PAIRS, **(counts | self.pairs))
         made = {"parsing_source": "files", "made_in": self.entry.labels or "lip-20"} | self.parsing
         store.write_shards(layout.parsing(where), [], schema.PARSING, **made)
@@ -168,6 +171,14 @@ def test_a_data_set_that_no_paper_used_takes_the_values_of_the_nearest_size(data
     assert Setup(entry, dataset, height=height).found() == {*entry.departs, "data", "borrowed"}
 
 
+@pytest.mark.parametrize("height", [256, 512])
+def test_a_form_of_a_papers_data_set_is_trained_as_that_is(height):
+    entry, dataset = VARIANTS["patn"], "deepfashion-resize352"
+    assert marks.published(entry.phase, dataset, height) == marks.published(entry.phase, "deepfashion", 256)
+    found = Setup(entry, dataset, height=height, images={"form": "resize352"}).found()
+    assert found == {*entry.departs, "form"}
+
+
 @pytest.mark.parametrize(
     ("name", "batches"), [("spgnet", (32, 4)), ("spt", (16, 4)), ("patn", (32, 7)), ("sgw", (32, 8)), ("spig", (8, 6))]
 )
@@ -260,6 +271,7 @@ def test_what_the_prepared_files_say_marks_every_score(dataset, changes, expecte
         ("market1501", "official", 11_999, True),
         ("market1501", "sampled", 12_000, True),
         ("deepfashion", "official", 8_570, False),
+        ("deepfashion-resize176", "official", 8_569, True),
         ("folder", "sampled", 500, False),  # none is published
     ],
 )
