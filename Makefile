@@ -70,4 +70,4 @@ lock: env
 	$(COMPILE) --extra dev -c requirements.lock -o requirements-dev.lock
 
 clean:
-	rm -rf every_variant $(addprefix data/,synthetic market1501 deepfashion deepfashion_sample folder weights) runs logs reports/tables reports/metrics reports/curves reports/html reports/scores .work .snakemake .dvc/cache .dvc/tmp dvc.lock
+	rm -rf every_variant $(addprefix data/,synthetic market1501 deepfashion deepfashion_sample folder weights) $(patsubst %/settings.yaml,%,$(wildcard data/*-*/settings.yaml)) runs logs reports/tables reports/metrics reports/curves reports/html reports/scores .work .snakemake .dvc/cache .dvc/tmp dvc.lock
