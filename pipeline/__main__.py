@@ -38,7 +38,8 @@ STAGES = {
     "report": (),
 }
 COMMANDS = (
-    "status", "inspect", "figure", "generate", "export", "handoff", "score_images", "compare", "architecture", "schema"
+    "status", "inspect", "figure", "generate", "export", "handoff", "score_images", "compare", "study", "architecture",
+    "schema",
 )  # fmt: skip
 SHELLS = ("bash", "zsh")
 

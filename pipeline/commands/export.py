@@ -117,7 +117,7 @@ def openpose_files(dataset: str, split: str, output: Path) -> str:
     return f"{len(table)} files of keypoints ({split})"
 
 
-def _open(dataset: str, variant: str | None, step: int | None, where: str) -> "Trained":
+def open_variant(dataset: str, variant: str | None, step: int | None, where: str) -> "Trained":
     """The variant at its checkpoint. Raises UserError if it is unknown or not trained."""
     from pipeline.commands.figure import chosen_step
     from pipeline.figures import subject
@@ -156,7 +156,7 @@ def generated(dataset: str, variant: str | None, step: int | None, split: str, o
 
     if split not in ("test", "val"):
         raise UserError(f"export: images are generated of the split test or val, not of {split}")
-    trained = _open(dataset, variant, step, params.block(score.Params, "score", dataset).device)
+    trained = open_variant(dataset, variant, step, params.block(score.Params, "score", dataset).device)
     data = load_pairs(dataset, split, trained.device, label_set=trained.label_set)
     checkpoint.require_size(trained.meta, {"height": data.height, "width": data.width}, trained.title)
     names = dict(zip(data.pair_index.tolist(), file_names(data), strict=True))
@@ -177,7 +177,7 @@ def model(dataset: str, variant: str | None, step: int | None, form: str, output
     """Write the variant's generator as a program, with its JSON; return what they are, in words."""
     from pipeline.commands import portable
 
-    trained = _open(dataset, variant, step, "cpu")
+    trained = open_variant(dataset, variant, step, "cpu")
     said = portable.write(trained, form, output)
     return f"{trained.title}, {output.stat().st_size / 1e6:.1f} MB, described in {said},"
 

@@ -110,7 +110,7 @@ def folder_of(dataset: str, name: str) -> Path:
     return folder
 
 
-def _known(dataset: str, whole: Split, limit: int | None, counted: str | None) -> tuple[Known, str | None]:
+def known_names(dataset: str, whole: Split, limit: int | None, counted: str | None) -> tuple[Known, str | None]:
     """What file names may mean, and the way to count that `counted` names, if it is not the file of a list."""
     table = store.read_table(layout.pairs(dataset), filters=[("split", "=", "test")]).sort_by("pair_index")
     listed = list(zip(table["source_id"].to_pylist(), table["target_id"].to_pylist(), strict=True))
@@ -141,7 +141,7 @@ def _known(dataset: str, whole: Split, limit: int | None, counted: str | None) -
     return Known(listing, ids, unscored), counted
 
 
-def _advice(images: Path, dataset: str, whole: Split, found: int, listed: list[tuple[str, str]]) -> str:
+def advice(images: Path, dataset: str, whole: Split, found: int, listed: list[tuple[str, str]]) -> str:
     """What was expected, the nearest that is there, and what to do."""
     source, target = (Path(whole.ids[row]).stem for row in whole.rows[0])
     text = f"{images}: {found} of {len(whole)} test pairs found; wanted: names such as {source}_{target}.png"
@@ -177,14 +177,14 @@ def run(
     where, folder = device(block.device), folder_of(dataset, name)
     protocol = open_protocol(dataset, where)
     whole = open_split(dataset, "test", where, protocol.reference)
-    known, counted = _known(dataset, whole, protocol.reference.described["pairs"]["test"]["limit"], numbering)
+    known, counted = known_names(dataset, whole, protocol.reference.described["pairs"]["test"]["limit"], numbering)
     found, listed, way = image_folder.find(images, whole, known, pattern, counted)
     missing = sorted(set(range(len(whole.data))) - set(found))
     _say(images, len(whole.data), found, missing, listed, whole.data)
     if way:
         console.say(f"  numbers in names: {in_words(way)}")
     if len(found) < 2:
-        raise UserError(_advice(images, dataset, whole, len(found), listed))
+        raise UserError(advice(images, dataset, whole, len(found), listed))
 
     split = whole
     if missing:  # FID, KID and the ceilings are those of the targets that are left

@@ -12,6 +12,7 @@ TABLES = Path("reports/tables")
 METRICS = Path("reports/metrics")  # for `dvc metrics`: a file a data set and run
 CURVES = Path("reports/curves")  # for `dvc plots`: scores over checkpoints
 OUTSIDE = Path("reports/outside")  # scores of images that other programs made: no stage's output, read by the tables
+STUDIES = Path("reports/studies")  # what user studies found: likewise
 REPORT_TEMPLATE = Path("reports/template.html.j2")
 REPORT_PARTS = "template"  # the folder beside it that holds its parts
 REPORT = Path("reports/html/index.html")
@@ -129,6 +130,11 @@ def outside(dataset: str, slug: str) -> Path:
     It lies directly in OUTSIDE, whose own time therefore changes with every method: Snakemake looks at no other time.
     """
     return OUTSIDE / f"{dataset}--{slug}"
+
+
+def study(name: str) -> Path:
+    """The folder of one user study's results, directly in STUDIES, as those of outside methods are in OUTSIDE."""
+    return STUDIES / name
 
 
 def log(stage: str, *axes: str) -> Path:

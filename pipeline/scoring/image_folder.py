@@ -178,18 +178,18 @@ def _stored(pairs: Pairs, position: int) -> tuple[np.ndarray, np.ndarray]:
     return source, target
 
 
-def find(
-    folder: Path, split: "Split", known: Known, pattern: str | None = None, counted: str | None = None
-) -> tuple[dict[int, Found], list[tuple[str, str]], str | None]:
-    """Each pair's file by position, read once to check it; the files left out or scored with a reservation: (name,
-    why); and how numbers in names were counted, None if there are none. counted: the way to count that the user names.
+def named(
+    folder: Path, pairs: Pairs, known: Known, pattern: str | None = None, counted: str | None = None
+) -> tuple[dict[int, Path], list[tuple[str, str]], str | None]:
+    """Each pair's file by position, from the names alone; the files that are no pair's: (name, why); and how numbers in
+    names were counted, None if there are none. counted: the way to count that the user names.
 
     Raises UserError if the folder is not there, and what `numbering.decide` raises.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the folder with the generated images as --images")
     files = sorted(path for path in folder.iterdir() if path.is_file())
-    scored = [(split.ids[source], split.ids[target]) for source, target in split.rows.tolist()]
+    scored = [(pairs.ids[source], pairs.ids[target]) for source, target in pairs.rows.tolist()]
     names = names_of(scored, pattern)
     way, places = numbered(files, names, known.listing, pattern, counted)
     matched, others, unknown = match(files, names, places)
@@ -204,7 +204,14 @@ def find(
             return reason(_stem(path))
         return f"no pair of the {len(known.listing.pairs)} has its number" if way else BESIDE_NAMES
 
-    left = [*others, *((path.name, why(path)) for path in unknown)]
+    return matched, [*others, *((path.name, why(path)) for path in unknown)], way
+
+
+def find(
+    folder: Path, split: "Split", known: Known, pattern: str | None = None, counted: str | None = None
+) -> tuple[dict[int, Found], list[tuple[str, str]], str | None]:
+    """As `named`, every file read once to check it: also listed is what cannot be scored, or with a reservation."""
+    matched, left, way = named(folder, split, known, pattern, counted)
     found, problems = check(split, matched)
     jpegs = [(one.path.name, "JPEG: scored, marked") for one in found.values() if one.jpeg]
     copies = [(one.path.name, COPY) for one in found.values() if one.copied]

@@ -1,7 +1,8 @@
 """Write the papers' tables: published numbers, and this run's beside them.
 
 reads   reports/scores/D/V/{scores,pairs}.parquet and network.json of every data set and variant in params.yaml,
-        reports/scores/D/reference.json, reports/outside/ (methods from elsewhere), reports/published.csv
+        reports/scores/D/reference.json, reports/outside/ (methods from elsewhere), reports/studies/
+        (user studies), reports/published.csv
 writes  reports/tables/: each as .csv (one value a row) and .md, those of methods in rows as .tex, and notes.csv and
         legend.csv
           the papers' tables   as pipeline/tables/papers.py defines them, in the papers' order of rows and columns:
@@ -46,6 +47,8 @@ from pipeline.tables.cells import leaderboard, paper_table, published_numbers, w
 from pipeline.tables.inputs import by_variant, not_scored, outdated, read_published, read_runs
 from pipeline.tables.notes import leaderboard_notes, notes, published_notes
 from pipeline.tables.paired import compared
+from pipeline.tables.studies import compared as compared_by_people
+from pipeline.tables.studies import read_studies
 
 
 class ChooseBy(TypedDict):
@@ -65,7 +68,8 @@ def run() -> None:
     published = read_published()
     every = read_runs(block.choose_by)
     runs = by_variant(every)
-    found = compared(runs, block.bootstrap, block.seed)
+    found, studies = compared(runs, block.bootstrap, block.seed), read_studies()
+    ranked_by = [*found, *compared_by_people(studies)]
     told = {
         key for key, run in runs.items() if run.given_target_parsing
     }  # the true target's parsing: shown, not ranked
@@ -79,8 +83,8 @@ def run() -> None:
         )
         tables[papers.published(dataset)] = folded
     for table in papers.TABLES:
-        cells = with_places(paper_table(table, published, runs), found, runs)
-        tables[table.name] = files.Table(titles[table.name], cells, notes(table, cells, runs))
+        cells = with_places(paper_table(table, published, runs, studies), ranked_by, runs)
+        tables[table.name] = files.Table(titles[table.name], cells, notes(table, cells, runs, studies))
     with atomic_directory(layout.TABLES) as folder:
         files.write(folder, tables, every, found)
     for_dvc.write_metrics(layout.METRICS, every)

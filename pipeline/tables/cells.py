@@ -1,7 +1,7 @@
 """The cells of a paper's table and of a leaderboard: published values, ours beside them, and how ours rank."""
 
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.core import params
@@ -22,6 +22,7 @@ from pipeline.tables.papers import (
     Row,
 )
 from pipeline.tables.papers import published as published_name
+from pipeline.tables.studies import MEASURES, Study
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Cell:
     table: str
     dataset: str
     row: str
-    kind: str  # published | floor | trained | component | outside
+    kind: str  # published | floor | trained | component | outside | study
     variant: str
     column: str
     higher_is_better: bool
@@ -187,27 +188,48 @@ def _further_rows(table: PaperTable, rows: list[Row], dataset: str, runs: Runs) 
     return cells
 
 
-def _datasets(table: PaperTable, runs: Runs) -> list[str]:
+def _datasets(table: PaperTable, runs: Runs, studies: Sequence[Study]) -> list[str]:
     """Those of the table and of this run; of a table of one form, this run's in that form or, without one, its own."""
-    of_run = dict.fromkeys(dataset for dataset, _ in runs)
+    of_run = dict.fromkeys([*(dataset for dataset, _ in runs), *(study.dataset for study in studies)])
     if not table.of:
         return [*dict.fromkeys([*table.columns, *of_run])]
     return [name for name in of_run if _is_in(name, table.form)] or [*table.columns]
 
 
-def paper_table(table: PaperTable, published: list[dict], runs: Runs) -> list[Cell]:
-    """A paper's table on its own data sets and those of this run: each published row, and ours below it; methods from
-    elsewhere at its end.
+def _asked(table: PaperTable, study: Study, method: str, row: Row | None = None) -> list[Cell]:
+    """What people said of a method, a cell for each column."""
+    over = f" over {study.rival(method)}" if row and row.over else ""
+    label, cells = f"{method}{over} (study {study.name})", []
+    for title in table.columns_of(study.dataset):
+        column, measure = COLUMNS[title], MEASURES[title]
+        cell = Cell(table.name, study.dataset, label, "study", method, title, column.higher_is_better)
+        if rate := study.rates.get((method, measure)):
+            known = {key: "" if rate[key] == "nan" else rate[key] for key in ("value", "low", "high")}
+            printed = f"{float(rate['value']):.{column.decimals}f}"
+            about = {"metric": study.metric(measure), "protocol": study.protocol, "marks": "raters"}
+            cell = replace(cell, printed=printed, **known, **about)
+        cells.append(cell)
+    return cells
+
+
+def paper_table(table: PaperTable, published: list[dict], runs: Runs, studies: Sequence[Study] = ()) -> list[Cell]:
+    """A paper's table on its own data sets and those of this run: each published row, and ours below it, or what people
+    said of the same method here; methods from elsewhere at its end.
 
     A data set without a published value or one of ours has no part.
     """
     rows = [*table.rows, *([] if table.part else _other_rows(published, table))]
     cells = []
-    for dataset in _datasets(table, runs):
-        part = []
+    for dataset in _datasets(table, runs, studies):
+        part, asked = [], [study for study in studies if study.fills(table, dataset)]
         for row in rows:
             part += _published_row(published, table, dataset, row) + _our_rows(table, row, dataset, runs)
+            part += [cell for study in asked for method in study.of(row) for cell in _asked(table, study, method, row)]
         part += _further_rows(table, rows, dataset, runs) if part else []
+        for study in asked:
+            known = {method for row in rows for method in study.of(row)}
+            others = [method for method in study.methods if method not in known and not any(row.over for row in rows)]
+            part += [cell for method in others for cell in _asked(table, study, method)]
         if any(cell.kind == "published" and cell.value for cell in part):
             cells += _with_differences(table, part)
         else:  # no number of this data set was published: the published rows would be empty
@@ -227,7 +249,7 @@ def _with_differences(table: PaperTable, cells: list[Cell]) -> list[Cell]:
         ours = labels.get(params.variant_of(cell.variant))
         theirs = known.get((ours, cell.column)) if cell.kind == "trained" else None
         equal = (table.paper, cell.column) in EQUAL_PROTOCOLS.get(cell.metric, ()) and cell.row_protocol in ("", SAME)
-        if cell.kind != "published" and cell.value and cell.column in published and not equal:
+        if cell.kind not in ("published", "study") and cell.value and cell.column in published and not equal:
             cell = replace(cell, marks=f"{cell.marks} protocol".strip())
         if cell.value and theirs and equal and not set(cell.marks.split()) & (ALTERS_MEASURE | OTHER_PICTURES):
             apart = float(cell.value) - float(theirs)

@@ -1,12 +1,14 @@
 """What must be said below a table: where its numbers come from, and what they may be compared with."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pipeline.core import layout, needs, params
+from pipeline.tables import studies
 from pipeline.tables.cells import Cell
 from pipeline.tables.inputs import Run, Runs, not_scored, outdated
 from pipeline.tables.papers import MARKS, PROTOCOL, PaperTable, symbols
+from pipeline.tables.studies import Study
 
 
 def marks_in(cells: Iterable[Cell], runs: Runs) -> list[str]:
@@ -94,6 +96,18 @@ def _elsewhere(cells: Iterable[Cell]) -> list[str]:
     return [f"Elsewhere, what another paper prints for the same cell: {listed}."] if found else []
 
 
+def _about_studies(table: PaperTable, asked: Sequence[Study]) -> list[str]:
+    """What was asked and, of what the table has no column for, what was answered."""
+    lines = [line for study in asked for line in studies.notes(study.about)]
+    for study in asked:
+        found = [f"{name} {float(rate['value']):.2f}" for (name, what), rate in study.rates.items() if what == "r2g"]
+        if found and "R2G (%)" not in table.columns_of(study.dataset):
+            lines.append(f"R2G in study {study.name}: {', '.join(found)}.")
+    if any(row["verdict"] == "tie" for study in asked for row in study.apart):
+        lines.append("≈: the best of a study, and those that its raters and pairs do not tell from it at 95 %.")
+    return list(dict.fromkeys(lines))
+
+
 def _by_dataset(cells: list[Cell]) -> dict[str, list[Cell]]:
     parts = defaultdict(list)
     for cell in cells:
@@ -101,13 +115,13 @@ def _by_dataset(cells: list[Cell]) -> dict[str, list[Cell]]:
     return parts
 
 
-def notes(table: PaperTable, cells: list[Cell], runs: Runs) -> dict[str, list[str]]:
+def notes(table: PaperTable, cells: list[Cell], runs: Runs, asked: Sequence[Study] = ()) -> dict[str, list[str]]:
     """Data set -> what must be said under its part of a paper's table, except the marks; "" if it has no part."""
     if not cells:
         return {"": [*table.notes, f"Not in this run: {', '.join(row.ours for row in table.rows if row.ours)}."]}
     result = {}
     for dataset, own in _by_dataset(cells).items():
-        ours = [cell for cell in own if cell.kind != "published" and cell.value]
+        ours = [cell for cell in own if cell.kind not in ("published", "study") and cell.value]
         theirs = [cell for cell in own if cell.kind == "published"]
         measured = any(table.metrics_of(column) for column in table.columns_of(dataset))
         scored = {params.variant_of(run.name) for run in runs.values() if run.dataset == dataset}
@@ -120,11 +134,13 @@ def notes(table: PaperTable, cells: list[Cell], runs: Runs) -> dict[str, list[st
             lines.append("A dash in a published row: the paper gives no number, or it is not known here.")
         if measured and not scored:
             lines.append("This run did not score this data set.")
-        elif lacking:
+        elif measured and lacking:
             where = "components" if {*lacking} <= {*needs.components(params.load())} else "variants"
             lines.append(f"Not in this run: {', '.join(lacking)} ({where} in params.yaml).")
         lines += [*table.notes, *table.notes_of.get(dataset, ())]
         lines += _about_ours(ours, runs)
+        shown = {cell.metric for cell in own if cell.kind == "study"}
+        lines += _about_studies(table, [study for study in asked if shown & study.metrics])
         if theirs and ours and not table.of and not all(cell.difference for cell in ours if cell.kind == "trained"):
             lines.append(
                 f"A difference to the paper is printed only between equal protocols. {PROTOCOL[table.paper]}: where no "

@@ -99,6 +99,11 @@ MARKS = {
         "ᵗ", "t", "most images of an outside method are the pairs' sources as they are: copies, or named target first"
     ),
     "lpips": _letter("ᵃ", "a", "LPIPS through another network than AlexNet, which the papers use"),
+    "raters": _letter(
+        "ᵛ",
+        "v",
+        "a user study of one's own: other people, screens and pictures than the paper's (docs/studies.md)",
+    ),
     "protocol": Mark(
         "≠",
         r"$\neq$",
@@ -201,6 +206,7 @@ class Row:
     `method` "" has no published numbers. An outside method of the name shown, or of one in `aliases`, stands below it.
     `read_in`: the papers and tables of published.csv that its numbers stand in, the preferred first, where these are
     not the table's own; `protocol`: how they were measured, where a table's rows differ in that.
+    over: the names of the method that it was preferred to, where the row compares two.
     """
 
     name: str
@@ -210,6 +216,7 @@ class Row:
     aliases: tuple[str, ...] = ()
     read_in: tuple[tuple[str, str], ...] = ()
     protocol: str = ""
+    over: tuple[str, ...] = ()
 
     def is_called(self, name: str) -> bool:
         return name.casefold() in {own.casefold() for own in (self.name, *self.aliases)}
@@ -220,6 +227,7 @@ class PaperTable:
     """One table: `name` of its files, `paper` and `source` as in published.csv, and `columns` by the paper's data sets.
 
     Any other data set gets the widest of `columns`. `metrics` replaces our metrics for a column of this table.
+    `study`: the forms of user studies (`pipeline.studies`) whose results fill it.
     `part` is true where the rows are a choice from the source; else it shows what published.csv has beyond `rows` too.
     `of` is the data set's name in published.csv, where that is not its title; such a table compares all methods of this
     run that were scored on DeepFashion in `form`, by whatever filter, and ranks those in the form of that very name
@@ -234,6 +242,7 @@ class PaperTable:
     rows: tuple[Row, ...]
     metrics: dict[str, tuple[str, ...]] = field(default_factory=dict)
     part: bool = False
+    study: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     notes_of: dict[str, tuple[str, ...]] = field(default_factory=dict)  # data set -> notes of that part alone
     of: str = ""
@@ -308,15 +317,16 @@ TABLES = (
         "spig_table2", "SPIG", "Table 2 (user study)", "Table 2: user study",
         {"market1501": ("G2R (%)", "Prefer (%)"), "deepfashion": ("G2R (%)", "Prefer (%)")},
         (
-            Row("VU-Net", "VU-Net"),
-            Row("Def-GAN", "Def-GAN"),
-            Row("PATN", "PATN"),
-            Row("DIST (=GFLA)", "DIST (=GFLA)"),
-            Row("SPIG (the paper's)", "SPIG (Ours)"),
+            Row("VU-Net", "VU-Net", aliases=VUNET),
+            Row("Def-GAN", "Def-GAN", aliases=DEFGAN),
+            Row("PATN", "PATN", ours="patn"),
+            Row("DIST (=GFLA)", "DIST (=GFLA)", ours="gfla", aliases=("GFLA", "DIST")),
+            Row("SPIG (the paper's)", "SPIG (Ours)", ours="spig", aliases=("SPIG",)),
         ),
+        study=("spig",),
         notes=(
-            "Published only: people were asked. G2R = generated pictures taken for real; Prefer = share of the votes "
-            "for the best of five.",
+            "The paper asked 30 people. G2R = generated pictures taken for real; Prefer = share of the votes for the "
+            "best of five. `repose study` asks people anew.",
         ),
     ),
     PaperTable(
@@ -441,12 +451,16 @@ TABLES = (
         "sgw_gan_amt", "SGW-GAN", "AMT pairwise study", "pairwise study on Mechanical Turk",
         {"deepfashion": ("Preferred over (%)",), "market1501": ("Preferred over (%)",)},
         (
-            Row("SGW-GAN over pix2pix", "SGW-GAN", "vs pix2pix"),
-            Row("SGW-GAN over PG2", "SGW-GAN", "vs PG2"),
-            Row("SGW-GAN over BodyROI7", "SGW-GAN", "vs BodyROI7"),
-            Row("SGW-GAN over DSCF (=Def-GAN)", "SGW-GAN", "vs DSCF (=Def-GAN)"),
+            Row("SGW-GAN over pix2pix", "SGW-GAN", "vs pix2pix", "sgw", ("SGW-GAN",), over=("pix2pix",)),
+            Row("SGW-GAN over PG2", "SGW-GAN", "vs PG2", "sgw", ("SGW-GAN",), over=("PG2",)),
+            Row("SGW-GAN over BodyROI7", "SGW-GAN", "vs BodyROI7", "sgw", ("SGW-GAN",), over=("BodyROI7",)),
+            Row(
+                "SGW-GAN over DSCF (=Def-GAN)", "SGW-GAN", "vs DSCF (=Def-GAN)", "sgw", ("SGW-GAN",),
+                over=("DSCF", *DEFGAN, "def_gan"),
+            ),
         ),
-        notes=("Published only: people were asked which of two pictures they prefer.",),
+        study=("spig", "pidm"),
+        notes=("The paper asked people which of two pictures they prefer. `repose study` asks anew: of two methods.",),
     ),
     _later(
         256, 176, "resize176",

@@ -58,7 +58,7 @@ def one_by_one(paths: Iterable[str], dvc: dict[str, dict], project: Path) -> set
     found: set[str] = set()
     for path in paths:
         below = {output for output in written if output == path or output.startswith(f"{path}/")}
-        if not below and (project / path).is_dir() and path != "reports/outside":
+        if not below and (project / path).is_dir() and path not in ("reports/outside", "reports/studies"):
             files = (file for file in (project / path).rglob("*") if file.is_file() and file.suffix != ".pyc")
             below = {str(file.relative_to(project)) for file in files}
         found |= below or {path}
