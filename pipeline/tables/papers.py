@@ -206,7 +206,7 @@ class Row:
     `method` "" has no published numbers. An outside method of the name shown, or of one in `aliases`, stands below it.
     `read_in`: the papers and tables of published.csv that its numbers stand in, the preferred first, where these are
     not the table's own; `protocol`: how they were measured, where a table's rows differ in that.
-    over: the names of the method that it was preferred to, where the row compares two.
+    `over`: the names of the method that it was preferred to, where the row compares two.
     """
 
     name: str
