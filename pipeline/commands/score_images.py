@@ -157,6 +157,8 @@ def advice(images: Path, dataset: str, whole: Split, found: int, listed: list[tu
     if why == image_folder.ANOTHER_LIST:
         give = f"pairs.{dataset}.path in {layout.PARAMS} takes yours, with test_list: official"
         return f"{text}; the list here is in {layout.pairs(dataset)}: {give}"
+    if why.startswith("wrong size"):
+        return f"{text}; `repose compare --as RECIPE` resizes as a method's own code does"
     return text if "--pattern" in why or "reference." in why else f"{text}; or say with --pattern how they are called"
 
 

@@ -144,7 +144,8 @@ def test_a_copy_of_the_sources_scores_as_copy_source_does(project, copied, capsy
     (folder / "notes.txt").write_text("not an image")
     for name in ("nobody_knows", "11"):
         cv2.imwrite(str(folder / f"{name}.png"), np.zeros((HEIGHT, WIDTH, 3), np.uint8))
-    assert main(["score", "--dataset", "synthetic", "--images", "theirs", "--name", "My method"]) == 0
+    recipes = ["--as", "gfla", "pise"]
+    assert main(["score", "--dataset", "synthetic", "--images", "theirs", "--name", "My method", *recipes]) == 0
     mine = rows("my_method")
     table = store.read_table(layout.scores("synthetic", "copy_source")).to_pylist()
     ours = {row["metric"]: row for row in table if (row["step"], row["split"]) == (5, "test")}
@@ -171,8 +172,18 @@ def test_a_copy_of_the_sources_scores_as_copy_source_does(project, copied, capsy
     assert "My method on synthetic; all marked" in said
     assert any(line.split()[:3] == ["ssim", "↑", f"{mine['ssim']['value']:.3f}"] for line in said.splitlines())
     assert mine["ssim"]["protocol"] in said
+    # what others' code makes of the images, in no table
     runs = read_outside({})
     assert list(runs) == [("synthetic", "My method")]
+    assert set(runs["synthetic", "My method"].scores["metric"]) == set(mine)
+    found = json.loads((layout.outside("synthetic", "my_method") / "as-gfla.json").read_text())
+    numbers = {row["number"]: row for row in found["numbers"]}
+    assert numbers["PSNR"]["value"] == numbers["PSNR"]["right"] == pytest.approx(mine["psnr"]["value"])
+    assert numbers["LPIPS"]["value"] == pytest.approx(mine["lpips-alex-v0.1"]["value"], abs=1e-6)  # fills no batch
+    assert numbers["LPIPS"]["marks"] == ["metric-weights"]
+    assert "FID left out: the training images were not looked at" in found["notes"]
+    assert "By the recipe of PISE: comparable with nothing but numbers made so" in said
+    assert f"PSNR {numbers['PSNR']['value']:.4f}, right: psnr {mine['psnr']['value']:.4f} (range 1 on floats" in said
 
 
 def test_two_folders_compare_to_the_scores_numbers(project, copied, monkeypatch):
@@ -276,27 +287,6 @@ def test_pictures_that_are_not_8_bit_rgb_are_named(project, tmp_path):
     assert image_folder.read(path, source, target) == "does not decode as a picture"
 
 
-def test_a_recipe_is_kept_beside_the_scores_and_in_no_table(project, copied, capsys):
-    copies(copied / "theirs", listed())
-    arguments = ["score", "--dataset", "synthetic", "--images", "theirs", "--name", "Theirs"]
-    assert main([*arguments, "--as", "gfla", "pise"]) == 0
-    folder = layout.outside("synthetic", "theirs")
-    found = json.loads((folder / "as-gfla.json").read_text())
-    numbers = {row["number"]: row for row in found["numbers"]}
-    scores = rows("theirs")
-    assert numbers["PSNR"]["value"] == numbers["PSNR"]["right"] == pytest.approx(scores["psnr"]["value"])
-    assert numbers["LPIPS"]["value"] == pytest.approx(scores["lpips-alex-v0.1"]["value"], abs=1e-6)  # one batch
-    assert numbers["LPIPS"]["marks"] == ["metric-weights"]
-    assert "FID left out: the training images were not looked at" in found["notes"]
-    said = capsys.readouterr().err
-    assert "By the recipe of PISE: comparable with nothing but numbers made so" in said
-    assert f"PSNR {numbers['PSNR']['value']:.4f}, right: psnr {scores['psnr']['value']:.4f} (range 1 on floats" in said
-    runs = read_outside({})[("synthetic", "Theirs")]
-    assert set(runs.scores["metric"]) == set(scores)
-    assert main(arguments) == 0  # scored again, the recipe's numbers would be another folder's
-    assert not (folder / "as-gfla.json").exists()
-
-
 def test_jpegs_are_scored_listed_and_marked(project, copied):
     copies(copied / "lossy", listed()[:3], "{from}_{to}.jpg")
     score_images.run("synthetic", copied / "lossy", "Lossy!")
@@ -307,8 +297,12 @@ def test_jpegs_are_scored_listed_and_marked(project, copied):
 def test_what_cannot_be_scored_is_one_line(project, copied, capsys):
     empty = copied / "empty"
     empty.mkdir()
+    (copied / "large").mkdir()
+    source, target = (Path(name).stem for name in listed()[0])
+    cv2.imwrite(str(copied / "large" / f"{source}_to_{target}.png"), np.zeros((96, 96, 3), np.uint8))
     before = sorted(layout.OUTSIDE.glob("*"))
     for arguments, problem in (
+        (["--images", "large", "--name", "x"], "`repose compare --as RECIPE` resizes as a method's own code does"),
         (["--images", "nowhere", "--name", "x"], "no such folder"),
         (["--images", "empty", "--name", "x"], "0 of 7 test pairs found"),
         (["--images", "empty", "--name", "spig"], "a row of ours is called so"),
