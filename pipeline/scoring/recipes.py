@@ -27,6 +27,7 @@ from pipeline.scoring.judged import Pairs
 BATCH = 16  # pairs in memory at a time; no value depends on it
 NETS = ("lpips-alex", "lpips-vgg", "lpips-squeeze")  # of which the first that is there stands in for AlexNet
 INCEPTION = "inception-tv"
+NO_TRAINING_IMAGES = "needs all training images; score --images has them, with fid-train-tv in reference.D.metrics"
 KEYS = ("recipe", "number", "value", "pairs", "dropped", "metric", "right", "marks", "does")
 
 # A generated picture and its target, (H, W, 3) uint8 -> the two as they are scored, uint8 or float32 in [0, 255], and
@@ -341,8 +342,8 @@ def score_by(
     lpips = next((net for net in NETS if net in networks), None)
     opened = {"": None, "lpips": networks.get(lpips), INCEPTION: networks.get(INCEPTION)}
     lacking = {
-        "lpips": "no network of LPIPS is there" if lpips is None else "",
-        INCEPTION: "" if INCEPTION in networks and INCEPTION in real else "the training images were not looked at",
+        "lpips": "its network's weights are not there" if lpips is None else "",
+        INCEPTION: "" if INCEPTION in networks and INCEPTION in real else NO_TRAINING_IMAGES,
     }
     left = {number.name: lacking[number.network] for number in recipe.numbers if lacking.get(number.network)}
     found: dict[str, list[np.ndarray]] = {number.name: [] for number in recipe.numbers}

@@ -278,7 +278,7 @@ def test_a_recipe_stands_beside_the_scores_in_every_output_and_in_none_of_their_
     assert "By the recipe of PISE: comparable with nothing but numbers made so" in printed
     assert f"PSNR {expected:.3f} {right['psnr']['value']:.3f} 5 psnr differences and squares of 8-bit" in printed
     assert "not released: its SSIM, LPIPS and FID scripts" in printed
-    assert "LPIPS left out: no network of LPIPS is there" in printed
+    assert "LPIPS left out: its network's weights are not there" in printed
     with Path("scores.csv").open(newline="") as handle:
         assert [row["metric"] for row in csv.DictReader(handle)] == ["ssim", "psnr"]
     with Path("scores-as-pise.csv").open(newline="") as handle:

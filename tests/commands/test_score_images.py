@@ -20,6 +20,7 @@ from pipeline.fetching.download import MIRROR
 from pipeline.formats import annotations
 from pipeline.loading.arrays import load_pairs
 from pipeline.scoring import compare, comparison, detectors, image_folder, numbering
+from pipeline.scoring.recipes import NO_TRAINING_IMAGES
 from pipeline.stages import reference, score
 from pipeline.tables.inputs import outdated, read_outside
 from pipeline.tables.inputs import reference as reference_of
@@ -181,7 +182,7 @@ def test_a_copy_of_the_sources_scores_as_copy_source_does(project, copied, capsy
     assert numbers["PSNR"]["value"] == numbers["PSNR"]["right"] == pytest.approx(mine["psnr"]["value"])
     assert numbers["LPIPS"]["value"] == pytest.approx(mine["lpips-alex-v0.1"]["value"], abs=1e-6)  # fills no batch
     assert numbers["LPIPS"]["marks"] == ["metric-weights"]
-    assert "FID left out: the training images were not looked at" in found["notes"]
+    assert f"FID left out: {NO_TRAINING_IMAGES}" in found["notes"]
     assert "By the recipe of PISE: comparable with nothing but numbers made so" in said
     assert f"PSNR {numbers['PSNR']['value']:.4f}, right: psnr {mine['psnr']['value']:.4f} (range 1 on floats" in said
 

@@ -250,8 +250,8 @@ def test_what_a_recipe_cannot_have_is_left_out_with_its_reason(tmp_path, network
     assert list(values(found)) == ["SSIM_256", "PSNR"]
     assert "not squashed, as DeepFashion's are: 64 x 32 is no size of DeepFashion's" in found.numbers[0]["does"]
     assert found.notes == [
-        "LPIPS left out: no network of LPIPS is there",
-        "FID left out: the training images were not looked at",
+        "LPIPS left out: its network's weights are not there",
+        f"FID left out: {recipes.NO_TRAINING_IMAGES}",
         "SSIM left out: images of 32x64 pixels are smaller than its 51-pixel window: score larger images",
     ]
     squeeze = scored("pcdms", made, {"lpips-squeeze": lpips_network(None, seed=3, net="squeeze")}, {})
