@@ -14,7 +14,7 @@ __all__ = ["COMPONENTS", "VARIANTS", "Adam", "Batch", "Component", "Objective", 
 
 FAMILIES = tuple(
     import_module(f"models.{name}")
-    for name in ("floors", "spig", "spatn", "spgnet", "spt", "sgw_gan", "patn", "gfla", "def_gan", "detector")
+    for name in ("floors", "spig", "spatn", "spgnet", "spt", "sgw_gan", "patn", "gfla", "def_gan", "vunet", "detector")
 )
 
 

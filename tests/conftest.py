@@ -16,7 +16,10 @@ PROJECT_FILES = ["Snakefile", "dvc.yaml", "params.yaml", "params.schema.yaml", "
 
 
 # A variant of each method: the demo has SPGNet alone.
-METHODS = {"spig": "spig", "spt": "spt", "sgw_gan": "sgw", "patn": "patn", "gfla": "gfla", "def_gan": "def_gan"}
+METHODS = {
+    **{"spig": "spig", "spt": "spt", "sgw_gan": "sgw", "patn": "patn", "gfla": "gfla"},
+    **{"def_gan": "def_gan", "vunet": "vunet"},
+}
 
 
 def name_every_method(path: Path) -> None:

@@ -102,7 +102,7 @@ def write_params(folder: Path, **blocks: dict) -> None:
     common = {"steps": 2, "checkpoint_every": 1, "batch": 2, "width": 0.1, "device": "cpu", "missing_weights": "seeded"}
     common |= {"start": None, "start_sha256": None}
     papers = {"spig": "SPIG", "spgnet": "SPGNet", "spt": "SPT", "sgw_gan": "SGW-GAN", "patn": "PATN", "gfla": "GFLA"}
-    papers |= {"def_gan": "Def-GAN"}
+    papers |= {"def_gan": "Def-GAN", "vunet": "VU-Net"}
     values["variants"] |= {family: list_of(paper) for family, paper in papers.items()}
     values["components"] = dict.fromkeys(values["components"], True)
     for component in values["components"]:

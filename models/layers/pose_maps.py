@@ -83,6 +83,19 @@ def disks(joints: Tensor, valid: Tensor, height: int, width: int, radius: float)
     return (x.square().unsqueeze(-2) + y.square().unsqueeze(-1) <= radius**2).float()
 
 
+def segment_distances(start: Tensor, end: Tensor, height: int, width: int) -> Tensor:
+    """How far each pixel lies from the segments from `start` to `end`, (B, S, 2) in pixels: (B, S, height, width)."""
+    along = end - start
+    x = torch.arange(width, device=start.device) - start[..., :1]  # (B, S, width)
+    y = torch.arange(height, device=start.device) - start[..., 1:]
+    # The nearest point of the segment lies at this share of the way.
+    share = (x * along[..., :1]).unsqueeze(-2) + (y * along[..., 1:]).unsqueeze(-1)
+    share = (share / along.square().sum(-1).clamp(min=1e-12)[..., None, None]).clamp(0, 1)
+    off_x = x.unsqueeze(-2) - share * along[..., 0, None, None]
+    off_y = y.unsqueeze(-1) - share * along[..., 1, None, None]
+    return (off_x.square() + off_y.square()).sqrt()
+
+
 def limb_maps(joints: Tensor, valid: Tensor, height: int, width: int, kappa: float) -> Tensor:
     """Distance maps exp(kappa d), d in pixels to the limb's segment: SPGNet's supplement, equations 1 and 2.
 
@@ -93,16 +106,7 @@ def limb_maps(joints: Tensor, valid: Tensor, height: int, width: int, kappa: flo
     # Column by column: a device would wait for a list of indices to be copied to it.
     start, end = (torch.stack([points[:, limb[side]] for limb in LIMBS], dim=1) for side in (0, 1))  # (B, 12, 2)
     both = torch.stack([valid[:, limb[0]] for limb in LIMBS], 1) & torch.stack([valid[:, limb[1]] for limb in LIMBS], 1)
-    along = end - start
-    x = torch.arange(width, device=joints.device) - start[..., :1]  # (B, 12, width)
-    y = torch.arange(height, device=joints.device) - start[..., 1:]
-    # The nearest point of the segment lies at this share of the way.
-    share = (x * along[..., :1]).unsqueeze(-2) + (y * along[..., 1:]).unsqueeze(-1)
-    share = (share / along.square().sum(-1).clamp(min=1e-12)[..., None, None]).clamp(0, 1)
-    off_x = x.unsqueeze(-2) - share * along[..., 0, None, None]
-    off_y = y.unsqueeze(-1) - share * along[..., 1, None, None]
-    distance = (off_x.square() + off_y.square()).sqrt()
-    return torch.exp(kappa * distance) * both[..., None, None]
+    return torch.exp(kappa * segment_distances(start, end, height, width)) * both[..., None, None]
 
 
 def torso_length(joints: Tensor, valid: Tensor, height: int) -> Tensor:

@@ -29,7 +29,8 @@ class Objective(Protocol):
     """The losses of a phase's networks on a batch: scalars by name, each multiplied by its weight.
 
     `weights`: by term; a term of weight 0 may be left out. An attribute `progress: float`, where an objective has one,
-    is set before every step to the share of the run's steps that are done, in [0, 1). With discriminators first there
+    is set before every step to the share of the run's steps that are done, in [0, 1). A method `begin(batch)` is called
+    once, with the first step's whole batch, before that step, by every process alike. With discriminators first there
     is also `generate(batch)`, which returns the generators' output with its graph, and `generator_losses` takes that as
     its third argument.
     """

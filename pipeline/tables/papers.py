@@ -300,7 +300,7 @@ TABLES = (
             "deepfashion": ("FID", "LPIPS", "SSIM", "PSNR"),
         },
         (
-            Row("VU-Net", "VU-Net", aliases=VUNET),
+            Row("VU-Net", "VU-Net", ours="vunet", aliases=VUNET),
             Row("Def-GAN", "Def-GAN", ours="def_gan", aliases=DEFGAN),
             Row("PATN", "PATN", ours="patn"),
             Row("DIST (=GFLA)", "DIST (=GFLA)", ours="gfla", aliases=("GFLA", "DIST")),
@@ -383,7 +383,7 @@ TABLES = (
         (
             Row("PG2", "PG2"),
             Row("Def-GAN", "Def-GAN", ours="def_gan", aliases=DEFGAN),
-            Row("V-UNet", "V-UNet", aliases=VUNET),
+            Row("V-UNet", "V-UNet", ours="vunet", aliases=VUNET),
             Row("BodyROI7", "BodyROI7"),
             Row("UPIS", "UPIS"),
             *SPT_ROWS,
@@ -428,7 +428,7 @@ TABLES = (
             Row("PG2", "PG2"),
             Row("DSCF (=Def-GAN)", "DSCF (=Def-GAN)", ours="def_gan", aliases=DEFGAN),
             Row("UPIS", "UPIS"),
-            Row("AUNET (=VU-Net)", "AUNET (=VU-Net)", aliases=VUNET),
+            Row("AUNET (=VU-Net)", "AUNET (=VU-Net)", ours="vunet", aliases=VUNET),
             Row("BodyROI7", "BodyROI7"),
             Row("SGW-GAN (the paper's)", "SGW-GAN (Full)", "full", "sgw", ("SGW-GAN",)),
         ),

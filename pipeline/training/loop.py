@@ -411,6 +411,8 @@ def train(
         console.progress(run.title, run.steps) as advance,
     ):
         advance(first)
+        if not first and hasattr(objective, "begin"):
+            objective.begin(data.batch(BatchOrder(len(data), run.batch, run.seed).rows(1)))
         for step, (batches, shares) in zip(steps, parts, strict=False):
             values = trainer.step(step, *batches, shares=shares)
             line = {"step": step, **values}

@@ -39,6 +39,7 @@ PAPERS = {
     "GFLA": Setup("squash256"),
     "PATN": Setup("crop176"),
     "Def-GAN": Setup("canvas256"),
+    "VU-Net": Setup("canvas256"),
     "SPGNet": Setup("canvas256", -0.1),
     "SPT": Setup("canvas256"),
     "SGW-GAN": Setup("canvas256"),  # its text says 256 x 256 alone

@@ -216,7 +216,7 @@ def test_a_model_runs_without_repose(trained, tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", ["spig", "spgnet", "spt", "spt_ts_gt", "sgw", "patn", "gfla", "def_gan"])
+@pytest.mark.parametrize("variant", ["spig", "spgnet", "spt", "spt_ts_gt", "sgw", "patn", "gfla", "def_gan", "vunet"])
 def test_every_family_s_model_runs_without_repose(trained, tmp_path, variant):
     trained(variant)
     found, expected = model(tmp_path, variant)

@@ -137,7 +137,7 @@ def test_both_engines_see_one_graph(project):
         for name in ("synthetic", "synthetic-wide")
     )
     assert {command.replace("synthetic-wide", "synthetic") for command in form} == own.keys()
-    assert len(both["dvc"]) == 2 * len(own) + 13 == 107
+    assert len(both["dvc"]) == 2 * len(own) + 13 == 111
     for command, job in form.items():
         parents = own[command.replace("synthetic-wide", "synthetic")]["params"]
         for key, value in job["params"].items():

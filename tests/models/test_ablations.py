@@ -48,6 +48,7 @@ FULL = {
     "patn",
     "gfla",
     "def_gan",
+    "vunet",
 }
 ABLATIONS = {
     "spig_flow_whole": Ablation(

@@ -21,6 +21,7 @@ GFLA = "RenYurui/Global-Flow-Local-Attention 3afa8fe, "
 PATN = "tengteng95/Pose-Transfer 281ee2d, "
 SPGNET = "cszy98/SPGNet 3c1f6b5, "
 DEFGAN = "AliaksandrSiarohin/pose-gan 8693ec4, "
+VUNET = "CompVis/vunet e66450c, "
 SPT = "SijieSong/person_generation_spt a730506, "
 
 
@@ -47,6 +48,13 @@ def biases_and_idle_block(network: nn.Module) -> int:
 
 def biases_of_style(network: nn.Module) -> int:
     return biases(network.style)
+
+
+def end_of_enc_down(network: nn.Module) -> int:
+    """What feeds nothing, behind the last latent: residual blocks joined by 256 and by 128, and a doubling between."""
+    narrow, conv = 128 + 2, 2 * 128 * 9 + 2  # an output's weights, its gain and its bias
+    joined = [128 * (2 * 128 + 2 + conv), 128 * (narrow + conv)]
+    return sum(joined) + 4 * 128 * (128 * 9 + 2)
 
 
 @dataclass(frozen=True)
@@ -79,6 +87,8 @@ ROWS = [
     Row("def_gan", FASHION, "generator", 82_080_611, DEFGAN + "make_generator, 7 scales"),
     Row("def_gan", MARKET, "discriminator", 2_803_782, DEFGAN + "make_discriminator, disc_type call"),
     Row("def_gan", FASHION, "discriminator", 2_803_782, DEFGAN + "make_discriminator, disc_type call"),
+    Row("vunet", MARKET, "generator", 47_419_270, VUNET + "market.yaml, all five models", end_of_enc_down),
+    Row("vunet", FASHION, "generator", 47_272_966, VUNET + "deepfashion.yaml, all five models", end_of_enc_down),
     Row("spgnet", MARKET, "generator", 30_914_805, SPGNET + "SPG_net_market", biases_of_style, apart="parsing"),
     Row("spgnet", FASHION, "generator", 87_795_177, SPGNET + "SPG_net_deepfashion", biases_of_style, apart="parsing"),
     Row("spgnet", MARKET, "discriminator", 2_787_137, SPGNET + "NLayerDiscriminator, 24 channels"),

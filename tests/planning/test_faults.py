@@ -10,7 +10,7 @@ from pipeline.planning import faults
 from tests.conftest import ROOT
 from tests.small_project import enter
 
-NOTHING = {family: [] for family in ("floors", "spgnet", "spig", "spt", "sgw_gan", "patn", "gfla", "def_gan")}
+NOTHING = {family: [] for family in ("floors", "spgnet", "spig", "spt", "sgw_gan", "patn", "gfla", "def_gan", "vunet")}
 
 
 @pytest.fixture

@@ -230,7 +230,7 @@ def test_batch_norms_that_see_a_part_of_a_batch_are_marked(name, height, split):
 def test_each_entry_has_the_net_of_its_paper():
     """SPT's losses look through VGG16, for which VGG19 would be a stand-in like any other."""
     assert {entry.features for entry in VARIANTS.values() if entry.paper == "SPT"} == {"vgg16"}
-    assert {VARIANTS[name].features for name in ("spig", "spgnet", "patn", "gfla", "def_gan")} == {"vgg19"}
+    assert {VARIANTS[name].features for name in ("spig", "spgnet", "patn", "gfla", "def_gan", "vunet")} == {"vgg19"}
     for net, found in (("vgg16", set()), ("vgg19", {"weights"})):
         setup = Setup(VARIANTS["spt"], "market1501", features=(net, "sha256:1"))
         assert setup.found() == found | set(VARIANTS["spt"].departs)

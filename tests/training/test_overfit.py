@@ -46,6 +46,7 @@ KINDS = {
     "gfla": Stated(("l1",), 0.9),  # 0.94
     "patn": Stated(("l1",), 0.65, Adam(0.002, (0.5, 0.99))),  # 0.86
     "spgnet": Stated(("l1",), 0.6, Adam(0.002, (0.5, 0.99))),  # 0.81
+    "vunet": Stated(("perceptual",), 0.3, SLOW),  # 0.71
     "def_gan": Stated(("nearest",), 0.6, Adam(0.002, (0.5, 0.99))),  # 0.74
     "sgw": Stated(("perceptual",), 0.75, SLOW),  # 0.78 (sgw_no_parsing), 0.81 (sgw_no_warp); it has no L1
     # Never sees a target: what its losses know is the source, drawn again on the way back from the other pose.

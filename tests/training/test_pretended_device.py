@@ -64,6 +64,7 @@ BUDGET = {
     "patn": (1, 1584),
     "gfla": (1, 1899),
     "def_gan": (1, 1387),
+    "vunet": (1, 3040),
 }
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
