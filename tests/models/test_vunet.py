@@ -82,7 +82,7 @@ def test_stick_figures_are_the_codes(side):
     for k in range(len(joints)):
         wanted = drawn_by_opencv(joints[k].numpy(), valid[k].numpy(), side).transpose(2, 0, 1)
         for ours, theirs in zip(found[k].numpy(), wanted, strict=True):
-            assert np.mean(np.abs(ours - theirs) > 1) < 0.02
+            assert np.mean(np.abs(ours - theirs) > 1) < 0.01
             edge = cv2.dilate(theirs, np.ones((5, 5))) == cv2.erode(theirs, np.ones((5, 5)))
             assert np.abs(ours - theirs)[edge].max() <= 1
     assert set(found.unique().round().int().tolist()) == {0, 127, 255}

@@ -289,7 +289,7 @@ def test_params_yaml_trains_as_the_papers_do(name, dataset, monkeypatch):
     monkeypatch.chdir(ROOT)
     params.load.cache_clear()
     entry = ENTRIES[name]
-    family = entry.paper.lower().replace("-", "_")
+    family = {"VU-Net": "vunet"}.get(entry.paper, entry.paper.lower().replace("-", "_"))
     keys = ("pretrain", dataset, name) if name in COMPONENTS else ("train", dataset, family)
     block, _ = marks.resolve(params.block(kind_of(entry), *keys), entry.phase, dataset, SIZES[dataset][0])
     source = None
