@@ -67,7 +67,8 @@ def inside_polygon(corners: Tensor, side: int) -> Tensor:
 def stick_figure(joints: Tensor, valid: Tensor, side: int) -> Tensor:
     """Joints (B, 18, 2) in the square -> (B, 3, side, side) in [-1, 1]: right limbs, left limbs, torso.
 
-    Neck to nose is half as bright in the first two, the eyes' lines are one in each. Lines are as wide as the code's, 4.5 pixels of 128.
+    Neck to nose is half as bright in the first two, the eyes' lines are one in each. Lines are as wide as the code's,
+    4.5 pixels of 128.
     """
 
     def at(joint: int) -> tuple[Tensor, Tensor]:
