@@ -98,6 +98,7 @@ SCORES = pa.schema(
         ("split", pa.string()),  # val | test
         ("metric", pa.string()),  # a name of docs/protocols.md
         ("protocol", pa.string()),
+        ("version", pa.int64()),  # of the metric: values of two versions do not compare
         ("value", pa.float64()),
         ("low", pa.float64()),  # bootstrap 95 % interval over pairs; null where a metric has no per-pair value
         ("high", pa.float64()),

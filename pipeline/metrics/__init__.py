@@ -9,11 +9,13 @@ Layer 5; may import: core, anatomy, loading, extraction.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.anatomy.labels import NAMES
 from pipeline.core.errors import UserError
 from pipeline.metrics import identity, inception_score, kid, own_network, parsing_iou, pckh, pose_error, psnr, ssim
 
@@ -23,6 +25,24 @@ if TYPE_CHECKING:
 # What a metric may need besides networks: target-pose masks, joints (the target's and those found in the generated
 # image), the target's joints alone, the target's parsing, the embeddings of the real images.
 GIVEN = ("masks", "joints", "pose", "labels", "embeddings")
+
+Range = tuple[float, float]
+UP, SHARE, SIGNED, ANY, CLASSES = (0, inf), (0, 1), (-1, 1), (-inf, inf), (1, 1008)
+
+# What a score stands on beside its metric -> its version, raised with every change, as a metric's is: which two images
+# make a pair, the mask, what a label becomes in another set, how a photograph becomes an image of the data set.
+FORMS = dict.fromkeys(
+    (
+        *(f"pairs-{name}" for name in ("synthetic", "market1501", "deepfashion", "folder")),
+        "pose-mask",
+        *(f"labels-{name}" for name in NAMES),
+        *(f"form-{name}" for name in ("canvas256", "crop176", "squash256", "resize176", "resize352")),
+        *(f"form-resize176-{name}" for name in ("cv2-bilinear", "cv2-cubic", "squashed")),
+        *(f"form-resize352-{name}" for name in ("cv2-bilinear", "cv2-cubic")),
+        *(f"fit-{name}" for name in ("pad", "squash")),
+    ),
+    1,
+)
 
 Networks = Mapping[str, Any]  # by the name in Metric.needs
 PerPair = Callable[["Comparison"], np.ndarray]  # (n,) float64, one value for each pair
@@ -57,6 +77,7 @@ class Metric:
     name: str
     protocol: str
     higher_is_better: bool
+    range: Range  # in which every value lies
     needs: tuple[str, ...] = ()
     per_pair: PerPair | None = None
     weight: PerPair | None = None
@@ -67,6 +88,7 @@ class Metric:
     marks: tuple[str, ...] = ()  # of every score by it: how it differs from what the papers measure by
     smallest: int = 11  # shorter side, in pixels, of the smallest images for which it is defined
     width: int | None = None  # the only image width for which it is defined
+    version: int = 1  # raised with every change of its values; tests/golden holds both
 
 
 def _inception(c: "Comparison", network: str, images: np.ndarray) -> np.ndarray:
@@ -85,8 +107,8 @@ FEATURES = {
 }
 
 
-def _of_set(name: str, protocol: str, higher: bool, feature: str, function: Callable, **more) -> Metric:
-    return Metric(name, protocol, higher, FEATURES[feature].needs, feature=feature, of_set=function, **more)
+def _of_set(name: str, protocol: str, higher: bool, range: Range, feature: str, function: Callable, **more) -> Metric:
+    return Metric(name, protocol, higher, range, FEATURES[feature].needs, feature=feature, of_set=function, **more)
 
 
 def _frechet(rows: np.ndarray, networks: Networks, real: Any) -> tuple[float, np.ndarray]:
@@ -111,7 +133,7 @@ def _lpips(net: str) -> Metric:
         return lpips(c.networks[key], *c.pair)
 
     protocol, marks = f"lpips 0.1 {net}, uint8 scaled to [-1,1]", _OF_LPIPS[net]
-    return Metric(f"{key}-v0.1", protocol, False, (key,), value, optional=True, marks=marks)
+    return Metric(f"{key}-v0.1", protocol, False, UP, (key,), value, optional=True, marks=marks)
 
 
 def _masked_lpips(net: str) -> Metric:
@@ -123,52 +145,55 @@ def _masked_lpips(net: str) -> Metric:
         return masked_lpips(c.networks[key], *c.pair, c.masks)
 
     protocol = f"lpips 0.1 {net}, [-1,1] x pose mask"
-    return Metric(f"mask-{key}-v0.1", protocol, False, (key, "masks"), value, optional=True, marks=_OF_LPIPS[net])
+    return Metric(f"mask-{key}-v0.1", protocol, False, UP, (key, "masks"), value, optional=True, marks=_OF_LPIPS[net])
 
 
 _IS = "TF Inception 2015, no bias, 10 splits"
 _PARSER = "parser in the box, 20 labels, summed over pairs"
 
 _ALL = (
-    Metric("ssim", "gaussian 1.5, uint8, range 255", True, (), lambda c: c.ssim_maps.mean(axis=(1, 2))),
-    Metric("ssim-uniform7", "uniform 7x7, uint8, range 255", True, (), lambda c: ssim.ssim_uniform(*c.pair, 7)),
+    Metric("ssim", "gaussian 1.5, uint8, range 255", True, SIGNED, (), lambda c: c.ssim_maps.mean(axis=(1, 2))),
+    Metric("ssim-uniform7", "uniform 7x7, uint8, range 255", True, SIGNED, (), lambda c: ssim.ssim_uniform(*c.pair, 7)),
     Metric(
-        "ssim-win51", "uniform 51x51, uint8, range 255", True, (),
+        "ssim-win51", "uniform 51x51, uint8, range 255", True, SIGNED, (),
         lambda c: ssim.ssim_uniform(*c.pair, 51), smallest=51,
     ),
     Metric(
-        "ssim-padded", "gaussian 1.5 after 40 white columns a side, range 255", True, (),
+        "ssim-padded", "gaussian 1.5 after 40 white columns a side, range 255", True, SIGNED, (),
         lambda c: ssim.ssim_padded(*c.pair), width=176,
     ),
     Metric(
-        "ssim-gauss12", "gaussian 1.2, uint8, range 255", True, (),
+        "ssim-gauss12", "gaussian 1.2, uint8, range 255", True, SIGNED, (),
         lambda c: ssim.ssim_gaussian(*c.pair, 1.2), optional=True,
     ),
     Metric(
-        "ssim-own-range", "gaussian 1.5, uint8, range of the generated image", True, (),
+        "ssim-own-range", "gaussian 1.5, uint8, range of the generated image", True, SIGNED, (),
         lambda c: ssim.ssim_gaussian(*c.pair, own_range=True), optional=True,
     ),
     Metric(
-        "ssim-gauss12-own-range", "gaussian 1.2, uint8, range of the generated image", True, (),
+        "ssim-gauss12-own-range", "gaussian 1.2, uint8, range of the generated image", True, SIGNED, (),
         lambda c: ssim.ssim_gaussian(*c.pair, 1.2, own_range=True), optional=True,
     ),
-    Metric("psnr", "uint8, range 255, per image", True, (), lambda c: psnr.psnr(*c.pair)),
-    Metric("mask-ssim", "ssim of uint8 x pose mask, whole image", True, ("masks",), lambda c: ssim.ssim(*c.masked)),
+    Metric("psnr", "uint8, range 255, per image", True, UP, (), lambda c: psnr.psnr(*c.pair)),
     Metric(
-        "mask-ssim-uniform7", "ssim-uniform7 of uint8 x pose mask, whole image", True, ("masks",),
+        "mask-ssim", "ssim of uint8 x pose mask, whole image", True, SIGNED, ("masks",),
+        lambda c: ssim.ssim(*c.masked),
+    ),
+    Metric(
+        "mask-ssim-uniform7", "ssim-uniform7 of uint8 x pose mask, whole image", True, SIGNED, ("masks",),
         lambda c: ssim.ssim_uniform(*c.masked, 7),
     ),
     Metric(
-        "mask-ssim-win51", "ssim-win51 of uint8 x pose mask, whole image", True, ("masks",),
+        "mask-ssim-win51", "ssim-win51 of uint8 x pose mask, whole image", True, SIGNED, ("masks",),
         lambda c: ssim.ssim_uniform(*c.masked, 51), smallest=51,
     ),
-    Metric("mask-psnr", "psnr of uint8 x pose mask, whole image", True, ("masks",), lambda c: psnr.psnr(*c.masked)),
+    Metric("mask-psnr", "psnr of uint8 x pose mask, whole image", True, UP, ("masks",), lambda c: psnr.psnr(*c.masked)),
     Metric(
-        "inside-ssim", "ssim map averaged over the pose mask", True, ("masks",),
+        "inside-ssim", "ssim map averaged over the pose mask", True, SIGNED, ("masks",),
         lambda c: ssim.ssim_inside(c.ssim_maps, c.masks),
     ),
     Metric(
-        "inside-psnr", "MSE over the pose mask alone, range 255", True, ("masks",),
+        "inside-psnr", "MSE over the pose mask alone, range 255", True, UP, ("masks",),
         lambda c: psnr.psnr_inside(*c.pair, c.masks),
     ),
     _lpips("alex"),
@@ -178,48 +203,48 @@ _ALL = (
     _masked_lpips("vgg"),
     _masked_lpips("squeeze"),
     _of_set(
-        "fid", "pytorch-fid Inception 2048-d, test targets", False, "inception", _frechet, real="inception",
+        "fid", "pytorch-fid Inception 2048-d, test targets", False, UP, "inception", _frechet, real="inception",
     ),
     _of_set(
-        "fid-train-tv", "torchvision Inception 2048-d, training images", False, "inception-tv", _frechet,
+        "fid-train-tv", "torchvision Inception 2048-d, training images", False, UP, "inception-tv", _frechet,
         real="inception-tv", optional=True,
     ),
     _of_set(
-        "kid", "pytorch-fid Inception 2048-d, cubic kernel, test targets", False, "inception",
+        "kid", "pytorch-fid Inception 2048-d, cubic kernel, test targets", False, ANY, "inception",
         lambda rows, networks, real: kid.kid(rows, real), real="inception-sample",
     ),
     _of_set(
-        "is", _IS, True, "inception",
+        "is", _IS, True, CLASSES, "inception",
         lambda rows, networks, _: inception_score.inception_score(rows, _classifier(networks)),
     ),
     _of_set(
-        "mask-is", f"{_IS}, uint8 x pose mask", True, "mask-inception",
+        "mask-is", f"{_IS}, uint8 x pose mask", True, CLASSES, "mask-inception",
         lambda rows, networks, _: inception_score.inception_score(rows, _classifier(networks)), optional=True,
     ),
     Metric(
-        "pckh@0.5", "PATN head box, joints re-detected", True, ("joints",),
+        "pckh@0.5", "PATN head box, joints re-detected", True, SHARE, ("joints",),
         lambda c: pckh.pckh(c.detected, c.target_joints).share,
         weight=lambda c: pckh.pckh(c.detected, c.target_joints).joints,
     ),
     Metric(
-        "pose-error-px", "mean distance of joints found again, pixels", False, ("joints",),
+        "pose-error-px", "mean distance of joints found again, pixels", False, UP, ("joints",),
         lambda c: pose_error.pose_error(c.detected, c.target_joints).mean,
         weight=lambda c: pose_error.pose_error(c.detected, c.target_joints).joints,
     ),
     _of_set(
-        "parsing-miou", _PARSER, True, "parsing",
+        "parsing-miou", _PARSER, True, SHARE, "parsing",
         lambda rows, networks, _: parsing_iou.mean_iou(rows, background=True), optional=True,
     ),
     _of_set(
-        "parsing-miou-fg", f"{_PARSER}, no background", True, "parsing",
+        "parsing-miou-fg", f"{_PARSER}, no background", True, SHARE, "parsing",
         lambda rows, networks, _: parsing_iou.mean_iou(rows, background=False), optional=True,
     ),
     Metric(
-        "identity-target", "cosine of person-reidentification-retail-0287", True, ("reid", "embeddings"),
+        "identity-target", "cosine of person-reidentification-retail-0287", True, SIGNED, ("reid", "embeddings"),
         lambda c: identity.similarity(c.embedded, c.embeddings["reid"][1]), optional=True,
     ),
     Metric(
-        "identity-source", "cosine of person-reidentification-retail-0287", True, ("reid", "embeddings"),
+        "identity-source", "cosine of person-reidentification-retail-0287", True, SIGNED, ("reid", "embeddings"),
         lambda c: identity.similarity(c.embedded, c.embeddings["reid"][0]), optional=True,
     ),
 )  # fmt: skip
@@ -240,14 +265,15 @@ def _of_own(name: str) -> tuple[Metric, ...]:
     of_set, per_pair = (key, "pose"), (key, "pose", "embeddings")
     return (
         Metric(
-            f"frechet-{name}", "Frechet distance, test targets", False, of_set, feature=key, of_set=_frechet, real=key
+            f"frechet-{name}", "Frechet distance, test targets", False, UP, of_set,
+            feature=key, of_set=_frechet, real=key,
         ),
         Metric(
-            f"kid-{name}", "kernel distance, test targets", False, of_set,
+            f"kid-{name}", "kernel distance, test targets", False, ANY, of_set,
             feature=key, of_set=kernel_distance, real=f"{key}-sample",
         ),
-        Metric(f"cosine-target-{name}", "cosine to the target", True, per_pair, lambda c: cosine(c, 1)),
-        Metric(f"cosine-source-{name}", "cosine to the source", True, per_pair, lambda c: cosine(c, 0)),
+        Metric(f"cosine-target-{name}", "cosine to the target", True, SIGNED, per_pair, lambda c: cosine(c, 1)),
+        Metric(f"cosine-source-{name}", "cosine to the source", True, SIGNED, per_pair, lambda c: cosine(c, 0)),
     )  # fmt: skip
 
 
@@ -257,13 +283,24 @@ def of_own(names: Iterable[str]) -> list[str]:
 
 
 def metric(name: str) -> Metric:
-    """By its name: one of METRICS, or of a network of the user's. Raises UserError for any other."""
-    if name in METRICS:
-        return METRICS[name]
+    """By its name: one of METRICS or OF_PARSING, or of a network of the user's. Raises UserError for any other."""
+    if name in METRICS or name in OF_PARSING:
+        return METRICS.get(name) or OF_PARSING[name]
     for kind in ("frechet-", "kid-", "cosine-target-", "cosine-source-"):
         if name.startswith(kind):
             return next(one for one in _of_own(name.removeprefix(kind)) if one.name == name)
     raise UserError(f"scores: no metric is called {name}: choose from {', '.join(METRICS)}")
+
+
+def versions(names: Iterable[str]) -> dict[str, int | None]:
+    """Of metrics, by name; None of one that is no more. What is not scored by a list of metrics is always there."""
+    found = {}
+    for name in (*names, *OF_PARSING):
+        try:
+            found[name] = metric(name).version
+        except UserError:
+            found[name] = None
+    return found
 
 
 def feature(name: str, networks: Networks) -> Feature:
@@ -280,11 +317,11 @@ OF_PARSING = {
     metric.name: metric
     for metric in (
         Metric(
-            "target-parsing-miou", _PREDICTED, True,
+            "target-parsing-miou", _PREDICTED, True, SHARE,
             of_set=lambda rows, networks, _: parsing_iou.mean_iou(rows, background=True),
         ),
         Metric(
-            "target-parsing-miou-fg", f"{_PREDICTED}, no background", True,
+            "target-parsing-miou-fg", f"{_PREDICTED}, no background", True, SHARE,
             of_set=lambda rows, networks, _: parsing_iou.mean_iou(rows, background=False),
         ),
     )

@@ -20,7 +20,19 @@ from pipeline.scoring import detectors, folders, image_folder, judge, networks, 
 from pipeline.scoring.protocol import Protocol, Reference
 from pipeline.scoring.recipes import RECIPES, ByRecipe, check_asked, score_by, with_draws
 
-KEYS = ("metric", "protocol", "value", "low", "high", "n", "excluded", "ceiling", "higher_is_better", "marks")
+KEYS = (
+    "metric",
+    "protocol",
+    "version",
+    "value",
+    "low",
+    "high",
+    "n",
+    "excluded",
+    "ceiling",
+    "higher_is_better",
+    "marks",
+)
 _WHERE = ", which is in no folder that was given as weights, in $REPOSE_MIRROR, or in data/weights"
 
 

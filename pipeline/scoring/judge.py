@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from pipeline.core import console
 from pipeline.core.errors import UserError
-from pipeline.metrics import OF_PARSING, metric, scored
+from pipeline.metrics import metric, scored
 from pipeline.metrics.stream import PairScores, Score
 from pipeline.scoring.judged import Pairs
 from pipeline.scoring.protocol import Protocol, Reference
@@ -82,6 +82,7 @@ def score_rows(
             "metric": one.name,
             "protocol": protocols.get(one.name, one.protocol)
             + (f" by {described['detector']['name']}" if "joints" in one.needs else ""),
+            "version": one.version,
             "value": _number(score.value),
             "low": _number(score.low),
             "high": _number(score.high),
@@ -93,7 +94,7 @@ def score_rows(
             "reference": reference.sha256,
             "resamples": resamples,
         }
-        for one, score in ((OF_PARSING.get(name) or metric(name), score) for name, score in scores.items())
+        for one, score in ((metric(name), score) for name, score in scores.items())
     ]
 
 

@@ -17,6 +17,7 @@ from pipeline.core import layout, schema, store
 from pipeline.core.atomic import atomic_directory, atomic_file
 from pipeline.core.digests import sha256
 from pipeline.core.errors import UserError
+from pipeline.metrics import FORMS, versions
 from pipeline.scoring import networks
 from pipeline.scoring.detectors import Detector, open_detector
 
@@ -99,7 +100,7 @@ def inputs(dataset: str) -> dict[str, str]:
 
 
 def read(dataset: str) -> Reference:
-    """What `write` wrote. Raises UserError if it is not there, or if images or joints have changed since."""
+    """What `write` wrote. Raises UserError if it is not there, or if images, joints or a metric have changed since."""
     folder = layout.reference(dataset)
     try:
         described = json.loads((folder / "reference.json").read_text(encoding="utf-8"))
@@ -110,7 +111,15 @@ def read(dataset: str) -> Reference:
     changed = [name for name in now if made_from.get(name) != now[name]]
     if changed:
         raise UserError(f"{folder}: made from other {changed[0]}; run: repose reference --dataset {dataset}")
+    known = {"versions": versions(described["metrics"]), "forms": FORMS}
+    for name in sorted(name for kind in known for name in _other(described.get(kind, {}), known[kind])):
+        raise UserError(f"{folder}: made by another version of {name}; run: repose reference --dataset {dataset}")
     return Reference(described, real, sha256(folder))
+
+
+def _other(made: Mapping[str, int], now: Mapping[str, int]) -> list[str]:
+    """What has another version than when it was made; 1 is that of what had none yet."""
+    return [name for name, version in now.items() if made.get(name, 1) != version]
 
 
 def open_protocol(dataset: str, where: "torch.device") -> Protocol:

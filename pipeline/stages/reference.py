@@ -4,9 +4,9 @@ Reads   data/D/images, data/D/keypoints.parquet, data/D/pairs.parquet, runs/D/de
         networks under data/weights (inception; alexnet, vgg16 or squeezenet1_1 for LPIPS; inception_v3 and reid where
         a metric needs them); data/D/parsing for parsing-miou.
 Writes  data/D/reference/
-          reference.json       pair limits, image size, metrics and their protocols; images, joints, networks and the
-                               detector by digest; how images, joints and pairs differ from the papers' (marks), and the
-                               ceilings: what the real target images score where that is not trivial
+          reference.json       pair limits, image size, metrics, their protocols and versions; images, joints, networks
+                               and the detector by digest; how images, joints and pairs differ from the papers'
+                               (marks), and the ceilings: what the real target images score where that is not trivial
           pairs.parquet        the validation and test pairs that are scored
           real.safetensors     Inception statistics of the real test targets, each counted once for every pair that
                                ends in it; some of these targets' features for KID; where a metric needs them,
@@ -40,7 +40,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.settings import SEED, device_setting, setting
 from pipeline.loading import prepared
 from pipeline.loading.devices import device
-from pipeline.metrics import METRICS, metric, of_own, own_network, standard
+from pipeline.metrics import FORMS, METRICS, metric, of_own, own_network, standard, versions
 from pipeline.scoring import networks, pairs, protocol, real
 from pipeline.scoring.detectors import open_detector
 
@@ -100,6 +100,8 @@ def run(dataset: str) -> None:
         "width": width,
         "metrics": metrics,
         "protocols": {name: metric(name).protocol for name in metrics} | networks.protocols(described_networks),
+        "versions": versions(metrics),
+        "forms": FORMS,
         "inputs": protocol.inputs(dataset),
         "networks": described_networks,
         "detector": {"name": detector.name, **detector.provenance},

@@ -302,6 +302,9 @@ _IN_WORDS = {
 def _differing(theirs: dict[str, Any], present: dict[str, Any]) -> str:
     """In what two references differ, in brackets; "" where that is not known."""
     words = [text for key, text in _IN_WORDS.items() if key in theirs and theirs[key] != present.get(key)]
+    for kind in ("versions", "forms"):
+        both = theirs.get(kind, {}).keys() & present.get(kind, {}).keys()
+        words += [f"version of {name}" for name in sorted(both) if theirs[kind][name] != present[kind][name]]
     return f" (other {', '.join(words)})" if words else ""
 
 
