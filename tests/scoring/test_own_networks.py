@@ -3,14 +3,18 @@
 import hashlib
 import json
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from pipeline.commands import score_images
 from pipeline.core import graph, layout, params, schema, store
 from pipeline.core.errors import UserError
+from pipeline.metrics import METRICS
 from pipeline.metrics.fid import frechet_distance, statistics_of
 from pipeline.metrics.own_network import OwnNetwork, Settings, cosine
 from pipeline.metrics.pckh import Joints
@@ -146,20 +150,40 @@ def test_another_file_is_another_reference(project, copied):
     assert protocol.read("synthetic").sha256 != before.sha256
 
 
-def test_a_partial_set_is_held_to_its_own_targets(project, copied, tmp_path):
-    from PIL import Image
+def test_scores_of_another_version_are_left_out_and_named(project, copied, tmp_path, monkeypatch):
+    made(tmp_path / "made")
+    score_images.run("synthetic", tmp_path / "made", "mine")
+    assert {row["version"] for row in found().values()} == {1}
+    monkeypatch.setitem(METRICS, "ssim", replace(METRICS["ssim"], version=2))
+    with pytest.raises(UserError, match="by another version of ssim; run: repose reference --dataset synthetic"):
+        score.run("synthetic", "copy_source")
+    reference.run("synthetic")
+    left_out = inputs.outdated()
+    assert left_out["synthetic", "copy_source"] == "run: repose score --dataset synthetic --variant copy_source"
+    assert left_out["synthetic", "mine"].startswith("(other version of ssim); run: repose score --dataset synthetic")
+    score.run("synthetic", "copy_source")
+    assert ("synthetic", "copy_source") not in inputs.outdated()
+    assert {name: row["version"] for name, row in found().items() if row["version"] > 1} == {"ssim": 2}
 
-    listed = store.read_table(layout.pairs("synthetic"), filters=[("split", "=", "test")]).to_pylist()
-    (tmp_path / "made").mkdir()
-    for row in listed[:5]:
-        file = tmp_path / "made" / f"{row['source_id']}_{row['target_id']}.png"
-        Image.fromarray(stored_images([row["target_id"]])[0]).save(file)
+
+def made(folder: Path) -> list[dict]:
+    """The first five pairs, and a perfect picture of each."""
+    listed = store.read_table(layout.pairs("synthetic"), filters=[("split", "=", "test")]).to_pylist()[:5]
+    folder.mkdir()
+    for row in listed:
+        picture = Image.fromarray(stored_images([row["target_id"]])[0])
+        picture.save(folder / f"{row['source_id']}_{row['target_id']}.png")
+    return listed
+
+
+def test_a_partial_set_is_held_to_its_own_targets(project, copied, tmp_path):
+    listed = made(tmp_path / "made")
     score_images.run("synthetic", tmp_path / "made", "perfect")
     rows = store.read_table(layout.outside("synthetic", "perfect") / "scores.parquet").to_pylist()
     values = {row["metric"]: row for row in rows}
     assert values["frechet-colours"]["value"] == pytest.approx(0, abs=1e-6)
     assert values["cosine-target-face"]["value"] == pytest.approx(1)
-    assert values["cosine-target-face"]["n"] == sum(row["target_id"] != AWAY for row in listed[:5])
+    assert values["cosine-target-face"]["n"] == sum(row["target_id"] != AWAY for row in listed)
     assert values["cosine-source-colours"]["value"] == values["cosine-source-colours"]["ceiling"]
 
 
