@@ -97,9 +97,10 @@ def build_project(folder: Path) -> None:
     values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     values["datasets"] = ["synthetic", "market1501"]
     shared = {"batch": 4, "seed": 5, "device": "cpu"}
-    values["reference"] = {
+    values["reference"] = {  # controls take eight passes of every network: tests/scoring/test_controls.py
         "synthetic": {
             **shared,
+            "controls": 0,
             "val_pairs": 3,
             "test_pairs": 7,
             "lpips": "alex",
@@ -108,6 +109,7 @@ def build_project(folder: Path) -> None:
         },
         "market1501": {
             **shared,
+            "controls": 0,
             "val_pairs": 2,
             "test_pairs": None,
             "lpips": "squeeze",

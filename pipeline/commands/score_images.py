@@ -41,7 +41,6 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -189,13 +188,9 @@ def run(
         raise UserError(advice(images, dataset, whole, len(found), listed))
 
     split = whole
-    if missing:  # FID, KID and the ceilings are those of the targets that are left
-        split, made = whole.subset(sorted(found)), protocol.reference
-        given = (made.described["metrics"], protocol.networks, protocol.detector.find, block.batch)
-        measured = real.measure(split, *given)
-        described = made.described | {"ceilings": made.described["ceilings"] | {"test": measured.ceilings}}
-        made = replace(made, real={**made.real, **measured.statistics}, described=described)
-        protocol = replace(protocol, reference=made)
+    if missing:
+        split = whole.subset(sorted(found))
+        protocol = real.restricted(protocol, split, block.batch)
     batches = image_folder.read_all(whole, found, block.batch)
     values, totals = judge.score_images(split, batches, protocol, block.bootstrap, block.seed)
     of_images = {

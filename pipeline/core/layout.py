@@ -106,6 +106,11 @@ def scored_by(dataset: str) -> Path:
     return Path("reports/scores") / dataset / "reference.json"
 
 
+def controls(dataset: str) -> Path:
+    """A folder for each control, with scores and pairs as of a variant, and controls.json."""
+    return Path("reports/scores") / dataset / "controls"
+
+
 def samples(dataset: str, variant: str) -> Path:
     return Path("reports/scores") / dataset / variant / "samples.parquet"
 

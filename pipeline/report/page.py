@@ -7,7 +7,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pipeline.core import layout, needs, params
 from pipeline.core.errors import UserError
 from pipeline.datasets import title as dataset_title
-from pipeline.report import charts, costs, definitions, examples, gallery, provenance, summary, tables, words
+from pipeline.report import charts, controls, costs, definitions, examples, gallery, provenance, summary, tables, words
 from pipeline.report.album import Album, download
 from pipeline.tables import papers
 from pipeline.tables.inputs import not_scored, outdated, read_network, read_outside
@@ -176,6 +176,7 @@ def _tables(run: Run) -> dict:
         "grids": tables.score_grids(run.scores, run.legend),
         "defined": {name: about for name, about in definitions.read(layout.PROTOCOLS).items() if name in used},
         "costs": [row for dataset in run.datasets for row in costs.rows(dataset, run.networks_of(dataset))],
+        "controls": [controls.of_dataset(dataset, run.legend) for dataset in run.datasets],
         "outside": sorted({row["variant"] for row in run.scores} - {*run.variants, *needs.components(params.load())}),
     }
 

@@ -65,6 +65,12 @@ class Split:
         data = replace(self.data, pairs=self.data.pairs[rows], pair_index=self.data.pair_index[rows])
         return replace(self, pairs=self.pairs.take(rows), data=data)
 
+    def with_masks(self) -> "Split":
+        """With the masks of its targets: drawn once, not again for every checkpoint."""
+        targets = self.data.pairs[:, 1].unique()
+        masks = pose_masks(*joints_of(self.data, targets), *self.size)
+        return replace(self, target_masks=dict(zip(targets.tolist(), masks, strict=True)))
+
 
 def images_of(data: PairData, rows: torch.Tensor) -> np.ndarray:
     """Stored images `rows` -> (n, H, W, 3) uint8 RGB, as every metric takes them."""
@@ -130,6 +136,4 @@ def open_split(
     stored = folder / "parsing.parquet"
     labelled = store.read_table(stored) if name == "test" and stored.exists() else schema.PARSING.empty_table()
     data = load(dataset, pairs, where, label_set)
-    targets = data.pairs[:, 1].unique()
-    masks = pose_masks(*joints_of(data, targets), data.height, data.width)  # once, not again for every checkpoint
-    return Split(name, pairs, data, dict(zip(targets.tolist(), masks, strict=True)), labels_of(labelled, data))
+    return Split(name, pairs, data, {}, labels_of(labelled, data)).with_masks()

@@ -1,6 +1,7 @@
 """What the real images measure: the statistics that generated images are compared with, and the ceilings."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from pipeline.metrics.pose_error import pose_error
 from pipeline.metrics.pose_mask import pose_masks
 from pipeline.metrics.stream import Comparison
 from pipeline.scoring.judged import Pairs
-from pipeline.scoring.protocol import embeddings_of
+from pipeline.scoring.protocol import Protocol, embeddings_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -82,6 +83,15 @@ def measure(
             statistics |= _of_set(name, there)
     finite = {name: float(value) for name, value in ceilings.items() if np.isfinite(value)}
     return Real(statistics, finite, targets, detected)
+
+
+def restricted(protocol: Protocol, pairs: Pairs, batch: int) -> Protocol:
+    """A protocol for some of its test pairs: FID, KID and the ceilings are those of these pairs' targets."""
+    made = protocol.reference
+    measured = measure(pairs, made.described["metrics"], protocol.networks, protocol.detector.find, batch)
+    described = made.described | {"ceilings": made.described["ceilings"] | {"test": measured.ceilings}}
+    made = replace(made, real={**made.real, **measured.statistics}, described=described)
+    return replace(protocol, reference=made)
 
 
 def _with_themselves(

@@ -15,6 +15,9 @@ Writes  data/D/reference/
           parsing.parquet      the targets' parsing, where a metric needs it
         reports/scores/D/reference.json: reference.json without its numbers, and a digest of all of the above. Every
         score carries this digest; the tables leave out those of another one
+        reports/scores/D/controls/: what the true target, damaged targets and other real images score, a folder with
+        scores and pairs for each of these controls; controls.json: what they are, and why a metric or a control is
+        left out
 
 Settings (params.yaml, block reference.D): `val_pairs` and `test_pairs` score that many pairs, drawn by a fixed rule;
 null scores all, as the papers do. `lpips` is the network of LPIPS: alex, vgg or squeeze. `metrics` names what to score
@@ -27,7 +30,8 @@ cosine-target-NAME and cosine-source-NAME (docs/protocols.md has the settings):
          crop: none | person | face, kernel: polynomial | gaussian}
 `missing_weights`, where a network's published weights cannot be had: stop; skip leaves its metrics out; seeded replaces
 it by one with random weights, whose numbers rank images roughly, compare with nothing published, and are marked (the
-re-identification network cannot be replaced, and is left out).
+re-identification network cannot be replaced, and is left out). `controls`: on how many of the test pairs the controls
+are scored (docs/protocols.md).
 """
 
 from collections.abc import Mapping
@@ -38,10 +42,10 @@ from pipeline.anatomy import pose
 from pipeline.core import console, layout, params
 from pipeline.core.errors import UserError
 from pipeline.core.settings import SEED, device_setting, setting
-from pipeline.loading import prepared
+from pipeline.loading import pair_lists, prepared
 from pipeline.loading.devices import device
-from pipeline.metrics import FORMS, METRICS, metric, of_own, own_network, standard, versions
-from pipeline.scoring import networks, pairs, protocol, real
+from pipeline.metrics import FORMS, GIVEN, METRICS, metric, of_own, own_network, standard, versions
+from pipeline.scoring import controls, networks, pairs, protocol, real
 from pipeline.scoring.detectors import open_detector
 
 
@@ -65,6 +69,9 @@ class Params:
     )
     batch: int = setting("images that a network sees at a time; no value depends on it", 16, minimum=1)
     seed: int = setting("of stand-ins for missing weights", 0, **SEED)
+    controls: int = setting(
+        "test pairs on which true, damaged and other real images are scored; 0: none", 200, minimum=0
+    )
     device: str = device_setting()
     missing_weights: Literal["stop", "skip", "seeded"] = setting(
         "where a metric's network cannot be had: stop, leave the metric out, or random features, marked in every table",
@@ -110,11 +117,11 @@ def run(dataset: str) -> None:
         "ceilings": {},
     }
     differs = prepared.marks(dataset)
-    statistics, detected = {}, []
+    statistics, detected, splits = {}, [], {}
     for split, these in data.items():
         labels = pairs.labels_of(parsing, these) if parsing is not None and split == "test" else {}
-        known = pairs.Split(split, listed[split], these, {}, labels)
-        found = real.measure(known, metrics, opened, detector.find, block.batch)
+        splits[split] = pairs.Split(split, listed[split], these, {}, labels)
+        found = real.measure(splits[split], metrics, opened, detector.find, block.batch)
         statistics |= found.statistics
         count, targets = len(these), len(found.targets)
         described["pairs"][split] = {"limit": limits[split], "count": count, "targets": targets}
@@ -134,3 +141,26 @@ def run(dataset: str) -> None:
     if "inception-tv" in opened:
         statistics["inception-tv"] = real.training_statistics(dataset, opened["inception-tv"])
     protocol.write(dataset, described, statistics, list(listed.values()), detected, parsing)
+
+    usable = pair_lists.usable_images(dataset)
+    people = dict(zip(usable["image_id"].to_pylist(), usable["person_id"].to_pylist(), strict=True))
+    made = protocol.Protocol(protocol.read(dataset), opened, detector)
+    left_out = _unscored(dataset, described, wanted)
+    controls.write(dataset, splits["test"], people, made, block.controls, block.batch, left_out)
+
+
+def _unscored(dataset: str, described: dict[str, Any], wanted: list[str]) -> dict[str, str]:
+    """Metrics by which the data set is not scored -> why."""
+    size, why = (described["height"], described["width"]), {}
+    for name, one in METRICS.items():
+        lacking = set(one.needs) - set(GIVEN) - described["networks"].keys()
+        if name in described["metrics"]:
+            continue
+        if min(size) < one.smallest or one.width not in (None, size[1]):
+            why[name] = f"not defined for images of {size[0]} x {size[1]} (height x width)"
+        elif name not in wanted:
+            why[name] = f"on request: reference.{dataset}.metrics does not name it"
+        else:
+            nets = ", ".join(sorted(networks.WEIGHTS[need] for need in lacking))
+            why[name] = f"the published weights of {nets} could not be had: logs/weights/{nets}.log says why"
+    return why

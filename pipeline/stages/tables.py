@@ -1,7 +1,7 @@
 """Write the papers' tables: published numbers, and this run's beside them.
 
 reads   reports/scores/D/V/{scores,pairs}.parquet and network.json of every data set and variant in params.yaml,
-        reports/scores/D/reference.json, reports/outside/ (methods from elsewhere), reports/studies/
+        reports/scores/D/reference.json and controls/, reports/outside/ (methods from elsewhere), reports/studies/
         (user studies), reports/published.csv
 writes  reports/tables/: each as .csv (one value a row) and .md, those of methods in rows as .tex, and notes.csv and
         legend.csv
@@ -15,6 +15,9 @@ writes  reports/tables/: each as .csv (one value a row) and .md, those of method
           all_scores           every checkpoint, split and metric
           differences          every two methods of this run on the same test pairs: paired bootstrap, and which are
                                ties
+          controls             which metric notices which damage: the controls of `reference` against the true target;
+                               outside_controls.csv: methods that score better than that, or worse than shuffled targets
+          missing              what there is no number of, and why
         reports/metrics/D/V.json: the chosen checkpoint's test scores, for `dvc metrics`
         reports/curves/D/SPLIT/METRIC.csv: that score of every checkpoint, for `dvc plots`
 
@@ -42,7 +45,7 @@ from pipeline.core import layout, params
 from pipeline.core.atomic import atomic_directory
 from pipeline.core.console import say
 from pipeline.core.settings import SEED, setting
-from pipeline.tables import files, for_dvc, papers
+from pipeline.tables import controls, files, for_dvc, papers
 from pipeline.tables.cells import leaderboard, paper_table, published_numbers, with_places
 from pipeline.tables.inputs import by_variant, not_scored, outdated, read_published, read_runs
 from pipeline.tables.notes import leaderboard_notes, notes, published_notes
@@ -85,8 +88,10 @@ def run() -> None:
     for table in papers.TABLES:
         cells = with_places(paper_table(table, published, runs, studies), ranked_by, runs)
         tables[table.name] = files.Table(titles[table.name], cells, notes(table, cells, runs, studies))
+    of_controls = controls.made(runs, block.bootstrap, block.seed)
     with atomic_directory(layout.TABLES) as folder:
-        files.write(folder, tables, every, found)
+        files.write(folder, tables, every, found, {controls.NAME: of_controls.notes})
+        controls.write(folder, of_controls)
     for_dvc.write_metrics(layout.METRICS, every)
     for_dvc.write_curves(layout.CURVES, every)
     for run in every.values():
@@ -95,4 +100,4 @@ def run() -> None:
         say(f"{dataset}/{variant}: not scored yet, left out")
     for (dataset, name), renew in outdated().items():
         say(f"{dataset}/{name}: scored by another reference than data/{dataset}/reference, left out; {renew}")
-    say(f"{layout.TABLES}: {', '.join([*tables, 'all_scores', 'differences'])}")
+    say(f"{layout.TABLES}: {', '.join([*tables, 'all_scores', 'differences', controls.NAME])}")

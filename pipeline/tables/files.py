@@ -53,15 +53,21 @@ def _csv(path: Path, table: pd.DataFrame) -> None:
     table.to_csv(path, index=False, lineterminator="\n")
 
 
-def write(folder: Path, tables: dict[str, Table], every: Runs, found: list[Difference]) -> None:
-    """Everything: `tables` by name, all scores of `every` run, differences, notes and the legend of the marks."""
+def write(
+    folder: Path, tables: dict[str, Table], every: Runs, found: list[Difference], more: dict[str, dict[str, list[str]]]
+) -> None:
+    """Everything: `tables` by name, all scores of `every` run, differences, notes and the legend of the marks.
+
+    more: notes of other tables, by name and data set.
+    """
     runs, scores = by_variant(every), all_scores(every)
     for name, table in tables.items():
         _write_table(folder, name, table, runs)
     _write_all_scores(folder, scores)
     _write_differences(folder, found)
+    every_note = {name: table.notes for name, table in tables.items()} | more
     lines = [
-        (name, where, line) for name, table in tables.items() for where, said in table.notes.items() for line in said
+        (name, where, line) for name, notes in every_note.items() for where, said in notes.items() for line in said
     ]
     _csv(folder / "notes.csv", pd.DataFrame(lines, columns=["table", "dataset", "note"]))
     used = set(" ".join(scores["marks"]).split()).union(*(marks_in(table.cells, runs) for table in tables.values()))

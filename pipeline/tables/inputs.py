@@ -120,7 +120,7 @@ class Run:
 
     dataset: str
     name: str
-    kind: str  # floor | trained | component | outside
+    kind: str  # floor | trained | component | outside | control
     scores: "pd.DataFrame"  # as `read_scores`
     chosen: "pd.Series"  # the score by which the checkpoint was chosen; of others, their first score
     pairs: Path  # pairs.parquet
@@ -266,6 +266,28 @@ def read_outside(known: Runs) -> Runs:
             raise UserError(f"{path}: {name} names two methods of {dataset}; remove one folder of {layout.OUTSIDE}")
         runs[key] = Run(dataset, name, "outside", scores, scores.iloc[0], path.with_name("pairs.parquet"))
     return runs
+
+
+def read_controls(dataset: str) -> tuple[dict[str, Any], Runs]:
+    """controls.json, and the controls of a data set that were scored, in its order; nothing where there are none by the
+    present reference. Raises UserError if a file is missing or damaged.
+    """
+    path = layout.controls(dataset) / "controls.json"
+    if not path.exists():
+        return {}, {}
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        folders = {one["name"]: path.parent / one["name"] for one in about["controls"] if not one["why"]}
+        assert {"pairs", "of", "unscored"} <= about.keys()
+    except (ValueError, KeyError, TypeError, AttributeError, AssertionError):
+        raise UserError(f"{path}: damaged; run: repose reference --dataset {dataset}") from None
+    if any(_scored_otherwise(dataset, folder / "scores.parquet") for folder in folders.values()):
+        return {}, {}
+    runs: Runs = {}
+    for name, folder in folders.items():
+        scores = read_scores(folder / "scores.parquet")
+        runs[dataset, name] = Run(dataset, name, "control", scores, scores.iloc[0], folder / "pairs.parquet")
+    return about, runs
 
 
 def not_scored() -> list[tuple[str, str]]:

@@ -65,22 +65,22 @@ def _apart(one: Run, other: Run, mine: pd.DataFrame, theirs: pd.DataFrame) -> It
             yield metric, (left[metric] - right[metric]).to_numpy()
 
 
-def differences(runs: Runs, resamples: int, seed: int) -> list[Difference]:
-    """Every two methods of a data set, metric by metric, from their test pairs.
+def differences(two: Iterable[tuple[Run, Run]], resamples: int, seed: int) -> list[Difference]:
+    """Two methods each of one data set, metric by metric, from their test pairs.
 
     Paired bootstrap: the pairs are resampled, and both methods with them. Only scores of one protocol are compared, and
     only if the same kind of network measured both. Methods with different pairs are compared on those that both have,
     and by metrics that are plain means over pairs. A tie is a 95 % interval that contains zero.
     """
-    known = {}
-    for run in runs.values():
+    two, known = list(two), {}
+    for run in dict.fromkeys(run for both in two for run in both):
         if run.pairs.exists():
             known[run] = pair_values(run)
         else:
             say(f"{run.dataset}/{run.name}: no values for each pair; not compared with other methods")
     groups: dict[tuple, list[tuple[Run, Run, str, np.ndarray]]] = defaultdict(list)  # by the pairs that enter
-    for one, other in combinations(known, 2):
-        if one.dataset != other.dataset:
+    for one, other in two:
+        if one.dataset != other.dataset or not {one, other} <= known.keys():
             continue
         for metric, apart in _apart(one, other, known[one], known[other]):
             kept = np.isfinite(apart)
@@ -127,7 +127,7 @@ def compared(runs: Runs, resamples: int, seed: int) -> list[Difference]:
 
     In the order of `runs` and of the papers' columns.
     """
-    found = differences(runs, resamples, seed)
+    found = differences(combinations(runs.values(), 2), resamples, seed)
     order, metrics = list(runs), in_column_order(one.metric for one in found)
 
     def place(one: Difference) -> tuple[int, ...]:

@@ -21,6 +21,7 @@ from tests import tiny_dataset
 from tests.conftest import ROOT
 from tests.stages.test_report import person, png, write_pairs
 from tests.stages.test_tables import training_run, write_network, write_scores
+from tests.tables.test_controls import usual, write_controls
 
 READ = ("params.yaml", "params.schema.yaml", "reports/published.csv", "reports/template.html.j2", "docs/protocols.md")
 FLOORS = ("copy_source", "mean_image")
@@ -55,6 +56,7 @@ def write(folder: Path, size: Size) -> None:
         for number, variant in enumerate((*FLOORS, *size.trained)):
             steps = [0] if variant in FLOORS else [1000 * (n + 1) for n in range(size.checkpoints)]
             write_variant(dataset, variant, steps, number, size)
+        write_controls(dataset, usual())
     tables.run()
     report.run()
 

@@ -14,9 +14,11 @@ from pipeline.core.errors import UserError
 from pipeline.report import costs, definitions, gallery, page, summary, tables, times, words
 from pipeline.report.album import Album
 from pipeline.stages import report
+from pipeline.stages import tables as tables_stage
 from tests import tiny_dataset
 from tests.stages.test_report import Page, made, written  # noqa: F401  (made is a fixture)
 from tests.stages.test_tables import replace_in_params, scored  # noqa: F401  (scored is a fixture)
+from tests.tables.test_controls import usual, write_controls
 
 # ---- the summary
 
@@ -360,3 +362,31 @@ def test_drawings_of_photographs_stay_where_photographs_are_left_out(monkeypatch
         "pseudo label (balanced), 1 px apart",
         "distance maps of twelve limbs",
     }
+
+
+# ---- controls
+
+
+@pytest.mark.usefixtures("made")
+def test_controls_are_shown_in_words_with_what_is_missing():
+    columns = usual()
+    del columns["shuffled"]
+    write_controls("synthetic", columns, why="one person is on 30 of 40 targets", unscored={"kid": "no <network>"})
+    tables_stage.run()
+    section = written().partition('<h2 id="controls">')[2].partition("</section>")[0]
+    table = [re.findall(r"<td.*?</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", section, re.DOTALL)[1:]]
+    words = [[re.sub(r"<[^>]+>", " ", cell).split()[0] for cell in row] for row in table]
+    assert words[1] == ["0.900", "no", "reversed", "–"]  # LPIPS, then SSIM
+    assert section.count("<small>one person is on 30 of 40 targets</small>") == 3
+    assert "<small>no pair has a value</small>" in section
+    assert "<b>kid</b>: no &lt;network&gt;" in section
+    assert "control <b>Shuffled</b>: one person is on 30 of 40 targets" in section
+    assert "<li>Faint: what faint is.</li>" in section
+    assert "None: by no metric is a method better than the true target" in section
+
+
+@pytest.mark.usefixtures("made")
+def test_a_page_without_controls_says_how_to_make_them():
+    section = written().partition('<h2 id="controls">')[2].partition("</section>")[0]
+    assert "<table" not in section
+    assert "control <b>all</b>: not scored; run: repose reference --dataset synthetic" in section

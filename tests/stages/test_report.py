@@ -222,9 +222,12 @@ def test_page_asks_nothing_of_the_network(made):
     assert list(layout.REPORT_PICTURES.iterdir()) == []
     assert {attrs["download"] for attrs in page.all("a") if "download" in attrs} == {
         "all_scores.csv",
+        "controls.csv",
         "differences.csv",
         "legend.csv",
+        "missing.csv",
         "notes.csv",
+        "outside_controls.csv",
         "published.csv",
         "published_synthetic.csv",
         *(f"{name}.csv" for name in papers.titles(["synthetic"])),

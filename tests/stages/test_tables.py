@@ -1168,12 +1168,14 @@ def test_tables_are_reproducible_and_replaced_as_one(scored):
     assert set(first) == {
         *(
             f"{name}.{kind}"
-            for name in (*papers.titles(["synthetic"]), "published_synthetic", "all_scores", "differences")
+            for name in (*papers.titles(["synthetic"]), "published_synthetic", "controls", "all_scores", "differences")
             for kind in ("csv", "md", "tex")
             if kind != "tex" or name not in ("all_scores", "differences")
         ),
         "notes.csv",
         "legend.csv",
+        "outside_controls.csv",
+        "missing.csv",
     }
     (layout.TABLES / "stale.md").write_text("left over")
     tables.run()
