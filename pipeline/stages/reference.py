@@ -159,7 +159,7 @@ def _unscored(dataset: str, described: dict[str, Any], wanted: list[str]) -> dic
         if min(size) < one.smallest or one.width not in (None, size[1]):
             why[name] = f"not defined for images of {size[0]} x {size[1]} (height x width)"
         elif name not in wanted:
-            why[name] = f"on request: reference.{dataset}.metrics does not name it"
+            why[name] = f"on request: not in reference.{dataset}.metrics"
         else:
             nets = ", ".join(sorted(networks.WEIGHTS[need] for need in lacking))
             why[name] = f"the published weights of {nets} could not be had: logs/weights/{nets}.log says why"

@@ -229,7 +229,8 @@ def grouped(rows: Iterable[Missing]) -> list[tuple[str, list[str], str]]:
 
 
 def number(value: float, sign: str = "") -> str:
-    return f"{value:{sign}.{3 if abs(value) < 10 else 2}f}"
+    """To three digits: what a metric notices may be far smaller than its values."""
+    return f"{value:{sign}#.3g}".removesuffix(".")
 
 
 def grid(rows: Iterable[Noticed]) -> pd.DataFrame:

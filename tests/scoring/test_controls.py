@@ -196,7 +196,7 @@ def test_what_is_written_says_what_it_is_and_why_a_metric_is_missing(project):
     why = said["unscored"]
     assert why["fid"] == "the published weights of inception could not be had: logs/weights/inception.log says why"
     assert why["ssim-win51"] == "not defined for images of 64 x 32 (height x width)"
-    assert why["identity-target"] == "on request: reference.synthetic.metrics does not name it"
+    assert why["identity-target"] == "on request: not in reference.synthetic.metrics"
     assert not set(why) & set(json.loads(layout.scored_by("synthetic").read_text())["metrics"])
 
 

@@ -286,7 +286,7 @@ def test_tables_on_the_page_are_of_the_data_sets_of_the_run(made):
     ids = [attrs["id"] for tag, attrs in Page(text).tags if tag in ("h3", "h4") and "id" in attrs]
     own = [name for name in ids if name.endswith(("-synthetic", "1501")) and not name.startswith("pictures")]
     assert own[:3] == ["leaderboard_synthetic-synthetic", "spig_table1-synthetic", "spig_table3-synthetic"]
-    assert set(own[3:]) == {"all-synthetic", "data-synthetic"}
+    assert set(own[3:]) == {"all-synthetic", "controls-synthetic", "data-synthetic"}
     for variant in ("copy_source", "mean_image", "spig"):
         rows = [row | {"dataset": "market1501"} for row in scores_of(layout.scores("synthetic", variant))]
         write_scores("market1501", variant, rows)
