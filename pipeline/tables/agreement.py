@@ -32,14 +32,17 @@ def agreement(values: np.ndarray, hits: np.ndarray, asked: np.ndarray, resamples
     (R, M), how often each rater was for a method, out of how often that was asked. The interval, 95 %, is that of pairs
     and raters, each resampled; the methods are those that were asked about, and no sample of others.
     """
+    nothing = Agreement(np.nan, np.nan, np.nan, values.shape[1])
     values = values[np.isfinite(values).all(axis=1)]
-    means = resampled_sums(values, resamples, seed) / max(len(values), 1)
+    if not len(values):
+        return nothing
+    means = resampled_sums(values, resamples, seed) / len(values)
     with np.errstate(invalid="ignore"):
         rates = resampled_sums(hits, resamples, seed + 1) / resampled_sums(asked, resamples, seed + 1)
         taus = kendall(means, rates)
         value = float(kendall(values.mean(axis=0), hits.sum(axis=0) / asked.sum(axis=0)))
     known = taus[np.isfinite(taus)]
     if not np.isfinite(value) or not len(known):
-        return Agreement(np.nan, np.nan, np.nan, values.shape[1])
+        return nothing
     low, high = percentiles(known[:, None])
     return Agreement(value, float(low[0]), float(high[0]), values.shape[1])
