@@ -30,6 +30,7 @@ def of_dataset(dataset: str, legend: dict[str, dict[str, str]]) -> dict[str, Any
         "tables": [[one for one in laid_out if (one["metric"] in DECIMALS) == shown] for shown in (True, False)],
         "notes": notes,
         "outside": [_outside(row) for row in read_csv("outside_controls.csv") if row["dataset"] == dataset],
+        "agreement": [_agreement(row) for row in read_csv("agreement.csv") if row["dataset"] == dataset],
         "missing": controls.grouped(
             controls.Missing(**row) for row in read_csv("missing.csv") if row["dataset"] == dataset
         ),
@@ -66,3 +67,7 @@ def _outside(row: dict[str, str]) -> dict[str, str]:
         key: controls.number(float(row[key]), "+" if key.startswith("difference") else "")
         for key in ("value", "of_control", "difference", "difference_low", "difference_high")
     }
+
+
+def _agreement(row: dict[str, str]) -> dict[str, str]:
+    return row | {key: f"{float(row[key]):+.2f}" for key in ("tau", "low", "high")}

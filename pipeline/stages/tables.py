@@ -17,6 +17,7 @@ writes  reports/tables/: each as .csv (one value a row) and .md, those of method
                                ties
           controls             which metric notices which damage: the controls of `reference` against the true target;
                                outside_controls.csv: methods that score better than that, or worse than shuffled targets
+          agreement            how well each metric orders the methods of a user study as its raters do
           missing              what there is no number of, and why
         reports/metrics/D/V.json: the chosen checkpoint's test scores, for `dvc metrics`
         reports/curves/D/SPLIT/METRIC.csv: that score of every checkpoint, for `dvc plots`
@@ -88,7 +89,7 @@ def run() -> None:
     for table in papers.TABLES:
         cells = with_places(paper_table(table, published, runs, studies), ranked_by, runs)
         tables[table.name] = files.Table(titles[table.name], cells, notes(table, cells, runs, studies))
-    of_controls = controls.made(runs, block.bootstrap, block.seed)
+    of_controls = controls.made(runs, studies, block.bootstrap, block.seed)
     with atomic_directory(layout.TABLES) as folder:
         files.write(folder, tables, every, found, {controls.NAME: of_controls.notes})
         controls.write(folder, of_controls)

@@ -12,9 +12,11 @@ import pandas as pd
 
 from pipeline.core import params
 from pipeline.datasets import title as dataset_title
+from pipeline.tables.agreement import Agreement, of_studies
 from pipeline.tables.inputs import Run, Runs, not_scored, outdated, read_controls
 from pipeline.tables.paired import Difference, differences
 from pipeline.tables.papers import in_column_order
+from pipeline.tables.studies import Study
 from pipeline.tables.text import markdown_page, tex_page
 
 NAME = "controls"  # of the files
@@ -85,6 +87,7 @@ class Missing:
 @dataclass(frozen=True)
 class Controls:
     noticed: list[Noticed]
+    agreement: list[Agreement]
     outside: list[Outside]
     missing: list[Missing]
     notes: dict[str, list[str]]  # by data set
@@ -193,9 +196,9 @@ def _how(dataset: str, variant: str) -> str:
     return f"run: repose score --dataset {dataset} --variant {variant}"
 
 
-def made(runs: Runs, resamples: int, seed: int) -> Controls:
-    """Everything, of all data sets of params.yaml. runs: the methods that were scored."""
-    whole = Controls([], [], [], {})
+def made(runs: Runs, studies: Iterable[Study], resamples: int, seed: int) -> Controls:
+    """Everything, of all data sets of params.yaml. runs: the methods that were scored; studies: what raters said."""
+    whole = Controls([], of_studies(studies, runs, resamples, seed), [], [], {})
     for dataset in params.datasets():
         about, controls = read_controls(dataset)
         rows = noticed(dataset, about, controls, resamples, seed)
@@ -249,9 +252,10 @@ def grid(rows: Iterable[Noticed]) -> pd.DataFrame:
 
 
 def write(folder: Path, found: Controls) -> None:
-    """controls.csv, .md and .tex; outside_controls.csv and missing.csv."""
+    """controls.csv, .md and .tex; outside_controls.csv, agreement.csv and missing.csv."""
     kinds = (("controls", Noticed, found.noticed), ("outside_controls", Outside, found.outside))
-    for name, kind, rows in (*kinds, ("missing", Missing, found.missing)):
+    kinds += (("agreement", Agreement, found.agreement), ("missing", Missing, found.missing))
+    for name, kind, rows in kinds:
         frame = pd.DataFrame([asdict(row) for row in rows], columns=[field.name for field in fields(kind)])
         counts = [name for name in ("n", "excluded") if name in frame]
         frame[counts] = frame[counts].astype("Int64")  # also where one is missing
@@ -263,6 +267,13 @@ def write(folder: Path, found: Controls) -> None:
             beyond = [
                 f"{row.method}, {row.metric}: {row.what} ({number(row.difference, '+')} on {row.n} pairs)."
                 for row in found.outside
+                if row.dataset == dataset
+            ]
+            beyond += [
+                f"Agreement with the raters of study {row.study}, {row.measure}: {row.metric}, Kendall's tau "
+                f"{row.tau:.2f} [{row.low:.2f}, {row.high:.2f}] over {row.methods} methods, {row.pairs} pairs and "
+                f"{row.raters} raters."
+                for row in found.agreement
                 if row.dataset == dataset
             ]
             missing = grouped(row for row in found.missing if row.dataset == dataset)

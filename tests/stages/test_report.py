@@ -221,6 +221,7 @@ def test_page_asks_nothing_of_the_network(made):
     assert shown_pictures(page) == {"png": SHOWN, "webp": 2}
     assert list(layout.REPORT_PICTURES.iterdir()) == []
     assert {attrs["download"] for attrs in page.all("a") if "download" in attrs} == {
+        "agreement.csv",
         "all_scores.csv",
         "controls.csv",
         "differences.csv",

@@ -1175,6 +1175,7 @@ def test_tables_are_reproducible_and_replaced_as_one(scored):
         "notes.csv",
         "legend.csv",
         "outside_controls.csv",
+        "agreement.csv",
         "missing.csv",
     }
     (layout.TABLES / "stale.md").write_text("left over")
