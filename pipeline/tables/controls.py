@@ -216,8 +216,8 @@ def _notes(about: Mapping[str, Any], uncompared: list[str]) -> list[str]:
     if uncompared:
         names = ", ".join(uncompared)
         lines.append(
-            f"Methods are not held against the controls by {names}: measured otherwise, or no means over pairs where the "
-            "methods were scored on other pairs."
+            f"Methods are not held against the controls by {names}: measured otherwise, or no means over pairs where "
+            "the methods were scored on other pairs."
         )
     return lines
 
