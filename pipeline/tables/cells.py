@@ -49,10 +49,10 @@ class Cell:
     marks: str = ""  # names of MARKS, separated by spaces
     difference: str = ""  # ours minus the paper's, between equal protocols only
     source: str = ""
-    place: str = ""  # among this run's comparable rows: best, second or nothing, and "tied" if not told from the best
     other: str = ""  # what another paper prints for a published number's cell
     other_source: str = ""
     row_protocol: str = ""  # how the numbers of its row were measured, where a table's rows differ in that
+    place: str = ""  # among comparable rows: best, second or nothing, and "tied" if not told from the best
     seeds: int | str = ""  # of training, where there are several; `value` and its interval are the first's
     mean: str = ""  # over the seeds
     deviation: str = ""  # sample standard deviation over the seeds
