@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.core import layout, params, schema, store
+from pipeline.core import layout, schema, store
 from pipeline.stages import tables
 from pipeline.tables import papers
 from pipeline.tables.cells import paper_table, with_places
@@ -14,6 +14,7 @@ from tests.stages.test_tables import (
     ROOT,
     cell,
     read,
+    replace_in_params,
     score,
     scored,  # noqa: F401
     set_datasets,
@@ -25,7 +26,7 @@ from tests.stages.test_tables import (
 )
 
 OURS = {"FID": "fid-train-tv", "LPIPS": "lpips-alex-v0.1", "SSIM": "ssim-win51", "PSNR": "psnr"}
-FORM, RESIZED = "deepfashion", "later_256x176"
+FORM, RESIZED = "deepfashion-resize176", "later_256x176"
 PUBLISHED = read_published(ROOT / layout.PUBLISHED)
 
 
@@ -45,17 +46,10 @@ def places(name: str, column: str) -> dict[str, str]:
     return {row["row"]: row["place"] for row in read(f"{name}.csv") if row["column"] == column and row["place"]}
 
 
-def in_form(**protocols: str) -> None:
-    """The data sets in these forms."""
-    set_datasets(f"[{', '.join(protocols)}]")
-    for dataset, protocol in protocols.items():
-        params.load()["fetch"][dataset]["protocol"] = protocol
-
-
 @pytest.fixture
 def on_resized(scored):  # noqa: F811
     set_variants()
-    in_form(deepfashion="resize176")
+    set_datasets(f"[{FORM}]")
     outside("Mine", {"FID": 6.5, "LPIPS": 0.16, "SSIM": 0.74, "PSNR": 18.0})
     return scored
 
@@ -89,8 +83,9 @@ def test_ours_are_ranked_with_those_of_equal_protocol_alone():
 @pytest.mark.usefixtures("on_resized")
 def test_pictures_by_another_filter_are_another_protocol():
     """They stand there, in a part of their own, marked and unranked beside the published ones."""
-    named = "deepfashion_sample"
-    in_form(deepfashion="resize176", deepfashion_sample="resize176-cv2-cubic")
+    named = "deepfashion-cubic"
+    replace_in_params(f"  {FORM}: ", f"  {named}: {{protocol: resize176-cv2-cubic}}\n  {FORM}: ")
+    set_datasets(f"[{FORM}, {named}]")
     outside("Mine", {"FID": 6.5}, dataset=named)
     outside("Other", {"FID": 7.5}, dataset=named)
     tables.run()
@@ -104,7 +99,6 @@ def test_pictures_by_another_filter_are_another_protocol():
 @pytest.mark.usefixtures("on_resized")
 def test_trained_methods_and_floors_stand_beside_the_later_ones():
     set_variants(floors="copy_source", spig="spig", gfla="gfla")
-    in_form(deepfashion="resize176")
     for variant in ("copy_source", "spig", "gfla"):
         rows = training_run(FORM, variant, [5])
         write_scores(FORM, variant, [row | {"metric": row["metric"].replace("fid", "fid-train-tv")} for row in rows])
