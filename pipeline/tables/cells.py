@@ -336,11 +336,19 @@ def with_places(
         sets = {runs[key].pair_set for cell in (one, other) if (key := (cell.dataset, cell.variant)) in runs} - {""}
         return paired or ("" if one.n == other.n and len(sets) < 2 else None)
 
-    result = list(cells)
-    for members in groups.values():
+    def has_published(members: list[int]) -> bool:
+        return any(cells[index].kind == "published" for index in members)
+
+    result, taken = list(cells), set()  # taken: columns whose ranks are among published numbers, too
+    for members in sorted(groups.values(), key=has_published, reverse=True):
         members.sort(key=lambda index: cells[index].badness)
+        column = cells[members[0]].table, cells[members[0]].dataset, cells[members[0]].column
+        if column in taken:  # a best of rows that compare with none of those would read as theirs
+            continue
         for index, place in zip(members, _places([cells[index] for index in members], verdict), strict=True):
             result[index] = replace(cells[index], place=place)
+        if has_published(members) and any(result[index].place for index in members):
+            taken.add(column)
     return result
 
 

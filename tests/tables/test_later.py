@@ -149,3 +149,11 @@ def test_a_published_number_is_ranked_by_what_it_equals():
     assert {one.row: one.place for one in both if one.place} == {"y": "best", "CFLD": "second"}
     part = with_places([*column, replace(ours, marks="pairs")], [], {})
     assert not any(one.place for one in part)
+    drawn = [replace(ours, row=row, variant=row, marks="data") for row in ("v", "w")]
+    assert {one.row: one.place for one in with_places([*drawn, *column], [], {}) if one.place} == {
+        "v": "best",
+        "w": "best",
+    }
+    # of rows that compare with none of the published there is no second best beside theirs
+    three = with_places([*drawn, *column, ours], [], {})
+    assert {one.row: one.place for one in three if one.place} == {"CFLD": "best"}
