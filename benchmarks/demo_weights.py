@@ -4,9 +4,11 @@
     python -m benchmarks.demo_weights pack --project ONE               its last checkpoints, in few bits: pretrained/
     python -m benchmarks.demo_weights train --project TWO --on ONE     SPGNet again, on from what was packed
     python -m benchmarks.demo_weights pack --project TWO --on ONE
+    python -m benchmarks.demo_weights train --project THREE --on TWO --spgnet 9000                and once more, longer
+    python -m benchmarks.demo_weights pack --project THREE --on TWO
 
 The people are drawn from another seed than the demo's, so none of them is in its training or its test images. In ONE
-they wear patterns, in TWO plain clothes, as in the demo. The networks are those of the demo, at its width. They are
+they wear patterns, afterwards plain clothes, as in the demo. The networks are those of the demo, at its width. They are
 trained without adversary and augmentation, through the seeded features that the demo has, and with rates that fall to
 nothing over the last quarter of the steps: that suits short trainings, and is no paper's.
 """
