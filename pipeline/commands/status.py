@@ -177,8 +177,13 @@ def last_scores(
     if chosen is None:
         return None
     own = scores[scores["step"] == chosen["step"]]
-    rows = {name: choose(own, name, "test") for name in dict.fromkeys([column, *SCORES])}
-    rows = {name: row for name, row in rows.items() if row is not None}
+    rows = {}
+    for name in dict.fromkeys([column, *SCORES]):
+        row = choose(own, name, "test")
+        if row is not None and row["metric"] in COLUMNS[name].metrics:
+            rows[name] = row
+        elif row is not None and name == column:
+            rows["SSIM"] = row  # what is chosen by where that column's network could not be had
     values = {name: float(row["value"]) for name, row in rows.items()}
     marks = {name: [mark for mark in MARKS if mark in row["marks"]] for name, row in rows.items()}
     return (int(chosen["step"]), values, marks) if values else None

@@ -59,6 +59,20 @@ def trainings(values: dict[str, Any], dataset: str) -> list[Training]:
     return found
 
 
+def unit_of(family: str, height: int, width: int) -> int:
+    """What the sides of an image have to be multiples of, for the networks of a family. Where these have a fixed depth,
+    the skips of their U-Nets meet only so; models/ says of each how deep it is.
+    """
+    short = min(height, width)
+    return {
+        "spig": 2 ** min(5, short.bit_length() - 2),
+        "gfla": 2 ** min(5, short.bit_length() - 2),
+        "spgnet": 2 ** min(7, short.bit_length() - 2),
+        "spt": 64 if short >= 256 else 32,
+        "def_gan": 64 if max(height, width) > 128 else 32,
+    }.get(family, 4)
+
+
 def size_of(values: dict[str, Any], dataset: str) -> tuple[int, int]:
     """Height and width of a data set's images by its settings."""
     block = values["fetch"][dataset]
@@ -120,6 +134,7 @@ def faults(values: dict[str, Any]) -> list[str]:
     for dataset in values["datasets"]:
         found += _of_own_networks(values, dataset)
         found += _of_parsing(values, dataset)
+        found += _of_sizes(values, dataset)
         found += _of_trainings(values, dataset)
     return found
 
@@ -212,6 +227,17 @@ def _of_parsing(values: dict[str, Any], dataset: str) -> Iterator[str]:
         path = values[stage][dataset].get("path")
         if path is not None and not made(dataset).exists() and not environment.path(path).exists():
             yield f"{path}: no such file or folder; correct {stage}.{dataset}.path in {layout.PARAMS}"
+
+
+def _of_sizes(values: dict[str, Any], dataset: str) -> Iterator[str]:
+    height, width = size_of(values, dataset)
+    for key, family, run in params.runs(values):
+        unit = unit_of(family, height, width)
+        if height % unit or width % unit:
+            yield (
+                f"train {dataset} {run}: its networks take images whose sides are multiples of {unit}, not {height} x"
+                f" {width}; leave it out of {key} in {layout.PARAMS}, or the data set out of datasets"
+            )
 
 
 def _of_trainings(values: dict[str, Any], dataset: str) -> Iterator[str]:

@@ -83,7 +83,7 @@ MARKS = {
     "start": _letter("ʷ", "w", "trained on from the weights of another run, not from random ones; a note says whose"),
     "data": Mark("※", r"\textreferencemark", "not the paper's data set, or without some of its images or pairs"),
     "joints": _letter("ᵏ", "k", "joints (keypoints) other than the published"),
-    "form": _letter("ᶜ", "c", "DeepFashion's images in another form than the paper's: canvas, crop or squeezed"),
+    "form": _letter("ᶜ", "c", "DeepFashion's images in another form than the paper's: canvas, crop or resized"),
     "parser": _letter("ᵖ", "p", "human parsing by another parser than the paper's"),
     "labels": _letter("ˡ", "l", "human parsing in another label set than the paper's"),
     "stand-ins": _letter("ˢ", "s", "stand-ins for the target's parsing by another rule than the paper's equation"),

@@ -389,6 +389,16 @@ def test_a_column_is_printed_once_where_checkpoints_are_chosen_by_it(clone):
     )
 
 
+def test_a_metric_that_was_left_out_is_not_shown_as_another(clone):
+    """Without its network there is no FID; checkpoints are then chosen by SSIM."""
+    rows = [row for row in training_run("synthetic", "spig", [30]) if not row["metric"].startswith(("fid", "lpips"))]
+    write_scores("spig", rows)
+    said = status.scores_in_words("synthetic", "spig", {"metric": "lpips", "split": "val"})
+    assert said.startswith("step 30: SSIM 0.4")
+    assert "FID" not in said
+    assert "LPIPS" not in said
+
+
 def test_scores_by_another_reference_are_said_to_stand_in_no_table(clone, capsys):
     """Of a variant and of a component, each with the command that renews it; nothing where no reference is known."""
     set_in_params(" spatn: auto", " spatn: true")

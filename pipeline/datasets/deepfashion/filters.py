@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 
 Filter = Callable[[np.ndarray, int, int], np.ndarray]  # picture, height, width
-SQUASHED = 256  # sides of the square that `squashed` goes through
 
 
 def bicubic(picture: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -30,8 +29,8 @@ def cv2_cubic(picture: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def squashed(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    """`bicubic` to a square of 256 pixels, and from there OpenCV's bilinear filter in floats, rounded at the end."""
-    square = bicubic(picture, SQUASHED, SQUASHED).astype(np.float32)
+    """`bicubic` to a square as high, and from there OpenCV's bilinear filter in floats, rounded at the end."""
+    square = bicubic(picture, height, height).astype(np.float32)
     return np.rint(cv2_bilinear(square, height, width)).astype(np.uint8)
 
 
