@@ -42,7 +42,7 @@ def test_a_checkout_without_the_code_is_named(tmp_path):
 
 def test_one_variant_stands_for_each_family():
     names = beside.one_a_family()
-    assert names == ["spig", "spgnet", "spt_baseline", "sgw", "patn", "gfla"]
+    assert names == ["spig", "spgnet", "spt_baseline", "sgw", "patn", "gfla", "def_gan", "vunet"]
     assert all(VARIANTS[name].phase for name in names)
 
 
