@@ -10,6 +10,7 @@ from torch import nn
 
 from models.variants import COMPONENTS, Component, Objective, Phase, Variant
 from pipeline.core import console, digests, layout
+from pipeline.core.errors import UserError
 from pipeline.loading import checkpoints, devices, parallel
 from pipeline.loading.arrays import ImageData
 from pipeline.loading.parallel import Group
@@ -64,11 +65,17 @@ class Built:
 
 
 def build(task: Task, phase: Phase, data: ImageData) -> Built:
-    """The networks, with the weights of the components that they start from."""
+    """The networks, with the weights of the components that they start from. Raises UserError for an image size that an
+    entry's network does not know.
+    """
     entry, size, scale = task.entry, (data.height, data.width), task.block.width
     kappa = {"kappa": training_data.kappa(task.dataset)} if entry.limb_maps else {}
     torch.manual_seed(task.block.seed)
-    network, given = entry.build(*size, scale, **kappa), None
+    try:
+        network, given = entry.build(*size, scale, **kappa), None
+    except ValueError as error:
+        remedy = f"give {task.dataset} another size in fetch, or take {task.name} out of {layout.PARAMS}"
+        raise UserError(f"{task.title}: {error}; {remedy}") from None
     if task.block.start is not None:
         weights = start.read(task.block.start, task.block.start_sha256, task.where)
         start.give(network, weights, [COMPONENTS[name].into for name in entry.components], task.where)

@@ -10,6 +10,7 @@ import pytest
 
 from models.variants import COMPONENTS, VARIANTS
 from pipeline.core import layout, params, schema, store, yaml_file
+from pipeline.core.errors import UserError
 from pipeline.loading import prepared
 from pipeline.tables.papers import MARKS, PUBLISHED_MARKS
 from pipeline.training import fit, loop, marks
@@ -203,6 +204,15 @@ def test_a_run_is_delayed_and_augmented_as_at_its_size(height, augmented, monkey
     assert run.starts == {"adversarial": 11 if height == 256 else 46}
     assert (run.jitter is not None) == augmented
     assert fit.schedule(replace(task, block=replace(block, augment=False)), phase, meta, "cpu", ()).jitter is None
+
+
+@pytest.mark.parametrize(("name", "unit"), [("def_gan", 64), ("spt_ts_gt", 32)])
+def test_a_size_that_a_network_does_not_know_is_one_line(name, unit):
+    """DeepFashion's crops of 256 x 176 have 176 columns, which halve four times."""
+    task = fit.Task(VARIANTS[name], "deepfashion", BLOCK, name, "a")
+    line = rf"train deepfashion {name}: .* multiples of {unit}, not 256 x 176; give deepfashion another size in fetch"
+    with pytest.raises(UserError, match=line):
+        fit.build(task, VARIANTS[name].phase, SimpleNamespace(height=256, width=176))
 
 
 @pytest.mark.parametrize(
