@@ -306,11 +306,13 @@ def reference(dataset: str) -> dict[str, Any]:
 
 
 def _scored_otherwise(dataset: str, path: Path) -> bool:
-    """Whether a scores.parquet has rows of another reference than the present one, or rows that name none."""
+    """Whether a scores.parquet has rows of another reference than the present one, or rows that name none, or no
+    version of their metric.
+    """
     table = store.read_table(path)
     if not table.num_rows or "value" not in table.column_names:
         return False  # no scores: `read_scores` says so
-    named = set(table["reference"].to_pylist()) if "reference" in table.column_names else set()
+    named = set(table["reference"].to_pylist()) if {"reference", "version"} <= {*table.column_names} else set()
     return named != {reference(dataset)["sha256"]}
 
 

@@ -378,7 +378,7 @@ def test_a_new_family_variant_and_metric(built, tmp_path):
     insert(
         metrics,
         'Metric("psnr"',
-        'Metric("toy", "mean of all pixels", True, (), lambda c: toy.brightness(c.generated)),\n    ',
+        'Metric("toy", "mean of all pixels", True, (0, 255), (), lambda c: toy.brightness(c.generated)),\n    ',
     )
     insert(metrics, "pckh, pose_error, psnr", "toy, ")
     scores = {f"score/synthetic-{name}.log" for name in ("toy", "copy_again", "copy_source", "spig", "spig-seed1")}

@@ -1267,9 +1267,10 @@ def test_our_own_rows_of_another_reference_are_left_out(scored, capsys, name):
     assert {row["variant"] for row in read("all_scores.csv")} == kept
 
 
-def test_scores_from_before_rows_named_their_reference_are_left_out(scored, capsys):
+@pytest.mark.parametrize("lacking", [["reference", "resamples", "version"], ["version"]])
+def test_scores_from_before_rows_named_their_reference_are_left_out(scored, capsys, lacking):
     folder = outside_method("Mine", reference_sha256=REFERENCE)
-    older = store.read_table(folder / "scores.parquet").drop_columns(["reference", "resamples"])
+    older = store.read_table(folder / "scores.parquet").drop_columns(lacking)
     store.write_table(folder / "scores.parquet", older, older.schema)
     tables.run()
     assert "Mine" not in (layout.TABLES / "all_scores.csv").read_text()
