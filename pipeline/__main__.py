@@ -216,7 +216,10 @@ def main(arguments: list[str]) -> int:
         other = "rename it" if error.encoding == "utf-8" else "set PYTHONUTF8=1, and run again"
         print(f"repose: {name}: {text!a} cannot be written as {error.encoding}; {other}", file=sys.stderr)
         return 2
-    except Exception:
+    except Exception as error:
+        if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
+            print(f"repose: {name}: not enough memory; a smaller batch of its settings takes less", file=sys.stderr)
+            return 2
         console.terminal().print_exception(width=110)
         print(f"repose: {name} failed: a fault of ours, not of your input; details above", file=sys.stderr)
         return 1

@@ -30,8 +30,8 @@ _PER_DATA_SET = (
     "score_components",
 )  # fmt: skip
 _FORM = f"^({'|'.join(datasets.NAMES)})-[a-z0-9_]+$"  # deepfashion-resize176: deepfashion in another form
-_DATA_SET = {"if": {"not": {"pattern": _FORM}}, "then": {"enum": [*datasets.NAMES]}}
-_FURTHER_SEED = {"pattern": "-seed(0|[1-9][0-9]*)$"}  # spig-seed1: spig once more, from seed 1
+_DATA_SET = {"if": {"not": {"type": "string", "pattern": _FORM}}, "then": {"enum": [*datasets.NAMES]}}
+_FURTHER_SEED = {"type": "string", "pattern": "^[^-]+-seed(0|[1-9][0-9]{0,9})$"}  # spig-seed1: spig again, from seed 1
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -60,7 +60,7 @@ def _names(family: list) -> dict:
 def _named(family: list, settings: dict, shared: dict[str, dict]) -> dict:
     """Runs of a family's variants with some settings of their own; `settings` refers to all of them in `shared`."""
     some = {key: part for key, part in shared[settings["$ref"].rpartition("/")[2]].items() if key != "required"}
-    name = f"^({'|'.join(variant.name for variant in family)})-(?!seed[0-9])[a-z0-9_]+(-seed(0|[1-9][0-9]*))?$"
+    name = f"^({'|'.join(variant.name for variant in family)})-(?!seed[0-9])[a-z0-9_]+(-seed(0|[1-9][0-9]{{0,9}}))?$"
     return {"type": "object", "propertyNames": {"pattern": name}, "additionalProperties": some}
 
 

@@ -3,6 +3,7 @@
 import math
 import os
 import re
+import sys
 from collections.abc import Iterator
 from copy import deepcopy
 from fnmatch import fnmatchcase
@@ -23,6 +24,7 @@ SEED = "-seed"
 _FORM = re.compile("[a-z0-9_]+-[a-z0-9_]+")  # of a data set
 # Blocks that are no data set's. In all others each data set has one of its own.
 SHARED = ("datasets", "variants", "named", "components", "presets", "weights", "tables", "report")
+LONGEST = 4096  # characters of a text, as of a path
 _OWN_COPY = "is gone: give your own copy as weights.NET.path; addresses and digests: pipeline/fetching/networks.py"
 RETIRED = {  # keys that were renamed or given up, and what to say of them
     "variants.reference": "is called variants.floors now",
@@ -68,6 +70,12 @@ def _retired(errors: "list[ValidationError]") -> str | None:
     return None
 
 
+def _shown(value: Any) -> str:
+    """At most a line of it."""
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:60]} ... ({len(text)} characters)"
+
+
 def _explain(error: "ValidationError") -> str:
     key, value = ".".join(map(str, error.absolute_path)) or "(top level)", error.instance
     if error.validator == "pattern" and "propertyNames" in error.absolute_schema_path:
@@ -80,7 +88,7 @@ def _explain(error: "ValidationError") -> str:
         return f"unknown key {unknown[0]}; allowed here: {', '.join(allowed)}"
     if error.validator == "enum":
         allowed = ", ".join("null" if value is None else str(value) for value in error.validator_value)
-        return f"{key} is {value!r}; allowed: {allowed}"
+        return f"{key} is {_shown(value)}; allowed: {allowed}"
     if error.validator == "required":
         return f"{key} lacks the key {next(name for name in error.validator_value if name not in value)}"
     if error.validator == "type":
@@ -88,27 +96,63 @@ def _explain(error: "ValidationError") -> str:
         if isinstance(value, float) and not math.isfinite(value):
             return f"{key} is {value}; allowed: a finite number"
         wanted = " or ".join(_IN_YAML.get(name, name) for name in (wanted if isinstance(wanted, list) else [wanted]))
-        return f"{key} is {value!r}; allowed: a value of type {wanted}"
-    return f"{key}: {error.message}"
+        return f"{key} is {_shown(value)}; allowed: a value of type {wanted}"
+    return f"{key} is {_shown(value)}; allowed: {error.validator} {_shown(error.validator_value)}"
+
+
+def _odd(value: Any, key: str = "", around: tuple[int, ...] = ()) -> Iterator[str]:
+    """What no setting can be, in words: a name that is no text, text that no path can have, a block within itself."""
+    if isinstance(value, str) and ("\0" in value or len(value) > LONGEST):
+        yield f"{key or '(top level)'}: text with a zero byte, or longer than {LONGEST} characters"
+    elif isinstance(value, int) and abs(value) > sys.maxsize:
+        yield f"{key}: a number of {len(str(abs(value)))} digits"
+    elif id(value) in around:
+        yield f"{key} holds itself"
+    elif isinstance(value, dict | list):
+        within = (*around, id(value))
+        for name, below in value.items() if isinstance(value, dict) else enumerate(value):
+            if isinstance(value, dict) and not isinstance(name, str):
+                yield f"{key or '(top level)'}: the key {_shown(name)} is no text; put it in quotes"
+            yield from _odd(below, f"{key}.{name}".removeprefix("."), within)
+    elif not isinstance(value, str | int | float | None):
+        yield f"{key} is of YAML's kind {type(value).__name__}; no setting is"
+
+
+@cache
+def _strict() -> Any:
+    """JSON Schema's validator, but an integer has no point, a number is finite, and what follows a pattern is one line.
+
+    Raises ImportError if jsonschema is not installed.
+    """
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import ValidationError
+    from jsonschema.validators import extend
+
+    def is_integer(_: Any, value: Any) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool)
+
+    def is_number(_: Any, value: Any) -> bool:
+        return is_integer(_, value) or (isinstance(value, float) and math.isfinite(value))
+
+    def pattern(_: Any, wanted: str, value: Any, __: Any) -> Iterator[ValidationError]:
+        if isinstance(value, str) and ("\n" in value or not re.search(wanted, value)):  # `$` is also before a last \n
+            yield ValidationError(f"{_shown(value)} does not match {wanted}")
+
+    types = Draft202012Validator.TYPE_CHECKER.redefine_many({"integer": is_integer, "number": is_number})
+    return extend(Draft202012Validator, {"pattern": pattern}, type_checker=types)
 
 
 def _check_schema(values: Any, where: Path) -> None:
-    """An integer is one without a point, and a number is finite: stricter than JSON Schema."""
+    for problem in _odd(values):
+        raise UserError(f"{where}: {problem}")
     try:
-        from jsonschema import Draft202012Validator
-        from jsonschema.exceptions import best_match
-        from jsonschema.validators import extend
+        errors = list(_strict()(schema()).iter_errors(values))
     except ImportError:
         console.say(f"{where} goes unchecked: jsonschema is not installed")
         return
-    types = Draft202012Validator.TYPE_CHECKER.redefine_many(
-        {
-            "integer": lambda _, value: isinstance(value, int) and not isinstance(value, bool),
-            "number": lambda _, v: isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v),
-        }
-    )
-    errors = list(extend(Draft202012Validator, type_checker=types)(schema()).iter_errors(values))
     if errors:
+        from jsonschema.exceptions import best_match
+
         raise UserError(f"{where}: {_retired(errors) or _explain(best_match(errors))}")
 
 

@@ -19,6 +19,10 @@ Block = TypeVar("Block")
 LARGEST_SEED = 2**32 - 1
 SEED = {"minimum": 0, "maximum": LARGEST_SEED}
 SHARE = {"exclusiveMinimum": 0, "exclusiveMaximum": 1}
+LARGEST = 10**9  # of what is counted: steps, pairs, images
+COUNT = {"minimum": 1, "maximum": LARGEST}
+BATCH = {"minimum": 1, "maximum": 65_536}
+RESAMPLES = {"minimum": 100, "maximum": 100_000}  # of a bootstrap: a byte each for every pair, in memory
 
 _TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", NoneType: "null"}
 _CHOICES = {bool: (True, False), NoneType: (None,)}

@@ -1,5 +1,6 @@
 """The one reader of YAML files. It takes what DVC takes: YAML 1.2 (`1e-4` is a number, `no` a word), no key twice."""
 
+import itertools
 import re
 from pathlib import Path
 from typing import Any, ClassVar
@@ -7,6 +8,8 @@ from typing import Any, ClassVar
 import yaml
 
 from pipeline.core.errors import UserError
+
+DEEPEST = 500  # levels of nesting, or columns of indentation
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
@@ -51,8 +54,16 @@ def _check_keys(root: yaml.Node, path: Path) -> None:
             lines[key.value] = line
 
 
+def _is_deep(text: str) -> bool:
+    """Whether it may be nested deeper than libyaml's stack reaches, which would end the process without a word."""
+    depths = itertools.accumulate(1 if bracket in "[{" else -1 for bracket in re.findall(r"[\[\]{}]", text))
+    return max(depths, default=0) > DEEPEST or re.search(rf"^[ ?:-]{{{DEEPEST},}}", text, re.MULTILINE) is not None
+
+
 def parse(text: str, path: Path) -> Any:
     """The value of a YAML text. Raises UserError, one line that names `path`, if it is no YAML or has a key twice."""
+    if _is_deep(text):
+        raise UserError(f"{path}: lists or blocks are nested more than {DEEPEST} deep")
     loader = _Loader(text)
     try:
         root = loader.get_single_node()
@@ -60,6 +71,8 @@ def parse(text: str, path: Path) -> Any:
             return None
         _check_keys(root, path)
         return loader.construct_document(root)
+    except (ValueError, KeyError) as error:  # a number with more digits than Python reads, or `!!int x`
+        raise UserError(f"{path}: a value is not of its kind: {str(error).partition(';')[0]}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" near line {mark.line + 1}" if mark else ""

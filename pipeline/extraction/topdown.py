@@ -61,9 +61,10 @@ class TopDown:
         )
         try:
             model.reshape([1, 3, self.height, self.width])
+            outputs = [tuple(one.get_partial_shape().to_shape()) for one in model.outputs]
         except RuntimeError:
             raise UserError(f"{file}: cannot be run on one image of {self.height} x {self.width} pixels") from None
-        self._simcc = self._simcc_outputs(file, [tuple(one.get_partial_shape().to_shape()) for one in model.outputs])
+        self._simcc = self._simcc_outputs(file, outputs)
         # The box in pixels of the input. Heatmap networks count from pixel centre to pixel centre (Huang et al., "The
         # devil is in the details", 2020), SimCC networks from edge to edge.
         self._extent = np.array([self.width, self.height]) - (0 if self._simcc else 1)

@@ -25,7 +25,7 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class Params:
-    kappa: float = setting("of M = exp(kappa d), d in pixels", -0.1, exclusiveMaximum=0)
+    kappa: float = setting("of M = exp(kappa d), d in pixels", -0.1, exclusiveMaximum=0, minimum=-100)
 
 
 def rows(images: Path, keypoints: pa.Table, kappa: float, first: int = 0) -> Iterator[dict]:

@@ -15,13 +15,13 @@ from pathlib import Path
 from pipeline import datasets
 from pipeline.core import console, layout, params, schema, store
 from pipeline.core.errors import UserError
-from pipeline.core.settings import setting
+from pipeline.core.settings import LARGEST, setting
 from pipeline.formats import annotations, pictures
 
 
 @dataclass(frozen=True)
 class Params:
-    max_rejects: int = setting("images that may be rejected before the stage stops", minimum=0)
+    max_rejects: int = setting("images that may be rejected before the stage stops", minimum=0, maximum=LARGEST)
 
 
 def fault(size: tuple[int, int] | None, expected: tuple[int | None, int | None]) -> str | None:

@@ -33,7 +33,7 @@ from pipeline import datasets
 from pipeline.anatomy import pose
 from pipeline.core import console, environment, layout, params, schema, store
 from pipeline.core.errors import UserError
-from pipeline.core.settings import SEED, SHARE, setting
+from pipeline.core.settings import COUNT, SEED, SHARE, setting
 from pipeline.formats import annotations, plausible
 
 NO_PAIRS = "a pair needs two images of one person, each with both shoulders and both hips"
@@ -44,7 +44,7 @@ class Params:
     val_fraction: float = setting("share of the training identities that is kept for validation", **SHARE)
     test_list: Literal["official", "sampled"] = setting("the published test pairs, or pairs drawn at random")
     test_pairs: int | None = setting(
-        "test pairs: the first of the published list, or as many drawn; null: all", minimum=1
+        "test pairs: the first of the published list, or as many drawn; null: all", **COUNT
     )
     seed: int = setting("of both draws", 0, **SEED)
     path: str | None = setting("a folder with your own pairs-train.csv or pairs-test.csv", None, minLength=1)

@@ -23,7 +23,7 @@ from typing import Literal
 from pipeline.core import console, layout, needs, params
 from pipeline.core.atomic import atomic_directory
 from pipeline.core.errors import UserError
-from pipeline.core.settings import SEED, device_setting, setting
+from pipeline.core.settings import BATCH, LARGEST, SEED, device_setting, setting
 from pipeline.loading import checkpoints
 from pipeline.training import losses
 
@@ -34,8 +34,8 @@ class DetectorParams:
 
     source: Literal["openpose", "trained"] = setting("Lightweight OpenPose, or one trained on this data set")
     seed: int = setting("of weights and batches", 0, **SEED)
-    steps: int = setting("optimiser steps of a trained one", 0, minimum=0)
-    batch: int = setting("images a step", 16, minimum=1)
+    steps: int = setting("optimiser steps of a trained one", 0, minimum=0, maximum=LARGEST)
+    batch: int = setting("images a step", 16, **BATCH)
     device: str = device_setting()
 
 

@@ -42,7 +42,7 @@ from pipeline.anatomy import labels, pose
 from pipeline.core import console, layout, needs, params, resume, schema, store
 from pipeline.core.digests import code_of
 from pipeline.core.errors import UserError
-from pipeline.core.settings import device_setting, setting
+from pipeline.core.settings import COUNT, device_setting, setting
 from pipeline.formats import pictures
 from pipeline.stand_ins import body_parts
 
@@ -56,9 +56,9 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class Params:
-    rerank: int = setting("how many of the approximate ranking are compared exactly", 64, minimum=1)
+    rerank: int = setting("how many of the approximate ranking are compared exactly", 64, **COUNT)
     exclude_below: float = setting(
-        "poses nearer than this are left out (torso lengths; not published)", 0.25, minimum=0
+        "poses nearer than this are left out (torso lengths; not published)", 0.25, minimum=0, maximum=1000
     )
     min_shared_joints: int = setting("joints that two poses must share to be compared", 8, minimum=1, maximum=18)
     frame: int = setting("cells along each side of a part in the approximate ranking", 8, minimum=2, maximum=64)

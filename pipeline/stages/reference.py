@@ -41,7 +41,7 @@ from typing import Any, Literal
 from pipeline.anatomy import pose
 from pipeline.core import console, layout, params
 from pipeline.core.errors import UserError
-from pipeline.core.settings import SEED, device_setting, setting
+from pipeline.core.settings import BATCH, COUNT, LARGEST, SEED, device_setting, setting
 from pipeline.loading import pair_lists, prepared
 from pipeline.loading.devices import device
 from pipeline.metrics import FORMS, GIVEN, METRICS, metric, of_own, own_network, standard, versions
@@ -51,8 +51,8 @@ from pipeline.scoring.detectors import open_detector
 
 @dataclass(frozen=True)
 class Params:
-    val_pairs: int | None = setting("validation pairs to score; null: all", minimum=1)
-    test_pairs: int | None = setting("test pairs to score; null: all, as the papers do", None, minimum=1)
+    val_pairs: int | None = setting("validation pairs to score; null: all", **COUNT)
+    test_pairs: int | None = setting("test pairs to score; null: all, as the papers do", None, **COUNT)
     lpips: Literal["alex", "vgg", "squeeze"] = setting("the network of LPIPS", "alex")
     metrics: tuple[str, ...] = setting(
         "what to score beside the standard metrics, most of them a network pass more (docs/protocols.md)",
@@ -67,10 +67,10 @@ class Params:
             "description": "a name is of small letters and digits, with - or _",
         },
     )
-    batch: int = setting("images that a network sees at a time; no value depends on it", 16, minimum=1)
+    batch: int = setting("images that a network sees at a time; no value depends on it", 16, **BATCH)
     seed: int = setting("of stand-ins for missing weights", 0, **SEED)
     controls: int = setting(
-        "test pairs on which true, damaged and other real images are scored; 0: none", 200, minimum=0
+        "test pairs on which true, damaged and other real images are scored; 0: none", 200, minimum=0, maximum=LARGEST
     )
     device: str = device_setting()
     missing_weights: Literal["stop", "skip", "seeded"] = setting(

@@ -40,7 +40,7 @@ from pipeline.core import console, layout, params, resume, schema, store
 from pipeline.core.atomic import atomic_directory, atomic_file
 from pipeline.core.digests import code_of
 from pipeline.core.errors import UserError
-from pipeline.core.settings import SEED, device_setting, setting
+from pipeline.core.settings import BATCH, RESAMPLES, SEED, device_setting, setting
 from pipeline.figures import for_report
 from pipeline.loading import checkpoints
 from pipeline.loading.devices import device
@@ -51,10 +51,10 @@ from pipeline.tables import row
 
 @dataclass(frozen=True)
 class Params:
-    batch: int = setting("pairs that are generated and scored at a time; no value depends on it", 16, minimum=1)
+    batch: int = setting("pairs that are generated and scored at a time; no value depends on it", 16, **BATCH)
     seed: int = setting("of the bootstrap", 0, **SEED)
-    bootstrap: int = setting("resamples of a mean's 95 % interval", 2000, minimum=100)
-    samples: int = setting("pairs whose images the report shows", 8, minimum=0)
+    bootstrap: int = setting("resamples of a mean's 95 % interval", 2000, **RESAMPLES)
+    samples: int = setting("pairs whose images the report shows", 8, minimum=0, maximum=1000)
     device: str = device_setting()
 
 

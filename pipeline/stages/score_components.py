@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from pipeline.core import console, layout, params, schema, store
 from pipeline.core.errors import UserError
-from pipeline.core.settings import SEED, device_setting, setting
+from pipeline.core.settings import BATCH, RESAMPLES, SEED, device_setting, setting
 from pipeline.loading import checkpoints
 
 SCORED = ("spatn", "spatn_no_distance")  # forward: Batch -> logits (B, 20, H, W) of the target's labels
@@ -28,9 +28,9 @@ SCORED = ("spatn", "spatn_no_distance")  # forward: Batch -> logits (B, 20, H, W
 
 @dataclass(frozen=True)
 class Params:
-    batch: int = setting("pairs that are scored at a time; no value depends on it", 16, minimum=1)
+    batch: int = setting("pairs that are scored at a time; no value depends on it", 16, **BATCH)
     seed: int = setting("of the bootstrap", 0, **SEED)
-    bootstrap: int = setting("resamples of the 95 % interval", 2000, minimum=100)
+    bootstrap: int = setting("resamples of the 95 % interval", 2000, **RESAMPLES)
     device: str = device_setting()
 
 

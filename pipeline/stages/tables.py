@@ -45,7 +45,7 @@ from typing import Literal, TypedDict
 from pipeline.core import layout, params
 from pipeline.core.atomic import atomic_directory
 from pipeline.core.console import say
-from pipeline.core.settings import SEED, setting
+from pipeline.core.settings import RESAMPLES, SEED, setting
 from pipeline.tables import controls, files, for_dvc, papers
 from pipeline.tables.cells import leaderboard, paper_table, published_numbers, with_places
 from pipeline.tables.inputs import by_variant, not_scored, outdated, read_published, read_runs
@@ -63,7 +63,7 @@ class ChooseBy(TypedDict):
 @dataclass(frozen=True)
 class Params:
     choose_by: ChooseBy = setting("what the checkpoint that stands for a variant is the best by: on val, never on test")
-    bootstrap: int = setting("resamples of the comparison between every two methods", 2000, minimum=100)
+    bootstrap: int = setting("resamples of the comparison between every two methods", 2000, **RESAMPLES)
     seed: int = setting("of these resamples", 0, **SEED)
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from models.variants import FAMILIES, Component, Variant
-from pipeline.core.settings import SEED, device_setting, setting
+from pipeline.core.settings import BATCH, COUNT, SEED, device_setting, setting
 
 
 @dataclass(frozen=True)
@@ -12,19 +12,20 @@ class Params:
     """A trained variant or component."""
 
     seed: int = setting("of weights, batches and noise", **SEED)
-    steps: int = setting("optimiser steps", minimum=1)
-    checkpoint_every: int = setting("steps between two checkpoints, each of which is scored", minimum=1)
-    batch: int | None = setting("images or pairs a step; null: the paper's, at this size of images", None, minimum=1)
+    steps: int = setting("optimiser steps", **COUNT)
+    checkpoint_every: int = setting("steps between two checkpoints, each of which is scored", **COUNT)
+    batch: int | None = setting("images or pairs a step; null: the paper's, at this size of images", None, **BATCH)
     width: float = setting("of the networks; 1: the published number of channels", 1.0, exclusiveMinimum=0, maximum=4)
     learning_rate: float | None = setting(
         "the generator's; the other networks' keep their published ratio to it; null: the paper's",
         None,
         exclusiveMinimum=0,
+        maximum=10,
     )
     augment: bool = setting("move training images at random, for the data sets where the paper does", True)
     device: str = device_setting()
     precision: Literal["fp32", "bf16"] = setting("bf16: mixed precision (autocast)", "bf16")
-    accumulate: int = setting("micro-batches a step: less memory, the same step but for batch norms", 1, minimum=1)
+    accumulate: int = setting("micro-batches a step: less memory, the same step but for batch norms", 1, **BATCH)
     compile: bool = setting("torch.compile, where there is a compiler", False)
     resident: bool | Literal["auto"] = setting(
         "true: all images are decoded once and kept; false: read batch by batch; auto: as memory allows", "auto"
@@ -33,6 +34,7 @@ class Params:
         "a file of weights to start from, marked in every table: a run's checkpoint, or what `repose export --what "
         "model` wrote; null: random ones",
         None,
+        minLength=1,
     )
     start_sha256: str | None = setting(
         "the SHA-256 of that file: a change of it is noticed here", None, pattern="^[0-9a-f]{64}$"

@@ -49,6 +49,16 @@ def at(values: dict, *keys: str) -> dict:
         (("variants", "spig"), ["spig", "spigg-seed1"], ["spigg, which must be listed too"]),
         (("variants", "spig"), ["spig", "spig-seed0"], ["spig-seed0 repeats spig", "train.synthetic.spig.seed is 0"]),
         (("variants", "spig"), ["spig", "spig-seed4294967296"], ["a seed is at most 4294967295"]),
+        (
+            ("variants", "spig"),
+            ["spig", "spig-seed1-seed2"],
+            ["variants.spig.1 is 'spig-seed1-seed2'", "allowed: spig"],
+        ),
+        (("variants", "spig"), [["spig"]], ["variants.spig.0 is ['spig']", "allowed: spig"]),
+        (("named", "spig"), {5: {}}, ["named.spig: the key 5 is no text"]),
+        (("report", "title"), "a\0b", ["report.title: text with a zero byte"]),
+        (("score", "synthetic", "device"), "cuda\n", ["score.synthetic.device is 'cuda\\n'"]),
+        (("score", "synthetic", "bootstrap"), 10**400, ["score.synthetic.bootstrap: a number of 401 digits"]),
         (("variants", "floors"), ["mean_image", "mean_image-seed1"], ["variants.floors.1", "copy_source, mean"]),
         (("components", "spatn"), False, ["components.spatn is false", "variants.spgnet: spgnet needs it"]),
         (("components", "spig_flow"), False, ["components.spig_flow is false", "variants.spig: spig needs it"]),
@@ -93,6 +103,73 @@ def test_what_is_wrong_is_named(values, keys, value, says):
     assert "\n" not in str(caught.value)
     for words in says:
         assert words in str(caught.value)
+
+
+ODD = [
+    "text", "", "a\0b", "x" * 5000, -1, 0, 10**15, 10**30, 1e30, 12.0, float("nan"), float("inf"), float("-inf"), True,
+    None, [], [[1]], {}, {"a": {}}, {5: 1}, {1, 2}, b"",
+]  # fmt: skip
+SCHEMA = params.schema()
+STRICT = params._strict()(SCHEMA)
+LEAVES = [
+    (f"{kind}.{name}", setting)
+    for kind, block in SCHEMA["$defs"].items()
+    for name, setting in block["properties"].items()
+    if "$ref" not in setting
+]
+
+
+def kinds_of(setting: dict) -> list[str]:
+    found = setting.get("type", [])
+    return [found] if isinstance(found, str) else found
+
+
+@pytest.mark.parametrize(("name", "setting"), LEAVES, ids=[name for name, _ in LEAVES])
+def test_any_value_is_one_of_the_setting_or_a_line(name, setting):
+    """For every setting there is: a wrong value never comes as far as a stage."""
+    strict = STRICT.evolve(schema=setting)
+    for value in ODD:
+        problem = next(params._odd(value, name), None)
+        if problem is None:
+            problem = next(map(params._explain, strict.iter_errors(value)), None)
+        if problem is not None:
+            assert "\n" not in problem
+            assert len(problem) < 400, "it is one line"
+        elif isinstance(value, str):
+            assert "string" in kinds_of(setting)
+        elif type(value) in (int, float):  # finite, within bounds, and of its type
+            assert setting["minimum" if "minimum" in setting else "exclusiveMinimum"] <= value <= 10**9
+            assert "number" in kinds_of(setting) or type(value) is int
+        elif "enum" not in setting:
+            kind = {bool: "boolean", type(None): "null", list: "array", dict: "object"}[type(value)]
+            assert kind in kinds_of(setting)
+
+
+@pytest.mark.parametrize("setting", [setting for _, setting in LEAVES], ids=[name for name, _ in LEAVES])
+def test_every_number_has_a_least_and_a_largest_value(setting):
+    if {"integer", "number"} & {*kinds_of(setting)} and "enum" not in setting:
+        assert {"minimum", "exclusiveMinimum"} & setting.keys()
+        assert {"maximum", "exclusiveMaximum"} & setting.keys()
+
+
+def test_a_block_that_holds_itself(values):
+    values["presets"]["demo"] = values["presets"]
+    with pytest.raises(UserError, match=r"presets\.demo holds itself"):
+        params.check(values)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, "a:\n" * 1 + " " * 600 + "b: 1", f"a: {'1' * 5000}", "a: !!int x", "a: !!bool maybe", "a: &b [*b]"],
+    ids=["deep", "indented", "digits", "no-int", "no-bool", "itself"],
+)
+def test_text_that_yaml_chokes_on_is_one_line(tmp_path, text):
+    """libyaml ends the process on what is nested too deep."""
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"params\.yaml") as caught:
+        params.load(path)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_data_set_without_its_block(values):

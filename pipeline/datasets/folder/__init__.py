@@ -55,6 +55,7 @@ class Fetch:
         " test_share then. null: as the folders are named",
         None,
         minimum=1,
+        maximum=100,
     )
     csv: str | None = setting(
         "the list: header name,identity or name,identity,split; name = path below the folder", None, minLength=1
