@@ -49,7 +49,7 @@ from models.variants import COMPONENTS, VARIANTS, Component, Variant
 from pipeline.core import layout, params, schema, store, yaml_file
 from pipeline.fetching import networks
 from pipeline.loading import arrays, checkpoints, devices, pair_lists, published_weights
-from pipeline.training import components, loop, samples, training_data
+from pipeline.training import components, loop, losses, samples, training_data
 from pipeline.training.order import BatchOrder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -311,7 +311,7 @@ def last_losses(stage: str, name: str) -> str:
     """Means of the first and the last tenth of the loss log, term by term."""
     import pandas as pd
 
-    log = pd.read_json(layout.metrics_log(stage, DATASET, name), lines=True).set_index("step")
+    log = pd.DataFrame(losses.metrics(layout.metrics_log(stage, DATASET, name))).set_index("step")
     tenth = max(1, len(log) // 10)
     ends = zip(log.columns, log.head(tenth).mean(), log.tail(tenth).mean(), strict=True)
     return " Mean of the first and of the last tenth: " + ", ".join(f"{n} {a:.3g} to {b:.3g}" for n, a, b in ends) + "."

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
 
-from pipeline.core import atomic, console, graph, layout, params, settings_help
+from pipeline.core import atomic, console, graph, layout, params, seals, settings_help
 from pipeline.core.errors import UserError
 
 # Stage or command -> the axes it takes, in the order of the stage table. Modules load only when asked for.
@@ -38,8 +38,8 @@ STAGES = {
     "report": (),
 }
 COMMANDS = (
-    "status", "inspect", "figure", "generate", "export", "handoff", "score_images", "compare", "study", "architecture",
-    "schema",
+    "status", "verify", "inspect", "figure", "generate", "export", "handoff", "score_images", "compare", "study",
+    "architecture", "schema",
 )  # fmt: skip
 SHELLS = ("bash", "zsh")
 
@@ -195,7 +195,11 @@ def main(arguments: list[str]) -> int:
             if options[axis] not in CHOICES[axis]():
                 raise UserError(f"unknown {axis} {options[axis]}; {layout.PARAMS} names: {', '.join(CHOICES[axis]())}")
         graph.stages(params.load())  # a name that no stage is there for is an error, whichever engine runs this
-        with _writing(graph.find(name, *options.values())), console.logging_to(layout.log(name, *options.values())):
+        job = graph.find(name, *options.values())
+        with _writing(job), console.logging_to(job.log):
+            for path in job.inputs:
+                if not path.startswith(graph.SOURCES):
+                    seals.check_all(Path(path))
             import_module(f"pipeline.stages.{name}").run(**options)
         return 0
     except UserError as error:

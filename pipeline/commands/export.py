@@ -93,7 +93,7 @@ def _write_all(output: Path, members: Iterable[tuple[str, bytes]]) -> None:
         return
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise UserError(f"{output}: is there already; name an empty or a new folder")
-    with atomic_directory(output) as partial:
+    with atomic_directory(output, listed=False) as partial:
         for file, data in members:
             (partial / file).write_bytes(data)
 

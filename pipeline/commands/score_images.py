@@ -48,7 +48,7 @@ import numpy as np
 from models.variants import COMPONENTS, VARIANTS
 from pipeline import datasets
 from pipeline.commands.compare import add_recipes
-from pipeline.core import console, layout, params, store
+from pipeline.core import console, layout, params, seals, store
 from pipeline.core.atomic import atomic_directory
 from pipeline.core.errors import UserError
 from pipeline.formats import annotations, pictures
@@ -99,7 +99,7 @@ def folder_of(dataset: str, name: str) -> Path:
     folder = layout.outside(dataset, slug(name))
     for path in sorted(layout.OUTSIDE.glob(f"{dataset}--*/method.json")):
         try:
-            other = json.loads(path.read_text(encoding="utf-8"))["name"]
+            other = seals.read_json(path)["name"]
         except (ValueError, KeyError, TypeError):
             raise UserError(f"{path}: damaged; remove its folder") from None
         if other == name:

@@ -9,14 +9,17 @@ A stage is
   stale       there, but one of these changed (which one: below the table), or a stage before it is stale or runs again
   unrecorded  there, and neither engine knows how it was made: run by hand, or taken from elsewhere
   running     a process writes its log now
+  damaged     a file of its outputs is gone, too many or of another size than when it was written; the command below
+              the table makes it again, which neither engine does by itself
   failed      its last run stopped before its end: the reason, from its log, stands below the table
   missing     not there
   unavailable a published network that the stage `weights` looked for and could not have: nothing is left to run, and
               what needs it stops, leaves metrics out or takes random features (missing_weights)
 
 Neither engine is started and no prepared data is read: of large inputs and outputs only times and sizes are compared,
-so a byte changed by hand in a shard, its time and size kept, is not seen. `snakemake --dry-run` and `dvc status` are
-each engine's own, slower answer. Components that nothing in params.yaml needs are not listed.
+so a byte changed in a shard, its time and size kept, is not seen: `repose verify` reads everything. `snakemake
+--dry-run` and `dvc status` are each engine's own, slower answer. Components that nothing in params.yaml needs are not
+listed.
 
 Scores are those of the last `score`, on test, at the checkpoint that stands for the variant (tables.choose_by). Where
 they were made by another reference than the data set has now (other images, joints, pairs, metrics or networks), which
@@ -46,15 +49,13 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from pipeline.commands import records
-from pipeline.core import console, layout, needs, params
+from pipeline.core import console, layout, needs, params, seals, store
 from pipeline.core.errors import UserError
 from pipeline.core.graph import FOREGOING, Job, Writers, jobs
 from pipeline.tables.inputs import choose, reference, renewal
@@ -65,6 +66,7 @@ STYLES = {
     "stale": "yellow",
     "unrecorded": "yellow",
     "running": "cyan",
+    "damaged": "bold red",
     "failed": "bold red",
     "missing": "dim",
     "unavailable": "yellow",
@@ -126,8 +128,11 @@ def _state(job: Job, writers: Writers, lock: dict, found: dict[str, State]) -> S
         return State("failed", failure)
     if not all(Path(output).exists() for output in job.outputs):
         return State("missing")
+    for output in map(Path, job.outputs):
+        for path, why in seals.listing_faults(output):
+            return State("damaged", f"{path}: {why}; run: {job.by_hand}")
     for other in writers.before(job):
-        if other.stage not in FOREGOING and found[other.name].name in ("stale", "running", "failed"):
+        if other.stage not in FOREGOING and found[other.name].name in ("stale", "running", "failed", "damaged"):
             return State("stale", f"{other} is {found[other.name].name}")
     reasons = records.why_again(job, writers, lock)
     if reasons is None:
@@ -168,10 +173,7 @@ def last_scores(
     path = layout.scores(dataset, variant)
     if not path.exists():
         return None
-    try:
-        scores = pq.ParquetFile(path).read(COLUMNS_READ).to_pandas()
-    except (pa.ArrowException, OSError):
-        raise UserError(f"{path} cannot be read") from None
+    scores = store.read_table(path, COLUMNS_READ).to_pandas()
     column = choose_by["metric"].upper()
     chosen = choose(scores, column, choose_by["split"])
     if chosen is None:
@@ -301,6 +303,9 @@ def what_next(everything: list[Job], found: dict[str, State]) -> str:
     running = [job for job in left if is_(job, "running")]
     if running:
         return f"wait; to look on: tail -f {running[0].log}"
+    damaged = [job for job in left if is_(job, "damaged")]
+    if damaged:
+        return damaged[0].by_hand
     if not left:
         return f"nothing to run; open {layout.REPORT}"
     if len(left) == len(everything) and all(is_(job, "missing") for job in left) and params.datasets() == ["synthetic"]:

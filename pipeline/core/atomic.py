@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from pipeline.core import seals
 from pipeline.core.errors import UserError
 
 _held: set[str] = set()  # the outputs that this process has locked, by their real paths
@@ -38,7 +39,8 @@ def _place(path: Path) -> Path:
     return path
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """A file, a folder with all in it, or nothing."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -84,7 +86,7 @@ def _locked(file: Path, path: Path) -> IO[str]:
             handle.seek(0)
             for left in path.parent.iterdir() if handle.read() else ():
                 if left.name.startswith(f".{path.name}.") and left.suffix in (".partial", ".old"):
-                    _remove(left)
+                    remove(left)
         handle.truncate(0)
         since, command = time.strftime("%Y-%m-%d %H:%M:%S"), shlex.join(sys.orig_argv)
         handle.write(f"process {os.getpid()} on {socket.gethostname()} since {since} ({command})\n")
@@ -121,32 +123,35 @@ def atomic_file(path: Path) -> Iterator[Path]:
     path = _place(path)
     partial = _sibling(path)
     with lock(path):
-        _remove(partial)
+        remove(partial)
         try:
             yield partial
             with partial.open("rb") as handle:
                 os.fsync(handle.fileno())  # a crash after the move must not leave an empty file under the final name
             partial.replace(path)
         finally:
-            _remove(partial)
+            remove(partial)
 
 
 @contextmanager
-def atomic_directory(path: Path) -> Iterator[Path]:
-    """Yield a temporary empty directory; on success it replaces `path` (and all that was in it).
+def atomic_directory(path: Path, listed: bool = True) -> Iterator[Path]:
+    """Yield a temporary empty directory; on success it replaces `path` (and all that was in it). It gets the list of
+    its files (pipeline/core/seals.py), unless whoever reads it would take that for one of them.
 
     Raises UserError if another process is writing `path`.
     """
     path = _place(path)
     partial, old = _sibling(path), _sibling(path, "old")
     with lock(path):
-        _remove(partial)
+        remove(partial)
         partial.mkdir()
         try:
             yield partial
+            if listed:
+                seals.write_list(partial)
             if path.exists():
                 path.replace(old)  # a kill while it is removed must not leave half of it under the final name
             partial.replace(path)
-            _remove(old)
+            remove(old)
         finally:
-            _remove(partial)
+            remove(partial)

@@ -3,7 +3,8 @@
 import ast
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -13,7 +14,26 @@ from pipeline.core import graph
 from pipeline.core.errors import UserError
 
 ROOT = Path(__file__).parents[2]  # the folder of pipeline/ and models/, wherever the project's data lie
-IGNORED = (".snakemake_timestamp", "__pycache__")  # no part of a folder's content
+IGNORED = (".snakemake_timestamp", "__pycache__", "_SHA256SUMS")  # no part of a folder's content
+FRESH = 2.0  # seconds in which a file may change again without a change of its time
+_known: dict[tuple, Any] = {}
+
+
+def remembered(path: Path, compute: Callable[[Path], Any]) -> Any:
+    """`compute(path)`, once for each state of a file: what is read in many places is read in full once in a process."""
+    state = path.stat()
+    key = (compute, path.suffix, state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
+    if key in _known:
+        return _known[key]
+    found = compute(path)
+    if time.time() - state.st_mtime > FRESH:
+        _known[key] = found
+    return found
+
+
+def _of_file(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def sha256(path: Path) -> str:
@@ -25,8 +45,7 @@ def sha256(path: Path) -> str:
         held = sorted(child for child in path.iterdir() if child.name not in IGNORED)
         return hashlib.sha256("".join(f"{sha256(child)}  {child.name}\n" for child in held).encode()).hexdigest()
     try:
-        with path.open("rb") as handle:
-            return hashlib.file_digest(handle, "sha256").hexdigest()
+        return remembered(path, _of_file)
     except FileNotFoundError:
         raise UserError(f"{path}: not there; {graph.how_to_make(path)}") from None
 

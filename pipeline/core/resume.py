@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.core import console, store
+from pipeline.core import atomic, console, seals, store
 from pipeline.core.atomic import atomic_directory, atomic_file, link
 from pipeline.core.digests import sha256
 
@@ -56,11 +56,12 @@ def rows(
         for first in range(0, len(items), chunk):
             path = work / f"chunk-{first // chunk:06d}.parquet"
             some = items[first : first + chunk]
-            table = _read(path, pq.read_table)
+            table = _read(path)
             if table is None:
                 table = pa.Table.from_pylist(list(compute(some)), schema=columns)
                 with atomic_file(path) as partial:
                     pq.write_table(table, partial, compression="zstd")
+                    seals.seal(partial)
             yield from table.to_pylist()
             advance(len(some))
 
@@ -68,7 +69,7 @@ def rows(
 def again(work: Path, columns: Sequence[str]) -> Iterator[dict]:
     """What `rows` gave, once more out of the finished chunks: some columns of them."""
     for path in sorted(work.glob("chunk-*.parquet")):
-        yield from pq.read_table(path, columns=list(columns)).to_pylist()
+        yield from store.read_table(path, columns=list(columns)).to_pylist()
 
 
 def shards(
@@ -84,12 +85,12 @@ def shards(
     _keep_only(work, {"made_from": made_from})
     before, pieces = 0, sorted(work.glob("part-*.parquet"))
     for number, path in enumerate(pieces):
-        count = _read(path, _count) if path.name == f"part-{number:05d}.parquet" else None
-        if count is None:  # those that follow go with it: each begins where the one before ends
+        table = _read(path, []) if path.name == f"part-{number:05d}.parquet" else None
+        if table is None:  # those that follow go with it: each begins where the one before ends
             for later in pieces[number:]:
-                later.unlink(missing_ok=True)
+                atomic.remove(later)
             break
-        before += count
+        before += len(table)
     if before:
         console.say(f"going on: {before} rows done before")
     count = store.write_parts(work, rows_after(before), columns, row_group, before, metadata)
@@ -112,22 +113,21 @@ def _keep_only(work: Path, wanted: Mapping) -> None:
         partial.write_text(json.dumps(wanted))
 
 
-def _count(path: Path) -> int:
-    """The number of rows, each of them read: the footer alone does not show damage."""
-    with pq.ParquetFile(path) as file:
-        return sum(len(batch) for batch in file.iter_batches(store.ROW_GROUP))
-
-
-def _read(path: Path, how: Callable[[Path], Any]) -> Any:
-    """A piece, None if it is not there. A damaged one is reported and removed, and so made again."""
+def _read(path: Path, columns: Sequence[str] | None = None) -> pa.Table | None:
+    """A piece, None if it is not there. A damaged one, or one without a seal, is reported and removed, and so made
+    again.
+    """
     if not path.exists():
         return None
     try:
-        return how(path)
+        fault = seals.fault(path)
+        if fault == "":
+            return pq.read_table(path, columns=columns)
     except (OSError, pa.ArrowException) as error:
-        console.say(f"{path}: damaged ({str(error).splitlines()[0]}), made again")
-        path.unlink()
-        return None
+        fault = str(error).splitlines()[0]
+    console.say(f"{path}: damaged ({fault or 'no seal'}), made again")
+    atomic.remove(path)
+    return None
 
 
 def finished(work: Path) -> None:

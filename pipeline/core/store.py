@@ -14,14 +14,20 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.core import graph, schema
+from pipeline.core import graph, schema, seals
 from pipeline.core.atomic import atomic_directory, atomic_file
 from pipeline.core.errors import UserError
 
 ROW_GROUP = 64
 TABLE_ROW_GROUP = 65_536  # of a table, which is read whole
 SHARD_ROWS = 2048
-_WRITER = {"compression": "zstd", "compression_level": 3, "write_page_index": True, "use_dictionary": False}
+_WRITER = {
+    "compression": "zstd",
+    "compression_level": 3,
+    "write_page_index": True,
+    "use_dictionary": False,
+    "write_page_checksum": True,
+}
 
 
 def _hugging_face(columns: pa.Schema) -> dict[bytes, bytes]:
@@ -52,6 +58,7 @@ def write_table(path: Path, rows: pa.Table | Sequence[Mapping], columns: pa.Sche
     with atomic_file(path) as partial:
         table = table.cast(columns).replace_schema_metadata(_with_metadata(columns, metadata).metadata)
         pq.write_table(table, partial, row_group_size=TABLE_ROW_GROUP, **_WRITER)
+        seals.seal(partial)
 
 
 def write_shards(
@@ -83,22 +90,24 @@ def write_parts(
         head = list(islice(rows, row_group))
         if not head and count > 0:
             return count
-        with (
-            atomic_file(folder / f"part-{count // SHARD_ROWS:05d}.parquet") as partial,
-            pq.ParquetWriter(partial, _with_metadata(columns, metadata), **_WRITER) as writer,
-        ):
-            written = 0
-            while head:
-                writer.write_table(pa.Table.from_pylist(head, schema=columns), row_group_size=row_group)
-                written += len(head)
-                head = list(islice(rows, row_group)) if written < SHARD_ROWS else []
+        with atomic_file(folder / f"part-{count // SHARD_ROWS:05d}.parquet") as partial:
+            with pq.ParquetWriter(partial, _with_metadata(columns, metadata), **_WRITER) as writer:
+                written = 0
+                while head:
+                    writer.write_table(pa.Table.from_pylist(head, schema=columns), row_group_size=row_group)
+                    written += len(head)
+                    head = list(islice(rows, row_group)) if written < SHARD_ROWS else []
+            seals.seal(partial)
         count += written
         if written < SHARD_ROWS:
             return count
 
 
 def parts(folder: Path) -> list[Path]:
-    """The shards of a folder, in order. Raises UserError if the stage that writes them has not run."""
+    """The shards of a folder, in order. Raises UserError if the stage that writes them has not run, and if one is gone,
+    too many or of another size than the folder's list says.
+    """
+    seals.check_listing(Path(folder))
     found = sorted(Path(folder).glob("part-*.parquet"))
     if not found:
         raise UserError(f"{folder}: no shards here; {graph.how_to_make(folder)}")
@@ -107,7 +116,9 @@ def parts(folder: Path) -> list[Path]:
 
 @contextmanager
 def _undamaged(path: Path) -> Iterator[None]:
-    """What is read of a parquet file within the block; UserError that names the file where it cannot be."""
+    """What is read of a parquet file, or of a folder's shards, within the block; UserError for one that is damaged."""
+    for one in parts(path) if path.is_dir() else [path]:
+        seals.check(one)
     try:
         yield
     except (pa.ArrowException, OSError) as error:
@@ -115,14 +126,20 @@ def _undamaged(path: Path) -> Iterator[None]:
             raise
         if isinstance(error, OSError) and error.errno is not None:  # the system's, such as a file without permission
             raise
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path}: damaged ({reason}); delete it; {graph.how_to_make(path)}") from None
+        raise seals.damaged(path, str(error).splitlines()[0]) from None
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[pq.ParquetFile]:
+    """A parquet file to read from within the block. Raises UserError if it is damaged."""
+    with _undamaged(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        yield file
 
 
 def iter_rows(folder: Path, columns: Sequence[str] | None = None) -> Iterator[dict]:
     """All rows of a shard folder in order, one row group in memory at a time. Raises UserError for a damaged shard."""
     for path in parts(folder):
-        with _undamaged(path), pq.ParquetFile(path) as file:
+        with opened(path) as file:
             for batch in file.iter_batches(batch_size=ROW_GROUP, columns=columns):
                 yield from batch.to_pylist()
 
@@ -134,8 +151,8 @@ def read_table(path: Path, columns: Sequence[str] | None = None, **options) -> p
     """
     if not Path(path).exists():
         raise UserError(f"{path}: not there; {graph.how_to_make(path)}")
-    with _undamaged(path):
-        return pq.read_table(path, columns=columns, **options)
+    with _undamaged(Path(path)):
+        return pq.read_table(path, columns=columns, page_checksum_verification=True, **options)
 
 
 class RandomReader:
@@ -146,7 +163,7 @@ class RandomReader:
         self._paths, self._files = parts(folder), []
         for path in self._paths:
             with _undamaged(path):
-                self._files.append(pq.ParquetFile(path))
+                self._files.append(pq.ParquetFile(path, page_checksum_verification=True))
         self._groups: list[tuple[int, int]] = []
         self._first: list[str] = []  # the smallest image_id of every row group, from the footers alone
         for number, file in enumerate(self._files):

@@ -128,7 +128,7 @@ def encoded(folder: Path, wanted: pa.Array, column: str = "image") -> Iterator[t
         return
     ends = pc.min_max(wanted).as_py()
     for path in store.parts(folder):
-        with pq.ParquetFile(path) as file:
+        with store.opened(path) as file:
             for group in range(file.num_row_groups):
                 held = file.metadata.row_group(group).column(0).statistics  # of image_id
                 if held.max < ends["min"] or held.min > ends["max"]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from pipeline.core import graph
+from pipeline.core import graph, seals
 from pipeline.core.atomic import atomic_directory, atomic_file, link
 from pipeline.core.errors import UserError
 
@@ -37,7 +37,7 @@ def save(folder: Path, step: int, module: "nn.Module") -> Path:
 
 
 def restore(folder: Path, step: int, module: "nn.Module") -> None:
-    """Give `module` the weights that `save` wrote."""
+    """Give `module` the weights that `save` wrote. Raises UserError if they are damaged."""
     from safetensors.torch import load_file
 
     module.load_state_dict(load_file(path(folder, step)))
@@ -63,11 +63,9 @@ def meta(folder: Path) -> dict[str, Any]:
     """The `meta.json` of a folder. Raises UserError (one line) if it is missing or broken."""
     where = Path(folder) / META
     try:
-        found = json.loads(where.read_text(encoding="utf-8"))
+        found = seals.read_json(where)
     except FileNotFoundError:
         raise UserError(f"{where}: not there; {graph.how_to_make(where)}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        raise UserError(f"{where}: no readable JSON; delete {folder} and train again") from None
     if not isinstance(found, dict) or "kind" not in found:
         raise UserError(f"{where}: lacks the key kind; delete {folder} and train again")
     return found
@@ -117,6 +115,7 @@ def load(folder: Path, step: int) -> tuple["nn.Module", dict[str, Any]]:
     described = meta(folder)
     file = path(folder, step)
     try:
+        seals.check(file)
         tensors = load_file(file)
     except FileNotFoundError:
         here = ", ".join(map(str, steps(folder))) or "none"

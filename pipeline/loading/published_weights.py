@@ -1,11 +1,10 @@
 """The reading side of the stage `weights`: which files of a published network are here, and what is in them."""
 
-import json
 import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.core import layout
+from pipeline.core import layout, seals
 from pipeline.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 def _source(net: str) -> dict:
     path = layout.weights(net) / "source.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return seals.read_json(path)
     except FileNotFoundError:
         raise UserError(f"{path}: not there; run `repose weights --net {net}`") from None
 

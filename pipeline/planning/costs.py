@@ -12,7 +12,6 @@ nearer size; both grow with the pixels of a batch, but for the host's part.
 """
 
 import csv
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pipeline.core import environment, layout, needs, params, store
+from pipeline.core import environment, layout, needs, params, seals, store
 from pipeline.planning import faults
 
 SMALL, LARGE = 128 * 64, 256 * 256  # pixels of the two sizes that were measured
@@ -78,7 +77,7 @@ def size(values: dict[str, Any], dataset: str) -> Size:
         training = round(images * (1 - block["test_share"]))
     source = layout.raw(dataset) / "source.json"
     if source.exists():
-        counts = json.loads(source.read_text(encoding="utf-8")).get("images", {})
+        counts = seals.read_json(source).get("images", {})
         images, training = sum(one["count"] for one in counts.values()), counts.get("train", {}).get("count")
     if pairs is None and layout.pairs(dataset).exists():
         pairs = store.read_table(layout.pairs(dataset), columns=["split"]).column("split").to_pylist().count("test")

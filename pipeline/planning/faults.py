@@ -3,7 +3,6 @@
 Nothing is read but names, and nothing is downloaded: an address that downloads are allowed from counts as a source.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import datasets
-from pipeline.core import environment, layout, needs, params
+from pipeline.core import environment, layout, needs, params, seals
 from pipeline.core.errors import UserError
 from pipeline.core.settings import construct
 from pipeline.fetching import download, networks
@@ -109,7 +108,7 @@ def sources(net: str, values: dict[str, Any]) -> list[Path | str]:
     """Where a network's files are or come from: a path, or an address. Raises download.Unavailable, UserError."""
     block = values["weights"][net]
     record = layout.weights(net) / "source.json"
-    said = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+    said = seals.read_json(record) if record.exists() else {}
     if said.get("status") == "present":
         return [record.parent / name for name in said["files"]]
     reasons, found = [], []

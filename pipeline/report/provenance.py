@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from importlib import metadata
 from pathlib import Path
 
-from pipeline.core import layout
+from pipeline.core import layout, seals
 from pipeline.core.digests import sha256
 
 LIBRARIES = (
@@ -48,7 +48,7 @@ def digests(datasets: Iterable[str], scored: Iterable[tuple[str, str]], componen
 
 def _json(path: Path) -> dict | None:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return seals.read_json(path)
     except (FileNotFoundError, ValueError):
         return None
 

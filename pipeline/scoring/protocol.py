@@ -13,7 +13,7 @@ import pyarrow as pa
 from safetensors.numpy import load_file
 from safetensors.numpy import save as to_bytes
 
-from pipeline.core import layout, schema, store
+from pipeline.core import layout, schema, seals, store
 from pipeline.core.atomic import atomic_directory, atomic_file
 from pipeline.core.digests import sha256
 from pipeline.core.errors import UserError
@@ -78,7 +78,7 @@ def write(
             store.write_table(folder / "parsing.parquet", parsing, schema.PARSING)
     with atomic_file(layout.scored_by(dataset)) as partial:
         partial.write_text(
-            _json(summary(Reference(described, real, sha256(layout.reference(dataset))))), encoding="utf-8"
+            seals.json_text(summary(Reference(described, real, sha256(layout.reference(dataset))))), encoding="utf-8"
         )
 
 
@@ -103,7 +103,8 @@ def read(dataset: str) -> Reference:
     """What `write` wrote. Raises UserError if it is not there, or if images, joints or a metric have changed since."""
     folder = layout.reference(dataset)
     try:
-        described = json.loads((folder / "reference.json").read_text(encoding="utf-8"))
+        seals.check_all(folder)
+        described = seals.read_json(folder / "reference.json")
         real = _unflat(load_file(folder / "real.safetensors"))
     except FileNotFoundError as error:
         raise UserError(f"{error.filename}: not there; run: repose reference --dataset {dataset}") from None

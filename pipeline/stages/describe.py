@@ -14,7 +14,7 @@ import json
 from dataclasses import dataclass, replace
 
 from pipeline import datasets
-from pipeline.core import layout, params
+from pipeline.core import layout, params, seals
 from pipeline.core.atomic import atomic_file
 from pipeline.core.console import say
 from pipeline.core.digests import sha256
@@ -44,7 +44,7 @@ def run(dataset: str) -> None:
     title = block.title or datasets.title(dataset)
     path = layout.raw(dataset) / "source.json"
     try:
-        source = json.loads(path.read_text(encoding="utf-8"))
+        source = seals.read_json(path)
     except (FileNotFoundError, ValueError):
         raise UserError(f"{path}: not there, or damaged; run fetch again") from None
     tables = croissant.tables(dataset)

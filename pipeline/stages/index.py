@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import datasets
-from pipeline.core import console, layout, params, schema, store
+from pipeline.core import console, layout, params, schema, seals, store
 from pipeline.core.errors import UserError
 from pipeline.core.settings import LARGEST, setting
 from pipeline.formats import annotations, pictures
@@ -41,7 +41,7 @@ def annotated(raw: Path) -> dict[str, list[str]]:
 
 def rows(raw: Path, dataset: str, rejects: list[dict]) -> Iterator[dict]:
     """Rows of schema.IMAGES sorted by image_id; what cannot be used is appended to `rejects` (schema.REJECTS)."""
-    source = json.loads((raw / "source.json").read_text(encoding="utf-8"))
+    source = seals.read_json(raw / "source.json")
     expected = (source["height"], source["width"])
     lists = annotated(raw)
     wanted = {(split, name) for split, names in lists.items() for name in names}
@@ -103,7 +103,7 @@ def run(dataset: str) -> None:
         raise UserError(f"{raw}: no images.zip; run: repose fetch --dataset {dataset}")
     rejects: list[dict] = []
     images = at_most(block.max_rejects, rejects, rows(raw, dataset, rejects))
-    source = json.loads((raw / "source.json").read_text(encoding="utf-8"))
+    source = seals.read_json(raw / "source.json")
     described = {"dataset": dataset} | ({"form": source["protocol"]} if "protocol" in source else {})
     described |= {key: json.dumps(source[key], sort_keys=True) for key in ("partial", "own_digests") if source.get(key)}
     count = store.write_shards(layout.images(dataset), images, schema.IMAGES, **described)

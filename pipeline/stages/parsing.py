@@ -35,7 +35,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.anatomy import labels, pose
-from pipeline.core import console, environment, layout, needs, params, resume, schema, store
+from pipeline.core import console, environment, layout, needs, params, resume, schema, seals, store
 from pipeline.core.digests import code_of
 from pipeline.core.errors import UserError
 from pipeline.core.settings import device_setting, setting
@@ -194,7 +194,7 @@ def parser(block: Params, dataset: str, images: Sequence[Mapping], stack: ExitSt
         return Source(parse, f"files:{block.labels}", label_set, made_in, [path, block.labels])
     boxes, bands = {}, layout.raw(dataset) / "boxes.json"
     if bands.exists():
-        boxes = json.loads(bands.read_text(encoding="utf-8"))
+        boxes = seals.read_json(bands)
     if block.source == "schp":
         found = published_weights.files("schp")
         if found is None:

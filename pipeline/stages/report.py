@@ -45,7 +45,7 @@ class Params:
 def run() -> None:
     block = params.block(Params, "report")
     text, album = page.write(block.title, block.grid_rows, block.photographs)
-    with atomic_directory(layout.REPORT_PICTURES) as partial:
+    with atomic_directory(layout.REPORT_PICTURES, listed=False) as partial:
         for name, content in album.beside.items():
             (partial / name).write_bytes(content)
     with atomic_file(layout.REPORT) as partial:

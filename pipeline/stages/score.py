@@ -28,15 +28,15 @@ another network than AlexNet; `jpeg` and `source` mean that images from elsewher
 sources; `metric-weights`, that the metric's own network has random weights because the published ones were missing.
 """
 
-import json
 import shutil
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import pyarrow as pa
 import torch
 
 from models.variants import VARIANTS
-from pipeline.core import console, layout, params, resume, schema, store
+from pipeline.core import console, layout, params, resume, schema, seals, store
 from pipeline.core.atomic import atomic_directory, atomic_file
 from pipeline.core.digests import code_of
 from pipeline.core.errors import UserError
@@ -56,6 +56,18 @@ class Params:
     bootstrap: int = setting("resamples of a mean's 95 % interval", 2000, **RESAMPLES)
     samples: int = setting("pairs whose images the report shows", 8, minimum=0, maximum=1000)
     device: str = device_setting()
+
+
+def _is_whole(rows: Path) -> bool:
+    """Whether a checkpoint was scored before, and its scores are as they were written. Damaged ones go."""
+    if not rows.is_dir():
+        return False
+    try:
+        seals.check_all(rows)
+    except UserError as error:
+        console.say(f"{str(error).partition(';')[0]}; scored again")
+        return False
+    return True
 
 
 def run(dataset: str, variant: str) -> None:
@@ -79,7 +91,7 @@ def run(dataset: str, variant: str) -> None:
         step: work / f"{step:07d}-{resume.stamp(code, *made_from, first[step], checkpoints.path(folder, step))[:32]}"
         for step in steps
     }
-    missing = [step for step, rows in finished.items() if not rows.is_dir()]
+    missing = [step for step, rows in finished.items() if not _is_whole(rows)]
     if len(missing) < len(steps):
         console.say(f"{variant}: {len(steps) - len(missing)} of {len(steps)} checkpoints scored before")
     if missing:
@@ -102,8 +114,7 @@ def run(dataset: str, variant: str) -> None:
     store.write_table(layout.figures(dataset, variant), figures, schema.FIGURES)
     network = cost.described(folder, steps[-1], variant, where)
     with atomic_file(layout.network(dataset, variant)) as partial:
-        text = json.dumps(network, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(seals.json_text(network), encoding="utf-8")
     for old in set(work.iterdir()) - set(finished.values()):
         shutil.rmtree(old, ignore_errors=True)  # a lock that a kill left is no folder
     for line in row.lines(layout.scores(dataset, variant)):

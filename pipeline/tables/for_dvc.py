@@ -26,7 +26,7 @@ def metrics_of(run: Run) -> dict[str, int | float | str]:
 
 def write_metrics(path: Path, every: Runs) -> None:
     """D/RUN.json for every run, further seeds and methods from elsewhere included: named as its folder of scores."""
-    with atomic_directory(path) as folder:
+    with atomic_directory(path, listed=False) as folder:
         for run in every.values():
             file = folder / run.dataset / f"{run.pairs.parent.name}.json"
             file.parent.mkdir(exist_ok=True)
@@ -35,7 +35,7 @@ def write_metrics(path: Path, every: Runs) -> None:
 
 def write_curves(path: Path, every: Runs) -> None:
     """D/SPLIT/METRIC.csv, `step,name,value`: that score of every checkpoint of every run."""
-    with atomic_directory(path) as folder:
+    with atomic_directory(path, listed=False) as folder:
         if not every:
             return
         scores = pd.concat([run.scores for run in every.values()])

@@ -2,7 +2,6 @@
 
 import csv
 import hashlib
-import json
 import math
 import shlex
 from collections import defaultdict
@@ -13,7 +12,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.core import graph, layout, needs, params, schema, store
+from pipeline.core import graph, layout, needs, params, schema, seals, store
 from pipeline.core.errors import UserError
 from pipeline.tables.over_seeds import OverSeeds
 from pipeline.tables.papers import ALTERS_MEASURE, COLUMNS, MARKS, PUBLISHED_MARKS
@@ -66,7 +65,7 @@ def read_network(dataset: str, variant: str) -> dict[str, Any]:
     """
     path = layout.network(dataset, variant)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = seals.read_json(path)
         assert {"parameters", "macs", "checkpoint_bytes", "trained"} <= found.keys()
     except FileNotFoundError:
         raise UserError(f"{path}: not there; {graph.how_to_make(path)}") from None
@@ -246,7 +245,7 @@ def _methods() -> Iterator[tuple[Path, dict[str, Any]]]:
     """method.json of every outside method on our data sets. Raises UserError if one is damaged."""
     for path in sorted(layout.OUTSIDE.glob("[!.]*/method.json")):
         try:
-            method = json.loads(path.read_text(encoding="utf-8"))
+            method = seals.read_json(path)
             known = method["dataset"] in params.datasets() and method["name"]
         except (ValueError, KeyError, TypeError):
             raise UserError(f"{path}: damaged; score the images again or remove the folder") from None
@@ -298,7 +297,7 @@ def not_scored() -> list[tuple[str, str]]:
 def reference(dataset: str) -> dict[str, Any]:
     """What scores of a data set are made by now: `scoring.protocol.summary`. Raises UserError if it is not there."""
     try:
-        return json.loads(layout.scored_by(dataset).read_text(encoding="utf-8"))
+        return seals.read_json(layout.scored_by(dataset))
     except (FileNotFoundError, ValueError):
         raise UserError(
             f"{layout.scored_by(dataset)}: not there, or damaged; run: repose reference --dataset {dataset}"

@@ -10,7 +10,6 @@ so do the gradients, as long as a network looks at each image by itself. Batch n
 """
 
 import copy
-import json
 import math
 import os
 import signal
@@ -29,7 +28,7 @@ from torch import Tensor, nn
 from models.layers.features import Features
 from models.layers.spectral import SpectralNorm
 from models.variants import Adam, Batch, Objective, Phase
-from pipeline.core import console, digests
+from pipeline.core import console, digests, seals
 from pipeline.core.errors import UserError
 from pipeline.loading import checkpoints, parallel, shard_loader
 from pipeline.loading.parallel import Group
@@ -416,7 +415,7 @@ def train(
         for step, (batches, shares) in zip(steps, parts, strict=False):
             values = trainer.step(step, *batches, shares=shares)
             line = {"step": step, **values}
-            log.write(json.dumps(line) + "\n")
+            log.write(seals.json_line(line))
             follow(line)
             took = (time.monotonic() - started) / (step - first)
             terms = (f"{name} {value:.4g}" for name, value in values.items())

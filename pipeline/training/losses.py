@@ -1,19 +1,27 @@
 """The losses of a training as curves that DVC plots: the log of every step, thinned to a few hundred points."""
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipeline.core import console, seals
 from pipeline.core.atomic import atomic_directory
 
 POINTS = 300  # at most, of each loss term
 
 
-def _steps(log: Path | None) -> Iterator[dict[str, float]]:
-    if log is not None and log.exists():
-        with log.open(encoding="utf-8") as lines:
-            yield from map(json.loads, lines)
+def metrics(path: Path) -> Iterator[dict[str, float]]:
+    """The lines of the metrics log: step, and each loss term by its name. Damaged ones are left out, with a word."""
+    damaged = 0
+    with path.open(encoding="utf-8", errors="replace") as log:
+        for line in log:
+            values = seals.read_line(line)
+            if values is None:
+                damaged += 1
+            else:
+                yield values
+    if damaged:
+        console.say(f"{path}: damaged lines, left out of the curves: {damaged}; no weight depends on them")
 
 
 def write(log: Path | None, folder: Path) -> None:
@@ -22,10 +30,11 @@ def write(log: Path | None, folder: Path) -> None:
     log: one JSON object a step, as the training loop writes it. Without one, as of a floor, the folder stays empty: DVC
     then draws nothing.
     """
-    last = max((line["step"] for line in _steps(log)), default=0)
+    lines = [] if log is None or not log.exists() else list(metrics(log))
+    last = max((line["step"] for line in lines), default=0)
     span = -(-last // POINTS) or 1
     sums: dict[tuple[int, str], list[float]] = defaultdict(lambda: [0.0, 0])  # span, term -> sum and count
-    for line in _steps(log):
+    for line in lines:
         step = line.pop("step")
         for name, value in line.items():
             found = sums[(step - 1) // span, name]
@@ -35,6 +44,6 @@ def write(log: Path | None, folder: Path) -> None:
         f"{min((number + 1) * span, last)},{name},{total / count:.6g}\n"
         for (number, name), (total, count) in sums.items()
     ]
-    with atomic_directory(folder) as partial:
+    with atomic_directory(folder, listed=False) as partial:  # DVC plots every file of it
         if rows:
             (partial / "terms.csv").write_text("".join(["step,name,value\n", *rows]), encoding="utf-8")

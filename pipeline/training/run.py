@@ -1,7 +1,5 @@
 """A training run: what it is, and which steps it saves. The loop is in loop.py, what it goes on from in states.py."""
 
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +9,9 @@ import torch
 
 from models.layers.schedule import Jitter
 from models.variants import Phase
+from pipeline.core import seals
 from pipeline.core.atomic import atomic_file
+from pipeline.training.losses import metrics
 
 
 @dataclass(frozen=True)
@@ -53,26 +53,9 @@ def rate(phase: Phase, step: int, steps: int) -> float:
     return min(left, 1.0)
 
 
-def _step(line: str) -> float:
-    """Of a line of the metrics log; infinite if the line is damaged, as after a power cut."""
-    try:
-        return json.loads(line)["step"] if line.endswith("\n") else math.inf
-    except (ValueError, LookupError, TypeError):
-        return math.inf
-
-
 def keep_metrics(path: Path, last: int) -> None:
     """Cut the metrics log after step `last`: what a stopped run wrote beyond its state is made again."""
-    if last == 0 or not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("", encoding="utf-8")
-        return
-    with (
-        path.open(encoding="utf-8", errors="replace") as old,
-        atomic_file(path) as partial,
-        partial.open("w", encoding="utf-8") as new,
-    ):
-        for line in old:
-            if _step(line) > last:
-                break
-            new.write(line)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = [line for line in metrics(path) if line["step"] <= last] if last and path.is_file() else []
+    with atomic_file(path) as partial:
+        partial.write_text("".join(map(seals.json_line, kept)), encoding="utf-8")

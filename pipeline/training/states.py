@@ -14,7 +14,6 @@ import itertools
 import json
 import re
 import shutil
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Any
 import torch
 
 from models.variants import Objective
-from pipeline.core import console, digests
+from pipeline.core import console, digests, seals
 from pipeline.core.atomic import atomic_file
 from pipeline.loading import checkpoints
 from pipeline.training.run import Run, checkpoint_steps, rate
@@ -120,10 +119,10 @@ def load(folder: Path, **options: Any) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        with zipfile.ZipFile(path) as file:  # torch checks no checksums
-            damaged = file.testzip()
+        if seals.fault(path) != "":  # torch checks nothing
+            raise ValueError
         state = torch.load(path, map_location="cpu", weights_only=True, **options)
-        if damaged or set(state) != PARTS:
+        if set(state) != PARTS:
             raise ValueError
     except (PermissionError, MemoryError):
         raise
@@ -135,9 +134,11 @@ def load(folder: Path, **options: Any) -> dict[str, Any] | None:
 def _fitting(folder: Path, run: Run, wanted: Record, objective: Objective) -> tuple[int, Record]:
     """The step of the state in `folder`, if the run may go on from it, and what it belongs to. Raises Unfit if not."""
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        if seals.fault(folder / RECORD) != "":
+            raise ValueError
+        record = seals.read_json(folder / RECORD)
         changes = _changes(record, wanted)
-    except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         raise Unfit(f"{RECORD} is missing or damaged", f"a whole {RECORD}", "unknown") from None
     if any(part != "settings" or name not in OF_STEPS for part, name, *_ in changes):
         raise _unfit(changes)
@@ -229,12 +230,14 @@ def prepare(run: Run, objective: Objective, processes: int) -> dict[str, Any] | 
 
 def _note(run: Run, record: Record) -> None:
     with atomic_file(run.work / RECORD) as partial:
-        partial.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        partial.write_text(seals.json_text(record), encoding="utf-8")
 
 
 def save(run: Run, state: Mapping[str, Any]) -> None:
-    with atomic_file(run.work / STATE) as partial, partial.open("wb") as file:
-        try:
-            torch.save(state, file)
-        except RuntimeError as error:  # of a file that torch could not finish; what the disk said is behind it
-            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
+    with atomic_file(run.work / STATE) as partial:
+        with partial.open("wb") as file:
+            try:
+                torch.save(state, file)
+            except RuntimeError as error:  # of a file that torch could not finish; what the disk said is behind it
+                raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
+        seals.seal(partial)

@@ -4,7 +4,6 @@ Beside logs/train/D-V.jsonl a folder D-V.tensorboard or D-V.dvclive holds them, 
 training starts or goes on, so it never holds a step twice, and a tracker that is chosen late has the earlier steps too.
 """
 
-import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from pipeline.core.errors import UserError
+from pipeline.training import losses
 
 Follow = Callable[[Mapping[str, float]], None]  # takes a line of the log: step, and each loss term by its name
 
@@ -64,6 +64,6 @@ def following(name: str, metrics: Path) -> Iterator[Follow]:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     with _TRACKERS[name](folder) as follow:
-        for line in metrics.read_text(encoding="utf-8").splitlines():
-            follow(json.loads(line))
+        for line in losses.metrics(metrics):
+            follow(line)
         yield follow

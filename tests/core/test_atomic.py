@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.__main__ import main
 from pipeline.commands import records
-from pipeline.core import atomic, layout
+from pipeline.core import atomic, layout, seals
 from pipeline.core.atomic import atomic_directory, atomic_file
 from pipeline.core.errors import UserError
 from tests.conftest import ROOT
@@ -36,8 +36,12 @@ def fail() -> None:
 
 
 def held(path: Path) -> list[str]:
-    """The text of a file, or the names in a folder."""
-    return [path.read_text()] if path.is_file() else sorted(one.name for one in path.iterdir())
+    """The text of a file, or the names in a folder, whose list says the same."""
+    if path.is_file():
+        return [path.read_text()]
+    names = sorted(one.name for one in path.iterdir())
+    assert names == sorted([seals.LIST, *seals.read_list(path)])
+    return [name for name in names if name != seals.LIST]
 
 
 writers = pytest.mark.parametrize("write", [write_file, write_directory])
@@ -162,7 +166,7 @@ def test_what_cannot_be_cleared_away_is_not_called_another_run(tmp_path, monkeyp
 
     (tmp_path / ".output.lock").write_text("process 1 on a since b (c)\n")
     (tmp_path / ".output.a-1.partial").touch()
-    monkeypatch.setattr(atomic, "_remove", refuse)
+    monkeypatch.setattr(atomic, "remove", refuse)
     with pytest.raises(PermissionError), atomic.lock(tmp_path / "output"):
         pass
 

@@ -136,7 +136,7 @@ def test_a_damaged_file_is_one_line(tmp_path):
     store.write_table(tmp_path / "x.parquet", list(rows(3)), COLUMNS)
     for damaged in (b"", b"garbage", (tmp_path / "x.parquet").read_bytes()[:-20]):
         (tmp_path / "x.parquet").write_bytes(damaged)
-        with pytest.raises(UserError, match=r"x\.parquet: damaged \(.*\); delete it; no stage writes it") as caught:
+        with pytest.raises(UserError, match=r"x\.parquet: damaged \(.*\);( delete it;)? no stage writes it") as caught:
             store.read_table(tmp_path / "x.parquet")
         assert "\n" not in str(caught.value)
 
@@ -160,7 +160,7 @@ def test_a_damaged_shard_is_one_line(tmp_path):
         path.write_bytes(damaged)
         for read in (list_rows, read_each):
             with pytest.raises(
-                UserError, match=r"part-00001\.parquet: damaged \(.*\); delete it; no stage writes it"
+                UserError, match=r"part-00001\.parquet: damaged \(.*\);( delete it;)? no stage writes it"
             ) as caught:
                 read(tmp_path / "x")
             assert "\n" not in str(caught.value)

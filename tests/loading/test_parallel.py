@@ -1,6 +1,5 @@
 """Training in two real processes over gloo."""
 
-import json
 import multiprocessing
 import os
 import signal
@@ -18,7 +17,7 @@ from pipeline.__main__ import main
 from pipeline.core import layout, params
 from pipeline.core.errors import UserError
 from pipeline.loading import checkpoints, devices, parallel
-from pipeline.training import loop
+from pipeline.training import loop, losses
 from tests import tiny_dataset
 from tests.models.test_spig import build
 from tests.training import test_loop
@@ -94,7 +93,7 @@ def two(folder, kind="game", action=(None, 0, 1), **changes):
 
 
 def logged(folder):
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return list(losses.metrics(folder / "log.jsonl"))
 
 
 def saved(folder):
@@ -205,7 +204,7 @@ def test_torchrun_trains_a_variant_as_one_process_does(tmp_path, monkeypatch):
     assert main(["pretrain", "--dataset", "synthetic", "--component", "spig_flow"]) == 0
     assert main(train) == 0
     log, out = layout.metrics_log("train", "synthetic", "spig"), layout.checkpoints("synthetic", "spig")
-    one = [json.loads(line) for line in log.read_text().splitlines()]
+    one = list(losses.metrics(log))
     meta = (out / "meta.json").read_bytes()
     log.unlink()
     environment = {**os.environ, "PYTHONPATH": str(tiny_dataset.ROOT), "OMP_NUM_THREADS": "1"}
@@ -213,7 +212,7 @@ def test_torchrun_trains_a_variant_as_one_process_does(tmp_path, monkeypatch):
     done = subprocess.run([*command, *train], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("checkpoints in runs/synthetic/spig/checkpoints") == 1
-    found = [json.loads(line) for line in log.read_text().splitlines()]
+    found = list(losses.metrics(log))
     for ours, theirs in zip(found, one, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-7)
     assert (out / "meta.json").read_bytes() == meta

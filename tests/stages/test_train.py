@@ -24,7 +24,7 @@ from pipeline.core import digests, layout, params, schema, store
 from pipeline.loading import checkpoints
 from pipeline.stages import train
 from pipeline.training import components as starting_points
-from pipeline.training import loop, start, tracker, training_data
+from pipeline.training import loop, losses, start, tracker, training_data
 from tests import tiny_dataset
 from tests.tiers import entries
 from tests.training.test_tracker import of_tensorboard
@@ -78,13 +78,14 @@ def test_two_steps_of_everything(enter, capfd):
     assert main(TRAIN) == 0
     out = layout.checkpoints("synthetic", "spig")
     assert sorted(path.name for path in out.iterdir()) == [
+        "_SHA256SUMS",
         "meta.json",
         "step-0000001.safetensors",
         "step-0000002.safetensors",
     ]
     kept = layout.work("train", "synthetic", "spig") / "checkpoints/step-0000002.safetensors"
     assert kept.samefile(out / kept.name)  # no second copy
-    rows = [json.loads(line) for line in layout.metrics_log("train", "synthetic", "spig").read_text().splitlines()]
+    rows = list(losses.metrics(layout.metrics_log("train", "synthetic", "spig")))
     assert [row["step"] for row in rows] == [1, 2]
     assert set(rows[0]) == {"step", "sampling", "l1", "adversarial", "perceptual", "style", "discriminator"}
 
@@ -190,7 +191,7 @@ def test_two_steps_of_every_variant(components, monkeypatch, name):
     generator, meta = checkpoints.load(layout.checkpoints("synthetic", name), 2)
     assert set(meta["components"]) == {*VARIANTS[name].components, *VARIANTS[name].judges.values()}
     assert meta.get("kappa") == (tiny_dataset.KAPPA if VARIANTS[name].limb_maps else None)
-    rows = [json.loads(line) for line in layout.metrics_log("train", "synthetic", name).read_text().splitlines()]
+    rows = list(losses.metrics(layout.metrics_log("train", "synthetic", name)))
     assert set(VARIANTS[name].phase.weights) <= set(rows[-1])
     for component in VARIANTS[name].components:  # what a phase freezes is still the component's
         entry = COMPONENTS[component]
@@ -209,8 +210,8 @@ def test_two_steps_of_every_component(components, component):
     entry = COMPONENTS[component]
     seeded = {"net": "squeezenet1_1", "provenance": "seeded", "published": entry.features}
     assert meta["features"] == (seeded if entry.features else None)
-    log = (components / layout.metrics_log("pretrain", "synthetic", component)).read_text().splitlines()
-    assert set(json.loads(log[0])) - {"discriminator"} == {"step", *entry.phase.weights}
+    log = [*losses.metrics(components / layout.metrics_log("pretrain", "synthetic", component))]
+    assert set(log[0]) - {"discriminator"} == {"step", *entry.phase.weights}
 
 
 def test_a_trained_network_draws_the_stored_distance_maps(components, monkeypatch):
@@ -279,7 +280,7 @@ def test_a_component_that_is_not_asked_for_is_not_trained(enter, capfd):
     command = ["pretrain", "--dataset", "synthetic", "--component", "spgnet_flow"]
     assert main(command) == 0
     out = layout.checkpoints("synthetic", "spgnet_flow")
-    assert [path.name for path in out.iterdir()] == ["meta.json"]
+    assert sorted(path.name for path in out.iterdir()) == ["_SHA256SUMS", "meta.json"]
     assert checkpoints.meta(out) == {"kind": "untrained", "name": "spgnet_flow"}
     said = capfd.readouterr().err.replace("\n", " ")
     assert "no variant in params.yaml starts from it, nor is components.spgnet_flow true" in said
@@ -532,7 +533,7 @@ def test_another_tracker_trains_nothing_again(enter, capfd, monkeypatch):
     assert main(PRETRAIN) == 0
     assert "pretrain synthetic spig_flow: all 2 steps were done before\n" in capfd.readouterr().err
     assert outputs(folder) == before
-    assert lines == [json.loads(line) for line in log.read_text().splitlines()]
+    assert lines == list(losses.metrics(log))
     assert [line["step"] for line in lines] == [1, 2]
     assert [path.name for path in layout.work("pretrain", "synthetic", "spig_flow").parent.iterdir()] == ["spig_flow"]
 
@@ -543,7 +544,7 @@ def test_a_tracker_is_given_each_step(enter, monkeypatch):
     assert main(PRETRAIN) == 0
     log = layout.metrics_log("pretrain", "synthetic", "spig_flow")
     found = of_tensorboard(log.with_suffix(".tensorboard"))
-    assert found == [pytest.approx(json.loads(line), rel=1e-6) for line in log.read_text().splitlines()]
+    assert found == [pytest.approx(line, rel=1e-6) for line in losses.metrics(log)]
 
 
 def test_a_diverging_run_says_so_in_one_line(enter, capfd, monkeypatch):
@@ -625,7 +626,7 @@ def test_an_openpose_detector_trains_nothing(enter):
     enter(detector={"source": "openpose"})
     assert main(DETECTOR) == 0
     out = layout.checkpoints("synthetic", "detector")
-    assert [path.name for path in out.iterdir()] == ["meta.json"]
+    assert sorted(path.name for path in out.iterdir()) == ["_SHA256SUMS", "meta.json"]
     assert checkpoints.meta(out) == {"kind": "openpose", "net": "openpose"}
 
 

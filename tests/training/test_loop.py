@@ -1,5 +1,4 @@
 import copy
-import json
 import signal
 from contextlib import nullcontext
 from dataclasses import replace
@@ -16,7 +15,7 @@ from models.layers.schedule import Jitter, Move
 from models.variants import COMPONENTS, Adam, Phase
 from pipeline.core.errors import UserError
 from pipeline.loading import checkpoints
-from pipeline.training import loop
+from pipeline.training import loop, losses
 from tests.fake_device import FakeCuda
 from tests.figures import figures
 from tests.models.test_spig import build, take, with_gaps
@@ -122,7 +121,7 @@ def files(run):
 
 
 def logged(run):
-    return [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    return list(losses.metrics(run.metrics))
 
 
 @pytest.fixture

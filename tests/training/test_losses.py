@@ -1,16 +1,16 @@
 """The losses of a training as curves: few points, each the mean of its span, and nothing of what was not trained."""
 
 import csv
-import json
 
 import pytest
 
+from pipeline.core import seals
 from pipeline.training import losses
 
 
 def write(folder, steps):
     log = folder / "log.jsonl"
-    log.write_text("".join(json.dumps(step) + "\n" for step in steps))
+    log.write_text("".join(map(seals.json_line, steps)))
     losses.write(log, folder / "losses")
     with (folder / "losses/terms.csv").open(newline="") as file:
         return [(int(row["step"]), row["name"], float(row["value"])) for row in csv.DictReader(file)]

@@ -329,6 +329,36 @@ def test_what_is_damaged_is_set_aside_with_a_line(run, uninterrupted, capfd, nam
     assert {key: value for key, value in content(folder).items() if key != "metrics.jsonl"} == left
 
 
+def test_any_flipped_bit_of_a_state_is_seen(run, capfd):
+    """Also in the zip's directory and between its members, where a checksum of the members does not reach."""
+    trained_to(run, 3)
+    path = run.work / "state.pt"
+    whole = path.read_bytes()
+    for place in range(0, len(whole), max(1, len(whole) // 200)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 4
+        path.write_bytes(damaged)
+        with pytest.raises(states.Unfit):
+            states.load(run.work)
+    path.write_bytes(whole)
+    assert states.load(run.work)["step"] == 3
+    assert states.load(run.work, mmap=True)["step"] == 3
+
+
+def test_a_damaged_line_of_the_log_costs_that_line(run, uninterrupted, capfd):
+    """A training once stopped at it for ever."""
+    trained_to(run, 5)
+    lines = run.metrics.read_bytes().splitlines(keepends=True)
+    lines[1] = lines[1].replace(b"1", b"\xff", 1)
+    lines[2] = lines[2].replace(b"0.", b"1.", 1)
+    run.metrics.write_bytes(b"".join(lines))
+    calls, said = again(run, capfd)
+    assert calls == 2
+    assert f"{run.metrics}: damaged lines, left out of the curves: 2; no weight depends on them" in said
+    assert files(run) == uninterrupted[0]
+    assert [line["step"] for line in logged(run)] == [1, 4, 5, 6, 7]
+
+
 def test_the_checkpoint_of_the_state_itself_is_made_again(run, uninterrupted, capfd):
     trained_to(run, 3)
     cut(checkpoints.path(run.work / "checkpoints", 3))

@@ -1,12 +1,12 @@
 """TensorBoard and DVCLive are given the lines of the metrics log, each once, whenever they start to watch."""
 
 import csv
-import json
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from pipeline.core import seals
 from pipeline.core.errors import UserError
 from pipeline.training import tracker
 
@@ -40,7 +40,7 @@ def test_it_holds_what_the_log_holds(tmp_path, name, read):
     pytest.importorskip(name)
     log = tmp_path / "synthetic-spig.jsonl"
     for done, last in ((2, 5), (4, 5)):
-        log.write_text("".join(json.dumps(line) + "\n" for line in LINES[:done]))
+        log.write_text("".join(map(seals.json_line, LINES[:done])))
         with tracker.following(name, log) as follow:
             for line in LINES[done:last]:
                 follow(line)
