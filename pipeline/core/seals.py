@@ -154,10 +154,8 @@ def _lines_fault(path: Path) -> str | None:
 
 def write_list(folder: Path) -> None:
     """Write the list of a folder that is finished."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
     lines = [
-        f"# {path.stat().st_size} bytes\n{digests.sha256(path)}  {path.relative_to(folder).as_posix()}\n"
-        for path in files
+        f"# {size} bytes\n{digests.sha256(folder / name)}  {name}\n" for name, size in sorted(_here(folder).items())
     ]
     (folder / LIST).write_text("".join(lines), encoding="utf-8")
 

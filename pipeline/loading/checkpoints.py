@@ -5,7 +5,6 @@ made the network, for which image size and width, with which settings, and how a
 (`marks`). Equal networks give equal bytes. Which checkpoints there are can be asked without torch.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,7 +45,7 @@ def restore(folder: Path, step: int, module: "nn.Module") -> None:
 def write_meta(folder: Path, meta: Mapping[str, Any]) -> None:
     """Write `meta.json`, whose keys `pipeline.training.meta.Meta` has; a network not ours has its name as kind."""
     with atomic_file(Path(folder) / META) as partial:
-        partial.write_text(json.dumps(meta, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+        partial.write_text(seals.json_text(meta), encoding="utf-8")
 
 
 def publish(collected: Path, steps: Sequence[int], meta: Mapping[str, Any], folder: Path) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from pipeline import __main__ as command_line
 from pipeline.commands import records, status
-from pipeline.core import console, digests, graph, layout, needs, params, store
+from pipeline.core import console, digests, graph, layout, needs, params, seals, store
 from pipeline.core.schema import SCORES
 from pipeline.tables import papers
 from tests.stages.test_tables import REFERENCE, training_run, write_reference
@@ -110,6 +110,27 @@ def test_in_a_fresh_clone_all_is_missing(clone, capsys):
 def test_what_an_engine_vouches_for_is_done(made, capsys):
     assert other_than_done() == {}
     assert shown(capsys).endswith(f"next: nothing to run; open {layout.REPORT}\n")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [(Path.unlink, "gone"), (lambda path: path.write_bytes(b""), "damaged (0 bytes, of 5)")],
+    ids=["gone", "emptied"],
+)
+def test_a_file_that_is_gone_from_a_finished_folder_is_damage(made, capsys, spoil, says):
+    """Neither engine looks into a folder for it."""
+    folder = layout.checkpoints("synthetic", "spgnet")
+    stamp = (folder / ".snakemake_timestamp").stat()
+    (folder / "step-0000050.safetensors").write_bytes(b"whole")
+    seals.write_list(folder)
+    os.utime(folder / ".snakemake_timestamp", (stamp.st_atime, stamp.st_mtime))
+    assert other_than_done() == {}
+    spoil(folder / "step-0000050.safetensors")
+    assert found()["train synthetic spgnet"].name == "damaged"
+    assert found()["score synthetic spgnet"].name == "stale"
+    text, command = shown(capsys), "repose train --dataset synthetic --variant spgnet"
+    assert f"damaged train synthetic spgnet: {folder}/step-0000050.safetensors: {says}; run: {command}\n" in text
+    assert text.endswith(f"next: {command}\n")
 
 
 def test_a_network_that_could_not_be_had_is_not_called_done(made, capsys):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from models.variants import COMPONENTS, VARIANTS, Batch
+from pipeline.core import seals
 from pipeline.core.errors import UserError
 from pipeline.loading import checkpoints
 
@@ -82,6 +83,7 @@ def test_a_truncated_file_is_one_line(folder, keep):
 def test_a_file_of_another_network_is_one_line(folder):
     out, _ = folder
     checkpoints.write_meta(out, {**META, "settings": {"width": 1.0}})
+    seals.write_list(out)
     with pytest.raises(UserError, match=r"not of the network .* in the file and .* in the network") as error:
         checkpoints.load(out, 20)
     one_line(error)
@@ -91,8 +93,9 @@ def test_missing_and_broken_metas_are_one_line(folder):
     out, _ = folder
     with pytest.raises(UserError, match="there are: 20, 100"):
         checkpoints.load(out, 60)
+    (out / seals.LIST).unlink()  # else any other one is damaged
     for broken, complaint in (
-        ("{", "no readable JSON"),
+        ("{", r"meta\.json: damaged \(no JSON\)"),
         ("[]", "lacks the key kind"),
         (json.dumps({**META, "name": "nobody"}), "no network nobody"),
         (json.dumps({"kind": "openpose", "net": "openpose"}), "no network"),
