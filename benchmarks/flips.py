@@ -1,6 +1,7 @@
 """Flip single bits of a finished project's files, one at a time, and count what their readers make of each.
 
     python benchmarks/flips.py --project DIR --dataset D [--flips 800] [--seed 0]
+    python benchmarks/flips.py --project DIR --cost
 
 DIR is a project whose stages have run; the work happens on copies of its files. For every kind of file the table says
 how many flips were tried and how many were
@@ -12,6 +13,10 @@ how many flips were tried and how many were
 
 Each file is read as the stages read it, by the same functions. Of Parquet, half of the flips go into the last 4 KiB:
 the footer.
+
+With --cost it says instead what the seals take: for every job of the project, the seconds in which this machine digests
+its inputs once (to check them) and its outputs twice (a seal in the file, a line in the list), beside its wall time by
+its log. Jobs of less than a second are in the sum alone.
 """
 
 import argparse
@@ -19,6 +24,7 @@ import random
 import shutil
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import chdir
@@ -26,7 +32,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from pipeline.core import console, digests, graph, layout, seals, store
+from pipeline.core import console, digests, graph, layout, params, seals, store
 from pipeline.core.errors import UserError
 
 OUTCOMES = ("seen", "harmless", "silent", "crashed")
@@ -163,13 +169,46 @@ def rows(dataset: str, flips: int, seed: int) -> Iterator[tuple[str, Counter[str
             yield name, count(kind, flips, random.Random(f"{seed} {name}"))
 
 
+def wall(job: graph.Job) -> float | None:
+    """Seconds that a job took, by the last line of its log."""
+    lines = job.log.read_text(encoding="utf-8").splitlines() if job.log.exists() else []
+    return float(lines[-1].split()[1]) if lines and lines[-1].startswith("wall ") else None
+
+
+def costs() -> Iterator[tuple[str, float, float]]:
+    """Job, its wall time and that of its seals, in seconds, of the project that is the working folder."""
+    jobs = graph.jobs(params.load())
+    outputs = {path for job in jobs for path in job.outputs}
+    for job in jobs:
+        took, started = wall(job), time.perf_counter()
+        for path in [*outputs.intersection(job.inputs), *job.outputs, *job.outputs]:
+            digests._known.clear()
+            if Path(path).exists():
+                digests.sha256(Path(path))
+        if took is not None:
+            yield str(job), took, time.perf_counter() - started
+
+
+def print_costs() -> None:
+    found = sorted(costs(), key=lambda row: row[2] / max(row[1], 1.0))
+    print("| job | wall, s | seals, s | share |\n|---|---:|---:|---:|")
+    all_of_it = "all jobs", sum(row[1] for row in found), sum(row[2] for row in found)
+    for name, took, sealed in [all_of_it, *[row for row in found[::-1] if row[1] >= 1][:8]]:
+        print(f"| {name} | {took:,.1f} | {sealed:.3f} | {sealed / took:.2%} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--project", type=Path, required=True)
     parser.add_argument("--dataset", default="synthetic")
     parser.add_argument("--flips", type=int, default=800, help="of each kind")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cost", action="store_true", help="what the seals take")
     given = parser.parse_args()
+    if given.cost:
+        with chdir(given.project):
+            print_costs()
+        return
     graph.how_to_make = lambda path: "run: the command"  # what a line ends with; to find it takes longer than the rest
     with tempfile.TemporaryDirectory() as scratch:
         for name in ("data", "runs", "reports", "logs", ".work", "params.yaml", "params.schema.yaml", "dvc.yaml"):

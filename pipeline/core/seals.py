@@ -165,9 +165,13 @@ def read_list(folder: Path) -> dict[str, tuple[int, str]] | None:
     is damaged.
     """
     try:
-        lines = (folder / LIST).read_text(encoding="utf-8").split("\n")
+        return digests.remembered(folder / LIST, _parsed)
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def _parsed(path: Path) -> dict[str, tuple[int, str]]:
+    lines = path.read_text(encoding="utf-8").split("\n")
     if lines.pop() or len(lines) % 2:
         raise ValueError("it is cut short")
     found = {}

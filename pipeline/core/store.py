@@ -116,9 +116,7 @@ def parts(folder: Path) -> list[Path]:
 
 @contextmanager
 def _undamaged(path: Path) -> Iterator[None]:
-    """What is read of a parquet file, or of a folder's shards, within the block; UserError for one that is damaged."""
-    for one in parts(path) if path.is_dir() else [path]:
-        seals.check(one)
+    """What is read of a parquet file within the block; UserError that names the file where it cannot be."""
     try:
         yield
     except (pa.ArrowException, OSError) as error:
@@ -132,6 +130,7 @@ def _undamaged(path: Path) -> Iterator[None]:
 @contextmanager
 def opened(path: Path) -> Iterator[pq.ParquetFile]:
     """A parquet file to read from within the block. Raises UserError if it is damaged."""
+    seals.check(path)
     with _undamaged(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
         yield file
 
@@ -151,7 +150,9 @@ def read_table(path: Path, columns: Sequence[str] | None = None, **options) -> p
     """
     if not Path(path).exists():
         raise UserError(f"{path}: not there; {graph.how_to_make(path)}")
-    with _undamaged(Path(path)):
+    for one in parts(path) if Path(path).is_dir() else [Path(path)]:
+        seals.check(one)
+    with _undamaged(path):
         return pq.read_table(path, columns=columns, page_checksum_verification=True, **options)
 
 
@@ -162,6 +163,7 @@ class RandomReader:
         self._columns = None if columns is None else ["image_id", *columns]
         self._paths, self._files = parts(folder), []
         for path in self._paths:
+            seals.check(path)
             with _undamaged(path):
                 self._files.append(pq.ParquetFile(path, page_checksum_verification=True))
         self._groups: list[tuple[int, int]] = []
