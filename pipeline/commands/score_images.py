@@ -100,7 +100,7 @@ def folder_of(dataset: str, name: str) -> Path:
     for path in sorted(layout.OUTSIDE.glob(f"{dataset}--*/method.json")):
         try:
             other = seals.read_json(path)["name"]
-        except (ValueError, KeyError, TypeError):
+        except (UserError, KeyError, TypeError):
             raise UserError(f"{path}: damaged; remove its folder") from None
         if other == name:
             return path.parent

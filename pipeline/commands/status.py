@@ -49,6 +49,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
+import pyarrow as pa
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -173,7 +174,10 @@ def last_scores(
     path = layout.scores(dataset, variant)
     if not path.exists():
         return None
-    scores = store.read_table(path, COLUMNS_READ).to_pandas()
+    try:
+        scores = store.read_table(path, COLUMNS_READ).to_pandas()
+    except (UserError, pa.ArrowException):
+        raise UserError(f"{path} cannot be read") from None
     column = choose_by["metric"].upper()
     chosen = choose(scores, column, choose_by["split"])
     if chosen is None:

@@ -247,7 +247,7 @@ def _methods() -> Iterator[tuple[Path, dict[str, Any]]]:
         try:
             method = seals.read_json(path)
             known = method["dataset"] in params.datasets() and method["name"]
-        except (ValueError, KeyError, TypeError):
+        except (UserError, KeyError, TypeError):
             raise UserError(f"{path}: damaged; score the images again or remove the folder") from None
         if known:
             yield path, method
