@@ -98,23 +98,21 @@ def log(path: Path) -> Any:
 def kinds(dataset: str) -> dict[str, Kind]:
     """Of the project that is the working folder."""
     data, scores, runs = Path("data") / dataset, Path("reports/scores") / dataset, Path("runs") / dataset
+    texts = [
+        layout.raw(dataset) / "source.json",
+        layout.scored_by(dataset),
+        layout.reference(dataset) / "reference.json",
+        *scores.glob("*/network.json"),
+        *runs.glob("*/checkpoints/meta.json"),
+        *Path(".work").glob(f"*/{dataset}/*/belongs.json"),
+    ]
     parquet = [*data.glob("*.parquet"), *data.glob("*/part-*.parquet"), *scores.glob("*/*.parquet")]
     return {
         "Parquet": Kind(parquet, table, FOOTER),
         "checkpoints (safetensors)": Kind(sorted(runs.glob("*/checkpoints/step-*.safetensors")), checkpoint),
         "statistics (safetensors)": Kind([*layout.reference(dataset).glob("*.safetensors")], statistics),
         "state.pt": Kind(sorted(Path(".work").glob(f"*/{dataset}/*/state.pt")), state),
-        "JSON": Kind(
-            [
-                layout.raw(dataset) / "source.json",
-                layout.scored_by(dataset),
-                layout.reference(dataset) / "reference.json",
-                *scores.glob("*/network.json"),
-                *runs.glob("*/checkpoints/meta.json"),
-                *Path(".work").glob(f"*/{dataset}/*/belongs.json"),
-            ],
-            seals.read_json,
-        ),
+        "JSON": Kind([path for path in texts if path.exists()], seals.read_json),
         "JSONL": Kind(sorted(Path("logs").glob(f"*/{dataset}-*.jsonl")), log),
         "zip": Kind(sorted(layout.raw(dataset).glob("*.zip")), members),
         "CSV": Kind([*layout.raw(dataset).glob("*.csv"), *layout.TABLES.glob("*.csv")], text),

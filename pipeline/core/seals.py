@@ -215,7 +215,8 @@ def listing_faults(folder: Path) -> Iterator[tuple[Path, str]]:
 
 
 def fault(path: Path) -> str | None:
-    """What is wrong with a file that is there: "" if nothing, None if it has no seal."""
+    """What is wrong with a file that is there: "" if nothing, None if it has no seal. Raises FileNotFoundError."""
+    path.stat()
     for folder in list(path.parents)[:2]:
         try:
             listed = read_list(folder)
