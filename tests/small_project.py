@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from pipeline.core import params
+from pipeline.core import params, seals
 from pipeline.formats import archive
 from tests.conftest import ROOT
 
@@ -111,4 +111,5 @@ def write_raw(images: dict[str, bytes], lists: dict[str, str], dataset: str = "m
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file below `folder`, hidden ones included."""
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != seals.LIST)
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
