@@ -36,7 +36,7 @@ def parsed(words: list[str]) -> dict:
 
 def check_names(options: dict) -> None:
     """The data set, variants and component of an example exist."""
-    assert options.get("dataset", "synthetic") in params.load()["fetch"]
+    assert (options.get("dataset") or "synthetic") in params.load()["fetch"]
     variants = [options.get("variant"), *(options.get("variants") or ())]
     assert {name for name in variants if name} <= set(VARIANTS)
     assert options.get("component", next(iter(COMPONENTS))) in COMPONENTS
