@@ -138,7 +138,7 @@ def test_a_further_seed_is_trained_beside_the_first(enter):
     assert main([*TRAIN[:-1], "spig-seed1"]) == 0
     after = outputs(folder)
     assert {path: after[path] for path in first} == first
-    names = ("meta.json", "step-0000001.safetensors", "step-0000002.safetensors")
+    names = ("_SHA256SUMS", "meta.json", "step-0000001.safetensors", "step-0000002.safetensors")
     wanted = {f"synthetic/spig-seed1/checkpoints/{name}" for name in names}
     assert after.keys() - first.keys() == wanted | {"synthetic/spig-seed1/losses/terms.csv"}
     generator, meta = checkpoints.load(layout.checkpoints("synthetic", "spig-seed1"), 2)
