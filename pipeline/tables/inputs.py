@@ -275,10 +275,10 @@ def read_controls(dataset: str) -> tuple[dict[str, Any], Runs]:
     if not path.exists():
         return {}, {}
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
+        about = seals.read_json(path)
         folders = {one["name"]: path.parent / one["name"] for one in about["controls"] if not one["why"]}
         assert {"pairs", "of", "unscored"} <= about.keys()
-    except (ValueError, KeyError, TypeError, AttributeError, AssertionError):
+    except (UserError, KeyError, TypeError, AttributeError, AssertionError):
         raise UserError(f"{path}: damaged; run: repose reference --dataset {dataset}") from None
     if any(_scored_otherwise(dataset, folder / "scores.parquet") for folder in folders.values()):
         return {}, {}
