@@ -10,7 +10,7 @@ A stage is
   unrecorded  there, and neither engine knows how it was made: run by hand, or taken from elsewhere
   running     a process writes its log now
   damaged     a file of its outputs is gone, too many or of another size than when it was written; the command below
-              the table makes it again, which neither engine does by itself
+              the table makes it again, which Snakemake does not by itself
   failed      its last run stopped before its end: the reason, from its log, stands below the table
   missing     not there
   unavailable a published network that the stage `weights` looked for and could not have: nothing is left to run, and
