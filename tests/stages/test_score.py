@@ -14,7 +14,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from models.detector import JointDetector
 from models.variants import VARIANTS
-from pipeline.core import layout, params, schema, store
+from pipeline.core import layout, params, schema, seals, store
 from pipeline.core.errors import UserError
 from pipeline.extraction import repose_parser
 from pipeline.loading import checkpoints, pixels
@@ -444,8 +444,10 @@ def test_what_was_scored_before_serves_only_the_same_question(project, copied, m
     described = layout.reference("synthetic") / "reference.json"
     text = described.read_text()
     described.write_text(text + "\n")
+    seals.write_list(described.parent)
     asks(0)
     described.write_text(text)
+    seals.write_list(described.parent)
     score.run("synthetic", "copy_source")
     monkeypatch.setattr(score, "code_of", lambda *job: "the code after an edit")
     asks(0)
