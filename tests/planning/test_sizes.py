@@ -11,7 +11,7 @@ from pipeline.planning import faults
 from tests.small_project import enter
 
 SIZES = ((64, 32), (96, 48), (128, 80), (256, 176), (256, 192), (288, 256))  # height, width
-FAMILIES = ("spig", "spgnet", "spt", "sgw_gan", "patn", "gfla", "def_gan")
+FAMILIES = ("spig", "spgnet", "spt", "sgw_gan", "patn", "gfla", "def_gan", "vunet")
 
 
 def takes(family: str, height: int, width: int) -> bool:
