@@ -1177,6 +1177,7 @@ def test_tables_are_reproducible_and_replaced_as_one(scored):
         "outside_controls.csv",
         "agreement.csv",
         "missing.csv",
+        "_SHA256SUMS",
     }
     (layout.TABLES / "stale.md").write_text("left over")
     tables.run()
