@@ -232,8 +232,10 @@ def grouped(rows: Iterable[Missing]) -> list[tuple[str, list[str], str]]:
 
 
 def number(value: float, sign: str = "") -> str:
-    """To three digits: what a metric notices may be far smaller than its values."""
-    return f"{value:{sign}#.3g}".removesuffix(".")
+    """The smaller, the more decimals, up to five: what a metric notices may be far smaller than its values."""
+    steps = ((10, 1), (1, 2), (0.01, 3), (0.001, 4), (5e-6, 5))
+    decimals = next((places for least, places in steps if abs(value) >= least), None)
+    return f"{0.0:{sign}.3f}" if decimals is None else f"{value:{sign}.{decimals}f}"
 
 
 def grid(rows: Iterable[Noticed]) -> pd.DataFrame:

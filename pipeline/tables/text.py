@@ -9,7 +9,7 @@ import pandas as pd
 from pipeline.tables.cells import Cell
 from pipeline.tables.papers import COLUMNS, MARKS, symbols
 
-WORDS = ("Method", "Protocol")  # columns that are no numbers
+WORDS = ("Method", "Metric", "Protocol")  # columns that are no numbers
 
 
 def _shared_marks(cells: list[Cell]) -> dict[str, set[str]]:

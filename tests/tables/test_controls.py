@@ -148,3 +148,10 @@ def test_a_score_without_a_value_is_listed(project):
     tables.run()
     wanted = {"dataset": "synthetic", "kind": "score", "name": "spig, lpips-alex-v0.1"}
     assert wanted | {"why": "no value: 40 of 40 pairs have none"} in read("missing.csv")
+
+
+def test_small_differences_keep_their_digits():
+    numbers = (92.04, -52.139, 1.0, -0.848, 0.0226, -0.00146, 0.0000195, -1e-12)
+    assert [controls.number(one, "+") for one in numbers] == [
+        "+92.0", "-52.1", "+1.00", "-0.848", "+0.023", "-0.0015", "+0.00002", "+0.000",
+    ]  # fmt: skip
