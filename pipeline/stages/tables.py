@@ -7,7 +7,7 @@ writes  reports/tables/: each as .csv (one value a row) and .md, those of method
         legend.csv
           the papers' tables   as pipeline/tables/papers.py defines them, in the papers' order of rows and columns:
                                spig_table1, _table2, _table3; spgnet_table_a, _table1, _parsing; spt_table1,
-                               _training, _losses; sgw_gan_table1, _ablation, _amt
+                               _training, _losses; sgw_gan_table1, _ablation, _amt; pidm_figure5
           later_HEIGHTxWIDTH   the methods since 2020 on DeepFashion at one size, each with the protocol of its
                                numbers, and all of this run in that form; ranks are among equal protocols alone
           leaderboard_D        every method that was scored on the data set D, by our protocols

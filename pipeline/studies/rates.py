@@ -138,9 +138,9 @@ def rates(votes: Sequence[Vote], methods: Sequence[str], resamples: int = 2000, 
 
 
 def differences(votes: Sequence[Vote], methods: Sequence[str], resamples: int = 2000, seed: int = 0) -> list[Apart]:
-    """Every two methods by g2r and prefer: which differ by more than raters and pairs explain, two at a time."""
+    """Every two methods by every measure: which differ by more than raters and pairs explain, two at a time."""
     found = []
-    for measure in ("g2r", "prefer"):
+    for measure in MEASURES:
         relevant = _relevant(votes, measure)
         for one, other in combinations(methods, 2) if relevant else ():
             columns = np.hstack([_columns(relevant, measure, method) for method in (one, other)])

@@ -150,8 +150,10 @@ COLUMNS = {
     "Identity (source)": Column(("identity-source",), 3),
     "Parsing mIoU": Column(("parsing-miou",), 3),
     "mIoU": Column(("target-parsing-miou",), 3),
+    "R2G (%)": Column((), 2),
     "G2R (%)": Column((), 2),
     "Prefer (%)": Column((), 2),
+    "Jab (%)": Column((), 2),
     "Preferred over (%)": Column((), 1),
 }
 
@@ -195,6 +197,7 @@ PROTOCOL = {
     "the ten parts of IS in the folder's order",
     "SGW-GAN": "SGW-GAN released no scoring code; Def-GAN's is the likely one, which takes SSIM by the picture's own "
     "range and the ten parts of IS in the folder's order",
+    "PIDM": "PIDM says neither who was asked nor what they saw it on",
     LATER: "Of the later methods' numbers most stand where another paper quotes them",
 }
 
@@ -461,6 +464,23 @@ TABLES = (
         ),
         study=("spig", "pidm"),
         notes=("The paper asked people which of two pictures they prefer. `repose study` asks anew: of two methods.",),
+    ),
+    PaperTable(
+        "pidm_figure5", "PIDM", "Figure 5 (user study)", "Figure 5: user study",
+        {"deepfashion": ("R2G (%)", "G2R (%)", "Jab (%)")},
+        (
+            Row("PIDM (the paper's)", "PIDM", aliases=("PIDM",)),
+            Row(
+                "IMAGPose (its paper's)", "IMAGPose", aliases=("IMAGPose",),
+                read_in=(("IMAGPose", "Figure 6 (user study)"),),
+            ),
+        ),
+        study=("pidm",),
+        notes=(
+            "PIDM asked 100 people, each of 30 real and 30 generated pictures and 30 sets; IMAGPose 50, of 40 each. "
+            "R2G = real ones taken for generated, G2R = generated ones taken for real, Jab = share of votes for the "
+            "best. The other numbers are bars in their figures. `repose study --form pidm` asks anew.",
+        ),
     ),
     _later(
         256, 176, "resize176",

@@ -47,6 +47,7 @@ FIRST_AND_LAST = {
     ("sgw_gan_amt", "market1501"): (
         "SGW-GAN over pix2pix Preferred over (%) 83.4", "SGW-GAN over DSCF (=Def-GAN) Preferred over (%) 62.1",
     ),
+    ("pidm_figure5", "deepfashion"): ("PIDM (the paper's) G2R (%) 48", "IMAGPose (its paper's) Jab (%) 42.3"),
     ("later_256x176", "deepfashion-resize176"): ("ADGAN FID 14.458", "MCLD PSNR 18.84"),
     ("later_512x352", "deepfashion-resize352"): ("CocosNet-v2 FID 13.325", "One-to-All-1.3B PSNR 16.84"),
 }  # fmt: skip
@@ -62,6 +63,7 @@ ORDER = {
     "sgw_gan_table1": "pix2pix, PG2, DSCF (=Def-GAN), UPIS, AUNET (=VU-Net), BodyROI7, SGW-GAN (Full)",
     "sgw_gan_ablation": "w/o parsing, w/o soft-gated warping-block, w/o A_att, w/o L_PH",
     "sgw_gan_amt": "vs pix2pix, vs PG2, vs BodyROI7, vs DSCF (=Def-GAN)",
+    "pidm_figure5": "PIDM, IMAGPose",
 }
 
 

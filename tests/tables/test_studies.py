@@ -25,7 +25,7 @@ def write(
     folder.mkdir(parents=True)
     rates = [Rate(measure, method, *value, 0, 0, 30, 30) for (measure, method), value in values.items()]
     apart = []
-    for measure in ("g2r", "prefer"):
+    for measure in ("r2g", "g2r", "prefer"):
         own = {one.method: one.value for one in rates if one.measure == measure}
         for one, other in zip(own, list(own)[1:], strict=False):
             verdict = "tie" if measure in ties else max((one, other), key=own.__getitem__)
@@ -82,7 +82,10 @@ def test_a_study_stands_in_spigs_table_beside_the_published_numbers(scored):  # 
 def test_another_form_is_another_question(scored):  # noqa: F811
     write("seen", "synthetic", "pidm", THREE, VALUES)
     tables.run()
-    assert {table.name for table in papers.TABLES if "study seen" in text(f"{table.name}.md")} <= {"pidm_figure5"}
+    assert [table.name for table in papers.TABLES if "study seen" in text(f"{table.name}.md")] == ["pidm_figure5"]
+    page = text("pidm_figure5.md")
+    assert "| Mine (study seen)ᵛ | *8.00* 2nd [5.00, 9.00] | 5.00 [3.00, 9.00] | 10.00 [7.00, 14.00] | – |" in page
+    assert "R2G in study" not in page
 
 
 @pytest.mark.parametrize(
