@@ -307,7 +307,7 @@ def _write(
     def generated(group: draw.Group) -> Shown:
         source, target = stored.ends[group.pair]
         given = {"This person": real[source], "in this pose": real[f"pose {target}"]}
-        given |= {"To compare: the real picture": real[target]} if shape.target else {}
+        given |= {"real picture": real[target]} if shape.target else {}
         return Shown(given, [pool[method][group.pair] for method in group.methods])
 
     with atomic_directory(output) as partial:

@@ -35,7 +35,7 @@ def form(folder: Path, form: Form = FORM, beside: bool = False) -> tuple[Path, d
         return pictures.encode_webp(np.full((64, 32, 3), grey % 256, np.uint8))
 
     blocks = [[picture(10 * place) for place, _ in enumerate(block)] for block in sheet.blocks]
-    given = {"This person": picture(1), "in this pose": picture(2), "To compare: the real picture": picture(3)}
+    given = {"This person": picture(1), "in this pose": picture(2), "real picture": picture(3)}
     groups = [Shown(given, [picture(40 * place) for place, _ in enumerate(METHODS)]) for _ in sheet.groups]
     text, files = page("s", "1", form, blocks, groups, WORDS, "rater-1" if beside else None)
     path = folder / "rater-1.html"
@@ -117,7 +117,7 @@ def test_it_is_filled_in_by_keyboard_and_goes_on_after_it_was_closed(chromium, t
         tab.keyboard.press("Enter")
         tab.wait_for_selector(".options button")
         assert tab.locator(".given figcaption").all_inner_texts() == [
-            "This person", "in this pose", "To compare: the real picture"
+            "This person", "in this pose", "real picture"
         ]  # fmt: skip
         tab.keyboard.press("Enter")  # nothing is picked
         assert len(stored(tab)) == 2
@@ -125,6 +125,8 @@ def test_it_is_filled_in_by_keyboard_and_goes_on_after_it_was_closed(chromium, t
             tab.keyboard.press(number)
             picked = tab.locator(".options button[aria-pressed=true]")
             assert picked.all_inner_texts() == [number]
+            sizes = [one.bounding_box() for one in tab.locator(".options img").all()]
+            assert len({(round(box["width"]), box["height"], box["y"]) for box in sizes}) == 1  # in one row, and alike
         tab.keyboard.press("Enter")
         tab.wait_for_selector("#choose .place:has-text('Set 2 of 2')")
         tab.locator(".options button").nth(2).click()
@@ -160,7 +162,7 @@ def test_it_is_filled_in_by_finger(chromium, tmp_path):  # noqa: F811
             tab.wait_for_selector(".answers button:enabled")
             fits(".answers button")
             tab.tap("[data-answer=real]")
-        assert not tab.locator("#before kbd").first.is_visible()
+        assert not tab.locator("#go kbd").is_visible()
         tab.tap("#go")
         for number in range(2):
             tab.wait_for_selector(f"#choose .place:has-text('Set {number + 1}')")
