@@ -108,7 +108,7 @@ def notes(about: Mapping[str, Any]) -> list[str]:
     )
     target = "beside the true target" if form["target"] else "without the true target"
     groups = f"the best of {len(about['methods'])} for {form['groups']} pairs, {target}"
-    asked = " and ".join([judged] * (form["images"] > 0) + [groups] * (form["groups"] > 0))
+    asked = ", and ".join([judged] * (form["images"] > 0) + [groups] * (form["groups"] > 0))
     files = f"; {left_out} file{'s' * (left_out != 1)} left out" if left_out else ""
     return [
         f"Study {about['name']}: form {form['name']}, {about['raters']} raters ({about['asked']} asked{files}); each "
