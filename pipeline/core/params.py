@@ -207,11 +207,11 @@ def runs(values: dict) -> Iterator[tuple[str, str, str]]:
 
 
 def _paths(value: Any, key: str) -> Iterator[tuple[str, str]]:
-    """Key and path of all that a block names of the user's."""
+    """Key and path of all that a block names of the user's; the `file` of a download is its name in a mirror."""
     for name, below in value.items():
         if isinstance(below, dict):
             yield from _paths(below, f"{key}.{name}")
-        elif name in ("path", "csv", "file") and below is not None:
+        elif below and (name in ("path", "csv") or (name == "file" and key.startswith("reference."))):
             yield f"{key}.{name}", below
 
 
