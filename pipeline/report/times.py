@@ -42,12 +42,14 @@ def rows(datasets: list[str]) -> list[dict]:
     found = []
     for stage in STAGES:
         for path in sorted(layout.log(stage).parent.glob("*.log")):
-            dataset, _, axis = path.stem.partition("-")
-            for form in (name for name in datasets if f"{path.stem}-".startswith(f"{name}-") and name != dataset):
-                dataset, axis = form, path.stem.removeprefix(form).removeprefix("-")
+            own = [
+                name for name in datasets if f"{path.stem}-".startswith(f"{name}-")
+            ]  # a form's are also its parent's
+            dataset = max(own, key=len, default="")
+            axis = path.stem.removeprefix(dataset).removeprefix("-")
             if stage in ("weights", "tables"):
                 dataset, axis = "", path.stem if stage == "weights" else ""
-            elif dataset not in datasets:
+            elif not own:
                 continue
             run = _of_log(path)
             if run is not None:
