@@ -95,10 +95,11 @@ def counted(path: Path, methods: Sequence[str], measure: str) -> tuple[np.ndarra
 
 def of_study(study: Study, runs: Runs, resamples: int, seed: int) -> list[Agreement]:
     """Every metric that its methods have by one protocol, on the pairs that all of them have; of those that no run
-    here is called by, none.
+    here is called by, none. A variant's name is its own alone: a folder of images may be called so in capitals.
     """
-    found = {run.name.casefold(): run for run in runs.values() if run.dataset == study.dataset}
-    methods = {name: found[name.casefold()] for name in study.methods if name.casefold() in found}
+    found = {(run.kind == "outside", run.name.casefold()): run for run in runs.values() if run.dataset == study.dataset}
+    named = {name: (kind == "folder", name.casefold()) for name, kind in study.about["methods"].items()}
+    methods = {name: found[key] for name, key in named.items() if key in found}
     path = layout.study(study.name) / "votes.csv"
     if len(methods) < FEWEST or not path.exists() or not all(run.pairs.exists() for run in methods.values()):
         return []

@@ -86,6 +86,9 @@ def test_a_study_says_which_metric_orders_as_its_raters_do(scored):  # noqa: F81
     for place, name in enumerate(("copy_source", "mean_image", "spig")):
         hard = RANDOM.normal(0, 0.01, 40)
         write_method(name, {"ssim": 0.2 + 0.2 * place + hard, "lpips-alex-v0.1": 0.2 + 0.2 * place + hard}, {})
+    folder = layout.outside("synthetic", "spig")  # nobody was asked about this one
+    folder.mkdir(parents=True)
+    write_method("SPIG", {"ssim": np.zeros(40), "lpips-alex-v0.1": np.zeros(40)}, {}, folder)
     methods = {"copy_source": "variant", "mean_image": "variant", "spig": "variant", "Theirs": "folder"}
     write_study("asked", "synthetic", "spig", methods, {})
     votes = [
