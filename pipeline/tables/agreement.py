@@ -3,7 +3,6 @@
 import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,8 +10,8 @@ import numpy as np
 
 from pipeline.core import layout
 from pipeline.metrics.bootstrap import percentiles, resampled_sums
-from pipeline.tables.inputs import Run, Runs, altered
-from pipeline.tables.paired import pair_values
+from pipeline.tables.inputs import Run, Runs
+from pipeline.tables.paired import pair_values, together
 from pipeline.tables.papers import in_column_order
 from pipeline.tables.studies import Study
 
@@ -117,17 +116,9 @@ def of_study(study: Study, runs: Runs, resamples: int, seed: int) -> list[Agreem
 
 def _values(runs: Sequence[Run]) -> dict[str, np.ndarray]:
     """Metric -> (P, M): of each pair that all have, higher being better."""
-    frames = [pair_values(run) for run in runs]
-    shared = reduce(lambda one, other: one.intersection(other), (frame.index for frame in frames))
-    same, pooled = all(len(frame) == len(shared) for frame in frames), frames[0].attrs["pooled"]
-    found = {}
-    for metric in set.intersection(*(set(frame.columns) for frame in frames)):
-        scores = [run.test[metric] for run in runs]
-        alike = {(score["protocol"], altered(score["marks"])) for score in scores}
-        if len(alike) == 1 and (same or metric not in pooled):
-            sign = 1 if scores[0]["higher_is_better"] else -1
-            found[metric] = sign * np.stack([frame.loc[shared, metric] for frame in frames], axis=1)
-    return found
+    higher = {metric: score["higher_is_better"] for metric, score in runs[0].test.items()}
+    every = together(runs, [pair_values(run) for run in runs])
+    return {metric: values if higher[metric] else -values for metric, values in every}
 
 
 def of_studies(studies: Iterable[Study], runs: Runs, resamples: int, seed: int) -> list[Agreement]:

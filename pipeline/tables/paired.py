@@ -1,8 +1,9 @@
 """Every two methods on the same test pairs: which differences are larger than chance, over pairs and over seeds."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import combinations
 
 import numpy as np
@@ -54,15 +55,17 @@ def pair_values(run: Run) -> pd.DataFrame:
     return found
 
 
-def _apart(one: Run, other: Run, mine: pd.DataFrame, theirs: pd.DataFrame) -> Iterable[tuple[str, np.ndarray]]:
-    """Metric -> the difference on each pair that both have, NaN where either lacks a value; the comparable metrics."""
-    left, right = mine.align(theirs, join="inner")
-    same = len(left) == len(mine) == len(theirs)
-    for metric in left.columns:
-        a, b = one.test[metric], other.test[metric]
-        alike = a["protocol"] == b["protocol"] and altered(a["marks"]) == altered(b["marks"])
-        if alike and (same or metric not in mine.attrs["pooled"]):
-            yield metric, (left[metric] - right[metric]).to_numpy()
+def together(runs: Sequence[Run], tables: Sequence[pd.DataFrame]) -> Iterator[tuple[str, np.ndarray]]:
+    """Each metric by which runs can be compared, and (P, M): their values on the pairs that all of them have, NaN where
+    one lacks it. tables: `pair_values` of each.
+    """
+    shared = reduce(pd.Index.intersection, (table.index for table in tables))
+    same, pooled = all(len(table) == len(shared) for table in tables), tables[0].attrs["pooled"]
+    tables = [table.reindex(shared) for table in tables]
+    for metric in [name for name in tables[0] if all(name in table for table in tables)]:
+        alike = {(run.test[metric]["protocol"], altered(run.test[metric]["marks"])) for run in runs}
+        if len(alike) == 1 and (same or metric not in pooled):
+            yield metric, np.stack([table[metric] for table in tables], axis=1)
 
 
 def differences(two: Iterable[tuple[Run, Run]], resamples: int, seed: int) -> list[Difference]:
@@ -82,7 +85,8 @@ def differences(two: Iterable[tuple[Run, Run]], resamples: int, seed: int) -> li
     for one, other in two:
         if one.dataset != other.dataset or not {one, other} <= known.keys():
             continue
-        for metric, apart in _apart(one, other, known[one], known[other]):
+        for metric, values in together((one, other), (known[one], known[other])):
+            apart = values[:, 0] - values[:, 1]
             kept = np.isfinite(apart)
             if kept.sum() > 1:
                 groups[len(kept), kept.tobytes()].append((one, other, metric, apart[kept]))
