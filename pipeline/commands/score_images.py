@@ -186,6 +186,7 @@ def run(
         console.say(f"  numbers in names: {in_words(way)}")
     if len(found) < 2:
         raise UserError(advice(images, dataset, whole, len(found), listed))
+    files = with_draws({position: one.path for position, one in found.items()}, draws)
 
     split = whole
     if missing:
@@ -219,7 +220,6 @@ def run(
         "images_sha256": image_folder.digest(found),
         "reference": summary(protocol.reference),
     }
-    files = with_draws({position: one.path for position, one in found.items()}, draws) if recipes else {}
     right = {score_row["metric"]: score_row["value"] for score_row in scored.scores}
     given = (protocol.networks, protocol.reference.real, right)
     others = [score_by(recipe, whole, files, *given) for recipe in recipes]

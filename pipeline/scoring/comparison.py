@@ -106,15 +106,14 @@ def compare(
     check_asked(recipes, draws)
     given, left_out = folders.open_folders(Path(generated), Path(targets), _path(pairs), _path(sources), numbering)
 
+    files = with_draws(dict(enumerate(given.generated)), draws)
+
     @cache  # each is read for its digest
     def files_of(net: str) -> list[Path] | None:
         return _files(net, _path(weights))
 
     def by_recipe(scores: Sequence[dict]) -> tuple[ByRecipe, ...]:
-        files, right = (
-            with_draws(dict(enumerate(given.generated)), draws),
-            {row["metric"]: row["value"] for row in scores},
-        )
+        right = {row["metric"]: row["value"] for row in scores}
         opened = _lpips_of(recipes, files_of, missing_weights, seed, device)
         return tuple(score_by(name, given, files, opened, {}, right) for name in recipes)
 

@@ -321,6 +321,12 @@ def test_draws_are_for_recipes_that_take_the_best(two, capsys):
     assert found.notes[-1].startswith("of 2 draws a pair the likest to the true target was scored")
 
 
+def test_draws_that_are_not_there_are_said_before_anything_is_scored(two, capsys, monkeypatch):
+    monkeypatch.setattr(comparison.judge, "score_images", None)
+    line = refused(capsys, "out", "targets", "--metrics", "psnr", "--as", "pcdms", "--draws", "nowhere")
+    assert line.startswith("repose: nowhere: no such folder")
+
+
 # ---- what is refused
 
 
