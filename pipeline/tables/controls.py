@@ -3,7 +3,7 @@ run has no number of, and why.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from pipeline.datasets import title as dataset_title
 from pipeline.tables.agreement import Agreement, of_studies
 from pipeline.tables.inputs import Run, Runs, not_scored, outdated, read_controls
 from pipeline.tables.paired import Difference, differences
-from pipeline.tables.papers import in_column_order
+from pipeline.tables.papers import MARKS, in_column_order, symbols
 from pipeline.tables.studies import Study
 from pipeline.tables.text import markdown_page, tex_page
 
@@ -238,11 +238,12 @@ def number(value: float, sign: str = "") -> str:
     return f"{0.0:{sign}.3f}" if decimals is None else f"{value:{sign}.{decimals}f}"
 
 
-def grid(rows: Iterable[Noticed]) -> pd.DataFrame:
-    """One data set's, as text: a row for each metric, a column for each control."""
+def grid(rows: Sequence[Noticed]) -> pd.DataFrame:
+    """One data set's, as text: a row for each metric, with its marks, and a column for each control."""
     table: dict[str, dict[str, str]] = {}
+    marks = {row.metric: symbols(row.marks) for row in rows if row.marks}
     for row in rows:
-        name = f"{row.metric} {'↑' if row.higher_is_better else '↓'}"
+        name = f"{row.metric}{marks.get(row.metric, '')} {'↑' if row.higher_is_better else '↓'}"
         cell = f"– ({row.why})"
         if row.difference is not None:
             cell = f"{row.noticed} {number(row.difference, '+')}"
@@ -280,7 +281,7 @@ def write(folder: Path, found: Controls) -> None:
             ]
             missing = grouped(row for row in found.missing if row.dataset == dataset)
             lacking = [f"No {kind}: {', '.join(names)}; {why}." for kind, names, why in missing]
-            marks = sorted({mark for row in own for mark in row.marks.split()})
+            marks = [mark for mark in MARKS if any(mark in row.marks.split() for row in own)]
             title = f"What the metrics notice, {dataset_title(dataset)}"
             parts.append(page(title, grid(own), [*notes, *beyond, *lacking], marks))
         (folder / f"{NAME}.{kind}").write_text("\n".join(parts), encoding="utf-8")

@@ -75,6 +75,19 @@ def test_a_metric_notices_what_it_scores_worse_by_more_than_chance(project):
     assert r"\begin{tabular}" in text("controls.tex")
 
 
+def test_a_metric_carries_its_marks(project):
+    for path in layout.controls("synthetic").glob("*/scores.parquet"):
+        rows = store.read_table(path).to_pylist()
+        store.write_table(
+            path, [row | {"marks": ["metric-weights"] * ("lpips" in row["metric"])} for row in rows], schema.SCORES
+        )
+    tables.run()
+    page = text("controls.md")
+    assert "| lpips-alex-v0.1† ↓ |" in page
+    assert "| ssim ↑ |" in page
+    assert "- † the metric's own feature network" in page
+
+
 def test_an_empty_cell_has_its_reason(project):
     columns = usual()
     del columns["shuffled"]
