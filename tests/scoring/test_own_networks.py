@@ -167,6 +167,13 @@ def test_scores_of_another_version_are_left_out_and_named(project, copied, tmp_p
     assert {name: row["version"] for name, row in found().items() if row["version"] > 1} == {"ssim": 2}
 
 
+def test_a_reference_of_another_form_is_refused_and_one_without_versions_is_of_the_first(project, monkeypatch):
+    assert protocol._other({}, {"old": 1, "new": 2}) == ["new"]
+    monkeypatch.setitem(protocol.FORMS, "pose-mask", 2)
+    with pytest.raises(UserError, match="by another version of pose-mask; run: repose reference --dataset synthetic"):
+        protocol.read("synthetic")
+
+
 def made(folder: Path) -> list[dict]:
     """The first five pairs, and a perfect picture of each."""
     listed = store.read_table(layout.pairs("synthetic"), filters=[("split", "=", "test")]).to_pylist()[:5]
