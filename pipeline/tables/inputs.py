@@ -295,13 +295,13 @@ def not_scored() -> list[tuple[str, str]]:
 
 
 def reference(dataset: str) -> dict[str, Any]:
-    """What scores of a data set are made by now: `scoring.protocol.summary`. Raises UserError if it is not there."""
+    """What scores of a data set are made by now: `scoring.protocol.summary`. Raises UserError if it is missing or
+    damaged.
+    """
     try:
         return seals.read_json(layout.scored_by(dataset))
-    except (FileNotFoundError, ValueError):
-        raise UserError(
-            f"{layout.scored_by(dataset)}: not there, or damaged; run: repose reference --dataset {dataset}"
-        ) from None
+    except FileNotFoundError:
+        raise UserError(f"{layout.scored_by(dataset)}: not there; run: repose reference --dataset {dataset}") from None
 
 
 def _scored_otherwise(dataset: str, path: Path) -> bool:
