@@ -41,13 +41,15 @@ class Settings:
     file: str = setting("your ONNX file: one image in, float32; a vector out", minLength=1)
     sha256: str = setting("its digest, which is a part of what scores are made by", pattern="^[0-9a-f]{64}$")
     size: tuple[int, int] = setting(
-        "height and width of its input", items={"type": "integer", "minimum": 1}, **_numbers(2)
+        "height and width of its input", items={"type": "integer", "minimum": 1, "maximum": 4096}, **_numbers(2)
     )
     mean: tuple[float, float, float] = setting(
-        "taken from red, green, blue, of values from 0 to 1", items={"type": "number"}, **_numbers(3)
+        "taken from red, green, blue, of values from 0 to 1",
+        items={"type": "number", "minimum": -1000, "maximum": 1000},
+        **_numbers(3),
     )
     std: tuple[float, float, float] = setting(
-        "by which they are divided then", items={"type": "number", "exclusiveMinimum": 0}, **_numbers(3)
+        "by which they are divided then", items={"type": "number", "minimum": 1e-6, "maximum": 1000}, **_numbers(3)
     )
     crop: Literal["none", "person", "face"] = setting("what it is shown of an image", "none")
     kernel: Literal["polynomial", "gaussian"] = setting("of kid-NAME: KID's, or CMMD's", "polynomial")

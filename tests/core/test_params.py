@@ -147,9 +147,10 @@ def test_any_value_is_one_of_the_setting_or_a_line(name, setting):
 
 @pytest.mark.parametrize("setting", [setting for _, setting in LEAVES], ids=[name for name, _ in LEAVES])
 def test_every_number_has_a_least_and_a_largest_value(setting):
-    if {"integer", "number"} & {*kinds_of(setting)} and "enum" not in setting:
-        assert {"minimum", "exclusiveMinimum"} & setting.keys()
-        assert {"maximum", "exclusiveMaximum"} & setting.keys()
+    for one in (setting, setting.get("items", {})):
+        if {"integer", "number"} & {*kinds_of(one)} and "enum" not in one:
+            assert {"minimum", "exclusiveMinimum"} & one.keys()
+            assert {"maximum", "exclusiveMaximum"} & one.keys()
 
 
 def test_a_block_that_holds_itself(values):
