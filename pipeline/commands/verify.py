@@ -5,8 +5,8 @@
   repose verify --json
 
 Every output of the stages is read (of one data set, if it is named), the unfinished work in .work, the logs of losses
-and what `score --images` wrote. A line names a file that is damaged, gone or too many, and the command that makes it
-again. The exit status is 1 if there is such a file, else 0.
+and what `score --images` wrote; unless a data set is named, also what `study score` wrote. A line names a file that is
+damaged, gone or too many, and the command that makes it again. The exit status is 1 if there is such a file, else 0.
 
 What has no seal is counted: pages for people (report, data cards, tables' notes), curves and numbers for DVC, and
 whatever was written before files were sealed. Nothing of the former is read again by a stage. A published network and
@@ -78,6 +78,8 @@ def everything(dataset: str | None) -> list[Found]:
     found = [one for job in some for one in _of_job(job)]
     for folder in sorted(layout.OUTSIDE.glob(f"{dataset or '[!.]*'}--*")):
         found += _in_folder(folder, "repose score --dataset D --images FOLDER --name NAME")
+    for folder in sorted(layout.STUDIES.glob("[!.]*/")) if dataset is None else ():
+        found += _in_folder(folder, "repose study score FOLDER")
     return list({one.path: one for one in found}.values())
 
 
@@ -87,8 +89,11 @@ def run(dataset: str | None, json: bool) -> int:
     with console.progress("verify", len(wanted)) as advance:
         for path, why, remedy in wanted:
             if not why:
-                size += path.stat().st_size
-                fault = seals.fault(path)
+                try:
+                    size += path.stat().st_size
+                    fault = seals.fault(path)
+                except OSError as error:  # a disk that fails, a file taken away or not permitted
+                    fault = error.strerror or str(error)
                 why = f"damaged ({fault})" if fault else ""
                 unsealed += [str(path)] if fault is None else []
             if why:

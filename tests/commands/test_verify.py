@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.__main__ import main
-from pipeline.core import layout, params, seals, store
+from pipeline.core import digests, layout, params, seals, store
 from pipeline.core.atomic import atomic_directory, atomic_file
 from pipeline.core.schema import IMAGES, KEYPOINTS
 
@@ -77,6 +77,37 @@ def test_a_stage_reads_no_damaged_input(prepared, capfd, path):
     flip(Path(path))
     assert main(["pairs", "--dataset", "synthetic"]) == 2
     assert f"repose: {path}: damaged (its digest is another one); delete it; run: " in capfd.readouterr().err
+
+
+def test_what_commands_wrote_is_read_too(prepared, capfd):
+    for folder in (layout.outside("synthetic", "mine"), layout.study("seen")):
+        with atomic_directory(folder) as partial:
+            (partial / "results.csv").write_text("method,value\nspig,0.5\n")
+        flip(folder / "results.csv")
+    with atomic_directory(layout.weights("vgg19")) as partial:
+        (partial / "source.json").write_text('{"status": "missing"}')
+    flip(layout.weights("vgg19") / "source.json")
+    status, (_, *lines) = verified(capfd)
+    assert (status, len(lines)) == (1, 3)
+    assert lines[0].endswith("; run: repose score --dataset D --images FOLDER --name NAME")
+    assert lines[1].endswith("; run: repose study score FOLDER")
+    assert len(verified(capfd, "synthetic")[1]) == 2
+
+
+def test_a_file_that_cannot_be_read_is_a_line_among_others(prepared, capfd, monkeypatch):
+    """A failing disk is what it looks for."""
+    of_file = digests._of_file
+
+    def failing(path: Path) -> str:
+        if path.name == "source.json":
+            raise OSError(5, "Input/output error", str(path))
+        return of_file(path)
+
+    monkeypatch.setattr(digests, "_of_file", failing)
+    flip(Path("data/synthetic/images/part-00000.parquet"))
+    status, lines = verified(capfd)
+    assert (status, len(lines)) == (1, 3)
+    assert "data/synthetic/raw/source.json: damaged (Input/output error); run: repose fetch" in "\n".join(lines)
 
 
 def test_an_unknown_data_set_is_one_line(prepared, capfd):
