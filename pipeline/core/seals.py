@@ -143,10 +143,21 @@ def read_line(line: str) -> dict[str, Any] | None:
         return None
 
 
+def _is_unsealed(line: str) -> bool:
+    """Whether a line is one of an earlier version: numbers alone, where a damaged seal is still text."""
+    try:
+        return all(type(value) in (int, float) for value in json.loads(line).values())
+    except (ValueError, AttributeError, RecursionError):
+        return False
+
+
 def _lines_fault(path: Path) -> str | None:
+    """As `_own_fault`."""
     with path.open(encoding="utf-8", errors="replace") as lines:
-        damaged = sum(read_line(line) is None for line in lines)
-    return f"{damaged} lines" if damaged else ""
+        unsealed = [_is_unsealed(line) for line in lines if read_line(line) is None]
+    if unsealed and all(unsealed):
+        return None
+    return f"{len(unsealed)} lines" if unsealed else ""
 
 
 # ---- of a folder

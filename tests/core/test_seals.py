@@ -120,6 +120,17 @@ def test_what_engines_and_kills_leave_in_a_folder_is_no_file_of_it(tmp_path):
     seals.check_all(tmp_path / "x")
 
 
+def test_the_list_of_a_folder_covers_the_folders_in_it(tmp_path):
+    with atomic_directory(tmp_path / "x") as partial:
+        (partial / "y").mkdir()
+        (partial / "y/terms.csv").write_text("l1,0.25")
+    seals.check(tmp_path / "x/y/terms.csv")
+    (tmp_path / "x/y/terms.csv").write_text("l1,0.75")
+    for check, path in ((seals.check, "x/y/terms.csv"), (seals.check_all, "x")):
+        with pytest.raises(UserError, match=r"x/y/terms\.csv: damaged"):
+            check(tmp_path / path)
+
+
 def test_what_was_never_sealed_is_read_with_a_word(tmp_path, capfd):
     pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "x.parquet")
     assert store.read_table(tmp_path / "x.parquet").to_pylist() == ROWS
@@ -146,3 +157,16 @@ def test_a_file_is_read_in_full_once(tmp_path, monkeypatch):
     for _ in range(3):
         store.read_table(tmp_path / "x.parquet")
     assert len(calls) == 1
+
+
+def test_a_log_of_an_earlier_version_is_unsealed_not_damaged(tmp_path):
+    path, sealed = tmp_path / "log.jsonl", seals.json_line({"step": 2, "l1": 0.25})
+    for text, found in (
+        ('{"step": 1, "l1": 0.5}\n{"step": 2, "l1": NaN}\n', None),
+        (sealed, ""),
+        (sealed.replace('"seal"', '"seam"'), "1 lines"),
+        (sealed.replace(": 2", ": 3"), "1 lines"),
+        (sealed + "\0" * 40, "1 lines"),
+    ):
+        path.write_text(text)
+        assert seals.fault(path) == found
