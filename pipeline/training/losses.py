@@ -10,16 +10,22 @@ from pipeline.core.atomic import atomic_directory
 POINTS = 300  # at most, of each loss term
 
 
-def metrics(path: Path) -> Iterator[dict[str, float]]:
-    """The lines of the metrics log: step, and each loss term by its name. Damaged ones are left out, with a word."""
+def _lines(path: Path | None) -> Iterator[dict[str, float] | None]:
+    if path is not None and path.exists():
+        with path.open(encoding="utf-8", errors="replace") as log:
+            yield from map(seals.read_line, log)
+
+
+def metrics(path: Path | None) -> Iterator[dict[str, float]]:
+    """The lines of the metrics log: step, and each loss term by its name; none without a log. Damaged ones are left
+    out, with a word.
+    """
     damaged = 0
-    with path.open(encoding="utf-8", errors="replace") as log:
-        for line in log:
-            values = seals.read_line(line)
-            if values is None:
-                damaged += 1
-            else:
-                yield values
+    for values in _lines(path):
+        if values is None:
+            damaged += 1
+        else:
+            yield values
     if damaged:
         console.say(f"{path}: damaged lines, left out of the curves: {damaged}; no weight depends on them")
 
@@ -30,11 +36,10 @@ def write(log: Path | None, folder: Path) -> None:
     log: one JSON object a step, as the training loop writes it. Without one, as of a floor, the folder stays empty: DVC
     then draws nothing.
     """
-    lines = [] if log is None or not log.exists() else list(metrics(log))
-    last = max((line["step"] for line in lines), default=0)
+    last = max((line["step"] for line in _lines(log) if line), default=0)  # read twice, not kept: it may be long
     span = -(-last // POINTS) or 1
     sums: dict[tuple[int, str], list[float]] = defaultdict(lambda: [0.0, 0])  # span, term -> sum and count
-    for line in lines:
+    for line in metrics(log):
         step = line.pop("step")
         for name, value in line.items():
             found = sums[(step - 1) // span, name]

@@ -56,6 +56,7 @@ def rate(phase: Phase, step: int, steps: int) -> float:
 def keep_metrics(path: Path, last: int) -> None:
     """Cut the metrics log after step `last`: what a stopped run wrote beyond its state is made again."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    kept = [line for line in metrics(path) if line["step"] <= last] if last and path.is_file() else []
-    with atomic_file(path) as partial:
-        partial.write_text("".join(map(seals.json_line, kept)), encoding="utf-8")
+    with atomic_file(path) as partial, partial.open("w", encoding="utf-8") as kept:
+        for line in metrics(path) if last else ():
+            if line["step"] <= last:
+                kept.write(seals.json_line(line))
