@@ -36,7 +36,7 @@ def save(folder: Path, step: int, module: "nn.Module") -> Path:
 
 
 def restore(folder: Path, step: int, module: "nn.Module") -> None:
-    """Give `module` the weights that `save` wrote. Raises UserError if they are damaged."""
+    """Give `module` the weights that `save` wrote, which the caller knows to be whole."""
     from safetensors.torch import load_file
 
     module.load_state_dict(load_file(path(folder, step)))

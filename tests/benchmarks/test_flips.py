@@ -5,13 +5,14 @@ found out.
 import random
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from benchmarks import flips
 from models.variants import COMPONENTS
-from pipeline.core import graph, layout, params, seals, store
+from pipeline.core import digests, graph, layout, params, seals, store
 from pipeline.core.atomic import atomic_directory, atomic_file
 from pipeline.core.schema import REJECTS
 from pipeline.loading import checkpoints
@@ -63,3 +64,20 @@ def test_no_flip_is_silent(kinds, name):
 def test_a_reader_that_checks_nothing_is_found_out(kinds):
     careless = kinds["CSV"]._replace(read=Path.read_bytes)
     assert flips.count(careless, 8, random.Random(0)) == {"silent": 8}
+
+
+def test_the_cost_is_that_of_every_input_once_and_every_output_twice(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    read = []
+    monkeypatch.setattr(digests, "sha256", lambda path: read.append(str(path)))
+    made = [
+        SimpleNamespace(inputs=("pipeline", *inputs), outputs=(name,), log=Path(f"{name}.log"))
+        for name, inputs in (("a", ()), ("b", ("a",)), ("c", ("b",)))
+    ]
+    monkeypatch.setattr(graph, "jobs", lambda values: made)
+    monkeypatch.setattr(params, "load", dict)
+    for name, text in (("a", "wall 2.5 s\n"), ("b", "failed: killed\n"), ("c", "10 pairs\nwall 4 s\n")):
+        Path(name).touch()
+        Path(f"{name}.log").write_text(text)
+    assert [took for _, took, _ in flips.costs()] == [2.5, 4.0]
+    assert read == ["a", "a", "a", "b", "b", "b", "c", "c"]

@@ -344,6 +344,8 @@ def test_dvc_notices_edited_code_of_a_data_set(repro, monkeypatch):
     path.write_text(path.read_text() + "EDITED = 1\n")
     assert found()["pairs synthetic"].name == "stale"
     assert found()["fetch synthetic"].why == "pipeline/datasets/synthetic/person.py changed"
+    path.unlink()
+    assert found()["fetch synthetic"].why == "pipeline/datasets/synthetic/person.py changed"
 
 
 def test_dvc_notices_an_input_that_was_made_again(repro):

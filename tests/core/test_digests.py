@@ -1,4 +1,5 @@
 import hashlib
+import os
 import subprocess
 
 import pytest
@@ -133,3 +134,15 @@ def test_a_digest_of_a_file_is_that_of_sha256sum(tmp_path):
     assert digests.sha256(tmp_path) == hashlib.sha256(lines).hexdigest()
     with pytest.raises(UserError, match="missing: not there; no stage writes it"):
         digests.sha256(tmp_path / "missing")
+
+
+def test_a_file_that_changed_is_read_again(tmp_path):
+    """Of the same size: within a tick of its clock, and later."""
+    path, found = tmp_path / "x", []
+    path.write_bytes(b"one")
+    just_now = path.stat().st_mtime
+    for content, time in ((b"one", just_now), (b"two", just_now), (b"six", 1e9), (b"ten", 1.1e9)):
+        path.write_bytes(content)
+        os.utime(path, (time, time))
+        found.append(digests.sha256(path))
+    assert found == [hashlib.sha256(content).hexdigest() for content in (b"one", b"two", b"six", b"ten")]

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.core import resume, seals, store
@@ -183,7 +184,11 @@ def empty(path):
     path.write_bytes(b"")
 
 
-@pytest.mark.parametrize("damage", [cut, overwrite, empty])
+def unsealed(path):
+    pq.write_table(pq.read_table(path), path)
+
+
+@pytest.mark.parametrize("damage", [cut, overwrite, empty, unsealed])
 def test_a_damaged_chunk_is_made_again_with_a_line(tmp_path, damage, capfd):
     work, seen = tmp_path / "work", []
     expected = run(work, [])

@@ -15,6 +15,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from models.detector import JointDetector
 from models.variants import VARIANTS
 from pipeline.core import layout, params, schema, seals, store
+from pipeline.core.atomic import atomic_directory
 from pipeline.core.errors import UserError
 from pipeline.extraction import repose_parser
 from pipeline.loading import checkpoints, pixels
@@ -413,6 +414,16 @@ def test_a_stopped_run_goes_on_where_it_was_and_ends_with_the_same_bytes(project
     score.run("synthetic", "copy_source")
     assert scored == [0, 5]
     assert output_bytes() == whole
+
+
+def test_damaged_scores_of_before_serve_no_more(tmp_path, capfd):
+    with atomic_directory(tmp_path / "0000005-a") as partial:
+        (partial / "scores.csv").write_text("ssim,0.5")
+    assert score._is_whole(tmp_path / "0000005-a")
+    (tmp_path / "0000005-a/scores.csv").write_text("ssim,0.7")
+    assert not score._is_whole(tmp_path / "0000005-a")
+    assert "scores.csv: damaged (its digest is another one); scored again" in capfd.readouterr().err
+    assert not score._is_whole(tmp_path / "0000006-b")
 
 
 def test_what_was_scored_before_serves_only_the_same_question(project, copied, monkeypatch):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.core import digests
+from pipeline.core import digests, seals
 from pipeline.loading import checkpoints
 from pipeline.training import loop, states
 from tests.training.test_loop import (  # noqa: F401 (fixtures)
@@ -298,6 +298,12 @@ def text(path):
     path.write_text("no state")
 
 
+def unsealed(path):
+    record = json.loads(path.read_text())
+    del record[seals.KEY]
+    path.write_text(json.dumps(record))
+
+
 def other_content(path):
     torch.save([1, 2], path)
 
@@ -314,6 +320,7 @@ def other_content(path):
         ("checkpoints/step-0000003.safetensors", flip, "step-0000003.safetensors is gone or damaged"),
         ("checkpoints/step-0000003.safetensors", Path.unlink, "step-0000003.safetensors is gone or damaged"),
         ("belongs.json", text, "belongs.json is missing or damaged"),
+        ("belongs.json", unsealed, "belongs.json is missing or damaged"),
         ("belongs.json", Path.unlink, "belongs.json is missing or damaged"),
     ],
 )
@@ -334,7 +341,8 @@ def test_any_flipped_bit_of_a_state_is_seen(run, capfd):
     trained_to(run, 3)
     path = run.work / "state.pt"
     whole = path.read_bytes()
-    for place in range(0, len(whole), max(1, len(whole) // 200)):
+    mark = len(whole) - 80  # of the seal: without it there would be none
+    for place in (*range(0, len(whole), max(1, len(whole) // 200)), mark):
         damaged = bytearray(whole)
         damaged[place] ^= 4
         path.write_bytes(damaged)
