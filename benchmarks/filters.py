@@ -25,7 +25,7 @@ from torch import nn
 
 from benchmarks.data import table
 from benchmarks.recipes import squeeze
-from models.layers.features import squeezenet1_1_layers
+from models.layers.features import MEAN, STD, squeezenet1_1_layers
 from pipeline.datasets.deepfashion.filters import FILTERS
 from pipeline.fetching import download, networks
 from pipeline.formats import archive, pictures
@@ -38,7 +38,6 @@ from pipeline.metrics.psnr import psnr
 from pipeline.metrics.ssim import ssim
 
 SIZES = ("256x176", "178x123", "89x61")  # height x width
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 
 
 def cropped(picture: np.ndarray, height: int, width: int) -> np.ndarray:

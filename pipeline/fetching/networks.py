@@ -64,11 +64,13 @@ MEBIBYTES = {  # to download, where that is known: torchvision's own statements,
 }  # fmt: skip
 EITHER = ("squeezenet1_1",)  # one of the files is enough
 UNPUBLISHED = {"synthetic", "folder"}  # data sets on which no paper has numbers
+STANDARD_ON = {"inception_v3": {"deepfashion"}}  # of a network that others read on request alone: fid-train-tv's
 
 
-def may_download(setting: bool | str, datasets: Iterable[str]) -> bool:
-    """What `download` in a block `weights.NET` comes to for the data sets that are asked for."""
-    return setting is True or (setting == "papers" and not UNPUBLISHED.issuperset(map(params.parent, datasets)))
+def may_download(net: str, setting: bool | str, datasets: Iterable[str]) -> bool:
+    """What `download` in the block `weights.NET` comes to for the data sets that are asked for."""
+    papers = set(map(params.parent, datasets)) - UNPUBLISHED
+    return setting is True or (setting == "papers" and bool(papers & STANDARD_ON.get(net, papers)))
 
 
 def wanted(net: str, path: str | None, may_download: bool) -> list[Download]:

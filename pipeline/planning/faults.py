@@ -112,7 +112,7 @@ def sources(net: str, values: dict[str, Any]) -> list[Path | str]:
     if said.get("status") == "present":
         return [record.parent / name for name in said["files"]]
     reasons, found = [], []
-    may = networks.may_download(block.get("download", True), values["datasets"])
+    may = networks.may_download(net, block.get("download", True), values["datasets"])
     for one in networks.wanted(net, block.get("path"), may):
         try:
             found.append(download.whereabouts(one, f"weights.{net}"))
@@ -213,9 +213,9 @@ def _of_parsing(values: dict[str, Any], dataset: str) -> Iterator[str]:
     by = needs.readers(values, dataset).get(needs.PARSING, ())
     if block["source"] == "none" and by:
         yield f"{key}.source is none, and {by[0]} needs human parsing; set another source"
-    if block["source"] == "oracle" and dataset != "synthetic":
+    if block["source"] == "oracle" and params.parent(dataset) != "synthetic":
         yield f"{key}.source is oracle, which only rendered images have; set another source"
-    if values["keypoints"][dataset]["source"] == "oracle" and dataset != "synthetic":
+    if values["keypoints"][dataset]["source"] == "oracle" and params.parent(dataset) != "synthetic":
         yield f"{layout.PARAMS}: keypoints.{dataset}.source is oracle, which only rendered images have; set another"
     if block["source"] == "files" and not layout.parsing(dataset).exists():
         if block.get("path") is None:

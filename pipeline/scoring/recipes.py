@@ -19,6 +19,7 @@ import numpy as np
 
 from pipeline.core import console
 from pipeline.core.errors import UserError
+from pipeline.formats import pictures
 from pipeline.metrics.psnr import psnr
 from pipeline.metrics.ssim import ssim_gaussian, ssim_uniform
 from pipeline.scoring import image_folder
@@ -79,7 +80,7 @@ def squashed(generated: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.
         said = f"not squashed, as DeepFashion's are: {_by(target)} is no size of DeepFashion's"
         return *as_they_are(generated, target)[:2], said
     side = target.shape[0]
-    both = [_bicubic(picture, side, side) for picture in (generated, target)]
+    both = [pictures.bicubic(picture, side, side) for picture in (generated, target)]
     return *both, _resized(generated, target, both, "Pillow, bicubic, 8 bits")
 
 
@@ -100,12 +101,6 @@ def _upright(target: np.ndarray) -> tuple[int, int] | None:
 def _to(picture: np.ndarray, size: tuple[int, int] | None, filtered: int) -> np.ndarray:
     height, width = size or picture.shape[:2]
     return cv2.resize(picture.astype(np.float32), (width, height), interpolation=filtered)
-
-
-def _bicubic(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    from PIL import Image
-
-    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def _by(picture: np.ndarray) -> str:
@@ -174,7 +169,7 @@ def likest(draws: Sequence[np.ndarray], target: np.ndarray) -> int:
     Gaussian of sigma 1.2, sample covariance, range 255: its own range is given under a misspelt name, which
     scikit-image ignores, and so are its other defaults.
     """
-    target = _bicubic(target, *draws[0].shape[:2])
+    target = pictures.bicubic(target, *draws[0].shape[:2])
     return int(np.argmax([ssim_gaussian(one[None], target[None], 1.2, sample=True)[0] for one in draws]))
 
 

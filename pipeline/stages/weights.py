@@ -44,7 +44,7 @@ def gather(net: str, block: Params) -> dict[str, Path]:
     """The verified files by their names. Raises download.Unavailable, UserError (wrong digest, no such file)."""
     found: dict[str, Path] = {}
     reasons = []
-    for source in wanted(net, block.path, may_download(block.download, params.datasets())):
+    for source in wanted(net, block.path, may_download(net, block.download, params.datasets())):
         try:
             found[Path(source.file).name] = download.obtain(source, f"weights.{net}")
             if net in EITHER:

@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.core import layout, params
 from pipeline.planning import faults
+from pipeline.stages import plan
 from tests.conftest import ROOT
 from tests.small_project import enter
 
@@ -91,6 +92,17 @@ def test_a_network_that_may_be_downloaded_is_no_fault(project, monkeypatch):
         assert "set weights.vgg19.path in params.yaml, or weights.vgg19.download to true" in one()
 
 
+def test_a_network_that_is_standard_on_deepfashion_alone(project, monkeypatch):
+    monkeypatch.delenv("REPOSE_OFFLINE")
+    monkeypatch.delenv("REPOSE_MIRROR")
+    for datasets, loaded in ((["market1501"], False), (["deepfashion-resize176"], True)):
+        project({}, datasets)
+        assert ("inception_v3" in plan.downloads(params.load())) == loaded
+        assert "inception" in plan.downloads(params.load())
+    project({}, ["market1501"], reference__market1501__metrics=["fid-train-tv"])
+    assert any("or weights.inception_v3.download to true" in line for line in found())
+
+
 def test_a_network_that_was_not_asked_for_then_is_looked_for_now(project, monkeypatch):
     project({"patn": ["patn"]}, **STOPS)
     monkeypatch.delenv("REPOSE_OFFLINE")
@@ -168,6 +180,13 @@ def test_label_maps_that_were_read_may_be_gone(project):
     assert "gone: no such file or folder; correct parsing.synthetic.path" in one()
     layout.parsing("synthetic").mkdir(parents=True)
     assert found() == []
+
+
+def test_only_rendered_images_have_an_oracle(project):
+    project({}, ["synthetic-plain"], **{"fetch__synthetic-plain__clothes": "plain"})
+    assert found() == []
+    project({}, ["folder"], parsing__folder__source="oracle", keypoints__folder__source="oracle")
+    assert sum("is oracle, which only rendered images have" in line for line in found()) == 2
 
 
 def test_a_metric_that_reads_parsing_needs_it(project):

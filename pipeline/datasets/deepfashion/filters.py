@@ -8,14 +8,9 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
+from pipeline.formats.pictures import bicubic
+
 Filter = Callable[[np.ndarray, int, int], np.ndarray]  # picture, height, width
-
-
-def bicubic(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Pillow's bicubic filter, a = -1/2, which widens as the picture shrinks: antialiased. torchvision's, too."""
-    from PIL import Image
-
-    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def cv2_bilinear(picture: np.ndarray, height: int, width: int) -> np.ndarray:
