@@ -201,20 +201,16 @@ def recipe_table(one: known.ByRecipe) -> Table:
     drawn.add_column("by", no_wrap=True)
     drawn.add_column("what the recipe does", overflow="fold")
     for row in one.numbers:
-        value = _of_recipe(row, "value") + "".join(MARKS[mark].symbol for mark in row["marks"])
+        value = _number(row, "value") + "".join(MARKS[mark].symbol for mark in row["marks"])
         drawn.add_row(
-            row["number"], Text(value, "bold"), _of_recipe(row, "right"), str(row["pairs"]), row["metric"], row["does"]
+            row["number"], Text(value, "bold"), _number(row, "right"), str(row["pairs"]), row["metric"], row["does"]
         )
     return drawn
 
 
-def _of_recipe(row: dict, key: str) -> str:
-    return "–" if row[key] is None else f"{row[key]:.{DECIMALS.get(row['metric'], OTHER_DECIMALS)}f}"
-
-
 def _recipe_row(row: dict) -> dict:
     """For the page."""
-    shown = {key: _of_recipe(row, key) for key in ("value", "right")}
+    shown = {key: _number(row, key) for key in ("value", "right")}
     return row | shown | {"marks": [MARKS[mark] for mark in row["marks"]]}
 
 
