@@ -42,7 +42,7 @@ import pyarrow.compute as pc
 
 from pipeline import datasets
 from pipeline.commands import positive
-from pipeline.core import console, layout, params, store
+from pipeline.core import console, layout, params, seals, store
 from pipeline.core.atomic import atomic_directory
 from pipeline.core.errors import UserError
 from pipeline.studies import draw, rates, votes
@@ -176,10 +176,10 @@ def _methods(given: Sequence[str]) -> list[Method]:
 
 def _embedded(dataset: str, photographs: str | None) -> bool:
     """Whether pictures go into the page. Raises UserError where params.yaml says that none are shown."""
-    from pipeline.report.page import DRAWN
+    from pipeline.report.page import is_drawn
 
-    if dataset in DRAWN:
-        return True
+    if is_drawn(dataset):
+        return photographs != "link"
     if photographs is None and params.load()["report"]["photographs"] == "none":
         raise UserError(
             f"report.photographs in {layout.PARAMS} is none, and a form shows photographs of {datasets.title(dataset)};"
@@ -189,15 +189,15 @@ def _embedded(dataset: str, photographs: str | None) -> bool:
 
 
 def _words(dataset: str) -> Words:
-    from pipeline.report.page import DRAWN
+    from pipeline.report.page import is_drawn
 
-    if dataset in DRAWN:
+    if is_drawn(dataset):
         return Words("original drawings of people", "", "", None)
     about, source = datasets.get(dataset).ABOUT, layout.raw(dataset) / "source.json"
     if about.licence is None:
         return Words("photographs of people", "They are private", "their owners decide who may see them", None)
     try:
-        terms = json.loads(source.read_text(encoding="utf-8"))["terms"]
+        terms = seals.read_json(source)["terms"]
     except (OSError, ValueError, KeyError):
         raise UserError(f"{source}: not there, or damaged; run: repose fetch --dataset {dataset}") from None
     return Words("photographs of people", f"They are from {datasets.title(dataset)}", terms, about.licence)
@@ -397,6 +397,7 @@ def score(folder: Path) -> None:
 
 def _key(path: Path) -> dict:
     try:
+        assert not seals.fault(path)
         key = json.loads(path.read_text(encoding="utf-8"))
         assert {"study", "dataset", "form", "seed", "methods", "raters"} <= key.keys()
     except FileNotFoundError:

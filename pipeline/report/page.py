@@ -38,6 +38,11 @@ class Run(NamedTuple):
         return [variant for variant in self.trained if (dataset, variant) in self.networks]
 
 
+def is_drawn(dataset: str) -> bool:
+    """Whether a data set, and so each of its forms, is without a photograph."""
+    return params.parent(dataset) in DRAWN
+
+
 def environment() -> Environment:
     if not layout.REPORT_TEMPLATE.exists():
         raise UserError(f"{layout.REPORT_TEMPLATE}: not there; restore it (git checkout {layout.REPORT_TEMPLATE})")
@@ -107,7 +112,7 @@ def _pictured(run: Run, dataset: str) -> list[gallery.Method]:
 
 def _part(run: Run, dataset: str, published: list[dict], grid_rows: int, photographs: str, album: Album) -> dict:
     """What a page shows of one data set beside its tables."""
-    photographs = "embed" if dataset in DRAWN else photographs
+    photographs = "embed" if is_drawn(dataset) else photographs
     link, none = photographs == "link", photographs == "none"
     scores = run.of(dataset)
     chosen = {row["variant"]: int(row["step"]) for row in scores if row["chosen"] == "yes"}

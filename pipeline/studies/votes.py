@@ -54,15 +54,15 @@ def read(content: bytes, key: Mapping[str, Any]) -> tuple[str, list] | str:
     try:
         found = json.loads(content)
         study, rater, answers, check = (found[name] for name in ("study", "rater", "answers", "check"))
-        text = signed(study, rater, answers)
-    except (ValueError, KeyError, TypeError):
+        whole, known = checksum(signed(study, rater, answers)) == check, rater in key["raters"]
+    except (ValueError, KeyError, TypeError, RecursionError):
         return "foreign: not a file that a form saves"
     if study != key["study"]:
         return f"foreign: of the study {study}, this is {key['study']}"
-    if rater not in key["raters"]:
+    if not known:
         return f"foreign: this study has no rater {rater}"
-    if checksum(text) != check or (reason := _implausible(answers, items_of(key, rater))):
-        return "edited: it is not as the form saved it" + (f" ({reason})" if checksum(text) == check else "")
+    if not whole or (reason := _implausible(answers, items_of(key, rater))):
+        return "edited: it is not as the form saved it" + (f" ({reason})" if whole else "")
     if len(answers) < len(key["raters"][rater]["items"]):
         return f"unfinished: {len(answers)} of {len(key['raters'][rater]['items'])} answers"
     return rater, answers

@@ -1,13 +1,12 @@
 """User studies that were made here, for the papers' tables of user studies: from reports/studies/."""
 
 import csv
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.core import layout, params
+from pipeline.core import layout, params, seals
 from pipeline.core.errors import UserError
 from pipeline.tables.paired import Difference
 from pipeline.tables.papers import PaperTable, Row
@@ -70,11 +69,11 @@ def read_studies() -> list[Study]:
     found = []
     for path in sorted(layout.STUDIES.glob("[!.]*/study.json")):
         try:
-            about = json.loads(path.read_text(encoding="utf-8"))
+            about = seals.read_json(path)
             rates = {(row["method"], row["measure"]): row for row in _rows(path.with_name("results.csv"))}
             apart = _rows(path.with_name("differences.csv"))
             assert {"name", "dataset", "form", "methods", "raters", "asked", "left_out"} <= about.keys()
-        except (OSError, ValueError, KeyError, AttributeError, AssertionError):
+        except (UserError, OSError, ValueError, KeyError, AttributeError, AssertionError):
             raise UserError(f"{path.parent}: damaged; score the study again, or remove the folder") from None
         if about["dataset"] in params.datasets():
             found.append(Study(about, rates, apart))
@@ -82,6 +81,7 @@ def read_studies() -> list[Study]:
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
+    seals.check(path)
     with path.open(newline="", encoding="utf-8") as handle:
         return list(csv.DictReader(handle))
 

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from pipeline.__main__ import main
+from pipeline.commands import study
 from pipeline.core import layout, params, store
 from pipeline.studies.draw import Group
 from tests.scored_project import entered, stored_images
@@ -139,6 +140,19 @@ def test_answers_become_results(project, tmp_path, capsys):
     assert "copy_source, Prefer: 6 of 6 votes" in page
 
 
+def test_a_key_that_is_not_as_it_was_written_scores_nothing(project, tmp_path, capsys):
+    output, key = made(tmp_path, "copy_source", "mean_image")
+    for rater in key["raters"]:
+        answers = filled(key, rater, lambda item: "copy_source" if isinstance(item, Group) else "real")
+        (output / f"answers/{rater}.json").write_bytes(answers)
+    text = (output / "key.json").read_text()
+    (output / "key.json").write_text(text.replace('["copy_source", "mean_image"]', '["mean_image", "copy_source"]', 1))
+    assert (output / "key.json").read_text() != text
+    assert "key.json: damaged; the votes cannot be read" in refused(capsys, "study", "score", str(output))
+    (output / "key.json").write_text(text)
+    assert main(["study", "score", str(output)]) == 0
+
+
 # ---- photographs
 
 
@@ -179,6 +193,14 @@ def test_photographs_go_into_a_page_only_if_asked(photographed, tmp_path, capsys
     assert "report.photographs in params.yaml is none" in line
     assert not (tmp_path / "none").exists()
     assert main([*market, "--output", str(tmp_path / "said"), "--photographs", "link"]) == 0
+
+
+def test_drawings_are_none_and_lie_where_they_are_asked_to(project, tmp_path):
+    assert study._words("synthetic-large") == study._words("synthetic")
+    assert study._embedded("synthetic-large", None)
+    output, _ = made(tmp_path, "copy_source", "mean_image", options=["--photographs", "link"])
+    assert "data:image" not in (output / "forms/rater-1.html").read_text()
+    assert (output / "forms/rater-1").is_dir()
 
 
 # ---- wrong input

@@ -47,6 +47,9 @@ def with_answer(number: int, *answer) -> list:
         (b"{}", "foreign: not a file"),
         (b"[1, 2]", "foreign: not a file"),
         (b"\xff\xfe", "foreign: not a file"),
+        (b"[" * 100_000, "foreign: not a file"),
+        (changed(rater=["1"]), "foreign: not a file"),
+        (changed(answers=with_answer(3, 3, "\ud800", 703)), "foreign: not a file"),
         (saved("other", "1", ANSWERS), "foreign: of the study other, this is s"),
         (saved("s", "9", ANSWERS), "foreign: this study has no rater 9"),
         (saved("s", "1", ANSWERS[:5]), "unfinished: 5 of 14 answers"),
@@ -62,8 +65,8 @@ def with_answer(number: int, *answer) -> list:
         (saved("s", "1", [*ANSWERS, [15, "real", 1]]), "(more answers than items)"),
     ],
     ids=(
-        "empty", "object", "list", "bytes", "study", "rater", "unfinished", "begun", "answer", "owner", "cut", "word",
-        "beyond", "kind", "order", "time", "more",
+        "empty", "object", "list", "bytes", "nested", "raters", "half-a-letter", "study", "rater", "unfinished",
+        "begun", "answer", "owner", "cut", "word", "beyond", "kind", "order", "time", "more",
     ),
 )  # fmt: skip
 def test_a_file_that_does_not_count_is_named_with_why(content, why):

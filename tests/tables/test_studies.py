@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from pipeline.core import layout
+from pipeline.core import layout, seals
 from pipeline.core.errors import UserError
 from pipeline.stages import tables
 from pipeline.studies.draw import FORMS
@@ -115,4 +115,14 @@ def test_a_damaged_study_is_named(scored):  # noqa: F811
     write("broken", "synthetic", "spig", THREE, VALUES)
     (layout.study("broken") / "results.csv").unlink()
     with pytest.raises(UserError, match=r"reports/studies/broken: damaged; score the study again"):
+        tables.run()
+
+
+def test_a_study_whose_numbers_are_not_as_they_were_written_is_named(scored):  # noqa: F811
+    write("changed", "synthetic", "spig", THREE, VALUES)
+    seals.write_list(layout.study("changed"))
+    tables.run()
+    path = layout.study("changed") / "results.csv"
+    path.write_text(path.read_text().replace("60.0", "68.0"))
+    with pytest.raises(UserError, match=r"reports/studies/changed: damaged; score the study again"):
         tables.run()
