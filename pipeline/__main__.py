@@ -38,8 +38,8 @@ STAGES = {
     "report": (),
 }
 COMMANDS = (
-    "status", "verify", "inspect", "figure", "generate", "export", "handoff", "score_images", "compare", "study",
-    "architecture", "schema",
+    "list", "about", "cite", "status", "verify", "inspect", "figure", "generate", "export", "handoff", "score_images",
+    "compare", "study", "architecture", "schema",
 )  # fmt: skip
 SHELLS = ("bash", "zsh")
 
@@ -182,6 +182,8 @@ def main(arguments: list[str]) -> int:
         return 0
     if name == "score" and any(option.split("=")[0] == "--images" for option in rest):
         name = "score_images"  # images from elsewhere are scored by hand, not by a rule
+    if name == "describe" and rest and not rest[0].startswith("-"):
+        name = "about"  # what is asked by name, not the stage that writes data cards
     try:
         if name == "--print-completion":
             print(_completion(*rest[:1] or [""]))

@@ -84,8 +84,18 @@ def _parts() -> dict[str, list[str]]:
     return {name: [*entry.components] for name, entry in (VARIANTS | COMPONENTS).items() if entry.components}
 
 
+def _entries() -> dict[str, dict[str, Any]]:
+    """What each variant and component says of itself, so that it can be told without importing torch."""
+    keys = ("paper", "row", "data", "labels", "given_target_parsing", "departs")
+    found: dict[str, dict[str, Any]] = {}
+    for name, entry in (VARIANTS | COMPONENTS).items():
+        said = {key: value for key in keys if (value := getattr(entry, key, None))}
+        found[name] = said | ({"departs": [*entry.departs]} if "departs" in said else {})
+    return found
+
+
 def schema() -> dict:
-    """The JSON Schema of params.yaml. `needs` and `parts` are words of our own."""
+    """The JSON Schema of params.yaml. `needs`, `parts` and `entries` are words of our own."""
     shared: dict[str, dict] = {}
 
     def stage(name: str) -> dict:
@@ -126,6 +136,7 @@ def schema() -> dict:
         **whole,
         "needs": _needs(),
         "parts": _parts(),
+        "entries": _entries(),
         "$defs": shared,
     }
 

@@ -8,6 +8,7 @@ from pathlib import Path
 PARAMS = Path("params.yaml")
 PARAMS_SCHEMA = Path("params.schema.yaml")
 PUBLISHED = Path("reports/published.csv")
+REFERENCES = Path("reports/references.bib")
 TABLES = Path("reports/tables")
 METRICS = Path("reports/metrics")  # for `dvc metrics`: a file a data set and run
 CURVES = Path("reports/curves")  # for `dvc plots`: scores over checkpoints

@@ -52,7 +52,7 @@ class About:
     year: int | None = None  # of publication
     url: str | None = None
     licence: str | None = None  # an address: of a licence, or of the page with the terms
-    citation: str | None = None  # BibTeX
+    citation: str | None = None  # key of its entry in reports/references.bib
     gaps: tuple[str, ...] = ()  # known ones, a sentence each
 
 

@@ -14,7 +14,7 @@ import json
 from dataclasses import dataclass, replace
 
 from pipeline import datasets
-from pipeline.core import layout, params, seals
+from pipeline.core import citations, layout, params, seals
 from pipeline.core.atomic import atomic_file
 from pipeline.core.console import say
 from pipeline.core.digests import sha256
@@ -40,6 +40,7 @@ def run(dataset: str) -> None:
         creators=(block.creator,) if block.creator else about.creators,
         licence=block.licence or about.licence,
         url=block.url or about.url,
+        citation=" ".join(citations.bibtex(about.citation).split()) if about.citation else None,
     )
     title = block.title or datasets.title(dataset)
     path = layout.raw(dataset) / "source.json"

@@ -55,9 +55,7 @@ ABOUT = About(
     2016,
     IMAGES_FROM,
     IMAGES_FROM,
-    "@inproceedings{liu2016deepfashion, title={DeepFashion: Powering Robust Clothes Recognition and Retrieval with "
-    "Rich Annotations}, author={Liu, Ziwei and Luo, Ping and Qiu, Shi and Wang, Xiaogang and Tang, Xiaoou}, "
-    "booktitle={CVPR}, year={2016}}",
+    "DeepFashion",
     (
         "Photographs of people, under an agreement: for non-commercial research only, not to be redistributed.",
         "An identity is an outfit, not a person: the same model can be in both splits.",

@@ -30,8 +30,7 @@ ABOUT = About(
     2015,
     IMAGES_FROM,
     IMAGES_FROM,
-    "@inproceedings{zheng2015scalable, title={Scalable Person Re-identification: A Benchmark}, author={Zheng, Liang "
-    "and Shen, Liyue and Tian, Lu and Wang, Shengjin and Wang, Jingdong and Tian, Qi}, booktitle={ICCV}, year={2015}}",
+    "Market-1501",
     (
         "Photographs of people in public who were not asked: for research only, not to be redistributed.",
         "A detector's crops of 128 x 64 pixels: feet and heads can be cut off, a second person can be in a crop.",
