@@ -88,6 +88,78 @@ def test_the_parser_takes_what_it_took(values):
     assert "parsing market1501" not in [cost.job for cost in costs.costs(values)]
 
 
+@pytest.mark.parametrize(("form", "first"), [("resize176", 1), ("resize352", 4)])
+def test_deepfashions_data_stages_take_what_they_took(values, form, first):
+    """As the table of docs/data.md says."""
+    text = (ROOT / "docs/data.md").read_text(encoding="utf-8").partition("## Cost")[2]
+    measured = {name.partition("`")[0]: cells[first : first + 3] for name, cells in rows(text).items()}
+    dataset = f"deepfashion-{form}"
+    values = params.with_forms(values | {"datasets": [dataset]})
+    values["keypoints"][dataset] = {"source": "openpose"}
+    values["parsing"][dataset] = {"source": "repose", "always": True}
+    for stage in ("fetch", "index", "keypoints", "parsing", "distance_maps"):
+        seconds, gib, gigabytes = (*measured[stage], "")[:3]
+        cost = of(values, f"{stage} {dataset}")
+        assert cost.core_hours * 3600 == pytest.approx(float(seconds), rel=0.02)
+        assert cost.gib == pytest.approx(float(gib), abs=0.2)
+        if gigabytes:
+            assert cost.disk_mib * 2**20 / 1e9 == pytest.approx(float(gigabytes), abs=0.05)
+
+
+def test_between_two_sizes_the_nearer_one_counts(values):
+    values["datasets"] = ["deepfashion"]  # 256x256: the rows of 256x176, by pixels and by width
+    values["parsing"]["deepfashion"] |= {"always": True}
+    assert of(values, "index deepfashion").core_hours == pytest.approx(90 * 256 / 176 / 3600, rel=0.01)
+    assert of(values, "parsing deepfashion").core_hours == pytest.approx(1880 * 256 / 176 / 3600, rel=0.01)
+    assert of(values, "parsing deepfashion").basis == "scaled"
+
+
+def test_a_reference_takes_its_controls_and_what_inception_sees(values):
+    """Milliseconds: 8 a pair by the detector, 34 a picture of a control by what is no network's, 136 by Inception."""
+    source = (ROOT / "pipeline/scoring/controls.py").read_text(encoding="utf-8")
+    assert source.count("\n    Control(\n") + source.count('\n    Control("') == costs.CONTROLS
+    of_reference = params.schema()["$defs"]["stages.reference.Params"]["properties"]
+    assert of_reference["controls"]["default"] == costs.CONTROLLED
+    values["datasets"] = ["market1501"]
+    seconds = {}
+    for number in (0, 100, 200):
+        values["reference"]["market1501"]["controls"] = number
+        seconds[number] = of(values, "reference market1501").core_hours * 3600
+    assert seconds[0] == pytest.approx(12_000 * 0.144)
+    assert seconds[100] - seconds[0] == pytest.approx(8 * 100 * 0.170)
+    del values["reference"]["market1501"]["controls"]
+    assert of(values, "reference market1501").core_hours * 3600 == pytest.approx(seconds[200])
+    values["datasets"], values["reference"]["deepfashion"]["controls"] = ["deepfashion"], 0  # fid-train-tv, too
+    assert of(values, "reference deepfashion").core_hours * 3600 == pytest.approx(8_570 * 0.280 + 48_674 * 0.136)
+
+
+def test_a_network_that_is_skipped_takes_nothing(values, monkeypatch):
+    values["datasets"], values["reference"]["market1501"]["controls"] = ["market1501"], 0
+    monkeypatch.setenv("REPOSE_OFFLINE", "1")
+    monkeypatch.delenv("REPOSE_MIRROR", raising=False)
+    values["reference"]["market1501"]["missing_weights"] = "skip"
+    assert of(values, "reference market1501").core_hours * 3600 == pytest.approx(12_000 * 0.008)
+    assert of(values, "score market1501 mean_image").core_hours * 3600 == pytest.approx(12_000 * 0.034)
+    values["reference"]["market1501"]["missing_weights"] = "seeded"
+    assert of(values, "score market1501 mean_image").core_hours * 3600 == pytest.approx(12_000 * 0.170)
+
+
+def test_every_checkpoint_of_every_run_is_scored(values):
+    values["datasets"], values["named"]["spgnet"] = ["market1501"], {"spgnet-short": {"steps": 25_000}}
+    assert of(values, "score market1501 spgnet").core_hours == pytest.approx(9 * 12_000 * 0.210 / 3600)
+    assert of(values, "score market1501 spgnet-short").core_hours == pytest.approx(3 * 12_000 * 0.210 / 3600)
+
+
+def test_stand_ins_are_ranked_in_the_square_of_their_number(values, monkeypatch):
+    values["datasets"], values["variants"]["spt"] = ["market1501"], ["spt"]
+    once = of(values, "pseudo_labels market1501 equation").core_hours * 3600
+    assert once == pytest.approx(204, rel=0.01)
+    assert not [cost for cost in costs.costs(values) if cost.job == "pseudo_labels market1501 balanced"]
+    monkeypatch.setitem(costs.IMAGES, "market1501", (32_668, 10 * 12_936, 12_000))
+    many = of(values, "pseudo_labels market1501 equation").core_hours * 3600
+    assert many == pytest.approx(10 * (once - 22.4) + 100 * 22.4, rel=0.01)
+
+
 def test_what_is_not_known_is_no_figure(values):
     values["datasets"] = ["folder"]
     cost = of(values, "index folder")
@@ -102,7 +174,7 @@ def test_own_images_are_counted(values, tmp_path):
     values["datasets"] = ["folder"]
     values["fetch"]["folder"] |= {"path": str(tmp_path), "height": 256, "width": 256}
     assert costs.size(values, "folder").images == 12
-    assert of(values, "index folder").core_hours == pytest.approx(12 * 0.18 * 8 / 3.6e6)
+    assert of(values, "index folder").core_hours == pytest.approx(12 * 1.71 * 256 / 176 / 3.6e6)
 
 
 def test_what_was_fetched_and_paired_is_counted(values, tmp_path, monkeypatch):
