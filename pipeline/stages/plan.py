@@ -7,7 +7,8 @@ does not have, trackers that are not installed. A line for each fault, and exit 
 is a warning.
 
 Then for every job: hours of one core, hours of one H100, peak memory and disk, from what was measured or counted
-(pipeline/planning/), and what is downloaded. Only names are read, nothing is downloaded, and no network is loaded.
+(pipeline/planning/), what is downloaded, and how long all jobs take on one GPU and on several. Only names are read,
+nothing is downloaded, and no network is loaded.
 
 Both engines run it first, and again whenever params.yaml changes; by hand it can run at any time. logs/plan/plan.json
 has the same for programs. Data alone (`snakemake prepared`, `dvc repro describe`) are made without it.
@@ -17,16 +18,17 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from pipeline.core import console, layout, params
+from pipeline.core import console, graph, layout, params
 from pipeline.core.atomic import atomic_file
 from pipeline.core.errors import UserError
 from pipeline.fetching import download, networks
-from pipeline.planning import faults
+from pipeline.planning import faults, schedule
 from pipeline.planning.costs import Cost, costs
 from pipeline.planning.machine import Machine, machine
 
 PASSED = "params.yaml was checked: nothing in it stops the run.\n"  # always the same, see dvc.yaml
 WORTH_SAYING = 50  # MiB of a download that nobody needs
+GPUS = (1, 8, 64)
 ON_A_CPU = 2.0  # times the counted memory: a margin, for what was counted is the tensors alone
 
 
@@ -66,6 +68,17 @@ def table(found: list[Cost]) -> Iterator[str]:
     yield " ".join([f"{'together':<{width}}", *(f"{cell:>10}" for cell in cells), unknown]).rstrip()
 
 
+def on_gpus(values: dict, found: list[Cost]) -> Iterator[str]:
+    """How long the jobs take together on one GPU and on several, and which of them wait for each other."""
+    tasks = schedule.tasks(graph.jobs(values), found)
+    plans = {gpus: schedule.plan(tasks, gpus, gpus * schedule.BESIDE) for gpus in GPUS}
+    if plans[1].hours > 1:
+        took = ", ".join(f"{gpus}: {one.hours:.0f} h" for gpus, one in plans.items())
+        yield f"on so many H100, with {schedule.BESIDE} cores each: {took}"
+        chain = ", ".join(f"{task.name} {task.hours:.1f}" for task in plans[1].chain if task.hours >= 0.05)
+        yield f"no number of GPUs makes it shorter than its longest chain, in hours: {chain}"
+
+
 def too_large(found: list[Cost], here: Machine, fetched: dict[str, int | None]) -> Iterator[str]:
     """Warnings: what may not fit on this machine."""
     for cost in found:
@@ -100,6 +113,8 @@ def run() -> None:
         " another core may take several times as long. H100-hours and GiB of trainings: counted, not measured."
         " Disk: without checkpoints. ?: not measured"
     )
+    for line in on_gpus(values, found):
+        console.say(line)
     if fetched:
         sizes = (f"{net} ({'size not known' if size is None else f'{size} MiB'})" for net, size in fetched.items())
         console.say(f"downloads: {', '.join(sizes)}")

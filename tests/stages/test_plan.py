@@ -1,6 +1,8 @@
 """The stage `plan`: a fault is told in seconds and leaves no output; what passes always writes the same."""
 
+import copy
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,7 @@ import yaml
 
 from pipeline import __main__ as command_line
 from pipeline.core import layout, params
-from pipeline.planning.costs import Cost
+from pipeline.planning.costs import Cost, costs
 from pipeline.planning.machine import Machine
 from pipeline.stages import plan
 from tests.conftest import ROOT
@@ -89,3 +91,14 @@ def test_a_sum_says_what_it_leaves_out():
     assert first.split()[:2] == ["a", "2.0"]
     assert second.split()[:2] == ["b", "?"]
     assert together.endswith("and 1 jobs that are not known")
+
+
+def test_a_long_run_is_laid_out_on_several_gpus(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    params.load.cache_clear()
+    values = copy.deepcopy(params.load())
+    assert not [*plan.on_gpus(values, [*costs(values)])]  # the demo is no long run
+    values["datasets"], values["variants"]["patn"] = ["market1501"], ["patn"]
+    hours, chain = plan.on_gpus(values, [*costs(values)])
+    assert re.fullmatch(r"on so many H100, with 16 cores each: 1: \d+ h, 8: \d+ h, 64: \d+ h", hours)
+    assert "train_spgnet@market1501-spgnet 0.5, score_spgnet@market1501-spgnet 0.8" in chain

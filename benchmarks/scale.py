@@ -1,0 +1,140 @@
+"""The full reproduction on so many GPUs, and what the data stages take as the images become more.
+
+    python -m benchmarks.scale params > params.yaml            Market-1501 and DeepFashion, every variant, three seeds
+    python -m benchmarks.scale plan [--gpus 1 8 64] [--images 100]   how long that takes, by pipeline/planning; Markdown
+    python -m benchmarks.scale stages [--identities 8 32 128]   runs the data stages; Markdown
+
+`plan` measures nothing: what its figures come from stands in pipeline/planning/. `--images 100` is a hundred times the
+images and training steps as they are. `stages` renders data sets of more and more people in temporary folders and runs
+each data stage on them as the engines do: processor time (user and system, of the process and its children) and peak
+memory, as the kernel counts them, and what lies on disk.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.data import say, table
+from benchmarks.every_variant import ROOT, everything
+from pipeline.core import graph, params, yaml_file
+from pipeline.planning import costs, schedule
+
+SEEDS = ("", "-seed1", "-seed2")
+STAGES = ("fetch", "index", "keypoints", "parsing", "pairs", "pseudo_labels", "distance_maps", "describe")
+
+
+def full() -> dict[str, Any]:
+    """params.yaml as published, with both data sets, every variant and three seeds of each; floors have none."""
+    values = yaml_file.read(ROOT / "params.yaml")
+    values["datasets"] = ["market1501", "deepfashion"]
+    names = everything("synthetic", 1.0)["variants"]
+    values["variants"] = {
+        family: [f"{name}{seed}" for name in listed for seed in (SEEDS if family != "floors" else SEEDS[:1])]
+        for family, listed in names.items()
+    }
+    return values
+
+
+def show_plan(options: argparse.Namespace) -> None:
+    values = full()
+    for name, counts in costs.IMAGES.items():
+        costs.IMAGES[name] = (options.images * counts[0], options.images * counts[1], counts[2])
+    jobs, found = graph.jobs(params.with_forms(values)), list(costs.costs(values))
+    tasks = schedule.tasks(jobs, found)
+    unknown = sum(task.hours == 0 for task in tasks)
+    say(f"{len(jobs)} jobs, of which {unknown} take seconds or are not known and count as nothing.")
+    rows = []
+    for gpus in options.gpus:
+        one = schedule.plan(tasks, gpus, gpus * options.cores)
+        chain = sum(task.hours for task in one.chain)
+        rows.append((f"{gpus:,}", f"{one.hours:,.1f}", f"{one.hours / 24:,.1f}", f"{one.busy:.0%}", f"{chain:.1f}"))
+    table(("GPUs", "hours", "days", "of the GPUs held", "longest chain, hours"), rows)
+    stages: dict[str, list[schedule.Task]] = defaultdict(list)
+    for job, task in zip(jobs, tasks, strict=True):
+        if task.hours:
+            stages[job.stage].append(task)
+    rows = []
+    for stage, some in stages.items():
+        longest = max(some, key=lambda task: task.hours)
+        held = sum(task.gpus * task.hours for task in some)
+        cores = sum(task.cores * task.hours for task in some)
+        cells = (f"{held:,.1f}" if held else "–", f"{cores:,.1f}", f"{longest.hours:,.2f}", f"`{longest.name}`")
+        rows.append((f"`{stage}`", str(len(some)), *cells))
+    table(("stage", "jobs", "GPU-hours held", "core-hours held", "longest, hours", "which"), rows)
+    say("Longest chain: " + ", ".join(f"`{task.name}` {task.hours:.1f} h" for task in one.chain if task.hours > 0.05))
+
+
+def stage_costs(identities: int, folder: Path) -> dict[str, tuple[float, float, float]]:
+    """Seconds of processor time, MiB of peak memory and MiB on disk of each data stage, on a rendered data set."""
+    values = yaml_file.read(ROOT / "params.yaml")
+    test = max(2, identities // 4)
+    values["fetch"]["synthetic"] |= {"train_identities": identities, "test_identities": test, "views": 6}
+    values["variants"]["spt"] = ["spt"]  # so that `pseudo_labels` has something to do
+    (folder / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    for name in ("params.schema.yaml", "dvc.yaml", "pipeline", "models", "reports"):
+        (folder / name).symlink_to(ROOT / name)
+    found = {}
+    for job in (job for job in graph.jobs(values) if job.stage in ("needs", *STAGES)):
+        if job.axes.get("rule") == "balanced":
+            continue
+        command = [sys.executable, "-m", "pipeline", job.stage]
+        command += [part for axis, text in job.axes.items() for part in (f"--{axis}", text)]
+        child = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        said = child.stderr.read().decode(errors="replace")
+        _, status, used = os.wait4(child.pid, 0)
+        if status:
+            raise SystemExit(f"{job}: {said}")
+        size = sum(
+            path.stat().st_size
+            for output in job.outputs
+            for path in ((folder / output).rglob("*") if (folder / output).is_dir() else [folder / output])
+            if path.is_file()
+        )
+        found[job.stage] = (used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, size / 2**20)
+    return found
+
+
+def show_stages(options: argparse.Namespace) -> None:
+    measured, images = [], []
+    for count in options.identities:
+        with tempfile.TemporaryDirectory() as folder:
+            measured.append(stage_costs(count, Path(folder)))
+        images.append(6 * (count + max(2, count // 4)))
+    head = [f"{number:,} images" for number in images]
+    grown = images[-1] - images[0]
+    for title, column, form in (("CPU-s", 0, ",.1f"), ("peak MiB", 1, ",.0f"), ("disk MiB", 2, ",.2f")):
+        say("")
+        rows = []
+        for stage in STAGES:
+            cells = [one[stage][column] for one in measured]
+            more = (cells[-1] - cells[0]) / grown * 1000
+            rows.append((f"`{stage}`", *(format(cell, form) for cell in cells), f"{more:,.2f}"))
+        table((title, *head, "1,000 images more"), rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ways = parser.add_subparsers(dest="way", required=True)
+    ways.add_parser("params")
+    one = ways.add_parser("plan")
+    one.add_argument("--gpus", type=int, nargs="+", default=[1, 8, 64, 1000])
+    one.add_argument("--cores", type=int, default=schedule.BESIDE, help="a GPU")
+    one.add_argument("--images", type=int, default=1, help="times as many")
+    one = ways.add_parser("stages")
+    one.add_argument("--identities", type=int, nargs="+", default=[8, 32, 128], help="to train on; a quarter to test")
+    options = parser.parse_args()
+    if options.way == "params":
+        print(yaml.safe_dump(full(), sort_keys=False, default_flow_style=None), end="")
+    else:
+        {"plan": show_plan, "stages": show_stages}[options.way](options)
+
+
+if __name__ == "__main__":
+    main()
