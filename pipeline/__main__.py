@@ -39,7 +39,7 @@ STAGES = {
 }
 COMMANDS = (
     "list", "about", "cite", "status", "verify", "inspect", "figure", "generate", "export", "handoff", "score_images",
-    "compare", "study", "architecture", "schema",
+    "compare", "study", "record", "architecture", "schema",
 )  # fmt: skip
 SHELLS = ("bash", "zsh")
 

@@ -192,7 +192,8 @@ def run(
     if missing:
         split = whole.subset(sorted(found))
         protocol = real.restricted(protocol, split, block.batch)
-    batches = image_folder.read_all(whole, found, block.batch)
+    digests: dict[int, str] = {}
+    batches = judge.noting(image_folder.read_all(whole, found, block.batch), digests)
     values, totals = judge.score_images(split, batches, protocol, block.bootstrap, block.seed)
     of_images = {
         "pairs": bool(missing),
@@ -205,7 +206,7 @@ def run(
     again = (image for _, some in image_folder.read_all(whole, shown, block.batch) for image in some)
     scored = Scored(
         judge.score_rows(totals, protocol.reference, "test", 0, name, marks, block.bootstrap),
-        [judge.pair_rows(split, values, 0)],
+        [judge.pair_rows(split, values, 0, digests)],
         samples.rows(dataset, split.data, why, again, 0),
     )
     method = {

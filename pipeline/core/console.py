@@ -45,7 +45,7 @@ def say(message: str) -> None:
         _log.print(message, markup=False, soft_wrap=True)
 
 
-def _peak_memory() -> float:
+def peak_memory() -> float:
     """In MiB. Linux resets VmHWM when a program starts; `ru_maxrss` may still be the parent's."""
     try:
         fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
@@ -93,7 +93,7 @@ def logging_to(path: Path) -> Iterator[None]:
             _log.print(readable(f"failed: {type(error).__name__}: {error}"), markup=False)
             raise
         finally:
-            _log.print(f"wall {time.perf_counter() - start:.1f} s, peak memory {_peak_memory():.0f} MiB", markup=False)
+            _log.print(f"wall {time.perf_counter() - start:.1f} s, peak memory {peak_memory():.0f} MiB", markup=False)
             _log = None
 
 

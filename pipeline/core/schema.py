@@ -119,7 +119,8 @@ PAIR_SCORE_KEYS = [
     ("pair_index", pa.int32()),
     ("source_id", pa.string()),
     ("target_id", pa.string()),
-]  # followed by one float64 column for each metric of pairs
+]  # followed by IMAGE_DIGEST where images were generated, and one float64 column for each metric of pairs
+IMAGE_DIGEST = "image_sha256"  # of the pixels that were judged: `scoring.judge.digest`
 
 SAMPLES = pa.schema(
     [

@@ -137,7 +137,7 @@ def failing(dataset: str, variant: str, step: int, album: Album | None, link: bo
     """
     values = pair_values(layout.pair_scores(dataset, variant), step)
     rows = list(values.values())
-    keys = {name for name, _ in schema.PAIR_SCORE_KEYS}
+    keys = {name for name, _ in schema.PAIR_SCORE_KEYS} | {schema.IMAGE_DIGEST}
     metrics = [name for name in (rows[0] if rows else {}) if name not in keys and not name.endswith(schema.INFLUENCE)]
     by = next((name for name in metrics if name.startswith("lpips")), None)
     scored = [row for row in rows if by and row[by] is not None]

@@ -81,16 +81,27 @@ def version(library: str) -> str:
         return "not installed"
 
 
+def _git(*command: str) -> str | None:
+    """What git prints of the working directory; None outside a repository, without git, and where it fails."""
+    if not Path(".git").exists():
+        return None
+    try:
+        found = subprocess.run(["git", *command], capture_output=True, text=True)
+    except FileNotFoundError:
+        return None
+    return found.stdout.strip() if found.returncode == 0 else None
+
+
 def revision() -> str | None:
     """The commit that is checked out in the working directory, None outside a repository.
 
     No input of any stage: a commit does not run the report again. The page therefore calls it the revision at the time
     of writing. Edits that are not committed are not seen.
     """
-    if not Path(".git").exists():
-        return None
-    try:
-        found = subprocess.run(["git", "rev-parse", "--verify", "HEAD"], capture_output=True, text=True)
-    except FileNotFoundError:
-        return None
-    return found.stdout.strip() if found.returncode == 0 else None
+    return _git("rev-parse", "--verify", "HEAD")
+
+
+def is_clean() -> bool | None:
+    """Whether every file under version control is as that commit has it; None outside a repository."""
+    changed = _git("status", "--porcelain", "--untracked-files=no")
+    return None if changed is None else not changed

@@ -7,6 +7,7 @@ small, without its interval and place, and a column of such numbers stands last.
 import csv
 from collections import defaultdict
 from collections.abc import Iterable
+from pathlib import Path
 
 from pipeline.core import layout
 from pipeline.core.errors import UserError
@@ -31,9 +32,9 @@ TIED = {
 }
 
 
-def read_csv(name: str) -> list[dict[str, str]]:
+def read_csv(name: str, folder: Path = layout.TABLES) -> list[dict[str, str]]:
     """Rows of a file of reports/tables. Raises UserError if it is missing or is an empty file."""
-    path = layout.TABLES / name
+    path = folder / name
     if not path.exists():
         raise UserError(f"{path}: not there; run: repose tables")
     with path.open(newline="", encoding="utf-8") as handle:
@@ -73,13 +74,13 @@ def _laid_out(rows: list[dict], columns: list[dict], legend: dict[str, dict]) ->
     return {"rows": rows, "columns": sorted(columns, key=lambda column: column["thin"])}
 
 
-def shown(name: str, title: str, legend: dict[str, dict], run: list[str]) -> list[dict]:
+def shown(name: str, title: str, legend: dict[str, dict], run: list[str], folder: Path = layout.TABLES) -> list[dict]:
     """A table as the template shows it: one part for each data set, those of this run first.
 
     `ours` has the rows of this run and the published ones among them; `published`, which the page folds, has the rows
     of a part in which nothing of this run stands.
     """
-    cells, notes = read_csv(f"{name}.csv"), read_csv("notes.csv")
+    cells, notes = read_csv(f"{name}.csv", folder), read_csv("notes.csv", folder)
     parts = []
     for dataset in sorted(dict.fromkeys(cell["dataset"] for cell in cells), key=lambda dataset: dataset not in run):
         own = [cell for cell in cells if cell["dataset"] == dataset]

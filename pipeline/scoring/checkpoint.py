@@ -94,10 +94,11 @@ def score(
     scored = Scored([], [], [])
     for split in splits:
         images = partial(generate, generator.to(split.data.device), batch, what, given_parsing)
-        values, totals = judge.score_images(split, images(split.data), protocol, bootstrap, seed)
+        digests: dict[int, str] = {}
+        values, totals = judge.score_images(split, judge.noting(images(split.data), digests), protocol, bootstrap, seed)
         about = (protocol.reference, split.name, step, variant, meta["marks"], bootstrap)
         scored.scores.extend(judge.score_rows(totals, *about))
-        scored.pairs.append(judge.pair_rows(split, values, step))
+        scored.pairs.append(judge.pair_rows(split, values, step, digests))
         if split.name == "test" and first is not None:
             # Which pairs are worst is known only now; generating these few again keeps no picture of all the others.
             why = samples.choose(split.data, values, first)

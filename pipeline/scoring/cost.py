@@ -1,5 +1,10 @@
-"""What a generator costs: parameters, multiply-accumulates of one picture, bytes of a checkpoint. Nothing is timed."""
+"""What a generator costs: parameters, multiply-accumulates of one picture, bytes of a checkpoint, time and memory.
 
+No output of a stage holds the last two, which differ from run to run: a record does.
+"""
+
+import statistics
+import time
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +12,7 @@ import torch
 from torch import nn
 
 from models.variants import VARIANTS, Batch
-from pipeline.core import params, schema
+from pipeline.core import console, params, schema
 from pipeline.loading import checkpoints
 
 
@@ -56,3 +61,22 @@ def described(folder: Path, step: int, variant: str, device: torch.device) -> di
         "given_target_parsing": entry.given_target_parsing,
         "trained": meta,
     }
+
+
+@torch.inference_mode()
+def timed(generator: nn.Module, batch: Batch, passes: int = 10) -> tuple[float, int]:
+    """Seconds a picture, drawn one at a time: the median of `passes` after two to warm up. And the peak memory in
+    bytes: what was allocated on a GPU, on a CPU all of this process's.
+
+    batch: of one pair, on the generator's device.
+    """
+    device, taken = batch.source.device, []
+    for _ in range(2 + passes):
+        begin = time.perf_counter()
+        generator(batch)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        taken.append(time.perf_counter() - begin)
+    of_gpu = device.type == "cuda"
+    peak = torch.cuda.max_memory_allocated(device) if of_gpu else round(console.peak_memory() * 2**20)
+    return statistics.median(taken[2:]), peak

@@ -1,12 +1,13 @@
 """Score generated images of one split, wherever they come from; the scores and the pairs' values as rows of tables."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
-from pipeline.core import console
+from pipeline.core import console, schema
 from pipeline.core.errors import UserError
 from pipeline.metrics import metric, scored
 from pipeline.metrics.stream import PairScores, Score
@@ -102,9 +103,29 @@ def _number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def pair_rows(split: "Split", values: Mapping[str, np.ndarray], step: int) -> pa.Table:
-    """`schema.PAIR_SCORE_KEYS`, then the columns `values`; a pair without a value (no head box, say) is null."""
+def digest(image: np.ndarray) -> str:
+    """SHA-256 of an image's pixels (H, W, 3) uint8 RGB, in C order: the same for every file that decodes to it."""
+    return hashlib.sha256(np.ascontiguousarray(image)).hexdigest()
+
+
+def noting(
+    generated: Iterable[tuple[Sequence[int], np.ndarray]], digests: dict[int, str]
+) -> Iterator[tuple[Sequence[int], np.ndarray]]:
+    """The same images, each one's `digest` noted by its pair's id."""
+    for pair_ids, images in generated:
+        digests |= dict(zip(pair_ids, map(digest, images), strict=True))
+        yield pair_ids, images
+
+
+def pair_rows(
+    split: "Split", values: Mapping[str, np.ndarray], step: int, digests: Mapping[int, str] | None = None
+) -> pa.Table:
+    """`schema.PAIR_SCORE_KEYS`, IMAGE_DIGEST where `digests` are given by pair id, then the columns `values`; a pair
+    without a value (no head box, say) is null.
+    """
     table = split.pairs.add_column(0, "step", pa.array([step] * len(split.pairs), pa.int64()))
+    if digests is not None:
+        table = table.append_column(schema.IMAGE_DIGEST, pa.array([digests[pair] for pair in split.pair_ids]))
     for name, column in values.items():
         table = table.append_column(name, pa.array(column, pa.float64(), from_pandas=True))
     return table

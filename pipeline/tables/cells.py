@@ -32,7 +32,7 @@ class Cell:
     table: str
     dataset: str
     row: str
-    kind: str  # published | floor | trained | component | outside | study
+    kind: str  # published | floor | trained | component | outside | study | record
     variant: str
     column: str
     higher_is_better: bool
@@ -166,6 +166,8 @@ def _in_brackets(text: str) -> str:
 
 def _label(run: Run) -> str:
     """What a leaderboard calls a run: spig (fast), Copy of the source, My method (outside)."""
+    if run.kind == "record":
+        return run.label
     if run.kind == "outside":
         return run.name + _in_brackets("outside")
     if run.kind == "trained":

@@ -113,13 +113,13 @@ def altered(marks: str) -> frozenset[str]:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A variant trained from one seed, a floor, a component with a score of its own, or a method from elsewhere of
-    which only images were scored ("outside"), and the checkpoint that stands for it.
+    """A variant trained from one seed, a floor, a component with a score of its own, a method from elsewhere of which
+    only images were scored ("outside"), or what somebody else's record says; and the checkpoint that stands for it.
     """
 
     dataset: str
     name: str
-    kind: str  # floor | trained | component | outside | control
+    kind: str  # floor | trained | component | outside | control | record
     scores: "pd.DataFrame"  # as `read_scores`
     chosen: "pd.Series"  # the score by which the checkpoint was chosen; of others, their first score
     pairs: Path  # pairs.parquet
@@ -127,6 +127,7 @@ class Run:
     given_target_parsing: bool = False  # sees the parsing of the true target when it is scored: shown, not ranked
     others: tuple["Run", ...] = ()  # the same variant from further seeds
     starts: tuple[str, ...] = ()  # in words, the weights that it and its components were trained on from
+    label: str = ""  # of a record, what a leaderboard calls it
 
     @cached_property
     def checkpoints(self) -> int:

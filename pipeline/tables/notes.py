@@ -42,7 +42,7 @@ def _about_training(run: Run) -> list[str]:
     return lines
 
 
-def _about_ours(ours: list[Cell], runs: Runs) -> list[str]:
+def about_ours(ours: list[Cell], runs: Runs) -> list[str]:
     """Checkpoints, protocols, intervals, ties, and methods from elsewhere of which only some images were given."""
     lines = []
     for key in dict.fromkeys((cell.dataset, cell.variant) for cell in ours if cell.kind == "trained"):
@@ -80,7 +80,9 @@ def _about_ours(ours: list[Cell], runs: Runs) -> list[str]:
             "seeds: mean ± sample standard deviation over runs from different seeds of training. These rank by their "
             "mean, and ≈ also says that Welch's 95 % interval over seeds does not tell two methods apart."
         )
-    partial = {(cell.row, cell.n) for cell in ours if cell.kind == "outside" and "pairs" in cell.marks.split()}
+    partial = {
+        (cell.row, cell.n) for cell in ours if cell.kind in ("outside", "record") and "pairs" in cell.marks.split()
+    }
     most = max((cell.n for cell in ours), default=0)
     for row, n in sorted({(row, max(m for r, m in partial if r == row)) for row, _ in partial}):
         if n == most and any(cell.n == most and cell.row != row for cell in ours):
@@ -138,7 +140,7 @@ def notes(table: PaperTable, cells: list[Cell], runs: Runs, asked: Sequence[Stud
             where = "components" if {*lacking} <= {*needs.components(params.load())} else "variants"
             lines.append(f"Not in this run: {', '.join(lacking)} ({where} in params.yaml).")
         lines += [*table.notes, *table.notes_of.get(dataset, ())]
-        lines += _about_ours(ours, runs)
+        lines += about_ours(ours, runs)
         shown = {cell.metric for cell in own if cell.kind == "study"}
         lines += _about_studies(table, [study for study in asked if shown & study.metrics])
         if theirs and ours and not table.of and not all(cell.difference for cell in ours if cell.kind == "trained"):
@@ -168,7 +170,7 @@ def leaderboard_notes(dataset: str, cells: list[Cell], runs: Runs) -> dict[str, 
         for (where, name), renew in outdated().items()
         if where == dataset
     ]
-    return {dataset: lines + _about_ours([cell for cell in cells if cell.value], runs)}
+    return {dataset: lines + about_ours([cell for cell in cells if cell.value], runs)}
 
 
 def published_notes(dataset: str, cells: list[Cell]) -> dict[str, list[str]]:

@@ -1,0 +1,4 @@
+"""Records: one method's result on one data set as one file, packed, read with care, merged and scored again.
+
+Layer 9; may import: core, planning, metrics, loading, scoring, tables, report, models.
+"""
