@@ -7,8 +7,9 @@ Reads   runs/D/V/checkpoints, data/D/reference (which pairs, metrics and network
         the paper's rows that are given it
 Writes  reports/scores/D/V/
           scores.parquet    a row for each step, split and metric: value, bootstrap 95 % interval, protocol, marks
-          pairs.parquet     a row for each step and pair, a column for each metric that has a value per pair, and a
-                            column METRIC:influence for each that is no plain mean: how much the pair moves the value
+          pairs.parquet     a row for each step and pair: the SHA-256 of the image's pixels, a column for each metric
+                            that has a value per pair, and a column METRIC:influence for each that is no plain mean: how
+                            much the pair moves the value
           samples.parquet   pictures of the last checkpoint's first `samples` test pairs, and of the few that each
                             checkpoint fails on most (`pipeline.scoring.failures`); none if `samples` is 0
           figures.parquet   the last checkpoint's figures for the report (docs/figures.md); none if `samples` is 0
