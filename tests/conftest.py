@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core import needs
-
 ROOT = Path(__file__).parent.parent
 PROJECT_FILES = ["Snakefile", "dvc.yaml", "params.yaml", "params.schema.yaml", ".dvcignore", ".gitignore"]
 
@@ -115,13 +113,6 @@ def small_batches_on_one_thread():
         patch.setattr(networks, "BATCH", 4)
         yield
     torch.set_num_threads(threads)
-
-
-@pytest.fixture(autouse=True)
-def _its_own_schema():
-    """No test sees the schema of the project that the one before it had entered."""
-    yield
-    needs._schema.cache_clear()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -207,11 +207,17 @@ def find(stage: str, *values: str) -> Job:
     raise UserError(f"{layout.PARAMS} asks for no {' '.join([stage, *values])}")
 
 
+@lru_cache(maxsize=1)  # asked for every file that is not there
+def _unchecked(settings: str, described: str) -> list[Job]:
+    """The jobs by the texts of params.yaml and dvc.yaml, neither of which need be valid."""
+    return jobs(params.with_forms(yaml_file.parse(settings, layout.PARAMS)))
+
+
 def how_to_make(path: Path | str) -> str:
     """What to run where a path is missing that a stage writes: the one command, or why there is none."""
     wanted = Path(path)
     with suppress(UserError, OSError):
-        for job in jobs(params.with_forms(yaml_file.read(layout.PARAMS))):
+        for job in _unchecked(yaml_file.text(layout.PARAMS), yaml_file.text(_root() / DVC_FILE)):
             for output in map(Path, job.outputs):
                 if wanted == output or output in wanted.parents or wanted in output.parents:
                     return f"run: {job.by_hand}"

@@ -14,19 +14,14 @@ PARSING = "parsing"
 NETWORK_PARSERS = ("repose", "schp")  # the sources of it that take long
 
 
-@cache
-def _schema() -> dict[str, Any]:
-    return params.schema()
-
-
 def of(name: str) -> list[str]:
     """What a variant, component or metric needs by itself: components, "parsing", published networks."""
-    return _schema().get("needs", {}).get(name, [])
+    return params.schema().get("needs", {}).get(name, [])
 
 
 def parts(name: str) -> list[str]:
     """The components that become a part of a variant or component."""
-    return _schema().get("parts", {}).get(name, [])
+    return params.schema().get("parts", {}).get(name, [])
 
 
 def components(values: dict[str, Any]) -> list[str]:
@@ -77,6 +72,7 @@ def text(is_wanted: bool) -> str:
     return "true\n" if is_wanted else "false\n"
 
 
+@cache  # asked for every input of every job
 def is_file(path: str) -> bool:
     """Whether the stage writes this path."""
     parts = Path(path).parts

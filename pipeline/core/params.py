@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from copy import deepcopy
 from fnmatch import fnmatchcase
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,11 +43,16 @@ _IN_YAML = {"object": "block", "array": "list"}  # JSON Schema's words for what 
 
 
 def schema() -> dict:
-    """Raises UserError if it is missing."""
+    """To be read only: it is parsed once in a process. Raises UserError if it is missing."""
     try:
-        return yaml_file.read(layout.PARAMS_SCHEMA)
+        return _parsed(yaml_file.text(layout.PARAMS_SCHEMA))
     except FileNotFoundError:
         raise UserError(f"{layout.PARAMS_SCHEMA}: {_ELSEWHERE}") from None
+
+
+@lru_cache(maxsize=1)
+def _parsed(text: str) -> dict:
+    return yaml_file.parse(text, layout.PARAMS_SCHEMA)
 
 
 def _unknown(error: "ValidationError") -> list[str]:

@@ -84,9 +84,14 @@ def parse(text: str, path: Path) -> Any:
 
 def read(path: Path) -> Any:
     """The value of a YAML file. Raises UserError (see `parse`; not UTF-8), FileNotFoundError."""
+    return parse(text(path), path)
+
+
+def text(path: Path) -> str:
+    """Raises UserError if it is not UTF-8, FileNotFoundError."""
     data = path.read_bytes()
     try:
-        return parse(data.decode("utf-8-sig"), path)
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise UserError(f"{path}: line {line} is not UTF-8; save the file in that encoding") from None

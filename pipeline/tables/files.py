@@ -82,11 +82,12 @@ def _write_table(folder: Path, name: str, table: Table, runs: Runs) -> None:
         folder / f"{name}.csv",
         frame if any(cell.seeds for cell in table.cells) else frame.drop(columns=list(OverSeeds._fields)),
     )
+    parts, below = _parts(table, runs), _parts(table.folded, runs) if table.folded else []
     for kind, page in (("md", markdown_page), ("tex", tex_page)):
-        text = "\n".join(page(*part) for part in _parts(table, runs))
+        text = "\n".join(page(*part) for part in parts)
         if kind == "md" and table.folded:
-            below = "\n".join(page(*part) for part in _parts(table.folded, runs))
-            text += f"\n<details><summary>{table.folded.title}</summary>\n\n{below}\n</details>\n"
+            folded = "\n".join(page(*part) for part in below)
+            text += f"\n<details><summary>{table.folded.title}</summary>\n\n{folded}\n</details>\n"
         (folder / f"{name}.{kind}").write_text(text, encoding="utf-8")
 
 

@@ -58,15 +58,15 @@ def grid(cells: list[Cell]) -> pd.DataFrame:
     """
     if not cells:
         return pd.DataFrame(columns=["Method", "Pairs"])
-    columns = list(dict.fromkeys(cell.column for cell in cells))
-    table = pd.DataFrame(
-        {"row": [c.row for c in cells], "column": [c.column for c in cells], "n": [c.n for c in cells]}
-    )
-    shared = _shared_marks(cells)
-    table["text"] = [cell_text(cell, shared.get(cell.row, ())) for cell in cells]
-    rows = table.groupby("row", sort=False)
-    laid_out = table.pivot_table("text", "row", "column", aggfunc="last").reindex(index=rows.groups, columns=columns)
-    laid_out = laid_out.fillna("–").assign(Pairs=rows["n"].agg(_pairs_text)).rename_axis("Method").reset_index()
+    columns, shared = list(dict.fromkeys(cell.column for cell in cells)), _shared_marks(cells)
+    rows: dict[str, dict[str, str]] = {}
+    counts: dict[str, list[int | str]] = {}
+    for cell in cells:
+        rows.setdefault(cell.row, {})[cell.column] = cell_text(cell, shared.get(cell.row, ()))
+        counts.setdefault(cell.row, []).append(cell.n)
+    laid_out = pd.DataFrame(list(rows.values()), columns=columns).fillna("–")
+    laid_out.insert(0, "Method", list(rows))
+    laid_out["Pairs"] = [_pairs_text(own) for own in counts.values()]
     if protocols := {cell.row: cell.row_protocol for cell in cells if cell.row_protocol}:
         laid_out.insert(1, "Protocol", [protocols.get(name, "–") for name in laid_out["Method"]])
     laid_out["Method"] = [name + _symbols(shared.get(name, ())) for name in laid_out["Method"]]
