@@ -4,6 +4,7 @@ import copy
 import csv
 import json
 import re
+import shutil
 
 import pyarrow as pa
 import pytest
@@ -180,6 +181,7 @@ def test_own_images_are_counted(values, tmp_path):
 def test_what_was_fetched_and_paired_is_counted(values, tmp_path, monkeypatch):
     values["datasets"] = ["deepfashion_sample"]
     assert of(values, "score deepfashion_sample spgnet").core_hours is None
+    shutil.copy(layout.PARAMS_SCHEMA, tmp_path)
     monkeypatch.chdir(tmp_path)
     layout.raw("deepfashion_sample").mkdir(parents=True)
     counts = {"images": {"train": {"count": 100}, "test": {"count": 40}}}
