@@ -31,8 +31,8 @@ SMALL = dict(threads=1, gpu=0, mem_mb=8_000, runtime=240)
 CORES = dict(threads=8, gpu=0, mem_mb=16_000, runtime=1_440)
 SCORING = dict(threads=8, gpu=1, mem_mb=32_000, runtime=1_440)
 TRAINING = dict(threads=8, gpu=1, mem_mb=32_000, runtime=10_080)
-NEEDS = dict(keypoints=CORES, pseudo_labels=CORES, pretrain=TRAINING, train=TRAINING)
-NEEDS |= dict.fromkeys(("parsing", "reference", "score", "score_components"), SCORING)
+NEEDS = dict(keypoints=CORES, pseudo_labels=CORES, pretrain=TRAINING, train=TRAINING, draw=TRAINING)
+NEEDS |= dict.fromkeys(("parsing", "reference", "score", "score_components", "score_images"), SCORING)
 
 
 # What `snakemake --report` begins with, and what it shows of the outputs.

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 from pipeline.core import atomic, console, graph, layout, params, seals, settings_help
 from pipeline.core.errors import UserError
@@ -32,6 +33,7 @@ STAGES = {
     "pretrain": ("dataset", "component"),
     "reference": ("dataset",),
     "train": ("dataset", "variant"),
+    "draw": ("dataset", "method"),
     "score": ("dataset", "variant"),
     "score_components": ("dataset", "component"),
     "tables": (),
@@ -39,7 +41,7 @@ STAGES = {
 }
 COMMANDS = (
     "list", "about", "cite", "status", "verify", "inspect", "figure", "generate", "export", "handoff", "score_images",
-    "compare", "study", "record", "architecture", "schema",
+    "check-method", "compare", "study", "record", "architecture", "schema",
 )  # fmt: skip
 SHELLS = ("bash", "zsh")
 
@@ -50,11 +52,13 @@ CHOICES = {
     "net": lambda: list(params.load()["weights"]),
     "component": lambda: list(next(iter(params.load()["pretrain"].values()))),
     "variant": params.variants,
+    "method": params.methods,
 }
 
 # What a stage's --help shows it with: what `make demo` runs.
 EXAMPLE = {
-    "dataset": "synthetic", "rule": "equation", "net": "squeezenet1_1", "component": "spatn", "variant": "spgnet"
+    "dataset": "synthetic", "rule": "equation", "net": "squeezenet1_1", "component": "spatn", "variant": "spgnet",
+    "method": "mine",
 }  # fmt: skip
 
 
@@ -75,8 +79,12 @@ def _parser(name: str) -> argparse.ArgumentParser:
     for axis in STAGES.get(name, ()):
         parser.add_argument(f"--{axis}", required=True, help=f"one of: {', '.join(CHOICES[axis]())}")
     if name in COMMANDS:
-        import_module(f"pipeline.commands.{name}").add_arguments(parser)
+        _command(name).add_arguments(parser)
     return parser
+
+
+def _command(name: str) -> ModuleType:
+    return import_module(f"pipeline.commands.{name.replace('-', '_')}")
 
 
 def _version() -> str:
@@ -117,14 +125,14 @@ def _completion(shell: str) -> str:
             one.add_argument(f"--{axis}", help=f"which {axis}")
         for command in (name, "score_images" if name == "score" else ""):
             if command in COMMANDS:
-                import_module(f"pipeline.commands.{command}").add_arguments(one)
+                _command(command).add_arguments(one)
     add_what_to_complete(whole)
     return shtab.complete(whole, shell)
 
 
 def _description(name: str) -> str:
     room = "stages" if name in STAGES else "commands"
-    source = (Path(__file__).parent / room / f"{name}.py").read_text(encoding="utf-8")
+    source = (Path(__file__).parent / room / f"{name.replace('-', '_')}.py").read_text(encoding="utf-8")
     return ast.get_docstring(ast.parse(source), clean=False)
 
 
@@ -180,8 +188,8 @@ def main(arguments: list[str]) -> int:
     if name == "--version":
         print(f"repose {_version()}")
         return 0
-    if name == "score" and any(option.split("=")[0] == "--images" for option in rest):
-        name = "score_images"  # images from elsewhere are scored by hand, not by a rule
+    if name == "score" and {"--images", "--method"} & {option.split("=")[0] for option in rest}:
+        name = "score_images"
     if name == "describe" and rest and not rest[0].startswith("-"):
         name = "about"  # what is asked by name, not the stage that writes data cards
     try:
@@ -192,7 +200,7 @@ def main(arguments: list[str]) -> int:
             raise UserError(f"unknown stage {name}; stages: {', '.join(STAGES)}; commands: {', '.join(COMMANDS)}")
         options = vars(_parser(name).parse_args(rest))
         if name in COMMANDS:
-            return import_module(f"pipeline.commands.{name}").run(**options) or 0
+            return _command(name).run(**options) or 0
         for axis in STAGES[name]:
             if options[axis] not in CHOICES[axis]():
                 raise UserError(f"unknown {axis} {options[axis]}; {layout.PARAMS} names: {', '.join(CHOICES[axis]())}")

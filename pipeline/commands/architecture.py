@@ -83,7 +83,7 @@ def _shown(paths: Iterable[str]) -> str:
     """Paths of the graph for a reader: `data/D/raw` for data/{dataset}/raw, those that lie side by side as one."""
     beside: dict[str, list[str]] = {}
     for path in paths:
-        folder, _, name = path.format(dataset="D", variant="V", component="C", net="NET").rpartition("/")
+        folder, _, name = path.format(dataset="D", variant="V", component="C", net="NET", method="M").rpartition("/")
         beside.setdefault(folder, []).append(name)
     names = {folder: ",".join(dict.fromkeys(found)) for folder, found in beside.items()}
     joined = (f"{folder}/{{{found}}}" if "," in found else f"{folder}/{found}" for folder, found in names.items())
@@ -91,7 +91,8 @@ def _shown(paths: Iterable[str]) -> str:
 
 
 def _summary(stage: str) -> str:
-    source = Path(f"pipeline/stages/{stage}.py").read_text(encoding="utf-8")
+    room = "commands" if stage == "score_images" else "stages"
+    source = Path(f"pipeline/{room}/{stage}.py").read_text(encoding="utf-8")
     return ast.get_docstring(ast.parse(source)).splitlines()[0]
 
 
@@ -102,7 +103,7 @@ def _stage_lines() -> list[str]:
     lines = [
         "## Stages",
         "",
-        "D is a data set, V a variant, C a component. *Some* is what only some families read.",
+        "D is a data set, V a variant, C a component, M a method of methods/. *Some* is what only some families read.",
         "",
     ]
     lines += ["| stage | for each | what it does | reads | writes |", "|---|---|---|---|---|"]

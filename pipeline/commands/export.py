@@ -41,10 +41,9 @@ from pipeline.anatomy import pose
 from pipeline.core import console, layout, store
 from pipeline.core.atomic import atomic_directory, atomic_file
 from pipeline.core.errors import UserError
-from pipeline.formats import annotations, archive, openpose_json, pictures
+from pipeline.formats import annotations, archive, openpose_json, pair_names, pictures
 
 if TYPE_CHECKING:
-    from pipeline.loading.arrays import PairData
     from pipeline.loading.runs import Trained
 
 # --split -> the splits of pairs.parquet it stands for.
@@ -130,23 +129,6 @@ def open_variant(dataset: str, variant: str | None, step: int | None, where: str
     return subject.open_variant(dataset, variant, step, devices.device(where))
 
 
-def file_names(data: "PairData") -> list[str]:
-    """FROM_2_TO_vis.png of each pair, without the images' extensions where that tells all pairs apart. Raises UserError
-    where no name does: for a pair that is listed twice.
-    """
-    from pipeline.scoring import image_folder
-
-    pairs = [(data.ids[source], data.ids[target]) for source, target in data.pairs.tolist()]
-    known, found = image_folder.names_of(pairs, None), []
-    for position, (source, target) in enumerate(pairs):
-        forms = f"{Path(source).stem}_2_{Path(target).stem}_vis", f"{source}_2_{target}_vis"
-        name = next((form for form in forms if known[form] == position), None)
-        if name is None:
-            raise UserError(f"export: {forms[1]} would be the image of two pairs; no name tells them apart")
-        found.append(f"{name}.png")
-    return found
-
-
 def generated(dataset: str, variant: str | None, step: int | None, split: str, output: Path) -> str:
     """Write the variant's images of a split's pairs, made as scoring makes them; return what they are, in words."""
     from pipeline.core import params
@@ -159,7 +141,8 @@ def generated(dataset: str, variant: str | None, step: int | None, split: str, o
     trained = open_variant(dataset, variant, step, params.block(score.Params, "score", dataset).device)
     data = load_pairs(dataset, split, trained.device, label_set=trained.label_set)
     checkpoint.require_size(trained.meta, {"height": data.height, "width": data.width}, trained.title)
-    names = dict(zip(data.pair_index.tolist(), file_names(data), strict=True))
+    pairs = [(data.ids[source], data.ids[target]) for source, target in data.pairs.tolist()]
+    names = dict(zip(data.pair_index.tolist(), pair_names.file_names(pairs), strict=True))
 
     def members() -> Iterator[tuple[str, bytes]]:
         batches = checkpoint.generate(trained.generator, 16, trained.title, trained.reads_target_parsing, data)

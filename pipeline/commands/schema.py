@@ -31,6 +31,8 @@ _PER_DATA_SET = (
 )  # fmt: skip
 _FORM = f"^({'|'.join(datasets.NAMES)})-[a-z0-9_]+$"  # deepfashion-resize176: deepfashion in another form
 _DATA_SET = {"if": {"not": {"type": "string", "pattern": _FORM}}, "then": {"enum": [*datasets.NAMES]}}
+# A folder of methods/; no variant and no component, in whose folder its images would lie.
+_METHOD = {"type": "string", "pattern": "^[a-z0-9][a-z0-9_]*$", "not": {"enum": [*VARIANTS, *COMPONENTS]}}
 _FURTHER_SEED = {"type": "string", "pattern": "^[^-]+-seed(0|[1-9][0-9]{0,9})$"}  # spig-seed1: spig again, from seed 1
 
 
@@ -116,6 +118,7 @@ def schema() -> dict:
             {name: _named(families[name], own, shared) for name, own in trained.items() if families[name][0].phase},
             required=False,
         ),
+        "methods": {"type": "array", "uniqueItems": True, "items": _METHOD},
         "components": _object(
             {name: {"enum": ["auto", True, False]} for name in COMPONENTS if name != "detector"}, required=False
         ),
@@ -130,7 +133,7 @@ def schema() -> dict:
         "report": stage("report"),
     }
     whole = _object(properties)
-    whole["required"] = [key for key in whole["required"] if key not in ("presets", "named")]
+    whole["required"] = [key for key in whole["required"] if key not in ("presets", "named", "methods")]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **whole,

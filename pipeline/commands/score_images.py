@@ -3,7 +3,8 @@
 Reads   FOLDER (not its sub-folders), data/D/reference, and what else the stage score reads of a data set
 Writes  reports/outside/D--NAME/{scores,pairs,samples}.parquet, as the stage score does for a variant, and
           files.csv     every file that was left out or scored with a reservation, and why
-          method.json   name, pairs scored and missing, how files were named, the reference they were scored with
+          method.json   name, pairs scored and missing, how files were named, the reference they were scored with; with
+                        --method its commit, licence, weights and what it saw
           as-RECIPE.json  with --as: what another method's code makes of these images, in no table
 
 An image belongs to the test pair that its file name spells out. With FROM and TO for image ids, with or without .jpg,
@@ -26,6 +27,9 @@ guessed and nothing is resized: a name that fits no pair or two, two files for o
 decode are left out and listed. JPEGs are scored, listed and marked. If pairs are missing, the others are scored, the
 row says how many, and FID and KID compare with the targets of those alone.
 
+--method scores what a method of methods/ drew (runs/D/METHOD/images, docs/methods.md), under its title; the engines do
+so for every one that params.yaml names.
+
 The tables include every folder in reports/outside/ on their next run; to drop a method, remove its folder.
 
 --as prints, and keeps beside the scores, what the released code of another method would make of the same images, and
@@ -37,8 +41,6 @@ what each of its steps does (docs/protocols.md); images of another size: repose 
 import argparse
 import csv
 import json
-import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,6 +56,7 @@ from pipeline.core.errors import UserError
 from pipeline.formats import annotations, pictures
 from pipeline.loading.arrays import PairData
 from pipeline.loading.devices import device
+from pipeline.methods import manifest
 from pipeline.scoring import image_folder, judge, real, samples
 from pipeline.scoring.checkpoint import Scored
 from pipeline.scoring.image_folder import Known
@@ -69,20 +72,17 @@ LONGEST = 120  # bytes of a name in a folder's: file systems allow 255, of which
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", required=True, help="a prepared data set, such as market1501")
-    parser.add_argument("--images", required=True, type=Path, help="the folder of generated images")
-    parser.add_argument("--name", required=True, help="what the method's row is called")
+    parser.add_argument("--images", type=Path, help="the folder of generated images")
+    parser.add_argument("--name", help="what the method's row is called")
+    parser.add_argument("--method", help="a folder of methods/, instead of --images and --name")
     parser.add_argument("--pattern", help='how files are called, without ending, such as "{from}-{to}_fake"')
     parser.add_argument("--numbering", help="what numbers in names count: published, from-1, ..., or a CSV of from,to")
     add_recipes(parser)
 
 
 def slug(name: str) -> str:
-    """A method's name as part of a folder's: its letters and digits, of any script, in small. Raises UserError if none
-    is left, too many are, or a row of ours is called so.
-    """
-    small = unicodedata.normalize("NFC", name.lower())  # as a file system may store it anyway
-    kept = (c if c.isalnum() or unicodedata.category(c)[0] == "M" else "_" for c in small)  # M: accents, vowel signs
-    text = re.sub("_+", "_", "".join(kept)).strip("_")
+    """`layout.slug` of a method's name. Raises UserError if it is empty or too long, or a row of ours is called so."""
+    text = layout.slug(name)
     if not text:
         raise UserError(f"--name {name!r}: give the method a name with letters or digits")
     if len(text.encode()) > LONGEST:
@@ -163,14 +163,22 @@ def advice(images: Path, dataset: str, whole: Split, found: int, listed: list[tu
 
 def run(
     dataset: str,
-    images: Path,
-    name: str,
+    images: Path | None = None,
+    name: str | None = None,
     pattern: str | None = None,
     numbering: str | None = None,
     recipes: Sequence[str] = (),
     draws: Sequence[Path] = (),
+    method: str | None = None,
 ) -> None:
     """Score the folder `images` and write reports/outside/. Raises UserError if not one pair of it can be scored."""
+    if (images is None or name is None) if method is None else (images or name):
+        raise UserError("score: give --images FOLDER and --name NAME, or --method alone")
+    program = {}
+    if method is not None:
+        of = manifest.read(method)
+        images, name, program = layout.method_images(dataset, method), of.title, {"program": of.described}
+        seals.check_all(images)
     check_asked(recipes, draws)
     if dataset not in params.datasets():
         raise UserError(f"unknown dataset {dataset}; {layout.PARAMS} names: {', '.join(params.datasets())}")
@@ -209,7 +217,7 @@ def run(
         [judge.pair_rows(split, values, 0, digests)],
         samples.rows(dataset, split.data, why, again, 0),
     )
-    method = {
+    record = {
         "kind": "outside",
         "name": name,
         "dataset": dataset,
@@ -220,6 +228,7 @@ def run(
         "numbering": way,
         "images_sha256": image_folder.digest(found),
         "reference": summary(protocol.reference),
+        **program,
     }
     right = {score_row["metric"]: score_row["value"] for score_row in scored.scores}
     given = (protocol.networks, protocol.reference.real, right)
@@ -229,7 +238,7 @@ def run(
         for one in others:
             (partial / f"as-{one.recipe}.json").write_text(_of_recipe(one), encoding="utf-8")
         _write_files(partial / "files.csv", listed, missing, whole.data)
-        text = json.dumps(method, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+        text = json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
         (partial / "method.json").write_text(text, encoding="utf-8")
     for line in row.lines(folder / "scores.parquet"):
         console.say(line)

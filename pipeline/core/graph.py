@@ -20,7 +20,8 @@ DVC_FILE = Path("dvc.yaml")
 CODE = ("pipeline", "models")
 DATASETS = "pipeline/datasets"
 CODE_KEY = "code"  # in a data set's settings.yaml: digests of `code_of_data_set`, so that DVC sees an edit of it
-SOURCES = (*CODE, "reports/template")  # folders of files under version control: what is in them counts, one by one
+# Folders of files under version control: what is in them counts, one by one.
+SOURCES = (*CODE, str(layout.METHODS), "reports/template")
 # What makes the prepared data set: `snakemake prepared`, and for DVC `dvc repro describe`, which reads all of it.
 DATA_STAGES = ("index", "keypoints", "parsing", "pairs", "pseudo_labels", "distance_maps", "describe")
 WATCHING = ("tracker",)
@@ -131,6 +132,8 @@ class Stage:
         top, _, family = key.partition(".")
         if top in ("variants", "named") and family not in self.values.get(top, {}):
             return ()  # a family that is left out has none
+        if key == "methods":
+            return self.values.get(key, ())
         return _lookup(self.values, key)
 
     @cached_property
@@ -255,7 +258,8 @@ class Writers:
             if path not in self._files:
                 written = self.outputs(path)
                 read = [name for name, writer in written.items() if writer.stage not in FOREGOING]
-                self._files[path] = read if written else _sources(path)
+                beside = [path] if path == str(layout.OUTSIDE) else []  # what was scored by hand
+                self._files[path] = [*read, *beside] if written else _sources(path)
         return [file for path in job.inputs for file in self._files[path]]
 
 
@@ -270,7 +274,8 @@ def _sources(path: str) -> list[str]:
 
 
 def _without_code(found: list[Stage]) -> Iterator[str]:
-    code = {path: job.name for stage in found for job in stage.jobs.values() for path in job.code}
+    jobs = [job for stage in found for job in stage.jobs.values()]
+    code = {path: job.name for job in jobs for path in job.inputs if path.startswith(SOURCES)}
     root = _root()
     for path, name in code.items():
         if not (root / path).exists():

@@ -3,6 +3,8 @@
 dvc.yaml spells the same paths; `tests/core/test_graph.py` keeps the two in step.
 """
 
+import re
+import unicodedata
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
@@ -13,6 +15,7 @@ TABLES = Path("reports/tables")
 METRICS = Path("reports/metrics")  # for `dvc metrics`: a file a data set and run
 CURVES = Path("reports/curves")  # for `dvc plots`: scores over checkpoints
 OUTSIDE = Path("reports/outside")  # scores of images that other programs made: no stage's output, read by the tables
+METHODS = Path("methods")  # a folder each for methods of other programs
 STUDIES = Path("reports/studies")  # what user studies found: likewise
 REPORT_TEMPLATE = Path("reports/template.html.j2")
 REPORT_PARTS = "template"  # the folder beside it that holds its parts
@@ -138,9 +141,21 @@ def outside(dataset: str, slug: str) -> Path:
     return OUTSIDE / f"{dataset}--{slug}"
 
 
+def slug(name: str) -> str:
+    """A method's name as part of a folder's: its letters and digits, of any script, in small."""
+    small = unicodedata.normalize("NFC", name.lower())  # as a file system may store it anyway
+    kept = (c if c.isalnum() or unicodedata.category(c)[0] == "M" else "_" for c in small)  # M: accents, vowel signs
+    return re.sub("_+", "_", "".join(kept)).strip("_")
+
+
 def study(name: str) -> Path:
     """The folder of one user study's results, directly in STUDIES, as those of outside methods are in OUTSIDE."""
     return STUDIES / name
+
+
+def method_images(dataset: str, method: str) -> Path:
+    """What another program's method drew of the test pairs: SOURCE_2_TARGET_vis.png."""
+    return Path("runs") / dataset / method / "images"
 
 
 def log(stage: str, *axes: str) -> Path:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SEED = "-seed"
 _FORM = re.compile("[a-z0-9_]+-[a-z0-9_]+")  # of a data set
 # Blocks that are no data set's. In all others each data set has one of its own.
-SHARED = ("datasets", "variants", "named", "components", "presets", "weights", "tables", "report")
+SHARED = ("datasets", "variants", "named", "methods", "components", "presets", "weights", "tables", "report")
 LONGEST = 4096  # characters of a text, as of a path
 _OWN_COPY = "is gone: give your own copy as weights.NET.path; addresses and digests: pipeline/fetching/networks.py"
 RETIRED = {  # keys that were renamed or given up, and what to say of them
@@ -147,11 +147,12 @@ def _strict() -> Any:
     return extend(Draft202012Validator, {"pattern": pattern}, type_checker=types)
 
 
-def _check_schema(values: Any, where: Path) -> None:
+def validate(values: Any, where: Path, wanted: dict) -> None:
+    """Raises UserError (one line), naming the file `where`, if `values` do not satisfy the JSON Schema `wanted`."""
     for problem in _odd(values):
         raise UserError(f"{where}: {problem}")
     try:
-        errors = list(_strict()(schema()).iter_errors(values))
+        errors = list(_strict()(wanted).iter_errors(values))
     except ImportError:
         console.say(f"{where} goes unchecked: jsonschema is not installed")
         return
@@ -191,7 +192,7 @@ def with_forms(values: Any) -> Any:
 def check(values: Any, where: Path = layout.PARAMS) -> dict:
     """Return `values`, those of forms filled in, if they satisfy the schema. Raises UserError (one line) if not."""
     values = with_forms(values)
-    _check_schema(values, where)
+    validate(values, where, schema())
     for stage, block in values.items():
         if stage in SHARED:
             continue
@@ -290,6 +291,11 @@ def as_block(kind: type[Block], value: dict[str, Any], *keys: str) -> Block:
 
 def datasets() -> list[str]:
     return load()["datasets"]
+
+
+def methods() -> list[str]:
+    """The folders in methods/ whose code is run."""
+    return load().get("methods", [])
 
 
 def variants() -> list[str]:

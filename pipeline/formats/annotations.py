@@ -78,18 +78,23 @@ def read_keypoints(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
     return list(first_line), np.where(valid[:, :, None], joints, np.float32(0)), valid
 
 
-def keypoint_lines(names: Sequence[str], joints: np.ndarray, valid: np.ndarray, decimals: int = 0) -> Iterator[str]:
-    """Inverse of `read_keypoints`: the file's lines. Coordinates are rounded, to whole pixels as the field has them
-    unless `decimals` says otherwise.
+def coordinates(joints: np.ndarray, valid: np.ndarray, decimals: int = 0) -> list[tuple[list, list]]:
+    """Joints (N, 18, 2), valid (N, 18) -> of each its x and its y as the field's lists have them: -1 where missing, and
+    rounded, to whole pixels unless `decimals` says otherwise.
     """
-    yield KEYPOINTS_HEADER + "\n"
     values = np.round(joints.astype(np.float64), decimals)
     if decimals == 0:
         values = values.astype(np.int64)
     present_at_missing = valid & (values[:, :, 1] == _MISSING)  # a joint just above the image, not a missing one
     values[:, :, 1] = np.where(present_at_missing, 0, values[:, :, 1])
     values = np.where(valid[:, :, None], values, _MISSING)
-    for name, (x, y) in zip(names, values.swapaxes(1, 2).tolist(), strict=True):
+    return values.swapaxes(1, 2).tolist()
+
+
+def keypoint_lines(names: Sequence[str], joints: np.ndarray, valid: np.ndarray, decimals: int = 0) -> Iterator[str]:
+    """Inverse of `read_keypoints`: the file's lines, with numbers as `coordinates` gives them."""
+    yield KEYPOINTS_HEADER + "\n"
+    for name, (x, y) in zip(names, coordinates(joints, valid, decimals), strict=True):
         yield f"{name}: {y}: {x}\n"
 
 

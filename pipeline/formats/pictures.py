@@ -47,6 +47,19 @@ def decode(data: bytes) -> np.ndarray | None:
         return None
 
 
+def exact(data: bytes) -> np.ndarray | str:
+    """As `decode`, of a picture that is stored as 8-bit RGB; of any other, and of what is none, why it is not."""
+    if reason := oversized(data):
+        return reason
+    flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    if picture is None:
+        return "does not decode as a picture"
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+        return f"not 8-bit RGB ({picture.dtype}, {1 if picture.ndim == 2 else picture.shape[2]} channels)"
+    return picture[..., ::-1]
+
+
 def decode_given(data: bytes, where: object) -> np.ndarray:
     """A picture of the user's, as `decode` gives it. Raises UserError, which begins with `where`."""
     reason = oversized(data)

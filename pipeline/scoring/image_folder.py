@@ -1,7 +1,6 @@
 """Which file of a folder is the generated image of which pair, and its pixels: images that another program made."""
 
 import hashlib
-import itertools
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
-from pipeline.core import console
+from pipeline.core import console, seals
 from pipeline.core.digests import sha256
 from pipeline.core.errors import UserError
 from pipeline.formats import pictures
+from pipeline.formats.pair_names import MIDDLES, SEVERAL, names_of
 from pipeline.scoring import numbering, strips
 from pipeline.scoring.judged import Pairs
 
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
     from pipeline.scoring.pairs import Split
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-MIDDLES = ("_", "___", "_2_", "_to_")
-PATTERNS = tuple(f"{{from}}{middle}{{to}}{end}" for middle in MIDDLES for end in ("", "_vis"))
-SEVERAL = -1  # a name's position if it stands for more than one pair
 SAME = 12.0  # grey levels: mean difference up to which a strip's panel shows a stored image (JPEG moves it by about 3)
 COPY = 'the pair\'s source as it is: scored; if files are named target first, give --pattern "{to}_{from}"'
 COPIED = 4.0  # up to which an image is the pair's source itself
@@ -39,26 +35,6 @@ class Found:
     panels: int
     jpeg: bool
     copied: bool
-
-
-def names_of(pairs: Sequence[tuple[str, str]], pattern: str | None) -> dict[str, int]:
-    """Every file name (without ending) that spells out one of `pairs`, (source id, target id) -> its position there, or
-    SEVERAL. None by a pattern of {index}, which is for `numbering`.
-
-    Raises UserError for a pattern with other fields than {from} and {to}, {to}, or {index}.
-    """
-    fields = set(re.findall(r"{(\w*)}", pattern or ""))
-    if pattern is not None and fields not in ({"from", "to"}, {"to"}, {"index"}):
-        raise UserError(
-            f'--pattern {pattern!r}: it needs {{from}} and {{to}}, {{to}} or {{index}}, as in "{{from}}-{{to}}_fake"'
-        )
-    names: dict[str, int] = {}
-    for position, both in enumerate(pairs if fields != {"index"} else ()):
-        for one, other in itertools.product(*({name, Path(name).stem} for name in both)):
-            for form in PATTERNS if pattern is None else (pattern,):
-                name = form.replace("{from}", one).replace("{to}", other)
-                names[name] = position if names.get(name, position) == position else SEVERAL
-    return names
 
 
 def _stem(path: Path) -> str:
@@ -141,16 +117,10 @@ def read(
 
     source, target: (H, W, 3) uint8 RGB, the stored images of the pair. any_size: the image may have another size.
     """
-    content = np.fromfile(path, np.uint8)
-    if reason := pictures.oversized(content):
-        return reason
-    flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
-    picture = cv2.imdecode(content, flags) if len(content) else None
-    if picture is None:
-        return "does not decode as a picture"
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-        return f"not 8-bit RGB ({picture.dtype}, {1 if picture.ndim == 2 else picture.shape[2]} channels)"
-    picture, jpeg = picture[..., ::-1], content[:3].tobytes() == b"\xff\xd8\xff"
+    data = path.read_bytes()
+    picture, jpeg = pictures.exact(data), data.startswith(b"\xff\xd8\xff")
+    if isinstance(picture, str):
+        return picture
     height, width = target.shape[:2]
     if picture.shape[:2] == (height, width):
         return picture, 1, jpeg
@@ -188,7 +158,7 @@ def named(
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the folder with the generated images as --images")
-    files = sorted(path for path in folder.iterdir() if path.is_file())
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != seals.LIST)
     scored = [(pairs.ids[source], pairs.ids[target]) for source, target in pairs.rows.tolist()]
     names = names_of(scored, pattern)
     way, places = numbered(files, names, known.listing, pattern, counted)

@@ -4,18 +4,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from models.variants import VARIANTS, Batch
 from pipeline import __main__
 from pipeline.anatomy import pose
-from pipeline.commands import export as export_command
 from pipeline.commands import portable
 from pipeline.core import layout, store
 from pipeline.core.errors import UserError
-from pipeline.formats import archive, openpose_json
+from pipeline.formats import archive, openpose_json, pair_names
 from pipeline.loading import checkpoints
 from pipeline.stages import keypoints, pairs
 from pipeline.training import load_run
@@ -243,18 +241,13 @@ def test_a_model_as_onnx(trained, tmp_path):
     assert apart.mean() < 1e-3 * expected.std()
 
 
-def test_names_of_generated_images(trained):
-    class Pairs:
-        ids = ("a.jpg", "a.png", "b.jpg", "c_2_b.jpg")
-        pairs = np.array([[0, 2], [1, 2], [2, 3]])
-        pair_index = np.array([0, 1, 2])
-
-    assert export_command.file_names(Pairs) == [
+def test_names_of_generated_images():
+    pairs = [("a.jpg", "b.jpg"), ("a.png", "b.jpg"), ("b.jpg", "c_2_b.jpg")]
+    assert pair_names.file_names(pairs) == [
         "a.jpg_2_b.jpg_vis.png", "a.png_2_b.jpg_vis.png", "b_2_c_2_b_vis.png",
     ]  # fmt: skip
-    Pairs.pairs = np.array([[0, 2], [0, 2], [2, 3]])
     with pytest.raises(UserError, match=r"a\.jpg_2_b\.jpg_vis would be the image of two pairs"):
-        export_command.file_names(Pairs)
+        pair_names.file_names([("a.jpg", "b.jpg"), ("a.jpg", "b.jpg")])
 
 
 @pytest.mark.parametrize(

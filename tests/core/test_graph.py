@@ -36,6 +36,8 @@ UNUSED = {
     "pseudo_labels": ("pipeline/loading/", "pipeline/fetching/", "pipeline/formats/"),
     **dict.fromkeys(("index", "keypoints", "pairs", "describe"), ("pipeline/fetching/",)),
     "score": ("pipeline/tables/", "pipeline/datasets/"),  # says the row when it is done
+    "score_images": ("pipeline/tables/", "pipeline/datasets/", "pipeline/fetching/", "pipeline/commands/compare.py"),
+    "draw": ("pipeline/fetching/",),  # its digests decide
     # Whether a run stops, and no output.
     "plan": tuple(f"pipeline/{room}/" for room in (*FOR_FAULTS, "fetching")),
     "weights": tuple(f"pipeline/{room}/" for room in (*FOR_FAULTS, "planning")),
@@ -62,6 +64,7 @@ def one_by_one(paths: Iterable[str], dvc: dict[str, dict], project: Path) -> set
             files = (file for file in (project / path).rglob("*") if file.is_file() and file.suffix != ".pyc")
             below = {str(file.relative_to(project)) for file in files}
         found |= below or {path}
+        found |= {path} & {"reports/outside"}  # others lie beside what stages write there
     return found
 
 
@@ -88,7 +91,9 @@ TRAINED = sum(any(one.phase for one in getattr(family, "VARIANTS", ())) for fami
 
 
 def with_everything(project: Path) -> Path:
-    """Two data sets, all variants, a further seed of each that is trained, a run a family by other settings."""
+    """Two data sets, all variants, a further seed of each that is trained, a run a family by other settings, a method
+    of another program.
+    """
     values = yaml.safe_load((project / "params.yaml").read_text())
     values["datasets"] = ["synthetic", "market1501"]
     for family in values["variants"]:
@@ -100,6 +105,9 @@ def with_everything(project: Path) -> Path:
     values["named"] = {
         family: dict.fromkeys((f"{name}-own", f"{name}-own-seed1"), SOME) for family, name in own.items()
     }
+    values["methods"] = ["theirs"]
+    (project / "methods/theirs").mkdir(parents=True)
+    (project / "methods/theirs/method.yaml").touch()
     (project / "params.yaml").write_text(yaml.safe_dump(values))
     return project
 
@@ -159,7 +167,7 @@ def test_both_engines_see_one_graph_of_everything(everything, jobs):
         }
         for job in jobs
     }
-    assert {job.stage for job in jobs} == set(command_line.STAGES)
+    assert {job.stage for job in jobs} == {*command_line.STAGES, "score_images"}
     trained = {job.axes["variant"] for job in jobs if job.stage == "train"}
     own = {run for run in trained if params.named(run)}
     assert trained - own == {*VARIANTS, *(f"{name}-seed1" for name, entry in VARIANTS.items() if entry.phase)}
@@ -286,7 +294,7 @@ def test_components_are_inputs_of_what_starts_from_them(jobs):
 
 def test_whatever_takes_long_comes_after_the_plan_and_data_do_without(jobs):
     long = {job.stage for job in jobs if graph.PLAN in job.inputs}
-    assert long == {"pretrain", "train", "reference"}
+    assert long == {"pretrain", "train", "draw", "reference"}
     assert all(graph.PLAN in job.inputs for job in jobs if job.stage in long)
 
 
@@ -405,7 +413,8 @@ def imported_files(path: str, seen: set[str]) -> set[str]:
 
 def decides(job: graph.Job) -> set[str]:
     """The files of code that decide what a job computes."""
-    found = imported_files(f"pipeline/stages/{job.stage}.py", set())
+    room = "commands" if job.stage in command_line.COMMANDS else "stages"
+    found = imported_files(f"pipeline/{room}/{job.stage}.py", set())
     for folder in (path for path in job.inputs if path.startswith("pipeline/datasets/") and (ROOT / path).is_dir()):
         for path in (ROOT / folder).glob("*.py"):
             imported_files(f"{folder}/{path.name}", found)
@@ -455,7 +464,7 @@ def test_the_list_of_families_decides_no_result(monkeypatch):
 
 DATA = {"index", "keypoints", "pairs"}
 SHOWN = {"fetch", "weights", "parsing", "pseudo_labels", "distance_maps", "describe", "reference"}
-SHOWN |= {"score", "score_components", "tables"}
+SHOWN |= {"score", "score_components", "score_images", "tables"}
 READS = {
     "plan": set(),
     "needs": set(),
@@ -471,7 +480,9 @@ READS = {
     "reference": DATA | {"parsing", "plan", "pretrain", "weights"},
     "score": DATA | {"parsing", "pretrain", "reference", "train", "weights"},
     "score_components": DATA | {"parsing", "pretrain", "reference"},
-    "tables": {"reference", "score", "score_components"},
+    "draw": DATA | {"plan"},
+    "score_images": DATA | {"parsing", "pretrain", "reference", "draw", "weights"},
+    "tables": {"reference", "score", "score_components", "score_images"},
     "report": DATA | SHOWN | {"plan", "needs"},
 }
 
@@ -504,7 +515,8 @@ def test_every_stage_reads_what_others_make_for_it_and_its_own_params(jobs):
             assert [str(one) for one in before if one.stage == "train"] == [str(job).replace("score", "train", 1)]
         if "dataset" in job.axes:
             assert {one.axes.get("dataset", job.axes["dataset"]) for one in before} <= {job.axes["dataset"]}, job
-        own = job.stage in graph.FOREGOING or any(key.partition(".")[0] == job.stage for key in job.params)
+        block = {"draw": "reference", "score_images": "score"}.get(job.stage, job.stage)
+        own = job.stage in graph.FOREGOING or any(key.partition(".")[0] == block for key in job.params)
         assert own, job
 
 
