@@ -78,7 +78,10 @@ def check(draw: Draw, names: Sequence[str], height: int, width: int) -> Iterator
         yield from (Verdict(one, None, "no picture has its name") for one in CHECKS if one != "names")
         return
     yield _of_sizes(found, height, width)
-    pixels = {name: pictures.exact(png) for name, png in found.items()}
+    pixels = {name: picture for name, png in found.items() if not isinstance(picture := pictures.exact(png), str)}
+    if not pixels:
+        yield from (Verdict(one, None, "no picture can be read") for one in ("determinism", "batch", "targets"))
+        return
 
     def differing(again: Mapping[str, bytes], allowed: int) -> str:
         """Which pictures are others now, in words."""
@@ -103,8 +106,8 @@ def check(draw: Draw, names: Sequence[str], height: int, width: int) -> Iterator
 def _of_names(written: Mapping[str, bytes], names: Sequence[str]) -> Verdict:
     lacking = [name for name in names if name not in written]
     others = sorted(set(written) - set(names))
-    parts = [f"{len(lacking)} of {len(names)} are not there, {lacking[0]} the first"] * bool(lacking)
-    parts += [f"{len(others)} files too many, {others[0]} the first"] * bool(others)
+    parts = [f"{len(lacking)} of {len(names)} are not there, {lacking[0]} the first"] if lacking else []
+    parts += [f"{len(others)} files too many, {others[0]} the first"] if others else []
     return Verdict("names", not parts, "; ".join(parts))
 
 
@@ -115,8 +118,8 @@ def _of_sizes(found: Mapping[str, bytes], height: int, width: int) -> Verdict:
     return Verdict("sizes", True, "")
 
 
-def _apart(one: np.ndarray | str, other: np.ndarray | str) -> int:
-    """The largest difference of a pixel in grey levels; 255 if one is no picture, or of another size."""
-    if isinstance(one, str) or isinstance(other, str) or one.shape != other.shape:
+def _apart(one: np.ndarray, other: np.ndarray | str) -> int:
+    """The largest difference of a pixel in grey levels; 255 if the other is no picture, or of another size."""
+    if isinstance(other, str) or one.shape != other.shape:
         return 255
     return int(np.abs(one.astype(np.int16) - other).max())

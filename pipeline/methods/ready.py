@@ -38,6 +38,7 @@ class Ready:
 
     def check_out(self, folder: Path) -> None:
         """The files of its commit into `folder`, which is made. Raises UserError if they are not what it names."""
+        folder = folder.resolve()
         folder.mkdir()
         index = folder.with_name(f"{folder.name}.index")
         git = ["git", f"--git-dir={self.repository}", f"--work-tree={folder}"]

@@ -183,6 +183,8 @@ def _scoring(values: dict[str, Any], dataset: str, of: Size) -> Iterator[Cost]:
         times = -(-one.settings["steps"] // one.settings["checkpoint_every"]) if one else 1
         row = rows["floors" if family == "floors" else ""]
         yield _and(_measured(f"score {dataset} {run}", row, of, times), hours * passes * pairs * times)
+    for name in values.get("methods", ()):
+        yield _and(_measured(f"score_images {dataset} {name}", rows["floors"], of), hours * passes * pairs)
 
 
 def costs(values: dict[str, Any]) -> Iterator[Cost]:
@@ -203,4 +205,6 @@ def costs(values: dict[str, Any]) -> Iterator[Cost]:
                 yield _and(_measured(f"pseudo_labels {dataset} {rule}", _row("pseudo_labels", "", of), of), ranking)
         for one in faults.trainings(values, dataset):
             yield _training(one, of.pixels)
+        for name in values.get("methods", ()):
+            yield Cost(f"draw {dataset} {name}", None, None, None, None, "another program's")
         yield from _scoring(values, dataset, of)

@@ -14,6 +14,7 @@ from pipeline.core import environment, layout, needs, params, seals
 from pipeline.core.errors import UserError
 from pipeline.core.settings import construct
 from pipeline.fetching import download, networks
+from pipeline.methods import manifest
 from pipeline.metrics import standard
 
 
@@ -135,7 +136,21 @@ def faults(values: dict[str, Any]) -> list[str]:
         found += _of_parsing(values, dataset)
         found += _of_sizes(values, dataset)
         found += _of_trainings(values, dataset)
-    return found
+    return [*found, *_of_methods(values)]
+
+
+def _of_methods(values: dict[str, Any]) -> Iterator[str]:
+    for name in values.get("methods", ()):
+        try:
+            method = manifest.read(name)
+        except UserError as error:
+            yield f"draw: {error}"
+            continue
+        for dataset in values["datasets"]:
+            size = size_of(values, dataset)
+            if method.size not in (None, size):
+                wanted, own = (f"{height} x {width}" for height, width in (method.size, size))
+                yield f"draw {dataset} {name}: takes images of {wanted} (height x width), those of {dataset} are {own}"
 
 
 def _of_data(values: dict[str, Any], dataset: str) -> Iterator[str]:

@@ -14,7 +14,7 @@ from pipeline.core import graph
 from pipeline.planning.costs import Cost
 
 # As NEEDS in the Snakefile: what holds a GPU, and what more cores than one.
-ON_GPU = frozenset({"parsing", "reference", "score", "score_components", "pretrain", "train"})
+ON_GPU = frozenset({"parsing", "reference", "score", "score_components", "score_images", "pretrain", "train", "draw"})
 CORES = dict.fromkeys((*ON_GPU, "keypoints", "pseudo_labels"), 8)
 BESIDE = 16  # cores that a machine has for each of its GPUs: a training holds 8
 

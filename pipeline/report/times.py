@@ -8,7 +8,7 @@ from pipeline.report.page import environment
 
 STAGES = (
     "fetch", "weights", "index", "keypoints", "parsing", "pairs", "pseudo_labels", "distance_maps", "describe",
-    "pretrain", "reference", "train", "score", "score_components", "tables",
+    "pretrain", "reference", "train", "draw", "score", "score_components", "tables",
 )  # fmt: skip
 _END = re.compile(r"^wall ([\d.]+) s, peak memory (\d+) MiB$")
 _RATE = re.compile(r"step \d+ of \d+ +([\d.]+) pairs/s")

@@ -29,7 +29,7 @@ PLUMBING = ("pipeline/core/", "pipeline/training/samples.py")  # the samples are
 # Lists of what exists, which decide what tables and report say of it. For other stages the file of each entry does.
 LISTS = ("pipeline/datasets/__init__.py", "models/variants.py")
 LIST_READERS = ("tables", "report")
-FOR_FAULTS = ("anatomy", "datasets", "extraction", "formats", "loading", "metrics")
+FOR_FAULTS = ("anatomy", "datasets", "extraction", "formats", "loading", "methods", "metrics")
 # Imported by a module that serves several stages, but not used by these. A data set's module fetches it, too.
 UNUSED = {
     "pretrain": ("models/detector.py",),  # but by the component of that name, whose file it is

@@ -9,6 +9,7 @@ from pipeline.core import layout, params
 from pipeline.planning import faults
 from pipeline.stages import plan
 from tests.conftest import ROOT
+from tests.methods.made import Bundle, write_method
 from tests.small_project import enter
 
 NOTHING = {family: [] for family in ("floors", "spgnet", "spig", "spt", "sgw_gan", "patn", "gfla", "def_gan", "vunet")}
@@ -42,6 +43,18 @@ def one() -> str:
     assert len(lines) == 1, lines
     assert "\n" not in lines[0]
     return lines[0]
+
+
+def test_a_method_that_cannot_be_run_is_said_first(project):
+    """Its file, and the size of its images, before anything is trained or drawn."""
+    project({}, methods=["mine"])
+    assert one().startswith("draw: methods/mine/method.yaml: not there; docs/methods.md says how to add a method")
+    bundle = Bundle(Path("theirs.bundle"), "0" * 40, "")
+    bundle.path.touch()
+    write_method(Path("methods/mine"), bundle)
+    assert found() == []
+    write_method(Path("methods/mine"), bundle, height=256, width=176)
+    assert one() == "draw synthetic mine: takes images of 256 x 176 (height x width), those of synthetic are 64 x 32"
 
 
 def record(net: str, status: str) -> None:
