@@ -225,6 +225,7 @@ def test_the_key_takes_curves_away(chromium, small):
         assert visible(page, ".points.test") == all_curves
 
 
+@pytest.mark.slow
 def test_many_methods_start_with_their_test_curves(chromium, large):
     with opened(chromium, large) as page:
         page.locator(".charts").first.scroll_into_view_if_needed()
@@ -410,6 +411,7 @@ def test_the_dark_page_is_dark(chromium, small):
 # ---- 20 methods, 2 data sets, 10 checkpoints
 
 
+@pytest.mark.slow
 def test_a_large_page_stays_small_and_sound(chromium, large):
     assert 1 * MEGABYTE < large.stat().st_size < 15 * MEGABYTE
     for viewport in (WIDE, NARROW):

@@ -332,6 +332,7 @@ def ask_for(names: list[str]) -> None:
     params.load.cache_clear()
 
 
+@pytest.mark.slow
 def test_metrics_on_request(project, copied, capsys):
     """market1501 here pairs every image with itself: copy_source is perfect and must reach every ceiling."""
     maps = write_parsing(dataset="market1501")

@@ -94,6 +94,7 @@ def test_without_a_compiler_training_goes_on_with_a_line(monkeypatch, capfd):
     assert not any(block._compiled_call_impl for block in net.modules())
 
 
+@pytest.mark.slow
 def test_a_spectrally_normed_block_may_be_called_twice():
     """By the real compiler: `aot_eager` has not the fault that this is about."""
     reason = compiling.missing(CPU, "inductor")
