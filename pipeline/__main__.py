@@ -41,7 +41,7 @@ STAGES = {
 }
 COMMANDS = (
     "list", "about", "cite", "status", "verify", "inspect", "figure", "generate", "export", "handoff", "score_images",
-    "check-method", "compare", "study", "record", "architecture", "schema",
+    "check-method", "compare", "calibrate", "reproduced", "study", "record", "architecture", "schema",
 )  # fmt: skip
 SHELLS = ("bash", "zsh")
 

@@ -110,6 +110,8 @@ def matches(dataset: str, cells_of: dict[str, list[dict[str, str]]]) -> list[dic
                 "ours": cell["printed"],
                 "interval": interval(cell),
                 "published": theirs["printed"],
+                "verdict": cell.get("verdict", ""),
+                "reason": cell.get("reason", ""),
                 "read": how_read(theirs["marks"].split()),
                 "inside": ends[0] <= float(theirs["value"]) <= ends[1] if len(ends) == 2 else None,
             }

@@ -131,7 +131,7 @@ def _cell(cell: dict[str, str]) -> dict:
         "place": "" if thin else PLACES.get(cell["place"].partition(" ")[0], ""),
         "tied": "tied" in cell["place"] and not thin,
         "interval": f"{low} – {high}" if low and high and not thin else "",
-        "other": cell.get("other", ""),
+        **{key: cell.get(key, "") for key in ("other", "verdict", "reason")},
         "seeds": f"{cell['seeds']} seeds: {mean} ± {deviation}" if cell.get("seeds") else "",
         "marks": marks,
     }

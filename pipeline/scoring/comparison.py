@@ -18,7 +18,7 @@ from pipeline.loading import published_weights
 from pipeline.metrics import GIVEN, METRICS, Metric, standard
 from pipeline.scoring import detectors, folders, image_folder, judge, networks, real
 from pipeline.scoring.protocol import Protocol, Reference
-from pipeline.scoring.recipes import RECIPES, ByRecipe, check_asked, score_by, with_draws
+from pipeline.scoring.recipes import INCEPTION, RECIPES, ByRecipe, check_asked, score_by, with_draws
 
 KEYS = (
     "metric",
@@ -112,7 +112,7 @@ def compare(
     def files_of(net: str) -> list[Path] | None:
         return _files(net, _path(weights))
 
-    def by_recipe(scores: Sequence[dict]) -> tuple[ByRecipe, ...]:
+    def by_recipes(scores: Sequence[dict]) -> tuple[ByRecipe, ...]:
         right = {row["metric"]: row["value"] for row in scores}
         opened = _lpips_of(recipes, files_of, missing_weights, seed, device)
         return tuple(score_by(name, given, files, opened, {}, right) for name in recipes)
@@ -120,7 +120,7 @@ def compare(
     if recipes and (size := folders.other_size(given)):
         sizes = "{} x {}, the targets {} x {}".format(*size, *given.size)
         left_out.append(f"the right numbers: generated images are {sizes} (height x width); metrics want one size")
-        return Compared([], {}, given, left_out, by_recipe([]))
+        return Compared([], {}, given, left_out, by_recipes([]))
     found = folders.checked(given)
     names = _candidates(metrics, given.size, files_of)
     network = None
@@ -165,7 +165,59 @@ def compare(
     for row in judge.score_rows(totals, protocol.reference, "test", 0, "", jpeg, bootstrap):
         by_joints = poses is None and {"masks", "joints"} & set(METRICS[row["metric"]].needs)
         scores.append({key: row[key] for key in KEYS} | {"marks": [*row["marks"], *(["joints"] if by_joints else [])]})
-    return Compared(scores, values, given, left_out, by_recipe(scores))
+    return Compared(scores, values, given, left_out, by_recipes(scores))
+
+
+def by_recipe(
+    recipe: str,
+    generated: Path,
+    targets: Path,
+    *,
+    pairs: Path | None,
+    poses: Path | None,
+    sources: Path | None,
+    numbering: str | None,
+    weights: Path | None,
+    training: Path | None,
+    draws: Sequence[Path],
+) -> tuple[ByRecipe, folders.FolderPairs, list[str]]:
+    """What one recipe makes of two folders and, for its FID, of a third, all training images: all as for `compare`. The
+    pairs, and what was left out of them, a line each. Raises UserError for input that cannot be scored.
+    """
+    check_asked([recipe], draws)
+    given, left_out = folders.open_folders(generated, targets, pairs, sources, numbering)
+    if poses is not None:
+        given = replace(given, target_joints=folders.poses(poses, given))
+        folders.look_at_poses(poses, given)
+
+    @cache
+    def files_of(net: str) -> list[Path] | None:
+        return _files(net, weights)
+
+    opened, real_side = _lpips_of([recipe], files_of, "skip", 0, "auto"), {}
+    if training is not None:
+        network, real_side = _of_training(training, files_of)
+        opened |= network
+    files = with_draws(dict(enumerate(given.generated)), draws)
+    return score_by(recipe, given, files, opened, real_side, {}), given, left_out
+
+
+def _of_training(folder: Path, files_of: networks.Files) -> tuple[dict[str, Any], dict[str, Any]]:
+    """torchvision's Inception and its statistics of all pictures in a folder, by their names in `Metric`; nothing where
+    its weights are not there, which is said. Raises UserError for a picture of another size than the first.
+    """
+    from pipeline.loading.devices import device as chosen
+
+    described = networks.describe(["fid-train-tv"], "skip", 0, files_of)[1]
+    opened, statistics = networks.open_all(described, chosen("auto"), files_of), None
+    for images in folders.pictures_of(folder, "training images") if opened else ():
+        from pipeline.metrics.fid import FrechetStatistics
+        from pipeline.metrics.inception import inception_features
+
+        features = inception_features(opened[INCEPTION], images).float().cpu().numpy()
+        statistics = statistics or FrechetStatistics(features.shape[1])
+        statistics.update(features)
+    return opened, {INCEPTION: statistics} if opened else {}
 
 
 def _path(value: Path | str | None) -> Path | None:

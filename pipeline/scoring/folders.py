@@ -2,13 +2,14 @@
 
 import csv
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from pipeline.core import console
 from pipeline.core.errors import UserError
 from pipeline.core.schema import JOINTS
 from pipeline.extraction.openpose import central
@@ -69,6 +70,17 @@ def _picture(file: Path, size: tuple[int, int] | None = None) -> np.ndarray:
             f"{file}: is {here}, other images are {there} (height x width); metrics compare images of one size"
         )
     return picture
+
+
+def pictures_of(folder: Path, what: str, batch: int = 16) -> Iterator[np.ndarray]:
+    """(n, H, W, 3) uint8 RGB, by name. Raises UserError for one that does not decode, or of another size."""
+    files = _Folder(folder, what).files
+    size = _picture(files[0]).shape[:2]
+    with console.progress(what, len(files)) as advance:
+        for first in range(0, len(files), batch):
+            images = np.stack([_picture(file, size) for file in files[first : first + batch]])
+            yield images
+            advance(len(images))
 
 
 class _Folder:

@@ -29,25 +29,28 @@ BATCH = 16  # pairs in memory at a time; no value depends on it
 NETS = ("lpips-alex", "lpips-vgg", "lpips-squeeze")  # of which the first that is there stands in for AlexNet
 INCEPTION = "inception-tv"
 NO_TRAINING_IMAGES = "needs all training images; score --images has them, with fid-train-tv in reference.D.metrics"
-KEYS = ("recipe", "number", "value", "pairs", "dropped", "metric", "right", "marks", "does")
+KEYS = ("recipe", "number", "value", "pairs", "dropped", "metric", "right", "equals", "marks", "does")
 
-# A generated picture and its target, (H, W, 3) uint8 -> the two as they are scored, uint8 or float32 in [0, 255], and
-# what was done to them, in words. Raises UserError for sizes that the code cannot score.
-View = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, str]]
-# Of n such pairs and a network: (n,) values, or (n, d) features.
-Of = Callable[[np.ndarray, np.ndarray, Any], np.ndarray]
+Viewed = tuple[np.ndarray, np.ndarray, str]
+# A generated picture and its target, (H, W, 3) uint8, and whether the first came as a JPEG -> the two as they are
+# scored, uint8 or float32 in [0, 255], and what was done to them, in words. Raises UserError for sizes that the code
+# cannot score.
+View = Callable[[np.ndarray, np.ndarray, bool], Viewed]
+# Of n such pairs, a network, and the targets' pose masks (n, H, W) where the number wants them: (n,) values, or (n, d)
+# features.
+Of = Callable[[np.ndarray, np.ndarray, Any, np.ndarray | None], np.ndarray]
 
 
 # ---- how pictures are prepared
 
 
-def as_they_are(generated: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
+def as_they_are(generated: np.ndarray, target: np.ndarray, jpeg: bool = False) -> Viewed:
     if generated.shape != target.shape:
         raise UserError(f"its script wants pictures of one size: {_by(generated)} generated, {_by(target)} real")
     return generated, target, ""
 
 
-def cut_to_176(generated: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
+def cut_to_176(generated: np.ndarray, target: np.ndarray, jpeg: bool = False) -> Viewed:
     """PISE: targets of 256 columns lose 40 on either side."""
     cut = target.shape[1] == 256 and generated.shape[1] == 176
     if cut:
@@ -55,7 +58,7 @@ def cut_to_176(generated: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, n
     return *as_they_are(generated, target)[:2], "40 columns cut off either side of the targets" if cut else ""
 
 
-def truncated(generated: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
+def truncated(generated: np.ndarray, target: np.ndarray, jpeg: bool = False) -> Viewed:
     """CFLD: the generated picture to the target's size in floats, bicubic and antialiased; then 8 bits, by cutting."""
     if generated.shape == target.shape:
         return generated, target, ""
@@ -68,13 +71,13 @@ def truncated(generated: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np
     return resized.clip(0, 255).astype(np.uint8), target, said
 
 
-def cubic(generated: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
+def cubic(generated: np.ndarray, target: np.ndarray, jpeg: bool = False) -> Viewed:
     """PCDMs: both pictures to 16:11 by OpenCV's cubic filter, without antialias; floats, not clipped nor rounded."""
     both = [_to(picture, _upright(target), cv2.INTER_CUBIC) for picture in (generated, target)]
     return *both, _resized(generated, target, both, "OpenCV, cubic, not antialiased, not rounded")
 
 
-def squashed(generated: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
+def squashed(generated: np.ndarray, target: np.ndarray, jpeg: bool = False) -> Viewed:
     """PIDM: squares, by Pillow's bicubic filter."""
     if _upright(target) is None:
         said = f"not squashed, as DeepFashion's are: {_by(target)} is no size of DeepFashion's"
@@ -84,12 +87,29 @@ def squashed(generated: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.
     return *both, _resized(generated, target, both, "Pillow, bicubic, 8 bits")
 
 
-def squashed_then_upright(generated: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
+def squashed_then_upright(generated: np.ndarray, target: np.ndarray, jpeg: bool = False) -> Viewed:
     """PIDM: the squares to 16:11 by OpenCV's bilinear filter, without antialias, in floats."""
     one, other, said = squashed(generated, target)
     both = [_to(picture, _upright(target), cv2.INTER_LINEAR) for picture in (one, other)]
     again = _resized(one, other, both, "OpenCV, bilinear, not antialiased, not rounded")
     return *both, ", then ".join(filter(None, (said, again)))
+
+
+def middle_columns(generated: np.ndarray, target: np.ndarray, jpeg: bool = False) -> Viewed:
+    """SPGNet on DeepFashion: columns 40 to 216 of pictures 256 wide, those generated written to a file again, as JPEG
+    (Pillow's quality of 75) if they came as such.
+    """
+    if generated.shape[1] != 256:
+        return as_they_are(generated, target)
+    generated, said = generated[:, 40:216], "columns 40 to 216 cut out"
+    if jpeg:
+        from PIL import Image
+
+        written = io.BytesIO()
+        Image.fromarray(np.ascontiguousarray(generated)).save(written, "JPEG")
+        generated, said = np.asarray(Image.open(written)), f"{said}, and written as JPEG of quality 75 again"
+    target = target[:, 40:216] if target.shape[1] == 256 else target
+    return *as_they_are(generated, target)[:2], said
 
 
 def _upright(target: np.ndarray) -> tuple[int, int] | None:
@@ -120,44 +140,58 @@ def _resized(generated: np.ndarray, target: np.ndarray, now: Sequence[np.ndarray
 # ---- what is computed
 
 
-def _win51(generated: np.ndarray, target: np.ndarray, _: Any) -> np.ndarray:
+def _win51(generated: np.ndarray, target: np.ndarray, *_: Any) -> np.ndarray:
     return ssim_uniform(generated, target, 51)
 
 
-def _gauss15(generated: np.ndarray, target: np.ndarray, _: Any) -> np.ndarray:
+def _uniform7(generated: np.ndarray, target: np.ndarray, *_: Any) -> np.ndarray:
+    return ssim_uniform(generated, target, 7)
+
+
+def _gauss15(generated: np.ndarray, target: np.ndarray, *_: Any) -> np.ndarray:
     return ssim_gaussian(generated, target, own_range=True)
 
 
-def _gauss12(generated: np.ndarray, target: np.ndarray, _: Any) -> np.ndarray:
+def _gauss12(generated: np.ndarray, target: np.ndarray, *_: Any) -> np.ndarray:
     return ssim_gaussian(generated, target, 1.2, own_range=True)
 
 
-def _psnr(generated: np.ndarray, target: np.ndarray, _: Any) -> np.ndarray:
+def _masked_gauss15(generated: np.ndarray, target: np.ndarray, _: Any, masks: np.ndarray) -> np.ndarray:
+    return ssim_gaussian(generated * masks[..., None], target * masks[..., None], own_range=True)
+
+
+def _psnr(generated: np.ndarray, target: np.ndarray, *_: Any) -> np.ndarray:
     if generated.dtype == np.uint8:
         return psnr(generated, target)
     error = np.square(generated.astype(np.float64) - target).mean(axis=(1, 2, 3))
     return 10 * np.log10(255.0**2 / np.maximum(error, 1 / generated[0].size))
 
 
-def _wrapped_psnr(generated: np.ndarray, target: np.ndarray, _: Any) -> np.ndarray:
+def _wrapped_psnr(generated: np.ndarray, target: np.ndarray, *_: Any) -> np.ndarray:
     """PISE: of 8-bit integers, which count modulo 256."""
     error = ((generated - target) ** 2).mean(axis=(1, 2, 3))
     return 10 * np.log10(255.0**2 / np.maximum(error, 1 / generated[0].size))
 
 
-def _lpips(generated: np.ndarray, target: np.ndarray, network: Any) -> np.ndarray:
+def _lpips(generated: np.ndarray, target: np.ndarray, network: Any, *_: Any) -> np.ndarray:
     from pipeline.metrics.lpips import lpips_of_floats
 
     return lpips_of_floats(network, *(images.astype(np.float32) / 127.5 - 1 for images in (generated, target)))
 
 
-def _lpips_from_0(generated: np.ndarray, target: np.ndarray, network: Any) -> np.ndarray:
+def _lpips_from_0(generated: np.ndarray, target: np.ndarray, network: Any, *_: Any) -> np.ndarray:
     from pipeline.metrics.lpips import lpips_of_floats
 
     return lpips_of_floats(network, *(images.astype(np.float32) / 255 for images in (generated, target)))
 
 
-def _inception(generated: np.ndarray, target: np.ndarray, network: Any) -> np.ndarray:
+def _masked_lpips(generated: np.ndarray, target: np.ndarray, network: Any, masks: np.ndarray) -> np.ndarray:
+    from pipeline.metrics.lpips import masked_lpips
+
+    return masked_lpips(network, generated, target, masks)
+
+
+def _inception(generated: np.ndarray, target: np.ndarray, network: Any, *_: Any) -> np.ndarray:
     from pipeline.metrics.inception import inception_features
 
     return inception_features(network, generated).float().cpu().numpy()
@@ -181,7 +215,9 @@ class Number:
     """One number that a method's script prints.
 
     name: what it is called there. metric: ours beside it, the right one; "lpips": LPIPS by the network that is there.
-    does: in words. network: "lpips", INCEPTION or "". batch: an incomplete last batch of so many pairs is dropped.
+    does: in words. equals: our metric that gives the same number where the view changes nothing and no pair is dropped;
+    "lpips" as above. network: "lpips", INCEPTION or "". batch: an incomplete last batch of so many pairs is dropped.
+    masked: it looks at the targets' pose masks.
     """
 
     name: str
@@ -191,34 +227,56 @@ class Number:
     network: str = ""
     view: View = as_they_are
     batch: int | None = None
+    equals: str = ""
+    masked: bool = False
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """draws: images a pair, of which the likest to the target is scored. lacking: what is not known of it."""
+    """draws: images a pair, of which the likest to the target is scored. lacking: what is not known of it. other: what
+    its scripts do that is not done here.
+    """
 
     method: str
     numbers: tuple[Number, ...]
     draws: int = 1
     lacking: str = ""
+    other: str = ""
 
 
-_WIN51 = Number("SSIM", "ssim-win51", _win51, "window of 51 x 51 equal weights, range 255, as ssim-win51")
+_WIN51 = Number(
+    "SSIM", "ssim-win51", _win51, "window of 51 x 51 equal weights, range 255, as ssim-win51", equals="ssim-win51"
+)
+_UNIFORM7 = Number(
+    "SSIM", "ssim-uniform7", _uniform7, "window of 7 x 7 equal weights, range 255, as ssim-uniform7",
+    equals="ssim-uniform7",
+)  # fmt: skip
 _OWN = "range of the generated image, its greatest less its least value, instead of 255"
-_GAUSS15 = Number("SSIM_256", "ssim", _gauss15, f"Gaussian window of sigma 1.5; {_OWN}")
-_GAUSS12 = Number("SSIM_256", "ssim", _gauss12, f"Gaussian window of sigma 1.2 (9 x 9) instead of 1.5; {_OWN}")
-_PSNR = Number("PSNR", "psnr", _psnr, "range 1 on floats, as psnr")
+_GAUSS15 = Number("SSIM_256", "ssim", _gauss15, f"Gaussian window of sigma 1.5; {_OWN}", equals="ssim-own-range")
+_GAUSS12 = Number(
+    "SSIM_256", "ssim", _gauss12, f"Gaussian window of sigma 1.2 (9 x 9) instead of 1.5; {_OWN}",
+    equals="ssim-gauss12-own-range",
+)  # fmt: skip
+_MASKED_GAUSS15 = Number(
+    "Mask-SSIM", "mask-ssim", _masked_gauss15,
+    f"Gaussian window of sigma 1.5 over both pictures times the pose mask; {_OWN}", masked=True,
+)  # fmt: skip
+_PSNR = Number("PSNR", "psnr", _psnr, "range 1 on floats, as psnr", equals="psnr")
 _WRAPPED = Number(
     "PSNR", "psnr", _wrapped_psnr,
     "differences and squares of 8-bit integers, which count modulo 256: 16 grey levels apart is no error at all",
 )  # fmt: skip
-_LPIPS = Number("LPIPS", "lpips", _lpips, "pictures in [-1, 1]", "lpips")
+_LPIPS = Number("LPIPS", "lpips", _lpips, "pictures in [-1, 1]", "lpips", equals="lpips")
+_MASKED_LPIPS = Number(
+    "Mask-LPIPS", "mask-lpips", _masked_lpips, "pictures in [-1, 1] times the pose mask", "lpips", equals="mask-lpips",
+    masked=True,
+)  # fmt: skip
 _LPIPS_FROM_0 = Number(
     "LPIPS", "lpips", _lpips_from_0, "pictures shown in [0, 1], where the network wants [-1, 1]", "lpips"
 )
 _FID = Number(
     "FID", "fid-train-tv", _inception, "torchvision's Inception, against all training images, as fid-train-tv",
-    INCEPTION,
+    INCEPTION, equals="fid-train-tv",
 )  # fmt: skip
 
 
@@ -248,6 +306,20 @@ RECIPES = {
     "mcld": Recipe("MCLD", _CFLD, lacking="its likeness of faces, for which it takes insightface's networks"),
     "pcdms": Recipe(
         "PCDMs", _numbers(_GAUSS12, _PSNR, _LPIPS_FROM_0, _FID, view=cubic, batches=(64, 128)), draws=4,
+    ),
+    "spgnet": Recipe(
+        "SPGNet",
+        (
+            _UNIFORM7,
+            *_numbers(_LPIPS, _FID, view=middle_columns, batches=(64, 64)),
+            *_numbers(_MASKED_GAUSS15, _MASKED_LPIPS, batches=(64, 64)),
+        ),
+        other="files of two folders paired by their place in a listing that is not sorted; masked numbers on"
+        " Market-1501 alone; SSIM before the pictures are written as JPEG; PCKh, by Keras OpenPose",
+    ),
+    "def_gan": Recipe(
+        "Def-GAN", (replace(_GAUSS15, name="SSIM"), _MASKED_GAUSS15),
+        other="IS, whose ten parts follow the folder's own order, and the mean difference of pixels",
     ),
 }  # fmt: skip
 
@@ -340,13 +412,17 @@ def score_by(
         "lpips": "its network's weights are not there" if lpips is None else "",
         INCEPTION: "" if INCEPTION in networks and INCEPTION in real else NO_TRAINING_IMAGES,
     }
+    masked = any(number.masked for number in recipe.numbers) and pairs.masks(pairs.rows[:1, 1]) is not None
     left = {number.name: lacking[number.network] for number in recipe.numbers if lacking.get(number.network)}
+    left |= {number.name: "needs the targets' joints" for number in recipe.numbers if number.masked and not masked}
     found: dict[str, list[np.ndarray]] = {number.name: [] for number in recipe.numbers}
     said: dict[View, str] = {}
     order = sorted(files, key=lambda position: files[position][0].name)
     with console.progress(f"as {name}", len(order)) as advance:
         for start in range(0, len(order), BATCH):
-            both = [_pair(recipe, pairs, position, files[position]) for position in order[start : start + BATCH]]
+            some = order[start : start + BATCH]
+            both = [_pair(recipe, pairs, position, files[position]) for position in some]
+            masks = pairs.masks(pairs.rows[some, 1]) if masked else None
             seen: dict[View, list[np.ndarray]] = {}
             for number in recipe.numbers:
                 if number.name in left:
@@ -355,8 +431,8 @@ def score_by(
                     if number.view not in seen:
                         *looked, words = zip(*(number.view(*pair) for pair in both), strict=True)
                         seen[number.view] = [np.stack(images) for images in looked]
-                        said.setdefault(number.view, words[0])
-                    found[number.name].append(number.of(*seen[number.view], opened[number.network]))
+                        said[number.view] = said.get(number.view) or next(filter(None, words), "")
+                    found[number.name].append(number.of(*seen[number.view], opened[number.network], masks))
                 except UserError as error:
                     left[number.name] = str(error).removeprefix("SSIM: ")
             advance(len(both))
@@ -367,27 +443,30 @@ def score_by(
             continue
         values, network = np.concatenate(found[number.name]), opened[number.network]
         kept = _kept(len(values), number.batch)
-        metric = f"{lpips}-v0.1" if number.metric == "lpips" else number.metric
+        metric, equals = (name.replace("lpips", f"{lpips}-v0.1") for name in (number.metric, number.equals))
+        as_they_were = not said[number.view] and kept == len(values)
         seeded = getattr(network, "provenance", "published") == "seeded"
         other = number.network == "lpips" and lpips != NETS[0]
         row = {"recipe": name, "number": number.name, "value": _value(number, values[:kept], real), "pairs": kept}
         row |= {"dropped": len(values) - kept, "metric": metric, "right": right.get(metric)}
+        row["equals"] = equals if as_they_were else ""
         row["marks"] = [*(["lpips"] if other else []), *(["metric-weights"] if seeded else [])]
         does = (said[number.view], number.does, _dropped(len(values), kept, number.batch))
         rows.append(row | {"does": "; ".join(filter(None, does))})
     return ByRecipe(name, rows, _notes(recipe, files, left))
 
 
-def _pair(recipe: Recipe, pairs: Pairs, position: int, files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
-    """A pair's image, the likest of its draws if the recipe takes that, and its target."""
+def _pair(recipe: Recipe, pairs: Pairs, position: int, files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray, bool]:
+    """A pair's image, the likest of its draws if the recipe takes that, its target, and whether the image is a JPEG."""
     source, target = pairs.images(pairs.rows[position])
     draws = []
     for path in files if recipe.draws > 1 else files[:1]:
         picture = image_folder.read(path, source, target, any_size=True)
         if isinstance(picture, str):
             raise UserError(f"{path}: {picture}; correct it, or take it out")
-        draws.append(np.ascontiguousarray(picture[0]))
-    return draws[likest(draws, target) if len(draws) > 1 else 0], target
+        draws.append((np.ascontiguousarray(picture[0]), picture[2]))
+    image, jpeg = draws[likest([one for one, _ in draws], target) if len(draws) > 1 else 0]
+    return image, target, jpeg
 
 
 def _value(number: Number, values: np.ndarray, real: Mapping[str, Any]) -> float | None:
@@ -421,4 +500,5 @@ def _notes(recipe: Recipe, files: Mapping[int, Sequence[Path]], left: Mapping[st
             else f"the best of {recipe.draws} draws by SSIM to the true target left out: one draw a pair was given;"
             f" give {recipe.draws - 1} more folders as --draws"
         )
-    return [*notes, *([f"not released: {recipe.lacking}"] if recipe.lacking else [])]
+    notes += [f"not released: {recipe.lacking}"] if recipe.lacking else []
+    return notes + ([f"not done here: {recipe.other}"] if recipe.other else [])

@@ -2,7 +2,7 @@
 
 reads   reports/scores/D/V/{scores,pairs}.parquet and network.json of every data set and variant in params.yaml,
         reports/scores/D/reference.json and controls/, reports/outside/ (methods from elsewhere), reports/studies/
-        (user studies), reports/published.csv
+        (user studies), reports/published.csv, reports/calibrated.csv
 writes  reports/tables/: each as .csv (one value a row) and .md, those of methods in rows as .tex, and notes.csv and
         legend.csv
           the papers' tables   as pipeline/tables/papers.py defines them, in the papers' order of rows and columns:
@@ -15,6 +15,8 @@ writes  reports/tables/: each as .csv (one value a row) and .md, those of method
           all_scores           every checkpoint, split and metric
           differences          every two methods of this run on the same test pairs: paired bootstrap, and which are
                                ties
+          verdicts             every number of ours beside the published one of the same row: reproduced, better,
+                               worse or not comparable, and why (.csv alone)
           controls             which metric notices which damage: the controls of `reference` against the true target;
                                outside_controls.csv: methods that score better than that, or worse than shuffled targets
           agreement            how well each metric orders the methods of a user study as its raters do
@@ -32,8 +34,10 @@ val split, never on test; each table says which. Two numbers that a paired boots
 (`tables.bootstrap` resamples) does not tell apart are a tie, and so are two that several seeds do not: the best of
 this run's rows and those tied with it carry ≈. A number that differs from the paper's set-up carries a mark, explained
 under its table. A difference to a published value is printed only where both protocols are known to be equal
-(`EQUAL_PROTOCOLS` in pipeline/tables/papers.py). A published number that was not read in the paper that made it is
-marked, ” where another one quotes it, ? where it was not checked; what another paper prints for its cell stands below.
+(`EQUAL_PROTOCOLS` in pipeline/tables/papers.py), and whether ours reproduces it only where a recipe that gives its
+authors' images their number shows that they are (`repose calibrate`; docs/protocols.md, Verdicts). A published number
+that was not read in the paper that made it is marked, ” where another one quotes it, ? where it was not checked; what
+another paper prints for its cell stands below.
 
 To see your own published numbers here, add rows to reports/published.csv: with their source, and verified = yes
 only if you read the value in the paper, second-hand if another paper quotes it.
@@ -53,6 +57,7 @@ from pipeline.tables.notes import leaderboard_notes, notes, published_notes
 from pipeline.tables.paired import compared
 from pipeline.tables.studies import compared as compared_by_people
 from pipeline.tables.studies import read_studies
+from pipeline.tables.verdicts import read_calibrated
 
 
 class ChooseBy(TypedDict):
@@ -77,7 +82,7 @@ def run() -> None:
     told = {
         key for key, run in runs.items() if run.given_target_parsing
     }  # the true target's parsing: shown, not ranked
-    titles, tables = papers.titles(params.datasets()), {}
+    titles, tables, calibrated = papers.titles(params.datasets()), {}, read_calibrated()
     for dataset in params.datasets():
         theirs = published_numbers(dataset, published)
         folded = files.Table("Published numbers", theirs, published_notes(dataset, theirs))
@@ -87,7 +92,7 @@ def run() -> None:
         )
         tables[papers.published(dataset)] = folded
     for table in papers.TABLES:
-        cells = with_places(paper_table(table, published, runs, studies), ranked_by, runs)
+        cells = with_places(paper_table(table, published, runs, studies, calibrated), ranked_by, runs)
         tables[table.name] = files.Table(titles[table.name], cells, notes(table, cells, runs, studies))
     of_controls = controls.made(runs, studies, block.bootstrap, block.seed)
     with atomic_directory(layout.TABLES) as folder:

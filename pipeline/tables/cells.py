@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pipeline.core import params
 from pipeline.datasets import title as dataset_title
 from pipeline.tables.inputs import VERIFIED, Run, Runs, altered
+from pipeline.tables.over_seeds import OverSeeds
 from pipeline.tables.paired import Difference
 from pipeline.tables.papers import (
     ALTERS_MEASURE,
@@ -14,15 +15,18 @@ from pipeline.tables.papers import (
     EQUAL_PROTOCOLS,
     FLOORS,
     LEADERBOARD,
+    MARKS,
     OTHER_PICTURES,
     RANDOM_WEIGHTS,
     SAME,
     TABLES,
     PaperTable,
     Row,
+    recipe_of,
 )
 from pipeline.tables.papers import published as published_name
 from pipeline.tables.studies import MEASURES, Study
+from pipeline.tables.verdicts import NOT_COMPARABLE, Calibration, Ours, incomparable, verdict
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,10 @@ class Cell:
     n: int | str = ""
     excluded: int | str = ""
     marks: str = ""  # names of MARKS, separated by spaces
-    difference: str = ""  # ours minus the paper's, between equal protocols only
+    published: str = ""  # the paper's number for the same row, which ours is held against
+    difference: str = ""  # ours minus that, between equal protocols only
+    verdict: str = ""  # one of verdicts.WORDS, where a published number stands
+    reason: str = ""
     source: str = ""
     other: str = ""  # what another paper prints for a published number's cell
     other_source: str = ""
@@ -214,7 +221,13 @@ def _asked(table: PaperTable, study: Study, method: str, row: Row | None = None)
     return cells
 
 
-def paper_table(table: PaperTable, published: list[dict], runs: Runs, studies: Sequence[Study] = ()) -> list[Cell]:
+def paper_table(
+    table: PaperTable,
+    published: list[dict],
+    runs: Runs,
+    studies: Sequence[Study] = (),
+    calibrated: Sequence[Calibration] = (),
+) -> list[Cell]:
     """A paper's table on its own data sets and those of this run: each published row, and ours below it, or what people
     said of the same method here; methods from elsewhere at its end.
 
@@ -233,31 +246,67 @@ def paper_table(table: PaperTable, published: list[dict], runs: Runs, studies: S
             others = [method for method in study.methods if method not in known and not any(row.over for row in rows)]
             part += [cell for method in others for cell in _asked(table, study, method)]
         if any(cell.kind == "published" and cell.value for cell in part):
-            cells += _with_differences(table, part)
+            cells += _with_verdicts(table, rows, part, runs, calibrated)
         else:  # no number of this data set was published: the published rows would be empty
             cells += [cell for cell in part if cell.kind != "published"]
     return cells
 
 
-def _with_differences(table: PaperTable, cells: list[Cell]) -> list[Cell]:
-    """Of our cells in a column that has published numbers: `difference` where the protocol equals that of the same
-    row's published, verified value; the mark "protocol" where it is not known to equal the column's.
+def _with_verdicts(
+    table: PaperTable, rows: list[Row], cells: list[Cell], runs: Runs, calibrated: Sequence[Calibration]
+) -> list[Cell]:
+    """Of our cells in a column that has published numbers: what the paper prints for the same row, `difference` to it
+    and whether it is reproduced; the mark "protocol" where it is not known to be measured as the column is.
     """
-    labels = {row.ours: row.name for row in table.rows if row.ours}
-    published = {cell.column for cell in cells if cell.kind == "published" and cell.value}
-    known = {(c.row, c.column): c.value for c in cells if c.kind == "published" and c.value and not c.marks}
+    columns = {cell.column for cell in cells if cell.kind == "published" and cell.value}
+    published = {(cell.row, cell.column): cell for cell in cells if cell.kind == "published" and cell.value}
     result = []
     for cell in cells:
-        ours = labels.get(params.variant_of(cell.variant))
-        theirs = known.get((ours, cell.column)) if cell.kind == "trained" else None
+        if cell.kind in ("published", "study") or not cell.value or cell.column not in columns:
+            result.append(cell)
+            continue
+        row = next((row for row in rows if _is_of(row, runs[cell.dataset, cell.variant])), None)
+        theirs = published.get((row.name, cell.column)) if row else None
         equal = (table.paper, cell.column) in EQUAL_PROTOCOLS.get(cell.metric, ()) and cell.row_protocol in ("", SAME)
-        if cell.kind not in ("published", "study") and cell.value and cell.column in published and not equal:
-            cell = replace(cell, marks=f"{cell.marks} protocol".strip())
-        if cell.value and theirs and equal and not set(cell.marks.split()) & (ALTERS_MEASURE | OTHER_PICTURES):
-            apart = float(cell.value) - float(theirs)
-            cell = replace(cell, difference=f"{apart:+.{COLUMNS[cell.column].decimals}f}")
-        result.append(cell)
+        altered_by = [mark for mark in cell.marks.split() if mark in ALTERS_MEASURE | OTHER_PICTURES]
+        if theirs:
+            word, reason = _verdict(table, row, cell, theirs, runs, calibrated)
+            cell = replace(cell, published=theirs.value, verdict=word, reason=reason)
+            compared = word != NOT_COMPARABLE
+            equal = equal or compared
+            if compared or (equal and not altered_by and not theirs.marks and cell.kind == "trained"):
+                apart = float(cell.value) - float(theirs.value)
+                cell = replace(cell, difference=f"{apart:+.{COLUMNS[cell.column].decimals}f}")
+        result.append(cell if equal else replace(cell, marks=f"{cell.marks} protocol".strip()))
     return result
+
+
+def _verdict(
+    table: PaperTable, row: Row, cell: Cell, theirs: Cell, runs: Runs, calibrated: Sequence[Calibration]
+) -> tuple[str, str]:
+    """Of our cell and the published one of the same row: one of verdicts.WORDS, and why."""
+    dataset = table.of or dataset_title(cell.dataset)
+    if by := [mark for mark in cell.marks.split() if mark in ALTERS_MEASURE | OTHER_PICTURES]:
+        return NOT_COMPARABLE, MARKS[by[0]].text
+    recipe = recipe_of(table, row)
+    if recipe is None:
+        how = f"its protocol is {row.protocol}" if row.protocol else f"{table.paper} does not say by which code"
+        return NOT_COMPARABLE, f"no recipe is known to measure as the published number was: {how}"
+    held = {(one.dataset, one.method, one.metric, one.published) for one in calibrated if one.within == "yes"}
+    if theirs.marks and (dataset, row.method, cell.column, theirs.value) not in held:
+        return NOT_COMPARABLE, MARKS[theirs.marks.split()[0]].text
+    test = runs[cell.dataset, cell.variant].test[cell.metric]
+    version = test.get("version")
+    ours = Ours(
+        low=float(cell.low) if cell.low else None,
+        high=float(cell.high) if cell.high else None,
+        higher_is_better=cell.higher_is_better,
+        metric=cell.metric,
+        version=1 if version is None or version != version else int(version),
+        seeds=OverSeeds(int(cell.seeds), float(cell.mean), float(cell.deviation)) if cell.seeds else None,
+    )
+    why = incomparable(ours, recipe, dataset, cell.column, calibrated)
+    return (NOT_COMPARABLE, why) if why else verdict(ours, theirs.value)
 
 
 def leaderboard(dataset: str, runs: Runs) -> list[Cell]:

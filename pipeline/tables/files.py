@@ -19,6 +19,10 @@ SCORE_COLUMNS = (
     "dataset", "variant", "step", "chosen", "split", "metric", "protocol", "value", "low", "high", "n", "excluded",
     "ceiling", "higher_is_better", "marks",
 )  # fmt: skip
+VERDICTS = [
+    "dataset", "table", "row", "kind", "variant", "column", "metric", "published", "value", "low", "high", "seeds",
+    "mean", "deviation", "difference", "marks", "verdict", "reason",
+]  # fmt: skip
 CHOSEN = "chosen = the checkpoint that stands for the variant; low, high = bootstrap 95 % interval over pairs."
 SEEDS = (
     "mean, deviation = over the seeds of a variant, each at its chosen checkpoint; deviation is the sample standard "
@@ -65,6 +69,7 @@ def write(
         _write_table(folder, name, table, runs)
     _write_all_scores(folder, scores)
     _write_differences(folder, found)
+    _write_verdicts(folder, [cell for table in tables.values() for cell in table.cells if cell.verdict])
     every_note = {name: table.notes for name, table in tables.items()} | more
     lines = [
         (name, where, line) for name, notes in every_note.items() for where, said in notes.items() for line in said
@@ -89,6 +94,12 @@ def _write_table(folder: Path, name: str, table: Table, runs: Runs) -> None:
             folded = "\n".join(page(*part) for part in below)
             text += f"\n<details><summary>{table.folded.title}</summary>\n\n{folded}\n</details>\n"
         (folder / f"{name}.{kind}").write_text(text, encoding="utf-8")
+
+
+def _write_verdicts(folder: Path, cells: list[Cell]) -> None:
+    """Every number of ours beside the published one of the same row, and whether it reproduces that."""
+    shown = [[getattr(cell, name) for name in VERDICTS] for cell in cells]
+    _csv(folder / "verdicts.csv", pd.DataFrame(shown, columns=VERDICTS))
 
 
 def _parts(table: Table, runs: Runs) -> list[tuple]:

@@ -9,6 +9,7 @@ from pipeline.tables.cells import Cell
 from pipeline.tables.inputs import Run, Runs, not_scored, outdated
 from pipeline.tables.papers import MARKS, PROTOCOL, PaperTable, symbols
 from pipeline.tables.studies import Study
+from pipeline.tables.verdicts import NOT_COMPARABLE
 
 
 def marks_in(cells: Iterable[Cell], runs: Runs) -> list[str]:
@@ -110,6 +111,26 @@ def _about_studies(table: PaperTable, asked: Sequence[Study]) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
+def _about_verdicts(ours: list[Cell]) -> list[str]:
+    """What the words mean, and of each number that compares with no published one, why."""
+    lines, why = [], defaultdict(list)
+    if any(cell.verdict and cell.verdict != NOT_COMPARABLE for cell in ours):
+        lines.append(
+            "reproduced, better, worse: whether the intervals over pairs and over seeds tell ours from the published "
+            "number, measured by a recipe that is calibrated (docs/protocols.md, Verdicts). "
+            + "; ".join(
+                f"{cell.column} of {cell.variant}: {cell.verdict}, {cell.reason}"
+                for cell in ours
+                if cell.verdict and cell.verdict != NOT_COMPARABLE
+            )
+            + "."
+        )
+    for cell in ours:
+        if cell.verdict == NOT_COMPARABLE:
+            why[cell.reason].append(f"{cell.column} of {cell.variant}")
+    return [*lines, *(f"Not comparable, {', '.join(cells)}: {reason}." for reason, cells in why.items())]
+
+
 def _by_dataset(cells: list[Cell]) -> dict[str, list[Cell]]:
     parts = defaultdict(list)
     for cell in cells:
@@ -143,6 +164,7 @@ def notes(table: PaperTable, cells: list[Cell], runs: Runs, asked: Sequence[Stud
         lines += about_ours(ours, runs)
         shown = {cell.metric for cell in own if cell.kind == "study"}
         lines += _about_studies(table, [study for study in asked if shown & study.metrics])
+        lines += _about_verdicts(ours)
         if theirs and ours and not table.of and not all(cell.difference for cell in ours if cell.kind == "trained"):
             lines.append(
                 f"A difference to the paper is printed only between equal protocols. {PROTOCOL[table.paper]}: where no "

@@ -186,6 +186,13 @@ EQUAL_PROTOCOLS: dict[str, set[tuple[str, str]]] = {
     "psnr": {(LATER, "PSNR")},
 }
 
+# How a paper's own numbers were measured, or a row's by its `protocol` -> the recipe that does the same
+# (pipeline/scoring/recipes.py). Of those that are not here no scoring code was released, or none was read.
+MEASURED_BY = {
+    "SPGNet": "spgnet", SAME: "cfld", "GFLA's, 256x256": "gfla", "GFLA's, its own resizing": "pocold",
+    "PIDM's": "pidm", "PCDMs'": "pcdms",
+}  # fmt: skip
+
 # Paper -> why no difference to its numbers is printed.
 PROTOCOL = {
     "SPIG": "SPIG released no scoring code, and the script it builds on (GFLA's) takes SSIM in a 51 x 51 window, FID "
@@ -526,6 +533,14 @@ TABLES = (
         "with one another alone.",
     ),
 )  # fmt: skip
+
+
+def recipe_of(table: PaperTable, row: Row) -> str | None:
+    """The recipe that does what the published numbers of a row were measured by; None where that is not known, as of
+    what a paper quotes of others.
+    """
+    own = row.method.startswith(table.paper)
+    return MEASURED_BY.get(row.protocol or (table.paper if own else ""))
 
 
 def published(dataset: str) -> str:

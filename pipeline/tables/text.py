@@ -8,6 +8,7 @@ import pandas as pd
 
 from pipeline.tables.cells import Cell
 from pipeline.tables.papers import COLUMNS, MARKS, symbols
+from pipeline.tables.verdicts import BETTER, REPRODUCED, WORSE
 
 WORDS = ("Method", "Metric", "Protocol")  # columns that are no numbers
 
@@ -43,7 +44,8 @@ def cell_text(cell: Cell, of_row: Collection[str] = ()) -> str:
     if cell.seeds:
         text += f"\n{cell.seeds} seeds: {float(cell.mean):.{decimals}f} ± {float(cell.deviation):.{decimals}f}"
     text += f"\n(elsewhere {cell.other})" if cell.other else ""
-    return text + (f"\n(Δ {cell.difference})" if cell.difference else "")
+    said = f", {cell.verdict}" if cell.verdict in (REPRODUCED, BETTER, WORSE) else ""
+    return text + (f"\n(Δ {cell.difference}{said})" if cell.difference else "")
 
 
 def _pairs_text(counts: Iterable[int | str]) -> str:

@@ -1,6 +1,7 @@
 """Every metric's values on one fixed set of images, and what they stand on by digest, as golden.json has them.
 
-A value that changes wants a new version where it is declared (`Metric.version`, `metrics.FORMS`), a line in
+A value that changes wants a new version where it is declared (`Metric.version`, `metrics.FORMS`, and for what others'
+recipes make of images `tables.verdicts.VERSIONS`), a line in
 CHANGELOG.md with "`NAME` version N", and the new value here:
 
   python -m tests.golden.test_golden
@@ -37,7 +38,9 @@ from pipeline.metrics.own_network import OwnNetwork
 from pipeline.metrics.pckh import Joints
 from pipeline.metrics.pose_mask import pose_masks
 from pipeline.metrics.stream import PairScores
+from pipeline.scoring import recipes
 from pipeline.stages import pairs
+from pipeline.tables.verdicts import VERSIONS
 from tests.conftest import ROOT
 from tests.metrics.test_metrics import smooth_images, with_noise
 from tests.metrics.test_own_network import settings, write_network
@@ -150,6 +153,42 @@ def measured() -> dict[str, list[float]]:
     return {name: [float(f"{value:.12g}") for value in values] for name, values in found.items()}
 
 
+# ---- others' recipes
+
+SIZES = {
+    "pidm": (80, 80),
+    "pcdms": (96, 96),
+    "cfld": (160, 160),
+    "mcld": (160, 160),
+}  # generated; of others the target's
+WIDE = {"pise": (32, 256), "casd": (32, 256), "spgnet": (32, 256)}  # targets; of others 80 x 55
+
+
+def by_recipes() -> dict[str, list[float]]:
+    """recipe-NAME -> what it makes of two pictures, number by number, as the JPEG that they may be; of Inception the
+    first features.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("kaiming_uniform_", "kaiming_normal_", "uniform_", "normal_"):
+            patch.setattr(torch.nn.init, name, lambda tensor, *_, **__: tensor)
+        networks = {"": None, "lpips": lpips_network(None, 3), recipes.INCEPTION: Stand(1)}
+    found: dict[str, list[float]] = {}
+    for name, recipe in recipes.RECIPES.items():
+        target = smooth_images(2, *WIDE.get(name, (80, 55)))
+        generated = with_noise(smooth_images(2, *SIZES.get(name, target.shape[1:3]), seed=3), 25)
+        generated = generated[:, :, :176] if name in ("pise", "casd") else generated
+        masks = np.zeros(target.shape[:3], np.uint8)
+        masks[:, 8:24, 10:40] = 1
+        values = found[f"recipe-{name}"] = []
+        for number in recipe.numbers:
+            looked = [number.view(*pair, True) for pair in zip(generated, target, strict=True)]
+            images = [np.stack([pair[side] for pair in looked]) for side in (0, 1)]
+            values += (
+                number.of(*images, networks[number.network], masks)[:, None].reshape(2, -1)[:, :4].flatten().tolist()
+            )
+    return {name: [float(f"{value:.12g}") for value in values] for name, values in found.items()}
+
+
 # ---- what scores stand on
 
 
@@ -215,14 +254,15 @@ def digests() -> dict[str, str]:
 
 
 def versions() -> dict[str, int]:
-    return {name: metrics.metric(name).version for name in NAMES} | metrics.FORMS
+    of_recipes = {f"recipe-{name}": version for name, version in VERSIONS.items()}
+    return {name: metrics.metric(name).version for name in NAMES} | metrics.FORMS | of_recipes
 
 
 def _same(name: str, found: Any, golden: Any) -> bool:
     if isinstance(found, str):
         return found == golden
-    networks = set(metrics.metric(name).needs) - set(metrics.GIVEN)
-    return len(found) == len(golden) and np.allclose(found, golden, equal_nan=True, **CLOSE[bool(networks)])
+    loose = name.startswith("recipe-") or bool(set(metrics.metric(name).needs) - set(metrics.GIVEN))
+    return len(found) == len(golden) and np.allclose(found, golden, equal_nan=True, **CLOSE[loose])
 
 
 def complaints(found: Mapping[str, Any], now: Mapping[str, int], golden: Mapping[str, dict], log: str) -> list[str]:
@@ -246,7 +286,7 @@ def read() -> dict[str, dict]:
 
 @pytest.fixture(scope="module")
 def found(small_batches_on_one_thread) -> dict[str, Any]:
-    return measured() | digests()
+    return measured() | digests() | by_recipes()
 
 
 def test_no_value_changed_without_a_new_version_and_a_line(found):
@@ -315,7 +355,7 @@ def main() -> int:
     from pipeline.metrics import networks
 
     networks.BATCH = 4  # as the fixture has it
-    now, golden, found = versions(), read() if GOLDEN.exists() else {}, measured() | digests()
+    now, golden, found = versions(), read() if GOLDEN.exists() else {}, measured() | digests() | by_recipes()
     kept = {name: golden[name] for name in found if name in golden and golden[name]["version"] >= now[name]}
     new = {name: {"version": now[name], "value": value} for name, value in found.items() if name not in kept}
     lines = [f'"{name}": {json.dumps((kept | new)[name])}' for name in sorted(kept | new)]

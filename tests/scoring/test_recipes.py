@@ -1,5 +1,6 @@
 """Each recipe against the steps of the method's own script, done here plainly by the libraries that it calls."""
 
+import dataclasses
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,7 @@ from pipeline.core.errors import UserError
 from pipeline.metrics import METRICS
 from pipeline.metrics.fid import statistics_of
 from pipeline.metrics.lpips import lpips_network
+from pipeline.metrics.pckh import Joints
 from pipeline.scoring import folders, recipes
 
 pytestmark = pytest.mark.usefixtures("small_batches_on_one_thread")
@@ -242,6 +244,82 @@ def test_pises_psnr_wraps_at_256(tmp_path, networks, real, name):
     assert np.mean(expected) > 25  # noise alone, where the true PSNR of these pictures is far lower
     assert "40 columns cut off either side of the targets" in found.numbers[0]["does"]
     assert found.notes[0].startswith("not released: ")
+
+
+def with_poses(made: Made) -> Made:
+    """All targets show one pose, whose mask is a part of the picture."""
+    height, width = made.pairs.size
+    xy = np.random.default_rng(4).uniform((8, 8), (width - 8, height - 8), (18, 2)).astype(np.float32)
+    everyone = Joints(np.tile(xy, (len(made.pairs.files), 1, 1)), np.ones((len(made.pairs.files), 18), bool))
+    made.pairs = dataclasses.replace(made.pairs, target_joints=everyone)
+    return made
+
+
+def masks(made: Made) -> np.ndarray:
+    found = made.pairs.masks(np.array([0]))[0, ..., None]
+    assert 0.05 < found.mean() < 0.95
+    return found
+
+
+def test_spgnet_cuts_the_middle_out_and_writes_it_as_jpeg_again(tmp_path, networks, real):
+    """For LPIPS and FID; SSIM is of the whole picture."""
+    made = Made(tmp_path, (64, 256), (64, 256), 3)
+    for name in made.names:
+        picture = Image.open(made.folders[0] / f"{name}.png")
+        (made.folders[0] / f"{name}.png").unlink()
+        picture.save(made.folders[0] / f"{name}.jpg", quality=95)
+    made.pairs = folders.open_folders(*made.folders, None, None)[0]
+    whole, cut = [], []
+    for name in sorted(made.names):
+        generated, target = (Image.open(f / f"{name}.{e}") for f, e in zip(made.folders, ("jpg", "png"), strict=True))
+        whole.append((np.asarray(generated), np.asarray(target)))
+        generated.crop((40, 0, 216, 64)).save(tmp_path / "again.jpg")
+        cut.append((np.asarray(Image.open(tmp_path / "again.jpg")), np.asarray(target)[:, 40:216]))
+    expected = {
+        "SSIM": mean(lambda generated, target: structural_similarity(target, generated, channel_axis=2), whole),
+        "LPIPS": lpips(networks["lpips-alex"], cut, centred),
+        "FID": fid(networks["inception-tv"], [generated for generated, _ in cut], real["inception-tv"]),
+    }
+    found = scored("spgnet", made, networks, real)
+    assert values(found) == pytest.approx(expected, abs=1e-6)
+    assert {row["number"]: row["equals"] for row in found.numbers} == {"SSIM": "ssim-uniform7", "LPIPS": "", "FID": ""}
+    assert found.notes[:2] == [f"{name} left out: needs the targets' joints" for name in ("Mask-SSIM", "Mask-LPIPS")]
+    assert "columns 40 to 216 cut out, and written as JPEG of quality 75 again" in found.numbers[1]["does"]
+
+
+def test_spgnets_masked_numbers_are_of_pictures_times_the_pose_mask(tmp_path, networks, real):
+    """Def-GAN's masked SSIM is the same, and its own SSIM that of the generated image's range."""
+    made = with_poses(Made(tmp_path, (64, 32), (64, 32), 5))
+    masked = [(generated * masks(made), target * masks(made)) for generated, target in made.pictures()]
+    grey = [tuple(centred(picture) * masks(made) for picture in pair) for pair in made.pictures()]
+    found = scored("spgnet", made, networks, real)
+    expected = {
+        "Mask-SSIM": mean(ssim_256, masked, 1.5),
+        "Mask-LPIPS": lpips(networks["lpips-alex"], grey, lambda picture: picture),
+    }
+    assert {name: values(found)[name] for name in expected} == pytest.approx(expected, abs=1e-6)
+    equals = {row["number"]: row["equals"] for row in found.numbers}
+    assert (equals["Mask-SSIM"], equals["Mask-LPIPS"]) == ("", "mask-lpips-alex-v0.1")
+    assert (equals["LPIPS"], equals["FID"]) == ("lpips-alex-v0.1", "fid-train-tv")  # nothing is cut from 32 columns
+    of_def_gan = scored("def_gan", made, {}, {})
+    assert values(of_def_gan) == pytest.approx(
+        {"SSIM": mean(ssim_256, made.pictures(), 1.5), "Mask-SSIM": expected["Mask-SSIM"]}, abs=1e-6
+    )
+    assert of_def_gan.notes == [f"not done here: {recipes.RECIPES['def_gan'].other}"]
+
+
+def test_what_a_recipe_equals_of_ours_is_said_where_it_changes_no_picture_and_drops_no_pair(tmp_path, networks, real):
+    few, many = (scored("gfla", Made(tmp_path / str(n), UPRIGHT, UPRIGHT, n), networks, real) for n in (64, 65))
+    assert {row["number"]: row["equals"] for row in few.numbers} == {
+        "SSIM": "ssim-win51", "SSIM_256": "ssim-own-range", "PSNR": "psnr", "LPIPS": "lpips-alex-v0.1",
+        "FID": "fid-train-tv",
+    }  # fmt: skip
+    assert {row["number"] for row in many.numbers if not row["equals"]} == {"LPIPS", "FID"}
+    resized = scored("cfld", Made(tmp_path / "large", (160, 160), UPRIGHT, 2), {}, {})
+    assert {row["equals"] for row in resized.numbers} == {""}
+    assert {row["equals"] for row in scored("pise", Made(tmp_path / "pise", UPRIGHT, UPRIGHT, 2), {}, {}).numbers} == {
+        ""
+    }
 
 
 def test_what_a_recipe_cannot_have_is_left_out_with_its_reason(tmp_path, networks):
