@@ -4,12 +4,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 SHELL := /bin/bash
 
-.PHONY: help env dev demo demo-all test test-all lint lock clean
+.PHONY: help env dev demo demo-all test test-all faults lint lock clean
 help:
 	@echo "make demo   install into .venv, run the whole pipeline on the built-in synthetic data, say where the report is"
 	@echo "make demo-all  every variant, two to eight steps of each, in every_variant/"
 	@echo "make test   install into .venv, run the tests; skipped ones are listed with the reason"
 	@echo "make test-all  the same and the slow ones: 20 minutes on 2 cores"
+	@echo "make faults kills, full disks, power cuts and more, over all stages and both engines: what becomes of them"
 	@echo "make lint   ruff, snakefmt, snakemake --lint"
 	@echo "make lock   resolve requirements.lock and requirements-dev.lock again from pyproject.toml"
 	@echo "make clean  delete generated data, runs, trainings set aside, reports and engine state (not .venv)"
@@ -56,6 +57,9 @@ test: dev
 
 test-all: dev
 	$(PYTEST)
+
+faults: dev
+	@$(BIN)/python -m tests.faults
 
 lint: dev
 	$(BIN)/ruff check .

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 from pipeline.core import atomic, console, graph, layout, params, seals, settings_help
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, is_shortage
 
 # Stage or command -> the axes it takes, in the order of the stage table. Modules load only when asked for.
 STAGES = {
@@ -223,7 +223,8 @@ def main(arguments: list[str]) -> int:
         return 130
     except OSError as error:
         where = f" ({console.readable(str(error.filename))})" if error.filename else ""
-        print(f"repose: {name}: {error.strerror or error}{where}; {_remedy(error)}", file=sys.stderr)
+        what = os.strerror(error.errno) if error.errno else error
+        print(f"repose: {name}: {what}{where}; {_remedy(error)}", file=sys.stderr)
         return 2
     except UnicodeEncodeError as error:
         text = console.readable(error.object[max(0, error.start - 40) : error.end + 40])
@@ -231,8 +232,9 @@ def main(arguments: list[str]) -> int:
         print(f"repose: {name}: {text!a} cannot be written as {error.encoding}; {other}", file=sys.stderr)
         return 2
     except Exception as error:
-        if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
-            print(f"repose: {name}: not enough memory; a smaller batch of its settings takes less", file=sys.stderr)
+        if is_shortage(error):
+            lacking = "not enough threads" if "thread" in str(error) else "not enough memory"
+            print(f"repose: {name}: {lacking}; a smaller batch of its settings takes less", file=sys.stderr)
             return 2
         console.terminal().print_exception(width=110)
         print(f"repose: {name} failed: a fault of ours, not of your input; details above", file=sys.stderr)

@@ -106,6 +106,10 @@ def test_zsh_has_a_script_and_no_other_shell(monkeypatch, capsys):
         (PermissionError(errno.EACCES, "Permission denied", "data/x"), "Permission denied (data/x); permit it"),
         (FileNotFoundError(errno.ENOENT, "No such file", "data/x"), "(data/x); missing, or removed while this ran"),
         (OSError(errno.EMFILE, "Too many open files"), "Too many open files; run again when that is put right"),
+        (MemoryError(), "not enough memory; a smaller batch"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "not enough memory; a smaller batch"),
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), "not enough memory; a smaller"),
+        (RuntimeError("can't start new thread"), "not enough threads; a smaller batch"),
         (
             UnicodeEncodeError("utf-8", "caf\udce9.jpg", 3, 4, "surrogates"),
             "'caf\\\\xe9.jpg' cannot be written as utf-8; rename",

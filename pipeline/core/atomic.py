@@ -3,11 +3,15 @@
 An output is written to a temporary sibling of its process, then moved into place. Both engines take an output that
 exists for a finished one, so nothing else in the project writes to a declared output path directly.
 
+What was moved into place is on the disk: the content first, then the name. A power cut leaves what was there before, or
+all of what is there now.
+
 A second process is refused while the first writes. The lock is the system's, on a file beside the output that says who
 holds it; it goes with its process however that ends, so none outlives a kill or a power cut. Where a file system has
 no locks, two processes do not see each other: each writes a sibling of its own, and the last to finish stays, whole.
 """
 
+import errno
 import fcntl
 import os
 import shlex
@@ -42,7 +46,11 @@ def _place(path: Path) -> Path:
 def remove(path: Path) -> None:
     """A file, a folder with all in it, or nothing."""
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        try:
+            shutil.rmtree(path)
+        except OSError as error:  # whose file is said without its folder
+            error.filename = str(path)
+            raise
     else:
         path.unlink(missing_ok=True)
 
@@ -53,6 +61,18 @@ def link(path: Path, destination: Path) -> None:
         destination.hardlink_to(path)
     except OSError:  # a file system without hard links, or another one
         shutil.copyfile(path, destination)
+
+
+def sync(path: Path) -> None:
+    """Let what a file holds, or which names a folder holds, outlive a power cut."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that does so for no folder
+            raise
+    finally:
+        os.close(number)
 
 
 def _is(handle: IO[str], file: Path) -> bool:
@@ -66,7 +86,7 @@ def _is(handle: IO[str], file: Path) -> bool:
 def _locked(file: Path, path: Path) -> IO[str]:
     """The lock file, opened and locked, with this process as its holder. Raises UserError if another one is.
 
-    What a killed holder left half-written is removed.
+    What others left half-written is removed: they are gone.
     """
     while True:
         handle = file.open("a+", encoding="utf-8", errors="backslashreplace")
@@ -83,8 +103,7 @@ def _locked(file: Path, path: Path) -> IO[str]:
             if not _is(handle, file):
                 handle.close()  # whoever held it was done just now, and removed it
                 continue
-            handle.seek(0)
-            for left in path.parent.iterdir() if handle.read() else ():
+            for left in path.parent.iterdir():
                 if left.name.startswith(f".{path.name}.") and left.suffix in (".partial", ".old"):
                     remove(left)
         handle.truncate(0)
@@ -97,21 +116,25 @@ def _locked(file: Path, path: Path) -> IO[str]:
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
     """Keep other processes from writing the output `path`; this one may lock it again. Raises UserError, naming the
-    one that does.
+    one that does. An OSError in the block that names no file, as of a full disk, names `path` from here on.
     """
-    path = _place(path)
-    key = os.path.realpath(path)
-    if key in _held:
-        yield
-        return
-    file = path.with_name(f".{path.name}.lock")
-    with _locked(file, path):
-        _held.add(key)
-        try:
+    try:
+        place = _place(path)
+        key = os.path.realpath(place)
+        if key in _held:
             yield
-        finally:
-            _held.discard(key)
-            file.unlink(missing_ok=True)
+            return
+        file = place.with_name(f".{place.name}.lock")
+        with _locked(file, place):
+            _held.add(key)
+            try:
+                yield
+            finally:
+                _held.discard(key)
+                file.unlink(missing_ok=True)
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 @contextmanager
@@ -126,9 +149,9 @@ def atomic_file(path: Path) -> Iterator[Path]:
         remove(partial)
         try:
             yield partial
-            with partial.open("rb") as handle:
-                os.fsync(handle.fileno())  # a crash after the move must not leave an empty file under the final name
+            sync(partial)
             partial.replace(path)
+            sync(path.parent)
         finally:
             remove(partial)
 
@@ -149,9 +172,12 @@ def atomic_directory(path: Path, listed: bool = True) -> Iterator[Path]:
             yield partial
             if listed:
                 seals.write_list(partial)
+            for inside in [*partial.rglob("*"), partial]:
+                sync(inside)
             if path.exists():
                 path.replace(old)  # a kill while it is removed must not leave half of it under the final name
             partial.replace(path)
+            sync(path.parent)
             remove(old)
         finally:
             remove(partial)

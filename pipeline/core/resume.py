@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from pipeline.core import atomic, console, seals, store
 from pipeline.core.atomic import atomic_directory, atomic_file, link
 from pipeline.core.digests import sha256
+from pipeline.core.errors import is_shortage
 
 CHUNK = 256  # items of work that a kill can cost
 
@@ -124,6 +125,8 @@ def _read(path: Path, columns: Sequence[str] | None = None) -> pa.Table | None:
         if fault == "":
             return pq.read_table(path, columns=columns)
     except (OSError, pa.ArrowException) as error:
+        if is_shortage(error):
+            raise
         fault = str(error).splitlines()[0]
     console.say(f"{path}: damaged ({fault or 'no seal'}), made again")
     atomic.remove(path)

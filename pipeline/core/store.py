@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from pipeline.core import graph, schema, seals
 from pipeline.core.atomic import atomic_directory, atomic_file
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, is_shortage
 
 ROW_GROUP = 64
 TABLE_ROW_GROUP = 65_536  # of a table, which is read whole
@@ -120,6 +120,8 @@ def _undamaged(path: Path) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError) as error:
+        if is_shortage(error):
+            raise
         if "No match for FieldRef" in str(error):  # a column that is not there: the caller knows what that means
             raise
         if isinstance(error, OSError) and error.errno is not None:  # the system's, such as a file without permission

@@ -39,12 +39,18 @@ def oversized(data: bytes) -> str:
 
 def decode(data: bytes) -> np.ndarray | None:
     """(H, W, 3) uint8 RGB, or None if `data` is no whole picture. EXIF turns are ignored: joints belong to the stored
-    pixels.
+    pixels. Raises MemoryError, of which OpenCV makes no picture.
     """
-    try:
-        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error:  # no bytes at all, or dimensions beyond reason
-        return None
+    picture = None
+    with suppress(cv2.error):  # no bytes at all, or dimensions beyond reason
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+    if picture is None and not oversized(data):
+        with suppress(OSError, SyntaxError, ValueError):
+            from PIL import Image
+
+            with Image.open(BytesIO(data)) as image:
+                np.empty((image.height, image.width, 12), np.uint8)  # what decoding it may take
+    return picture
 
 
 def exact(data: bytes) -> np.ndarray | str:

@@ -423,7 +423,8 @@ def train(
             stop, due = group.any(bool(asked), time.monotonic() - state_time > STATE_SECONDS)
             if step in wanted or stop or due:
                 trainer.check(step)
-                log.flush()
+                if writes:
+                    os.fsync(log.fileno())  # the state that follows is of as many steps
                 if step in wanted and writes:
                     saved[step] = _save(folder, step, trainer.generator, look)
                     left = timedelta(seconds=round(took * (run.steps - step)))

@@ -23,7 +23,8 @@ import torch
 
 from models.variants import Objective
 from pipeline.core import console, digests, seals
-from pipeline.core.atomic import atomic_file
+from pipeline.core.atomic import atomic_file, sync
+from pipeline.core.errors import is_shortage
 from pipeline.loading import checkpoints
 from pipeline.training.run import Run, checkpoint_steps, rate
 
@@ -124,9 +125,11 @@ def load(folder: Path, **options: Any) -> dict[str, Any] | None:
         state = torch.load(path, map_location="cpu", weights_only=True, **options)
         if set(state) != PARTS:
             raise ValueError
-    except (PermissionError, MemoryError):
+    except PermissionError:
         raise
     except Exception as error:  # torch raises many kinds for a damaged file; none is the user's
+        if is_shortage(error):
+            raise
         raise Unfit(f"{STATE} is unreadable ({type(error).__name__})", f"a whole {STATE}", "unreadable") from None
     return state
 
@@ -138,7 +141,7 @@ def _fitting(folder: Path, run: Run, wanted: Record, objective: Objective) -> tu
             raise ValueError
         record = seals.read_json(folder / RECORD)
         changes = _changes(record, wanted)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):
         raise Unfit(f"{RECORD} is missing or damaged", f"a whole {RECORD}", "unknown") from None
     if any(part != "settings" or name not in OF_STEPS for part, name, *_ in changes):
         raise _unfit(changes)
@@ -172,6 +175,8 @@ def _set_aside(run: Run, unfit: Unfit) -> None:
     if run.metrics.exists():
         shutil.move(run.metrics, run.work / METRICS)
     run.work.rename(target)
+    sync(folder)
+    sync(folder.parent)
     console.say(
         f"{run.title}: {unfit}; what was trained up to step {step} is set aside in {target}; "
         f"with {unfit.undo} the same command takes it up again"
@@ -211,6 +216,7 @@ def prepare(run: Run, objective: Objective, processes: int) -> dict[str, Any] | 
         shutil.rmtree(run.work, ignore_errors=True)  # holds nothing that took a step
     if again:
         again.rename(run.work)
+        sync(run.work.parent)
         console.say(f"{run.title}: takes up {again} again")
         step, record = _fitting(run.work, run, wanted, objective)
     elif unfit or not kept:

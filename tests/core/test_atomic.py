@@ -5,6 +5,7 @@ import fcntl
 import os
 import shutil
 import signal
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -194,6 +195,60 @@ def test_the_old_folder_is_gone_from_its_place_before_it_is_deleted(tmp_path, mo
     monkeypatch.setattr(shutil, "rmtree", lambda folder: removed.append((held(folder), held(path))))
     write_directory(path, "new", lambda: None)
     assert removed == [(["old"], ["new"])]
+
+
+@writers
+def test_content_is_synced_before_its_name_and_that_before_the_old_one_goes(tmp_path, write, monkeypatch):
+    """Else a power cut leaves an empty file under the final name, or neither the old nor the new one."""
+    path, done = tmp_path / "output", []
+    write(path, "old", lambda: None)
+    fsync, replace, rmtree = os.fsync, Path.replace, shutil.rmtree
+    monkeypatch.setattr(
+        os, "fsync", lambda file: (done.append(str(Path(f"/proc/self/fd/{file}").readlink())), fsync(file))
+    )
+    monkeypatch.setattr(Path, "replace", lambda self, to: (done.append(f"to {to.name}"), replace(self, to)))
+    monkeypatch.setattr(shutil, "rmtree", lambda folder: (done.append("remove"), rmtree(folder)))
+    write(path, "new", lambda: None)
+    partial = f"{tmp_path}/.output.{socket.gethostname()}-{os.getpid()}.partial"
+    old = f"to {Path(partial).with_suffix('.old').name}"
+    inside = [f"{partial}/{name}" for name in ("_SHA256SUMS", "new")]
+    if write is write_file:
+        assert done == [partial, "to output", str(tmp_path)]
+    else:
+        assert sorted(done[:2]) == inside
+        assert done[2:] == [partial, old, "to output", str(tmp_path), "remove"]
+
+
+@writers
+def test_what_an_interrupted_run_could_not_clear_away_the_next_one_does(tmp_path, write):
+    """Its lock is gone: it was let go in good order."""
+    for ending in ("partial", "old"):
+        (tmp_path / f".output.elsewhere-7.{ending}").touch()
+    write(tmp_path / "output", "new", lambda: None)
+    assert [one.name for one in tmp_path.iterdir()] == ["output"]
+
+
+@writers
+def test_an_error_that_names_no_file_names_the_output(tmp_path, write):
+    def fail_with(*error):
+        raise OSError(*error)
+
+    with pytest.raises(OSError, match="No space left") as caught:
+        write(tmp_path / "output", "new", lambda: fail_with(errno.ENOSPC, "No space left on device"))
+    assert caught.value.filename == str(tmp_path / "output")
+    with pytest.raises(OSError, match="denied") as caught:
+        write(tmp_path / "output", "new", lambda: fail_with(errno.EACCES, "Permission denied", "other"))
+    assert caught.value.filename == "other"
+
+
+def test_what_cannot_be_removed_is_said_with_its_folder(tmp_path, monkeypatch):
+    def refuse(folder):
+        raise PermissionError(errno.EACCES, "Permission denied", "inside")
+
+    monkeypatch.setattr(shutil, "rmtree", refuse)
+    with pytest.raises(PermissionError) as caught:
+        atomic.remove(tmp_path)
+    assert caught.value.filename == str(tmp_path)
 
 
 @writers

@@ -211,6 +211,20 @@ def test_shards_from_the_first_damaged_one_on_are_made_again(tmp_path, small_sha
     assert content(folder) == content(tmp_path / "plain")
 
 
+@pytest.mark.parametrize("error", [pa.ArrowMemoryError("malloc of size 9 failed"), OSError(24, "Too many open files")])
+def test_a_shortage_costs_no_piece(tmp_path, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    expected, seen = run(tmp_path / "work", []), []
+    with monkeypatch.context() as patch:
+        patch.setattr(resume.pq, "read_table", fail)
+        with pytest.raises(type(error)):
+            run(tmp_path / "work", [])
+    assert run(tmp_path / "work", seen) == expected
+    assert seen == []
+
+
 @pytest.mark.parametrize("record", [b"{", b"\xff", b"null", b""])
 def test_a_damaged_record_of_what_pieces_were_made_from_stops_nothing(tmp_path, record):
     work, seen = tmp_path / "work", []

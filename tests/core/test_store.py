@@ -141,6 +141,21 @@ def test_a_damaged_file_is_one_line(tmp_path):
         assert "\n" not in str(caught.value)
 
 
+def test_a_shortage_is_no_damage(tmp_path, monkeypatch):
+    """The line would say to delete a file that is whole."""
+    store.write_table(tmp_path / "x.parquet", list(rows(3)), COLUMNS)
+    shortages = (pa.ArrowMemoryError("malloc of size 128 failed"), OSError(24, "Too many open files"))
+    for error in (*shortages, OSError("Unknown error: Failed to launch worker thread")):
+
+        def fail(*_, error=error, **__):
+            raise error
+
+        monkeypatch.setattr(store.pq, "read_table", fail)
+        with pytest.raises(type(error)) as caught:
+            store.read_table(tmp_path / "x.parquet")
+        assert caught.value is error
+
+
 def test_a_damaged_shard_is_one_line(tmp_path):
     """Cut off, empty or with another byte in its data: whoever reads it row by row is told which file it is."""
     store.write_shards(tmp_path / "x", rows(3000), COLUMNS)

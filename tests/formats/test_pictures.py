@@ -133,3 +133,19 @@ def test_what_is_no_picture_is_not_called_large():
     assert pictures.oversized(claiming(8, 8)) == ""
     with pytest.raises(UserError, match=r"^a\.png: does not decode as a picture; "):
         pictures.decode_given(claiming(8, 8), "a.png")
+
+
+def test_without_memory_a_whole_picture_is_not_called_broken(monkeypatch):
+    """OpenCV says the same of both: None. `index` would leave the picture out."""
+    data = cv2.imencode(".jpg", np.zeros((32, 16, 3), np.uint8))[1].tobytes()
+
+    def no_memory(size, _):
+        assert size == (32, 16, 12)
+        raise MemoryError
+
+    monkeypatch.setattr(pictures.cv2, "imdecode", lambda *_: None)
+    assert pictures.decode(data) is None
+    monkeypatch.setattr(pictures.np, "empty", no_memory)
+    assert pictures.decode(b"no picture") is None
+    with pytest.raises(MemoryError):
+        pictures.decode(data)

@@ -2,6 +2,7 @@
 """What a state belongs to, when a run goes on from it, and what becomes of one that does not fit: it is never lost."""
 
 import json
+import os
 import re
 import resource
 import shutil
@@ -351,6 +352,38 @@ def test_any_flipped_bit_of_a_state_is_seen(run, capfd):
     path.write_bytes(whole)
     assert states.load(run.work)["step"] == 3
     assert states.load(run.work, mmap=True)["step"] == 3
+
+
+@pytest.mark.parametrize(
+    ("where", "error"),
+    [
+        ("torch.load", RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")),
+        ("torch.load", MemoryError()),
+        ("pipeline.core.seals.fault", OSError(24, "Too many open files")),
+    ],
+)
+def test_a_shortage_sets_no_training_aside(run, uninterrupted, capfd, monkeypatch, where, error):
+    def fail(*_, **__):
+        raise error
+
+    trained_to(run, 5)
+    with monkeypatch.context() as patch:
+        patch.setattr(where, fail)
+        with pytest.raises(type(error)):
+            loop.train(run, Game(), None, Noise())
+    assert again(run, capfd)[0] == 2
+    assert (files(run), logged(run)) == uninterrupted
+
+
+def test_the_log_is_on_the_disk_before_the_state_that_counts_its_lines(run, monkeypatch):
+    done, fsync, save = [], os.fsync, states.save
+    monkeypatch.setattr(
+        os, "fsync", lambda file: (done.append(str(Path(f"/proc/self/fd/{file}").readlink())), fsync(file))
+    )
+    monkeypatch.setattr(states, "save", lambda *given: (done.append("state"), save(*given)))
+    loop.train(run, Game(), None, Noise())
+    before = done[: done.index("state")]
+    assert str(run.metrics.resolve()) in before
 
 
 def test_a_damaged_line_of_the_log_costs_that_line(run, uninterrupted, capfd):
