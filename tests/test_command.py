@@ -105,7 +105,7 @@ def test_zsh_has_a_script_and_no_other_shell(monkeypatch, capsys):
         (OSError(errno.ENOSPC, "No space left on device", "data/x"), "No space left on device (data/x); free space"),
         (PermissionError(errno.EACCES, "Permission denied", "data/x"), "Permission denied (data/x); permit it"),
         (FileNotFoundError(errno.ENOENT, "No such file", "data/x"), "(data/x); missing, or removed while this ran"),
-        (OSError(errno.EMFILE, "Too many open files"), "Too many open files; run again when that is put right"),
+        (OSError(errno.EMFILE, "Too many open files"), "Too many open files (data/synthetic/raw); run again when"),
         (MemoryError(), "not enough memory; a smaller batch"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "not enough memory; a smaller batch"),
         (ImportError("libtorch_cpu.so: failed to map segment from shared object"), "not enough memory; a smaller"),

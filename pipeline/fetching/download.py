@@ -15,7 +15,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
-from pipeline.core import console, digests, environment, layout
+from pipeline.core import atomic, console, digests, environment, layout
 from pipeline.core.errors import UserError
 from pipeline.core.settings import setting
 
@@ -173,6 +173,7 @@ def download(url: str, sha256: str | None = None) -> Path:
                 resumed = False
                 continue
             raise Unavailable(f"{url}: not the file that was wanted", f"sha256 {found}, not {sha256}")
+        atomic.sync(part)
         part.replace(done)
         return done
 

@@ -23,7 +23,7 @@ from tests.warm_python import warm_python
 
 ENGINES = {
     "snakemake": ("snakemake", "--cores", "1", "--rerun-incomplete"),
-    "dvc": ("dvc", "repro"),
+    "dvc": ("dvc", "repro", "--no-run-cache"),
 }
 TRIES = 20  # of each
 
