@@ -13,6 +13,7 @@ verdict.py. A fault is told by its kind, its number and the seed; when a clock s
 """
 
 import argparse
+import gc
 import os
 import random
 import sys
@@ -40,6 +41,7 @@ OUTCOMES = ("undisturbed", "a line", "stopped", "wrong")
 def built() -> Iterator[Project]:
     """A finished small project in a folder for a while, with all libraries at hand."""
     projects.import_everything()
+    gc.freeze()  # what is never collected stays shared with the forks
     with tempfile.TemporaryDirectory() as scratch:
         project = Project(Path(scratch))
         try:
