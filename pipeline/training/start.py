@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.core import digests
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, is_shortage
 from pipeline.loading import checkpoints
 
 
@@ -52,6 +52,8 @@ def read(path: str, digest: str | None, where: str) -> Weights:
     except UserError:
         raise
     except Exception as error:  # many kinds, for a file that is no such file or is cut short
+        if is_shortage(error):
+            raise
         why = str(error).strip().partition("\n")[0]
         raise UserError(f"{where}.start: {file} holds no weights of a run ({type(error).__name__}: {why})") from None
 
