@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SHELL := /bin/bash
 
-.PHONY: help env dev demo demo-all test test-all faults lint lock clean
+.PHONY: help env dev slurm demo demo-all test test-all faults lint lock clean
 help:
 	@echo "make demo   install into .venv, run the whole pipeline on the built-in synthetic data, say where the report is"
 	@echo "make demo-all  every variant, two to eight steps of each, in every_variant/"
@@ -12,7 +12,8 @@ help:
 	@echo "make test-all  the same and the slow ones: 20 minutes on 2 cores"
 	@echo "make faults kills, full disks, power cuts and more, over all stages and both engines: what becomes of them"
 	@echo "make lint   ruff, snakefmt, snakemake --lint"
-	@echo "make lock   resolve requirements.lock and requirements-dev.lock again from pyproject.toml"
+	@echo "make slurm  install what Snakemake needs to submit jobs to SLURM (docs/scale.md)"
+	@echo "make lock   resolve the three locks again from pyproject.toml"
 	@echo "make clean  delete generated data, runs, trainings set aside, reports and engine state (not .venv)"
 
 env: .venv/.installed
@@ -32,6 +33,10 @@ INSTALL := $(BIN)/python -m uv pip install --quiet --python $(BIN)/python
 .venv/.developed: .venv/.installed requirements-dev.lock
 	$(INSTALL) --require-hashes -r requirements-dev.lock
 	touch $@
+
+# Not in the other locks: with it, every call of snakemake takes three seconds longer.
+slurm: env
+	$(INSTALL) --require-hashes -r requirements-slurm.lock
 
 # The built-in data set needs no published network, so nothing is downloaded. Its networks are so small that several
 # trainings of one thread each are faster than one on all cores. A line a stage is printed; logs/ has the rest.
@@ -67,11 +72,13 @@ lint: dev
 	$(BIN)/snakefmt --check Snakefile
 	! $(BIN)/snakemake --lint 2>&1 | grep '^    \* ' | grep -v 'conda environment or container'  # the rules run in .venv
 
-# requirements.lock: what runs; requirements-dev.lock: the same versions, and what tests and lint need beside.
-COMPILE := $(BIN)/python -m uv pip compile pyproject.toml --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11
+# requirements.lock: what runs; requirements-dev.lock: the same versions, and what tests and lint need beside;
+# requirements-slurm.lock: the plugin of the extra `slurm` and what it imports, in the same versions again.
+COMPILE := $(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11
 lock: env
-	$(COMPILE) --upgrade -o requirements.lock
-	$(COMPILE) --extra dev -c requirements.lock -o requirements-dev.lock
+	$(COMPILE) pyproject.toml --upgrade -o requirements.lock
+	$(COMPILE) pyproject.toml --extra dev -c requirements.lock -o requirements-dev.lock
+	sed -n 's/^slurm = \["\(.*\)"\].*/\1/p' pyproject.toml | $(COMPILE) - -c requirements.lock -o requirements-slurm.lock
 
 clean:
 	rm -rf every_variant $(addprefix data/,synthetic market1501 deepfashion deepfashion_sample folder weights) $(patsubst %/settings.yaml,%,$(wildcard data/*-*/settings.yaml)) runs logs reports/tables reports/metrics reports/curves reports/html reports/scores .work .snakemake .dvc/cache .dvc/tmp dvc.lock

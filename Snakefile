@@ -25,14 +25,17 @@ JOBS = [job for stage in STAGES for job in stage.jobs.values()]
 WRITERS = graph.Writers(JOBS)
 CHECKED = {stage.name for stage in STAGES if graph.PLAN in stage.pattern.inputs}
 
-# Of a job: threads, GPUs, memory (MB), time (minutes). A cluster is asked for all of it; here threads and GPUs count:
-# `--resources gpu=2` lets two jobs that need one run at a time (profiles/default allows one).
+# Of a job: threads, GPUs, memory (MB), time (minutes). A cluster is asked for all of it, and for as much memory again at
+# each further attempt; long jobs go on where their time ended. Here threads and GPUs count: `--resources gpu=2` lets two
+# jobs that need one run at a time (profiles/default allows one).
 SMALL = dict(threads=1, gpu=0, mem_mb=8_000, runtime=240)
 CORES = dict(threads=8, gpu=0, mem_mb=16_000, runtime=1_440)
 SCORING = dict(threads=8, gpu=1, mem_mb=32_000, runtime=1_440)
-TRAINING = dict(threads=8, gpu=1, mem_mb=32_000, runtime=10_080)
+TRAINING = dict(threads=8, gpu=1, mem_mb=32_000, runtime=2_880)
 NEEDS = dict(keypoints=CORES, pseudo_labels=CORES, pretrain=TRAINING, train=TRAINING, draw=TRAINING)
 NEEDS |= dict.fromkeys(("parsing", "reference", "score", "score_components", "score_images"), SCORING)
+# Run where Snakemake does, on a cluster as well: its nodes may have no internet.
+HERE = ("plan", "needs", "fetch", "weights")
 
 
 # What `snakemake --report` begins with, and what it shows of the outputs.
@@ -102,10 +105,11 @@ for stage in STAGES:
         wildcard_constraints:
             **{axis: "|".join(names) or "none" for axis, names in stage.axes.items()},
         priority: int(stage.pattern.stage in ("plan", "weights"))
+        localrule: stage.is_idle or stage.pattern.stage in HERE
         threads: needs["threads"]
         resources:
             gpu=needs["gpu"],
-            mem_mb=needs["mem_mb"],
+            mem_mb=lambda wildcards, attempt, needs=needs: needs["mem_mb"] * attempt,
             runtime=needs["runtime"],
         params:
             command=lambda wildcards, stage=stage: job(stage, wildcards).command,

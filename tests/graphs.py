@@ -1,7 +1,8 @@
 """Resolve the graph as Snakemake and as DVC see it: `python -m tests.graphs` in a project folder prints both.
 
-A job is its command, inputs, outputs, params, log and the name of its rule. Snakemake offers no public way to read a
-resolved graph with its params, so this uses the DAG object behind its API; requirements.lock pins the version.
+A job is its command, inputs, outputs, params, log and the name of its rule; of Snakemake also the memory (MB) of its
+first and second attempt, and whether it runs where Snakemake does. Snakemake offers no public way to read a resolved
+graph with its params, so this uses the DAG object behind its API; requirements.lock pins the version.
 """
 
 import json
@@ -10,6 +11,11 @@ from functools import reduce
 from pathlib import Path
 
 import yaml
+
+
+def _memory(job, attempt: int) -> int:
+    job.attempt = attempt
+    return job.resources.mem_mb
 
 
 def snakemake_jobs() -> dict[str, dict]:
@@ -29,6 +35,8 @@ def snakemake_jobs() -> dict[str, dict]:
                 "params": job.params["values"],
                 "rule": job.rule.name,
                 "log": str(job.log[0]),
+                "memory": [_memory(job, attempt) for attempt in (1, 2)],
+                "local": job.rule.name in resolved._localrules,
             }
             for job in resolved.dag.jobs
             if job.shellcmd  # not `rule all`

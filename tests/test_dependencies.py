@@ -13,8 +13,8 @@ import yaml
 from tests.conftest import ROOT
 
 OURS = {"pipeline", "models", "tests", "benchmarks"}
-# Declared, but run as commands: by Makefile and Snakefile, and pytest-xdist by pytest's own `-n`.
-COMMANDS = {"dvc", "snakemake", "ruff", "snakefmt", "pytest-xdist"}
+# Declared, but run as commands: by Makefile and Snakefile, pytest-xdist by pytest's own `-n`, the plugin by Snakemake.
+COMMANDS = {"dvc", "snakemake", "ruff", "snakefmt", "pytest-xdist", "snakemake-executor-plugin-slurm"}
 
 
 def normal(name: str) -> str:

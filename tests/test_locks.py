@@ -1,4 +1,4 @@
-"""Both locks: hashed, of one version each, free of addresses; and what they lock can be installed where README says."""
+"""The locks: hashed, of one version each, free of addresses; and what they lock can be installed where README says."""
 
 import os
 import re
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-RUNTIME, DEVELOPMENT = "requirements.lock", "requirements-dev.lock"
+RUNTIME, DEVELOPMENT, SLURM = "requirements.lock", "requirements-dev.lock", "requirements-slurm.lock"
 PLATFORMS = ("x86_64-unknown-linux-gnu", "aarch64-manylinux_2_35", "aarch64-apple-darwin")  # 2.35: OpenVINO's wheels
 
 
@@ -34,7 +34,14 @@ def test_the_development_lock_is_the_runtime_lock_and_more():
     assert names(project["optional-dependencies"]["dev"]) <= development.keys() - runtime.keys()
 
 
-@pytest.mark.parametrize("name", [RUNTIME, DEVELOPMENT])
+def test_the_plugin_for_slurm_changes_no_version():
+    runtime, plugin = locked(RUNTIME), locked(SLURM)
+    assert {name: runtime[name] for name in plugin.keys() & runtime.keys()}.items() <= plugin.items()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert names(project["optional-dependencies"]["slurm"]) <= plugin.keys() - runtime.keys()
+
+
+@pytest.mark.parametrize("name", [RUNTIME, DEVELOPMENT, SLURM])
 def test_every_package_has_hashes_and_none_an_address(name):
     text = (ROOT / name).read_text(encoding="utf-8")
     assert "://" not in text
@@ -49,7 +56,7 @@ def test_every_package_has_hashes_and_none_an_address(name):
 def test_the_locks_resolve(version, platform, tmp_path):
     """By resolution alone, from the package index: nothing is installed."""
     environment = {**os.environ, "MACOSX_DEPLOYMENT_TARGET": "14.0"}  # torch's wheels
-    for name in (RUNTIME, DEVELOPMENT):
+    for name in (RUNTIME, DEVELOPMENT, SLURM):
         resolve = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--no-header", "--generate-hashes"]
         target = ["--python-version", version, "--python-platform", platform]
         out = tmp_path / name

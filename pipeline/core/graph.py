@@ -149,6 +149,11 @@ class Stage:
             for chosen in itertools.product(*self.axes.values())
         }
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is needed of any of its jobs: each notes that in a second."""
+        return all(job.needed and not any(job.needed.values()) for job in self.jobs.values())
+
     def _job(self, item: dict[str, str], value: Callable[[str], Any]) -> Job:
         own = {name: text for some in self.entry.get("vars", ()) for name, text in some.items()}
         known = self.values | own | {"item": item}

@@ -152,6 +152,23 @@ def test_both_engines_see_one_graph(project):
             other = parents[key.replace("synthetic-wide", "synthetic")]
             assert value == other | ({"width": 64} if key.startswith("fetch.") else {}), key
 
+    # What only a cluster asks: the parser of SGW's image, and more, are components that no variant here starts from.
+    stages = {job["rule"].partition("_")[0] for job in both["snakemake"].values() if job["local"]}
+    assert stages == {"plan", "needs", "fetch", "weights", "pretrain", "pseudo"}
+    assert all(again == 2 * once >= 16_000 for once, again in (job["memory"] for job in both["snakemake"].values()))
+
+
+def test_what_nothing_needs_is_idle():
+    """In the demo, and with one variant more."""
+    values = params.load(ROOT / "params.yaml")
+    spig = values | {"variants": values["variants"] | {"spig": ["spig"]}}
+    demo, more = (
+        {stage.name for stage in graph.stages(some) if stage.jobs and stage.is_idle} for some in (values, spig)
+    )
+    assert {"pretrain_spig_flow", "pretrain_spgnet_flow", "pseudo_labels"} <= demo
+    assert not {"pretrain_spatn", "pretrain_detector", "parsing", "index", "score_spgnet"} & demo
+    assert demo - more == {"pretrain_spig_flow"}
+
 
 def test_both_engines_see_one_graph_of_everything(everything, jobs):
     """And this project's own reading is DVC's."""
