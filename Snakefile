@@ -32,8 +32,16 @@ SMALL = dict(threads=1, gpu=0, mem_mb=8_000, runtime=240)
 CORES = dict(threads=8, gpu=0, mem_mb=16_000, runtime=1_440)
 SCORING = dict(threads=8, gpu=1, mem_mb=32_000, runtime=1_440)
 TRAINING = dict(threads=8, gpu=1, mem_mb=32_000, runtime=2_880)
-NEEDS = dict(keypoints=CORES, pseudo_labels=CORES, pretrain=TRAINING, train=TRAINING, draw=TRAINING)
-NEEDS |= dict.fromkeys(("parsing", "reference", "score", "score_components", "score_images"), SCORING)
+NEEDS = dict(
+    keypoints=CORES,
+    pseudo_labels=CORES,
+    pretrain=TRAINING,
+    train=TRAINING,
+    draw=TRAINING,
+)
+NEEDS |= dict.fromkeys(
+    ("parsing", "reference", "score", "score_components", "score_images"), SCORING
+)
 # Run where Snakemake does, on a cluster as well: its nodes may have no internet.
 HERE = ("plan", "needs", "fetch", "weights")
 
@@ -108,8 +116,9 @@ for stage in STAGES:
         localrule: stage.is_idle or stage.pattern.stage in HERE
         threads: needs["threads"]
         resources:
-            gpu=needs["gpu"],
-            mem_mb=lambda wildcards, attempt, needs=needs: needs["mem_mb"] * attempt,
+            gpu=lambda w, stage=stage, n=needs["gpu"]: n * job(stage, w).processes,
+            mem_mb=lambda w, attempt, stage=stage, n=needs["mem_mb"]: n
+            * (attempt * job(stage, w).processes),
             runtime=needs["runtime"],
         params:
             command=lambda wildcards, stage=stage: job(stage, wildcards).command,

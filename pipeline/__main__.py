@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from pipeline.core import atomic, console, graph, layout, params, seals, settings_help
+from pipeline.core import atomic, console, environment, graph, layout, params, seals, settings_help
 from pipeline.core.errors import UserError, is_shortage
 
 # Stage or command -> the axes it takes, in the order of the stage table. Modules load only when asked for.
@@ -43,11 +43,13 @@ COMMANDS = (
     "list", "about", "cite", "status", "verify", "inspect", "figure", "generate", "export", "handoff", "score_images",
     "check-method", "compare", "calibrate", "reproduced", "study", "record", "architecture", "schema",
 )  # fmt: skip
+OPTIONAL = dict.fromkeys(layout.SPREAD, ("part",))  # an axis that a stage may have
 SHELLS = ("bash", "zsh")
 
 # What an axis may be: most of it from params.yaml.
 CHOICES = {
     "dataset": params.datasets,
+    "part": lambda: [*map(str, params.load()["parts"])],
     "rule": lambda: list(layout.RULES),
     "net": lambda: list(params.load()["weights"]),
     "component": lambda: list(next(iter(params.load()["pretrain"].values()))),
@@ -78,6 +80,8 @@ def _parser(name: str) -> argparse.ArgumentParser:
     )
     for axis in STAGES.get(name, ()):
         parser.add_argument(f"--{axis}", required=True, help=f"one of: {', '.join(CHOICES[axis]())}")
+    for axis in OPTIONAL.get(name, ()):
+        parser.add_argument(f"--{axis}", help="make this share of the work alone, one of `parts` (docs/scale.md)")
     if name in COMMANDS:
         _command(name).add_arguments(parser)
     return parser
@@ -121,7 +125,7 @@ def _completion(shell: str) -> str:
     names = whole.add_subparsers()
     for name in (*STAGES, *COMMANDS):
         one = names.add_parser(name, help=_description(name).splitlines()[0], conflict_handler="resolve")
-        for axis in STAGES.get(name, ()):
+        for axis in (*STAGES.get(name, ()), *OPTIONAL.get(name, ())):
             one.add_argument(f"--{axis}", help=f"which {axis}")
         for command in (name, "score_images" if name == "score" else ""):
             if command in COMMANDS:
@@ -201,11 +205,15 @@ def main(arguments: list[str]) -> int:
         options = vars(_parser(name).parse_args(rest))
         if name in COMMANDS:
             return _command(name).run(**options) or 0
-        for axis in STAGES[name]:
-            if options[axis] not in CHOICES[axis]():
-                raise UserError(f"unknown {axis} {options[axis]}; {layout.PARAMS} names: {', '.join(CHOICES[axis]())}")
+        axes = {axis: value for axis, value in options.items() if value is not None}
+        for axis, value in axes.items():
+            if value not in CHOICES[axis]():
+                names = ", ".join(CHOICES[axis]()) or "none"
+                raise UserError(f"unknown {axis} {value}; {layout.PARAMS} names: {names}")
         graph.stages(params.load())  # a name that no stage is there for is an error, whichever engine runs this
-        job = graph.find(name, *options.values())
+        job = graph.find(name, *axes.values())
+        if job.processes > 1 and environment.processes() == 1:  # each of them comes here again, and goes on
+            return import_module("pipeline.loading.launch").several(job, [name, *rest])
         with _writing(job), console.logging_to(job.log):
             for path in job.inputs:
                 if not path.startswith(graph.SOURCES):

@@ -83,7 +83,8 @@ def _shown(paths: Iterable[str]) -> str:
     """Paths of the graph for a reader: `data/D/raw` for data/{dataset}/raw, those that lie side by side as one."""
     beside: dict[str, list[str]] = {}
     for path in paths:
-        folder, _, name = path.format(dataset="D", variant="V", component="C", net="NET", method="M").rpartition("/")
+        shown = path.format(dataset="D", variant="V", component="C", net="NET", method="M", part="K")
+        folder, _, name = shown.rpartition("/")
         beside.setdefault(folder, []).append(name)
     names = {folder: ",".join(dict.fromkeys(found)) for folder, found in beside.items()}
     joined = (f"{folder}/{{{found}}}" if "," in found else f"{folder}/{found}" for folder, found in names.items())
@@ -115,7 +116,7 @@ def _stage_lines() -> list[str]:
         outputs = dict.fromkeys(
             path.replace(f"/{job.axes.get('component')}/", "/C/") for job in jobs for path in job.outputs
         )
-        axes = ", ".join(jobs[0].axes)
+        axes = ", ".join(jobs[-1].axes)  # of the whole, which comes after its parts
         lines.append(f"| {' | '.join((f'`{name}`', axes, _summary(name), reads, _shown(outputs)))} |")
     return lines
 

@@ -113,6 +113,7 @@ def schema() -> dict:
     fetched = {name: schema_of(datasets.get(name).Fetch, shared) for name in datasets.NAMES}
     properties = {
         "datasets": {"type": "array", "minItems": 1, "uniqueItems": True, "items": _DATA_SET},
+        "parts": {"type": "array", "maxItems": 10_000, "items": {"type": "integer"}},
         "variants": _object({name: _names(variants) for name, variants in families.items()}, required=False),
         "named": _object(
             {name: _named(families[name], own, shared) for name, own in trained.items() if families[name][0].phase},

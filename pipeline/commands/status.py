@@ -243,7 +243,7 @@ def _rows(everything: list[Job], found: dict[str, State]) -> Iterator[tuple[str,
     yield "", "networks", stages((job for job in everything if job.stage == "weights"), "net"), ""
     for dataset in params.datasets():
         of = [job for job in everything if job.axes.get("dataset") == dataset]
-        data = [job for job in of if job.axes.keys() <= {"dataset", "rule"}]
+        data = [job for job in of if job.axes.keys() <= {"dataset", "rule", "part"}]
         yield (
             dataset,
             "data",

@@ -62,6 +62,16 @@ class Job:
         }
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """All of its params' blocks in one: what a run has of its own comes after what its family has."""
+        return {name: value for block in self.params.values() if type(block) is dict for name, value in block.items()}
+
+    @property
+    def processes(self) -> int:
+        """How many share its work, if there is any."""
+        return self.settings.get("gpus", 1) if all(self.needed.values()) else 1
+
+    @property
     def by_hand(self) -> str:
         """Such as "repose train --dataset synthetic --variant spig"."""
         return " ".join(["repose", self.stage, *(f"--{axis} {value}" for axis, value in self.axes.items())])
@@ -124,7 +134,7 @@ class Stage:
     def axes(self) -> dict[str, list[str]]:
         """The values of each axis: a list, or "${key}" of params.yaml that holds one, or a block, whose keys count."""
         return {
-            axis: [*(self._listed(_VALUE.fullmatch(values)[1]) if isinstance(values, str) else values)]
+            axis: [*map(str, self._listed(_VALUE.fullmatch(values)[1]) if isinstance(values, str) else values)]
             for axis, values in self.entry.get("matrix", {}).items()
         }
 

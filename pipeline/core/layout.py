@@ -27,6 +27,7 @@ REPORT_TIMES = Path("reports/html/times.html")  # made from logs/: no declared o
 PLAN = Path("data/plan.txt")  # says that params.yaml was checked
 PROTOCOLS = Path("docs/protocols.md")
 RULES = ("equation", "balanced")  # of the search for pseudo labels, the paper's first: a folder each
+SPREAD = ("keypoints", "parsing", "distance_maps", "pseudo_labels")  # data stages whose pieces several jobs can make
 WORK = Path(".work")  # state to resume from, trainings that were set aside: no declared output, read by no other stage
 
 
@@ -79,6 +80,11 @@ def croissant(dataset: str) -> Path:
 
 def data_card(dataset: str) -> Path:
     return Path("data") / dataset / "README.md"
+
+
+def parts(stage: str, dataset: str, *rule: str) -> Path:
+    """What the parts of a stage of SPREAD have made, a folder each, and their number."""
+    return Path("data") / dataset / "parts" / Path(stage, *rule)
 
 
 def reference(dataset: str) -> Path:

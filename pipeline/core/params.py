@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SEED = "-seed"
 _FORM = re.compile("[a-z0-9_]+-[a-z0-9_]+")  # of a data set
 # Blocks that are no data set's. In all others each data set has one of its own.
-SHARED = ("datasets", "variants", "named", "methods", "components", "presets", "weights", "tables", "report")
+SHARED = ("datasets", "parts", "variants", "named", "methods", "components", "presets", "weights", "tables", "report")
 LONGEST = 4096  # characters of a text, as of a path
 _OWN_COPY = "is gone: give your own copy as weights.NET.path; addresses and digests: pipeline/fetching/networks.py"
 RETIRED = {  # keys that were renamed or given up, and what to say of them
@@ -202,6 +202,8 @@ def check(values: Any, where: Path = layout.PARAMS) -> dict:
     _check_components(values, where)
     _check_seeds(values, where)
     _check_paths(values, where)
+    if values["parts"] != (numbered := [*range(len(values["parts"]))]):
+        raise UserError(f"{where}: parts is {values['parts']}; number them from 0 on: {numbered}")
     return values
 
 

@@ -44,6 +44,12 @@ def device_setting() -> Any:
     )
 
 
+def gpus_setting(of_what: str) -> Any:
+    """As `launch` reads it, beside `device`."""
+    explained = f"processes {of_what}, each on a GPU of this machine; with device cpu all on the CPU"
+    return setting(explained, 1, minimum=1, maximum=1024)
+
+
 def _schema_of(hint: Any, shared: dict[str, dict]) -> dict:
     """The schema of a type: of the plain ones, Literal, X | None, tuple[X, ...], dataclasses and typed dictionaries,
     and Mapping[str, dataclass], blocks by any name.

@@ -7,6 +7,7 @@ limb with a missing end is all zero. `distance_maps.D.kappa` is -0.1 in the rele
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +29,12 @@ class Params:
     kappa: float = setting("of M = exp(kappa d), d in pixels", -0.1, exclusiveMaximum=0, minimum=-100)
 
 
-def rows(images: Path, keypoints: pa.Table, kappa: float, first: int = 0) -> Iterator[dict]:
-    """Rows of schema.DISTANCE_MAPS for the images of the shards `images`, in their order, without the first `first`."""
+def rows(images: Path, keypoints: pa.Table, kappa: float, first: int = 0, stop: int | None = None) -> Iterator[dict]:
+    """Rows of schema.DISTANCE_MAPS for images `first` to before `stop` of the shards `images`, in their order."""
     pictures = store.read_table(images, columns=["image_id", "height", "width"])
     found = pc.index_in(pictures.column("image_id"), pc.cast(keypoints.column("image_id"), pa.string()))
     pictures = pictures.append_column("row", found).filter(pc.is_valid(found))
-    pictures = pictures.slice(first)
+    pictures = pictures.slice(first, None if stop is None else stop - first)
     joints, valid = pose.batch_arrays(keypoints.column("keypoints"))
     with console.progress("distance maps", len(pictures)) as advance:
         for (height, width), some in _batches_of_one_size(pictures):
@@ -54,20 +55,21 @@ def _batches_of_one_size(pictures: pa.Table) -> Iterator[tuple[tuple[int, int], 
             yield (int(heights[start]), int(widths[start])), pictures.slice(start, stop - start)
 
 
-def run(dataset: str) -> None:
-    """Write `data/D/distance_maps/`."""
+def run(dataset: str, part: str | None = None) -> None:
+    """Write `data/D/distance_maps/`, or one of its parts."""
     kappa = params.block(Params, "distance_maps", dataset).kappa
     images, folder = layout.images(dataset), layout.distance_maps(dataset)
     keypoints = store.read_table(layout.keypoints(dataset), columns=["image_id", "keypoints"])
     count = resume.shards(
         folder,
-        layout.work("distance_maps", dataset),
+        resume.place(part, "distance_maps", dataset),
         resume.stamp(code_of("distance_maps", dataset), images, layout.keypoints(dataset), kappa),
-        lambda first: rows(images, keypoints, kappa, first),
+        partial(rows, images, keypoints, kappa),
         schema.DISTANCE_MAPS,
         ROW_GROUP,
         dataset=dataset,
         kappa=str(kappa),
         limbs=str(pose.LIMBS),
     )
-    console.say(f"distance_maps {dataset}: {count} images, kappa {kappa}")
+    if part is None:
+        console.say(f"distance_maps {dataset}: {count} images, kappa {kappa}")

@@ -20,7 +20,7 @@ every image of data/D/images; `row` is its position in the split's CSV list if t
 
 import json
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import pairwise
@@ -212,24 +212,27 @@ def positions(raw: Path, images: pa.Table) -> np.ndarray:
     return rows
 
 
-def detected(raw: Path, folder: Path, source: str, find: Find, work: Path, made_from: str) -> pa.Table:
-    """The joints that `find` finds in every image of the shards `folder`, as schema.KEYPOINTS, sorted by image_id.
+def detections(folder: Path, source: str, find: Find, place: resume.Place, made_from: str) -> Iterator[dict]:
+    """The joints that `find` finds in the images of the shards `folder`, or in a part of them, as rows of DETECTED.
 
-    work: where the joints found so far are kept; made_from: a `resume.stamp` of all that they depend on.
+    made_from: a `resume.stamp` of all that they depend on.
     """
 
     def compute(names: Sequence[str]) -> list[dict]:
         return pa.table(keypoint_columns(*find(pictures.read(folder, list(names))))).to_pylist()
 
-    images = indexed(folder)
-    names = images.column("image_id").to_pylist()
-    rows = list(resume.rows(work, made_from, names, compute, DETECTED, f"keypoints ({source})"))
-    joints = pa.Table.from_pylist(rows, schema=DETECTED)
+    names = indexed(folder).column("image_id").to_pylist()
+    return resume.rows(place, made_from, names, compute, DETECTED, f"keypoints ({source})")
+
+
+def detected(raw: Path, folder: Path, source: str, found: Iterable[Mapping]) -> pa.Table:
+    """What was found in every image of the shards `folder`, as schema.KEYPOINTS, sorted by image_id."""
+    images, joints = indexed(folder), pa.Table.from_pylist(list(found), schema=DETECTED)
     columns = {
         **{name: images.column(name) for name in ("image_id", "split", "person_id")},
         "row": pa.array(positions(raw, images)),
         **{name: joints.column(name) for name in DETECTED.names},
-        "keypoint_source": pa.array([source] * len(names), pa.string()),
+        "keypoint_source": pa.array([source] * len(images), pa.string()),
     }
     return pa.table(columns)
 
@@ -256,9 +259,9 @@ def judge(joints: pa.Table, dataset: str, source: str) -> list[str]:
     return plausible.settle(found, f"keypoints {dataset} ({source})", remedy)
 
 
-def run(dataset: str) -> None:
-    """Write `data/D/keypoints.parquet`. Raises UserError: lists missing or broken, a network that cannot be had,
-    joints that plainly are not those of the images.
+def run(dataset: str, part: str | None = None) -> None:
+    """Write `data/D/keypoints.parquet`, or one of its parts. Raises UserError: lists missing or broken, a network that
+    cannot be had, joints that plainly are not those of the images.
     """
     block = params.block(Params, "keypoints", dataset)
     source, own = block.source, block.path and environment.path(block.path)
@@ -267,17 +270,19 @@ def run(dataset: str) -> None:
         raise UserError(
             f"{layout.PARAMS}: keypoints.{dataset}.path is for annotations, not for {source}; set it to null"
         )
-    raw, images, work = layout.raw(dataset), layout.images(dataset), layout.work("keypoints", dataset)
-    if source in ("openpose", "topdown"):
+    raw, images, place = layout.raw(dataset), layout.images(dataset), resume.place(part, "keypoints", dataset)
+    found, detects = (), source in ("openpose", "topdown")
+    if detects:
         find, files = detector(source)
-        joints = detected(
-            raw, images, source, find, work, resume.stamp(code_of("keypoints", dataset), images, *files, source)
-        )
-    else:
-        joints = table(dataset, source, own)
+        stamp = resume.stamp(code_of("keypoints", dataset), images, *files, source)
+        found = detections(images, source, find, place, stamp)
+    if part is not None:
+        resume.publish(place, sum(1 for _ in found))
+        return
+    joints = detected(raw, images, source, found) if detects else table(dataset, source, own)
     doubts = json.dumps(judge(joints, dataset, source), ensure_ascii=False)
     store.write_table(layout.keypoints(dataset), joints, schema.KEYPOINTS, dataset=dataset, doubts=doubts)
-    resume.finished(work)
+    resume.finished(place)
     present = pc.sum(pc.greater(pc.list_flatten(joints.column("keypoint_scores")), 0)).as_py() or 0
     share = present / max(1, len(joints) * schema.JOINTS)
     makers = ", ".join(sorted(joints.column("keypoint_source").unique().to_pylist())) or source

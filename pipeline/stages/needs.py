@@ -9,13 +9,16 @@ human parsing of the images. `pretrain` trains, `pseudo_labels` searches and `pa
 true. Each file changes only if its own answer does: a further variant makes what it needs, and nothing that was made is
 made again.
 
+data/D/parts/STAGE/number.json says over how many jobs a long data stage is spread (`parts` of params.yaml), 0 if it
+does all by itself; what these make lies beside it.
+
 Reads   params.yaml; what each variant and metric needs stands in params.schema.yaml
-Writes  data/D/settings.yaml, data/D/needs/
+Writes  data/D/settings.yaml, data/D/needs/, data/D/parts/STAGE/number.json
 """
 
 import yaml
 
-from pipeline.core import console, digests, graph, layout, needs, params
+from pipeline.core import console, digests, graph, layout, needs, params, seals
 from pipeline.core.atomic import atomic_file
 
 
@@ -32,5 +35,9 @@ def run(dataset: str) -> None:
     for name, is_wanted in wanted.items():
         with atomic_file(layout.needs(dataset, name)) as partial:
             partial.write_text(needs.text(is_wanted), encoding="utf-8")
+    for stage in layout.SPREAD:
+        for rule in [[name] for name in layout.RULES] if stage == "pseudo_labels" else [[]]:
+            with atomic_file(layout.parts(stage, dataset, *rule) / "number.json") as partial:
+                partial.write_text(seals.json_text({"parts": len(params.load()["parts"])}), encoding="utf-8")
     listed = ", ".join(name for name, is_wanted in wanted.items() if is_wanted)
     console.say(f"needs {dataset}: {listed or 'nothing that takes long'}")

@@ -263,16 +263,19 @@ def report(dataset: str, names: Sequence[str], pixels: np.ndarray, empty: Sequen
         console.say(f"parsing {dataset}: WARNING: no person in {len(empty)} label maps, the first {empty[0]}")
 
 
-def run(dataset: str) -> None:
-    """Write `data/D/parsing/`. Raises UserError for label maps or weights that are missing or broken."""
+def run(dataset: str, part: str | None = None) -> None:
+    """Write `data/D/parsing/` or a part of it. Raises UserError: label maps or weights that are missing or broken."""
     block = params.block(Params, "parsing", dataset)
-    folder, work = layout.parsing(dataset), layout.work("parsing", dataset)
+    folder, place = layout.parsing(dataset), resume.place(part, "parsing", dataset)
     why = None
     if block.source == "none":
         why = "source: none"
     elif not needs.is_parsed(params.load(), dataset):
         why = f"no variant or metric in {layout.PARAMS} reads it; parsing.{dataset}.always: true"
     metadata = {"dataset": dataset, "parsing_source": "none" if why else block.source}
+    if why and part is not None:
+        resume.publish(place, 0)
+        return
     if why:
         store.write_shards(folder, (), schema.PARSING, **metadata)
         console.say(f"parsing {dataset}: 0 label maps ({why})")
@@ -284,12 +287,15 @@ def run(dataset: str) -> None:
         names = labels.NAMES[source.label_set]
         stamp = resume.stamp(code_of("parsing", dataset), stored, keypoints, source.name, *source.made_from)
         compute = partial(rows, source=source, joints=Joints(keypoints))
-        made = resume.rows(work, stamp, images, compute, _ROWS, "parsing", CHUNK)
+        made = resume.rows(place, stamp, images, compute, _ROWS, "parsing", CHUNK)
+        if part is not None:
+            resume.publish(place, sum(1 for _ in made))
+            return
         seen = [{name: row[name] for name in ("image_id", *_SEEN)} for row in made]
         doubts = json.dumps(judge(dataset, source, seen), ensure_ascii=False)
         metadata |= {"label_set": source.label_set, "made_in": source.made_in, "doubts": doubts}
-        count = store.write_shards(folder, resume.again(work, schema.PARSING.names), schema.PARSING, **metadata)
-    resume.finished(work)
+        count = store.write_shards(folder, resume.again(place, schema.PARSING.names), schema.PARSING, **metadata)
+    resume.finished(place)
     console.say(f"parsing {dataset}: {count} label maps (source: {source.name}, {source.label_set})")
     pixels = np.array([row["pixels"] for row in seen], np.int64).reshape(-1, len(names)).sum(axis=0)
     report(dataset, names, pixels, [row["image_id"] for row in seen if not any(row["pixels"][1:])])

@@ -30,6 +30,7 @@ Each rule serves a component, spt_parsing and spt_parsing_balanced. While nothin
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -65,30 +66,38 @@ class Params:
     device: str = device_setting()
 
 
+def sources(keypoints: pa.Table, parsing: Path) -> list[str]:
+    """Ids of the training images that have a parsing, sorted. Raises UserError without any."""
+    train = keypoints.filter(pc.equal(keypoints.column("split"), "train")).column("image_id").combine_chunks()
+    ids = store.read_table(parsing, columns=["image_id"]).column("image_id")
+    names = ids.filter(pc.is_in(ids, train)).to_pylist()
+    if not names:
+        raise UserError(f"{parsing}: no parsing of a training image; set parsing.source and run parsing and this again")
+    return names
+
+
 def load(keypoints: pa.Table, parsing: Path, file: BinaryIO) -> "tuple[list[str], part_search.People]":
-    """Ids and poses of the training images that have a parsing, sorted by id; their label maps go to the empty `file`.
+    """`sources` and their poses; their label maps go to the empty `file`.
 
     keypoints: columns image_id, split, keypoints. Memory holds the poses alone. Raises UserError without any.
     """
     from pipeline.stand_ins import part_search
 
+    names = sources(keypoints, parsing)
     keypoints = keypoints.filter(pc.equal(keypoints.column("split"), "train"))
     joints, valid = pose.batch_arrays(keypoints.column("keypoints"))
     row_of = {name: row for row, name in enumerate(keypoints.column("image_id").to_pylist())}
-    names, rows, sizes, areas = [], [], [], []
+    rows, sizes, areas = [], [], []
     with console.progress("label maps", len(row_of)) as advance:
         for some in _batches_of_one_size(parsing, row_of):
             maps = labels.to_spt10(np.stack([one for _, one in some]))
             here = [row_of[name] for name, _ in some]
             codes, area = part_search.encode(maps, joints[here], valid[here])
             file.write(codes.tobytes())
-            names += [name for name, _ in some]
             rows += here
             sizes += [maps.shape[1:]] * len(some)
             areas.append(area)
             advance(len(some))
-    if not names:
-        raise UserError(f"{parsing}: no parsing of a training image; set parsing.source and run parsing and this again")
     file.flush()
     height, width = np.array(sizes, np.int64).T
     codes = np.memmap(file, np.uint16, "r")
@@ -150,28 +159,36 @@ def rows(names: list[str], index: "part_search.Index", block: Params, rule: str,
     ]
 
 
-def write(dataset: str, rule: str, block: Params) -> None:
-    """Write `data/D/pseudo_labels/RULE/`. Raises UserError: no parsing, no usable pose, no such device."""
+def write(dataset: str, rule: str, block: Params, part: str | None = None) -> None:
+    """Write `data/D/pseudo_labels/RULE/` or a part of it. Raises UserError: no parsing, no usable pose, no device."""
     keypoints, parsing, output = layout.keypoints(dataset), layout.parsing(dataset), layout.pseudo_labels(dataset, rule)
     settings = {"rule": rule} | {key: value for key, value in asdict(block).items() if key != "device"}
-    work = layout.work("pseudo_labels", dataset, rule)
-    work.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=work.parent) as file:  # label maps: on disk, gone with the process
+    place = resume.place(part, "pseudo_labels", dataset, rule)
+    layout.WORK.mkdir(exist_ok=True)
+    with tempfile.TemporaryFile(dir=layout.WORK) as file:  # label maps: on disk, gone with the process
         table = store.read_table(keypoints, columns=["image_id", "split", "keypoints"])
-        names, people = load(table, parsing, file)
-        index = candidates(names, people, datasets.get(dataset).JUNK, block)
+        names = sources(table, parsing)
+
+        @cache
+        def index() -> "part_search.Index":
+            """Made only if something is left to search."""
+            return candidates(*load(table, parsing, file), datasets.get(dataset).JUNK, block)
+
         found = resume.rows(
-            work,
+            place,
             resume.stamp(code_of("pseudo_labels", dataset, rule), keypoints, parsing, settings),
             range(len(names)),
-            lambda some: rows(names, index, block, rule, some),
+            lambda some: rows(names, index(), block, rule, some),
             schema.PSEUDO_LABELS,
             "pseudo_labels",
             CHUNK,
         )
+        if part is not None:
+            resume.publish(place, sum(1 for _ in found))
+            return
         described = {key: str(value) for key, value in settings.items()}
         store.write_shards(output, found, schema.PSEUDO_LABELS, dataset=dataset, **described)
-    resume.finished(work)
+    resume.finished(place)
     written = store.read_table(output, columns=["pseudo_id"]).column("pseudo_id")
     console.say(
         f"pseudo_labels {dataset} {rule}: {len(names)} images, {written.null_count} without a stand-in;"
@@ -179,10 +196,15 @@ def write(dataset: str, rule: str, block: Params) -> None:
     )
 
 
-def run(dataset: str, rule: str) -> None:
-    """Write `data/D/pseudo_labels/RULE/` by the block of `params.yaml`; without rows where nothing is trained on it."""
+def run(dataset: str, rule: str, part: str | None = None) -> None:
+    """Write `data/D/pseudo_labels/RULE/` or a part of it by the block of `params.yaml`; without rows where nothing is
+    trained on it.
+    """
     if needs.wanted(params.load(), dataset)[READER[rule]]:
-        write(dataset, rule, params.block(Params, "pseudo_labels", dataset))
+        write(dataset, rule, params.block(Params, "pseudo_labels", dataset), part)
+        return
+    if part is not None:
+        resume.publish(resume.place(part, "pseudo_labels", dataset, rule), 0)
         return
     store.write_shards(layout.pseudo_labels(dataset, rule), [], schema.PSEUDO_LABELS, dataset=dataset, rule=rule)
     console.say(f"pseudo_labels {dataset} {rule}: not searched, nothing in {layout.PARAMS} needs {READER[rule]}")

@@ -20,8 +20,10 @@ code is moved to .work/train/D/V.set-aside/, and taken up when it fits again. Bo
 `start` names weights to train on from, in place of random ones: a checkpoint of any run of the same network and width,
 or what `repose export --what model` wrote. They are the generator's alone, and without the parts that components bring;
 optimisers and adversaries begin anew.
-Several processes share each batch: `torchrun --nproc-per-node N -m pipeline train ...`. Losses and steps are those of
-one process, except that batch norms see only their process's part, and each process draws its own dropout and noise.
+With `gpus: N` torchrun starts as many processes, which share each batch. Losses and steps are those of one process up
+to rounding, except that batch norms see only their process's part, and each process draws its own dropout and noise. So
+a training by another number of processes is another one: what was trained is set aside, as with any other setting.
+`torchrun --nproc-per-node N -m pipeline train ...` does the same whatever `gpus` says, and over several machines.
 More seeds: --variant spig-seed1 trains spig from seed 1 into runs/D/spig-seed1/, if params.yaml has that name under
 `variants`. Other settings: --variant spig-fast trains spig with what `named.spig.spig-fast` of params.yaml has, and for
 the rest as `train.D.spig` says. Both start from the same components as spig.

@@ -20,7 +20,7 @@ from pipeline.training.meta import Meta
 
 FOLLOWS = ("settings", "marks", "parameters", "published")  # of the meta: said beside, or decide nothing themselves
 # Said elsewhere, or without effect on results.
-NOT_IN_META = ("device", "features", "missing_weights", "resident", "start", "start_sha256", "tracker")
+NOT_IN_META = ("device", "gpus", "features", "missing_weights", "resident", "start", "start_sha256", "tracker")
 
 
 @dataclass(frozen=True)

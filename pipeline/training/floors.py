@@ -36,4 +36,4 @@ def make(dataset: str, variant: Variant, family: str, settings: dict) -> None:
     checkpoints.save(work, 0, network)
     meta = Meta("variant", variant.name, dataset, height, width, settings, family, marks=prepared.marks(dataset))
     fit.publish(dataset, variant.name, loop.Trained(work, [0], network), meta)
-    resume.finished(work)
+    resume.finished(resume.Place(work))

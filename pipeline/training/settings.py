@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from models.variants import FAMILIES, Component, Variant
-from pipeline.core.settings import BATCH, COUNT, SEED, device_setting, setting
+from pipeline.core.settings import BATCH, COUNT, SEED, device_setting, gpus_setting, setting
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Params:
     )
     augment: bool = setting("move training images at random, for the data sets where the paper does", True)
     device: str = device_setting()
+    gpus: int = gpus_setting("that share each batch (another number trains anew)")
     precision: Literal["fp32", "bf16"] = setting("bf16: mixed precision (autocast)", "bf16")
     accumulate: int = setting("micro-batches a step: less memory, the same step but for batch norms", 1, **BATCH)
     compile: bool = setting("torch.compile, where there is a compiler", False)

@@ -32,6 +32,7 @@ RECORD, STATE, METRICS = "belongs.json", "state.pt", "metrics.jsonl"
 PARTS = {"step", "networks", "optimisers", "rng", "apart", "checkpoints"}  # of a state
 OF_STEPS = {"steps", "checkpoint_every", "starts", "thaws"}  # settings that may leave the steps done as they are
 DERIVED = {"phase", "starts", "thaws", "jitter"}  # from other settings or from code: named if nothing else changed
+OTHER_PARTS = ", so that each sees another part of a batch: other rounding, dropout and noise, and other batch norms"
 
 Record = dict[str, dict[str, Any]]  # part -> name -> value
 
@@ -144,7 +145,7 @@ def _fitting(folder: Path, run: Run, wanted: Record, objective: Objective) -> tu
     except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):
         raise Unfit(f"{RECORD} is missing or damaged", f"a whole {RECORD}", "unknown") from None
     if any(part != "settings" or name not in OF_STEPS for part, name, *_ in changes):
-        raise _unfit(changes)
+        raise _unfit(changes, OTHER_PARTS if [name for _, name, *_ in changes] == ["processes"] else "")
     state = load(folder, mmap=True)
     if state is None:
         raise Unfit(f"{STATE} is gone", f"{STATE} back", "no-state")

@@ -25,7 +25,8 @@ def squares(seen, stop_at=None):
 
 
 def run(work, seen, stop_at=None, made_from="a", items=range(10)):
-    return list(resume.rows(work, made_from, items, squares(seen, stop_at), COLUMNS, "squares", chunk=3))
+    place = work if isinstance(work, resume.Place) else resume.Place(work)
+    return list(resume.rows(place, made_from, items, squares(seen, stop_at), COLUMNS, "squares", chunk=3))
 
 
 def test_rows_come_in_order_and_once(tmp_path):
@@ -55,9 +56,9 @@ def test_work_made_from_something_else_is_not_taken(tmp_path):
 
 def test_finished_removes_the_chunks(tmp_path):
     run(tmp_path / "work", [])
-    resume.finished(tmp_path / "work")
+    resume.finished(resume.Place(tmp_path / "work"))
     assert not (tmp_path / "work").exists()
-    resume.finished(tmp_path / "work")
+    resume.finished(resume.Place(tmp_path / "work"))
 
 
 def test_the_stamp_is_of_bytes_and_values_not_of_names_or_times(tmp_path):
@@ -80,14 +81,15 @@ SHARD = 4
 def shards(folder, work, made_from="a", fail_at=None, total=10):
     asked = []
 
-    def rows_after(first):
+    def rows_between(first, stop):
         asked.append(first)
-        for item in range(first, total):
+        for item in range(first, total if stop is None else min(stop, total)):
             if item == fail_at:
                 raise KeyboardInterrupt
             yield {"item": item, "square": item * item}
 
-    count = resume.shards(folder, work, made_from, rows_after, COLUMNS, row_group=2, kind="squares")
+    place = work if isinstance(work, resume.Place) else resume.Place(work)
+    count = resume.shards(folder, place, made_from, rows_between, COLUMNS, row_group=2, kind="squares")
     return count, asked
 
 
@@ -155,7 +157,7 @@ def compute(some):
     if sys.argv[2] == "wait" and 6 in some:
         sys.stdin.readline()
     return [{"item": item} for item in some]
-rows = resume.rows(Path(sys.argv[1]), "a", range(9), compute, columns, "x", chunk=3)
+rows = resume.rows(resume.Place(Path(sys.argv[1])), "a", range(9), compute, columns, "x", chunk=3)
 print(json.dumps([row["item"] for row in rows]))
 """
 
@@ -232,3 +234,99 @@ def test_a_damaged_record_of_what_pieces_were_made_from_stops_nothing(tmp_path, 
     (work / "made_from.json").write_bytes(record)
     run(work, seen)
     assert seen == list(range(10))
+
+
+# ---- in parts
+
+
+def parts_of(folder, number):
+    """The places of a work's parts, and that of the job that takes them over."""
+    parts = [resume.Place(folder / f"work/{part}", folder / "parts", part, number) for part in range(number)]
+    return parts, resume.Place(folder / "work", folder / "parts")
+
+
+def made(folder):
+    return {path.name for path in folder.iterdir()} - {seals.LIST, "made_from.json"}
+
+
+def test_parts_make_all_chunks_once_and_the_whole_takes_them_over(tmp_path, capfd):
+    parts, whole = parts_of(tmp_path, 3)
+    seen = [[], [], []]
+    for place, its in zip(parts, seen, strict=True):
+        rows = run(place, its)
+        assert [row["item"] for row in rows] == its
+        resume.publish(place, len(rows))
+        assert not place.work.exists()
+    assert seen == [[0, 1, 2, 9], [3, 4, 5], [6, 7, 8]]
+    assert made(tmp_path / "parts/0") == {"chunk-000000.parquet", "chunk-000003.parquet"}
+    assert f"part 2 of 3: 3 rows in {tmp_path}/parts/2" in capfd.readouterr().err.replace("\n", "")
+    again = []
+    assert run(whole, again) == run(tmp_path / "alone", [])
+    assert again == []
+    assert f"4 pieces taken over from {tmp_path}/parts" in capfd.readouterr().err.replace("\n", "")
+
+
+def test_what_a_part_did_not_make_or_made_from_something_else_is_made(tmp_path):
+    """One was never run, one has a damaged piece, one is of other images."""
+    parts, whole = parts_of(tmp_path, 4)
+    for place, made_from in zip(parts[:3], "aab", strict=True):
+        resume.publish(place, len(run(place, [], made_from=made_from)))
+    overwrite(tmp_path / "parts/1/chunk-000001.parquet")
+    seen = []
+    assert run(whole, seen) == run(tmp_path / "alone", [])
+    assert seen == [3, 4, 5, 6, 7, 8, 9]
+    resume.finished(whole)
+    assert made(tmp_path / "parts/0") == {"chunk-000000.parquet"}  # still the part's own
+
+
+def test_a_part_that_was_stopped_goes_on(tmp_path):
+    place = parts_of(tmp_path, 2)[0][0]
+    first, second = [], []
+    with pytest.raises(KeyboardInterrupt):
+        run(place, first, stop_at=8)
+    assert not (tmp_path / "parts").exists()
+    run(place, second)
+    assert (first, second) == ([0, 1, 2], [6, 7, 8])
+
+
+def test_a_part_stopped_when_there_were_more_leaves_nothing_of_others(tmp_path):
+    before = parts_of(tmp_path, 3)[0][0]
+    run(before, [], items=range(16))  # has 0 and 3, and was stopped before it published them
+    seen, parts = [], parts_of(tmp_path, 2)[0]
+    for place in parts:
+        resume.publish(place, len(run(place, seen, items=range(16))))
+    assert seen == [6, 7, 8, 12, 13, 14, 3, 4, 5, 9, 10, 11, 15]
+    assert [len(made(place.parts / str(place.part))) for place in parts] == [3, 3]
+
+
+def test_a_part_without_work_is_an_empty_folder(tmp_path):
+    """Also where a stopped run with other settings has left pieces."""
+    parts, whole = parts_of(tmp_path, 2)
+    with pytest.raises(KeyboardInterrupt):
+        run(parts[1], [], stop_at=9)
+    resume.publish(parts[1], 0)
+    assert [path.name for path in (tmp_path / "parts/1").iterdir()] == [seals.LIST]
+    assert not parts[1].work.exists()
+    seen = []
+    run(whole, seen)
+    assert seen == list(range(10))
+
+
+@pytest.mark.parametrize("total", [0, 3, 4, 10, 12])
+def test_parts_make_whole_shards_of_the_same_bytes(tmp_path, small_shards, total):
+    parts, whole = parts_of(tmp_path, 2)
+    counts = [shards(tmp_path / "never", place, total=total) for place in parts]
+    assert sum(count for count, _ in counts) == total
+    assert all(first % (2 * SHARD) == SHARD * number for number, (_, asked) in enumerate(counts) for first in asked)
+    assert not (tmp_path / "never").exists()
+    assert shards(tmp_path / "folder", whole, total=total) == (total, [total])
+    shards(tmp_path / "alone", tmp_path / "other", total=total)
+    assert content(tmp_path / "folder") == content(tmp_path / "alone")
+
+
+def test_a_part_keeps_the_shards_that_it_has_finished(tmp_path, small_shards):
+    place = parts_of(tmp_path, 2)[0][0]
+    with pytest.raises(KeyboardInterrupt):
+        shards(tmp_path, place, fail_at=9)
+    assert shards(tmp_path, place) == (6, [8])
+    assert made(tmp_path / "parts/0") == {"part-00000.parquet", "part-00002.parquet"}
