@@ -31,8 +31,12 @@ _PER_DATA_SET = (
 )  # fmt: skip
 _FORM = f"^({'|'.join(datasets.NAMES)})-[a-z0-9_]+$"  # deepfashion-resize176: deepfashion in another form
 _DATA_SET = {"if": {"not": {"type": "string", "pattern": _FORM}}, "then": {"enum": [*datasets.NAMES]}}
-# A folder of methods/; no variant and no component, in whose folder its images would lie.
-_METHOD = {"type": "string", "pattern": "^[a-z0-9][a-z0-9_]*$", "not": {"enum": [*VARIANTS, *COMPONENTS]}}
+_METHOD = {
+    "description": "a folder of methods/ that is called as no variant and no component",  # its images lie beside theirs
+    "type": "string",
+    "pattern": "^[a-z0-9][a-z0-9_]*$",
+    "not": {"enum": [*VARIANTS, *COMPONENTS]},
+}
 _FURTHER_SEED = {"type": "string", "pattern": "^[^-]+-seed(0|[1-9][0-9]{0,9})$"}  # spig-seed1: spig again, from seed 1
 
 

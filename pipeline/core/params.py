@@ -94,6 +94,8 @@ def _explain(error: "ValidationError") -> str:
     if error.validator == "enum":
         allowed = ", ".join("null" if value is None else str(value) for value in error.validator_value)
         return f"{key} is {_shown(value)}; allowed: {allowed}"
+    if error.validator == "not":
+        return f"{key} is {_shown(value)}, which is taken; allowed: {error.schema['description']}"
     if error.validator == "required":
         return f"{key} lacks the key {next(name for name in error.validator_value if name not in value)}"
     if error.validator == "type":

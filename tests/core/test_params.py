@@ -55,6 +55,12 @@ def at(values: dict, *keys: str) -> dict:
             ["variants.spig.1 is 'spig-seed1-seed2'", "allowed: spig"],
         ),
         (("variants", "spig"), [["spig"]], ["variants.spig.0 is ['spig']", "allowed: spig"]),
+        (
+            ("methods",),
+            ["spig"],
+            ["methods.0 is 'spig', which is taken; allowed: a folder of methods/"],
+        ),
+        (("methods",), ["My method"], ["methods.0 is 'My method'; allowed: pattern"]),
         (("named", "spig"), {5: {}}, ["named.spig: the key 5 is no text"]),
         (("report", "title"), "a\0b", ["report.title: text with a zero byte"]),
         (("score", "synthetic", "device"), "cuda\n", ["score.synthetic.device is 'cuda\\n'"]),

@@ -1,5 +1,6 @@
 """A method's images from the stage that runs it to its row: by name alone they become those of the test pairs."""
 
+import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -8,13 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from models.variants import Output
+from models.variants import VARIANTS, Output
 from pipeline.__main__ import main
 from pipeline.commands import check_method, score_images
 from pipeline.core import layout, store
 from pipeline.core.errors import UserError
 from pipeline.loading import runs
 from pipeline.methods import checks
+from pipeline.scoring import image_folder
 from pipeline.scoring import pairs as scored_pairs
 from pipeline.stages import draw, reference, score
 from tests.methods.made import write_method
@@ -51,6 +53,8 @@ def test_what_a_method_drew_is_scored_as_a_variant_is(project):
     assert found.keys() == theirs.keys()
     for metric, row in found.items():
         assert [row[key] for key in ("value", "low", "n")] == [theirs[metric][key] for key in ("value", "low", "n")]
+    with (mine / "files.csv").open(newline="") as handle:
+        assert {row["what"] for row in csv.DictReader(handle)} == {image_folder.COPY}
     said = json.loads((mine / "method.json").read_text())
     assert said["name"] == "Mine"
     assert said["program"]["saw"]["training"] == "nothing"
@@ -120,6 +124,8 @@ def test_a_variant_passes(project, capsys):
     assert main(["check-method", "--variant", "copy_source", "--dataset", "synthetic"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "copy_source: passes all 5"
     assert set(verdicts(name="mean_image").values()) == {True}
+    found = verdicts(entry=replace(VARIANTS["copy_source"], given_target_parsing=True))
+    assert [name for name, passed in found.items() if passed is False] == ["targets"]
     assert main(["check-method", "--variant", "copy_source"]) == 2
     assert "give a method's NAME, or --variant V --dataset D" in capsys.readouterr().err
 
