@@ -83,23 +83,30 @@ def check(draw: Draw, names: Sequence[str], height: int, width: int) -> Iterator
         yield from (Verdict(one, None, "no picture can be read") for one in ("determinism", "batch", "targets"))
         return
 
-    def differing(again: Mapping[str, bytes], allowed: int) -> str:
-        """Which pictures are others now, in words."""
+    def differing(runs: Sequence[Sequence[int]], allowed: int, lying: bytes | None = None) -> str:
+        """Which pictures are others when these pairs are drawn, run after run, in words. lying: the decoy."""
+        again: dict[str, bytes] = {}
+        try:
+            for positions in runs:
+                again.update(draw(positions, lying))
+        except UserError as error:
+            return f"it fails: {error}"
         apart = {name: _apart(before, pictures.exact(again.get(name, b""))) for name, before in pixels.items()}
         apart = {name: levels for name, levels in apart.items() if levels > allowed}
         most = max(apart, key=apart.__getitem__, default=None)
         return f"{len(apart)} of {len(pixels)} pictures differ, {most} by {apart[most]} grey levels" if apart else ""
 
-    again = differing(draw(everybody, None), 0)
+    again = differing([everybody], 0)
     yield Verdict("determinism", not again, again)
     if again:
         yield from (Verdict(one, None, "its pictures differ anyway") for one in ("batch", "targets"))
         return
-    backwards = differing(draw(everybody[::-1], None), ALIKE)
-    chunks = differing({**draw(everybody[:CHUNK], None), **draw(everybody[CHUNK:], None)}, ALIKE)
-    told = {"in the opposite order": backwards, f"as {CHUNK} pairs and {len(names) - CHUNK}": chunks}
-    yield Verdict("batch", not (backwards or chunks), "; ".join(f"{how}: {why}" for how, why in told.items() if why))
-    baited = differing(draw(everybody, bait), 0)
+    told = {
+        "in the opposite order": differing([everybody[::-1]], ALIKE),
+        f"as {CHUNK} pairs and {len(names) - CHUNK}": differing([everybody[:CHUNK], everybody[CHUNK:]], ALIKE),
+    }
+    yield Verdict("batch", not any(told.values()), "; ".join(f"{how}: {why}" for how, why in told.items() if why))
+    baited = differing([everybody], 0, bait)
     yield Verdict("targets", not baited, baited and f"where files have the targets' names, {baited}")
 
 

@@ -30,7 +30,7 @@ given = parser.parse_args()
 fault = given.fault
 with given.pairs.open(newline="") as handle:
     pairs = list(csv.DictReader(handle))
-if fault == "fails":
+if fault == "fails" or (fault == "eight" and len(pairs) != 8):
     print("loading\nno module named theirs")
     sys.exit(3)
 for position, pair in enumerate(pairs):

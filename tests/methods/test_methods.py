@@ -73,6 +73,7 @@ def test_a_method_that_keeps_to_the_contract_passes(method, capsys):
             "FAIL: in the opposite order: 8 of 8 pictures differ, s00000_2_t00000.png by 70 grey levels",
         ),
         ("batch", "batch", "FAIL: as 3 pairs and 5: 8 of 8 pictures differ"),
+        ("eight", "batch", "FAIL: as 3 pairs and 5: it fails: mine: its command: ended with status 3: loading |"),
         ("target", "targets", "FAIL: where files have the targets' names, 8 of 8 pictures differ"),
         ("needs target", "targets", "FAIL: it fails where no files with the targets' names are, and runs where they"),
     ],
@@ -83,7 +84,15 @@ def test_each_fault_is_caught_by_the_name_of_its_check(method, capsys, fault, ch
     found = verdicts(capsys)
     assert found[check].startswith(why)
     assert {name for name, verdict in found.items() if verdict.startswith("FAIL")} == {check}
-    judged = {"missing", "more", "size", "order", "batch", "target"}  # what it draws can be told from its pairs
+    judged = {
+        "missing",
+        "more",
+        "size",
+        "order",
+        "batch",
+        "eight",
+        "target",
+    }  # what it draws can be told from its pairs
     assert ("not judged" in " ".join(found.values())) == (fault not in judged), found
 
 
