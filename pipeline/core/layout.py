@@ -16,9 +16,7 @@ REPRODUCED = Path("reports/reproduced.csv")
 TABLES = Path("reports/tables")
 METRICS = Path("reports/metrics")  # for `dvc metrics`: a file a data set and run
 CURVES = Path("reports/curves")  # for `dvc plots`: scores over checkpoints
-OUTSIDE = Path(
-    "reports/outside"
-)  # scores of images that other programs made: by hand or by the engines, read by the tables
+OUTSIDE = Path("reports/outside")  # scores of images that other programs made, read by the tables
 METHODS = Path("methods")  # a folder each for methods of other programs
 STUDIES = Path("reports/studies")  # what user studies found: likewise
 REPORT_TEMPLATE = Path("reports/template.html.j2")

@@ -92,7 +92,7 @@ def test_each_fault_is_caught_by_the_name_of_its_check(method, capsys, fault, ch
         "batch",
         "eight",
         "target",
-    }  # what it draws can be told from its pairs
+    }  # in all checks
     assert ("not judged" in " ".join(found.values())) == (fault not in judged), found
 
 
