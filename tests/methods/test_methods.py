@@ -84,15 +84,7 @@ def test_each_fault_is_caught_by_the_name_of_its_check(method, capsys, fault, ch
     found = verdicts(capsys)
     assert found[check].startswith(why)
     assert {name for name, verdict in found.items() if verdict.startswith("FAIL")} == {check}
-    judged = {
-        "missing",
-        "more",
-        "size",
-        "order",
-        "batch",
-        "eight",
-        "target",
-    }  # in all checks
+    judged = {"missing", "more", "size", "order", "batch", "eight", "target"}  # in all checks
     assert ("not judged" in " ".join(found.values())) == (fault not in judged), found
 
 
