@@ -154,7 +154,10 @@ def _environment(method: Method, log: Path) -> Path | None:
     say(f"{what}: making it")
     if lock.name == UV:
         command = ["uv", "sync", "--frozen", "--no-install-project", "--project", str(method.folder)]
-        execute(command, log, what, None, os.environ | {"UV_PROJECT_ENVIRONMENT": str(folder)})
+        path = os.pathsep.join(
+            [os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)]
+        )  # `make env`'s uv
+        execute(command, log, what, None, os.environ | {"UV_PROJECT_ENVIRONMENT": str(folder), "PATH": path})
     else:
         execute([sys.executable, "-m", "venv", "--without-pip", str(folder)], log, what)
         if any(line.strip() and not line.startswith("#") for line in lock.read_text(encoding="utf-8").splitlines()):

@@ -5,6 +5,7 @@ import hashlib
 import json
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -264,11 +265,14 @@ def write_wheel(path: Path) -> None:
         archive.writestr(f"{info}/RECORD", f"tiny.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
 
 
-@pytest.mark.skipif(not shutil.which("uv"), reason="uv is not installed")
+UV = shutil.which("uv") or shutil.which("uv", path=Path(sys.executable).parent)
+
+
+@pytest.mark.skipif(not UV, reason="uv is not installed")
 def test_an_environment_by_uv(method):
     folder = method()
     (folder / "pyproject.toml").write_text('[project]\nname = "mine"\nversion = "0"\nrequires-python = ">=3.8"\n')
-    subprocess.run(["uv", "lock", "--offline"], cwd=folder, check=True, capture_output=True)
+    subprocess.run([UV, "lock", "--offline"], cwd=folder, check=True, capture_output=True)
     method(environment="uv.lock")
     assert main(["check-method", "mine"]) == 0
 
@@ -278,6 +282,7 @@ def test_uv_is_held_to_the_lock(method, tmp_path, monkeypatch, capsys):
     (folder / "uv.lock").write_text("version = 1\n")
     (folder / "pyproject.toml").write_text("[project]\n")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "elsewhere/python"))
     assert main(["check-method", "mine"]) == 2
     assert "there is no program uv that can be run" in capsys.readouterr().err
     stand_in = f'echo "$@" >> {tmp_path}/said; python3 -m venv --without-pip "$UV_PROJECT_ENVIRONMENT"'
