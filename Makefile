@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SHELL := /bin/bash
 
-.PHONY: help env dev slurm demo demo-all test test-all faults lint lock clean
+.PHONY: help env dev slurm demo demo-all test test-all faults lint lock audit sbom clean
 help:
 	@echo "make demo   install into .venv, run the whole pipeline on the built-in synthetic data, say where the report is"
 	@echo "make demo-all  every variant, two to eight steps of each, in every_variant/"
@@ -14,6 +14,8 @@ help:
 	@echo "make lint   ruff, snakefmt, snakemake --lint"
 	@echo "make slurm  install what Snakemake needs to submit jobs to SLURM (docs/scale.md)"
 	@echo "make lock   resolve the three locks again from pyproject.toml"
+	@echo "make audit  known weaknesses of what is locked, where an advisory service answers"
+	@echo "make sbom   what is locked, as CycloneDX: sbom.cdx.json"
 	@echo "make clean  delete generated data, runs, trainings set aside, reports and engine state (not .venv)"
 
 env: .venv/.installed
@@ -80,5 +82,11 @@ lock: env
 	$(COMPILE) pyproject.toml --extra dev -c requirements.lock -o requirements-dev.lock
 	sed -n 's/^slurm = \["\(.*\)"\].*/\1/p' pyproject.toml | $(COMPILE) - -c requirements.lock -o requirements-slurm.lock
 
+audit: env
+	$(BIN)/python .ci/audit.py requirements-dev.lock
+
+sbom: env
+	$(BIN)/python .ci/sbom.py > sbom.cdx.json
+
 clean:
-	rm -rf every_variant $(addprefix data/,synthetic market1501 deepfashion deepfashion_sample folder weights) $(patsubst %/settings.yaml,%,$(wildcard data/*-*/settings.yaml)) runs logs reports/tables reports/metrics reports/curves reports/html reports/scores .work .snakemake .dvc/cache .dvc/tmp dvc.lock
+	rm -rf every_variant sbom.cdx.json $(addprefix data/,synthetic market1501 deepfashion deepfashion_sample folder weights) $(patsubst %/settings.yaml,%,$(wildcard data/*-*/settings.yaml)) runs logs reports/tables reports/metrics reports/curves reports/html reports/scores .work .snakemake .dvc/cache .dvc/tmp dvc.lock

@@ -221,7 +221,8 @@ def main(arguments: list[str]) -> int:
             import_module(f"pipeline.stages.{name}").run(**options)
         return 0
     except UserError as error:
-        print(f"repose: {console.readable(str(error))}", file=sys.stderr)
+        for said in error.args:
+            print(f"repose: {console.line(str(said))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(
@@ -230,9 +231,9 @@ def main(arguments: list[str]) -> int:
         )
         return 130
     except OSError as error:
-        where = f" ({console.readable(str(error.filename))})" if error.filename else ""
+        where = f" ({error.filename})" if error.filename else ""
         what = os.strerror(error.errno) if error.errno else error
-        print(f"repose: {name}: {what}{where}; {_remedy(error)}", file=sys.stderr)
+        print(console.line(f"repose: {name}: {what}{where}; {_remedy(error)}"), file=sys.stderr)
         return 2
     except UnicodeEncodeError as error:
         text = console.readable(error.object[max(0, error.start - 40) : error.end + 40])

@@ -1,5 +1,6 @@
 """Rooms import downwards, models stand alone, and docs/architecture.md is what the code says."""
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,25 @@ def test_an_upward_import_is_seen(tmp_path):
     file = tmp_path / "one.py"
     file.write_text("def late():\n    from pipeline.stages import train\n    import models.spig as spig\n")
     assert architecture.imported(file) == {"pipeline.stages.train", "models.spig"}
+
+
+# Calls that run what a file says, or fetch one: dotted name -> what it takes to be allowed, if anything.
+TRUSTING = {
+    **dict.fromkeys(("pickle.load", "pickle.loads", "torch.jit.load", "torch.export.load", "torch.hub.load"), None),
+    **dict.fromkeys(("eval", "exec", "os.system", "yaml.load", "yaml.unsafe_load", "marshal.loads", "urlopen"), None),
+    **dict.fromkeys(("shelve.open", "joblib.load", "torch.hub.load_state_dict_from_url", "tarfile.open"), None),
+    "torch.load": "weights_only=True",
+}
+
+
+def test_no_module_runs_what_a_file_says():
+    """Nothing is unpickled but tensors, no text is evaluated, and all downloads are those of pipeline/fetching."""
+    found = []
+    for path in (path for folder in ("pipeline", "models") for path in sorted((ROOT / folder).rglob("*.py"))):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or ast.unparse(node.func) not in TRUSTING:
+                continue
+            wanted = TRUSTING[ast.unparse(node.func)]
+            if wanted is None or wanted not in map(ast.unparse, node.keywords):
+                found.append(f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node.func)}")
+    assert found == []

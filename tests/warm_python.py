@@ -2,6 +2,8 @@
 
 A whole run of an engine is some forty commands, which would spend most of their time importing torch. Only libraries
 are taken from that process: the project's own modules are imported anew, from the folder where the command is called.
+
+No command connects to anything: what tries is refused, and written down in the file `connections` beside the `python`.
 """
 
 import contextlib
@@ -34,6 +36,23 @@ os._exit(answer[0] if answer else 137)  # none: it was killed
 """
 
 
+def _watch(record: Path) -> None:
+    """Write down who asks for which address, or connects to it, but for sockets that are files; and refuse it."""
+
+    def hook(event: str, arguments: tuple) -> None:
+        if event in ("socket.connect", "socket.sendto") and arguments[0].family != socket.AF_UNIX:
+            address = arguments[-1]
+        elif event in ("socket.getaddrinfo", "socket.gethostbyname"):
+            address = arguments[0]
+        else:
+            return
+        with record.open("a") as file:
+            file.write(json.dumps([sys.argv[1:], str(address)]) + "\n")
+        raise ConnectionRefusedError(f"{event} {address}")
+
+    sys.addaudithook(hook)
+
+
 def _run(call: socket.socket, python: str) -> None:
     """In the fork: take the caller's files, folder and environment, run its module, answer with the exit status.
 
@@ -50,6 +69,7 @@ def _run(call: socket.socket, python: str) -> None:
     option, module, *sys.argv[1:] = arguments
     assert option == "-m"
     sys.path[0], sys.executable = folder, python
+    _watch(Path(python).with_name("connections"))
     status = 1
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)

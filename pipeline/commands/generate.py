@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.commands import positive
-from pipeline.core import layout
+from pipeline.core import foreign, layout
 from pipeline.core.atomic import atomic_file
 from pipeline.core.console import say
 from pipeline.core.errors import UserError
@@ -129,7 +129,7 @@ class Reader:
         from pipeline.formats import pictures
         from pipeline.loading.runs import Person
 
-        data, (height, width) = path.read_bytes(), (self.trained.height, self.trained.width)
+        data, (height, width) = foreign.read(path, foreign.PICTURE), (self.trained.height, self.trained.width)
         reason = photograph.no_picture(data[: photograph.HEAD], path.name)
         if not reason:
             file, reason, box = photograph.fitted(data, height, width, self.fit)
@@ -159,8 +159,8 @@ class Reader:
             variant = self.trained.variant
             raise UserError(f"{path}: {variant} is given the target's parsing, too; give a photograph as --pose")
         try:
-            found = openpose_json.people(path.read_bytes())
-        except (ValueError, RecursionError) as error:
+            found = openpose_json.people(foreign.read(path, foreign.PICTURE))
+        except ValueError as error:
             raise UserError(f"{path}: no pose file of OpenPose's: {error}; write it again") from None
         joints, valid = self._one(path, *found, self.pose_size[1], 1, "holds no person")
         height, width = self.pose_size

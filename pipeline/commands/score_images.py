@@ -50,7 +50,7 @@ import numpy as np
 from models.variants import COMPONENTS, VARIANTS
 from pipeline import datasets
 from pipeline.commands.compare import add_recipes
-from pipeline.core import console, layout, params, seals, store
+from pipeline.core import console, foreign, layout, params, seals, store
 from pipeline.core.atomic import atomic_directory
 from pipeline.core.errors import UserError
 from pipeline.formats import annotations, pictures
@@ -81,8 +81,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def slug(name: str) -> str:
-    """`layout.slug` of a method's name. Raises UserError if it is empty or too long, or a row of ours is called so."""
+    """`layout.slug` of a method's name. Raises UserError if it is no line of text, begins as a formula does, is
+    empty or too long, or a row of ours is called so.
+    """
     text = layout.slug(name)
+    if not name.isprintable() or name.startswith(foreign.FORMULA):
+        raise UserError(f"--name {name!r}: give one line of text that does not begin with =, +, - or @")
     if not text:
         raise UserError(f"--name {name!r}: give the method a name with letters or digits")
     if len(text.encode()) > LONGEST:
@@ -269,7 +273,7 @@ def _write_files(path: Path, listed: list[tuple[str, str]], missing: list[int], 
     with path.open("w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle, lineterminator="\n")
         writer.writerow(("pair_index", "source_id", "target_id", "file", "what"))
-        writer.writerows(("", "", "", console.readable(name), why) for name, why in listed)
+        writer.writerows(("", "", "", foreign.inert(console.readable(name)), why) for name, why in listed)
         for row in missing:
             source, target = (data.ids[image] for image in data.pairs[row].tolist())
-            writer.writerow((int(data.pair_index[row]), source, target, "", "missing"))
+            writer.writerow((int(data.pair_index[row]), *map(foreign.inert, (source, target)), "", "missing"))

@@ -4,6 +4,7 @@ Durations and memory go here and only here: outputs must not depend on when or h
 """
 
 import fcntl
+import re
 import resource
 import sys
 import time
@@ -14,12 +15,14 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from pipeline.core import environment
+from pipeline.core.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 LINES = environment.is_on("REPOSE_LINES")  # whoever started the stage prints one line of it; its log has the rest
 RANK = environment.rank()  # of torchrun's processes only the first, 0, writes to the terminal
+LONGEST = 4000  # characters of a line
 LINE_EVERY = 30.0  # seconds between lines of progress where there is no terminal for a bar
 _log: "Console | None" = None
 
@@ -31,14 +34,37 @@ def terminal() -> "Console":
     return Console(stderr=True, highlight=False)
 
 
+# What no line of text holds: control characters, marks that turn the direction of writing, halves of a character.
+_UNREADABLE = re.compile(r"[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def _escaped(found: re.Match) -> str:
+    code = ord(found[0])
+    return f"\\x{code & 255:02x}" if code < 256 or 0xDC80 <= code < 0xDD00 else f"\\u{code:04x}"
+
+
 def readable(text: str) -> str:
-    """`text` as any terminal and file takes it: the bytes of a name that are not UTF-8 are escaped, as `\\xe9`."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """`text` as one line that any terminal and file takes: a name's control characters, and its bytes that are not
+    UTF-8, are escaped, as `\\xe9`.
+    """
+    return _UNREADABLE.sub(_escaped, text)
+
+
+def without_secrets(text: str) -> str:
+    """`text` without what addresses in it may keep to themselves: name and password, and all after a `?`."""
+    text = re.sub(r"(\w://)[^\s/?#'\"]*@", r"\1...@", text)
+    return re.sub(r"(\w://[^\s?'\"]*\?)[^\s'\"]+", r"\1...", text)
+
+
+def line(text: str) -> str:
+    """`text` as it is said: readable, without secrets, and no longer than a reader reads."""
+    text = readable(without_secrets(text))
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
 
 
 def say(message: str) -> None:
     """One line to the terminal and to the stage's log."""
-    message = readable(message)
+    message = line(message)
     if RANK == 0 and not LINES:
         terminal().print(message, markup=False, soft_wrap=True)
     if _log is not None:
@@ -90,7 +116,8 @@ def logging_to(path: Path) -> Iterator[None]:
         try:
             yield
         except BaseException as error:
-            _log.print(readable(f"failed: {type(error).__name__}: {error}"), markup=False)
+            said = "\n".join(map(line, error.args if isinstance(error, UserError) else [str(error)]))
+            _log.print(f"failed: {type(error).__name__}: {said}", markup=False)
             raise
         finally:
             _log.print(f"wall {time.perf_counter() - start:.1f} s, peak memory {peak_memory():.0f} MiB", markup=False)
@@ -145,12 +172,12 @@ def progress(description: str, total: int | None) -> Iterator[Callable[..., None
     )
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=terminal(), transient=True, disable=RANK > 0) as bars:
         task = bars.add_task(description, total=total, note="")

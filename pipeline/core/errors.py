@@ -11,7 +11,13 @@ _WORDS = (  # of torch, Arrow, OpenCV, the C++ library, threads and the loader o
 
 
 class UserError(Exception):
-    """Something the user can put right: one line saying what is wrong, where, and what to do (exit status 2)."""
+    """Something the user can put right: one line saying what is wrong, where, and what to do (exit status 2).
+
+    Of several such things, an argument each.
+    """
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.args))
 
 
 def is_shortage(error: BaseException) -> bool:

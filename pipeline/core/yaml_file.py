@@ -7,9 +7,12 @@ from typing import Any, ClassVar
 
 import yaml
 
+from pipeline.core import foreign
 from pipeline.core.errors import UserError
 
 DEEPEST = 500  # levels of nesting, or columns of indentation
+MOST = 100_000  # values, each counted as often as aliases repeat it: ten lines can stand for 10^9
+LARGEST = 16 << 20  # bytes of a file
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
@@ -54,6 +57,27 @@ def _check_keys(root: yaml.Node, path: Path) -> None:
             lines[key.value] = line
 
 
+def _check_extent(root: yaml.Node, path: Path) -> None:
+    """Refuse what aliases make too large, too deep or endless, before anything is made of it."""
+    known: dict[int, tuple[int, int] | None] = {}  # node -> values, levels; None: it is within itself
+
+    def extent(node: yaml.Node) -> tuple[int, int]:
+        if id(node) not in known:
+            known[id(node)] = None
+            parts = () if isinstance(node, yaml.ScalarNode) else node.value
+            below = [extent(one) for part in parts for one in (part if isinstance(part, tuple) else (part,))]
+            known[id(node)] = 1 + sum(size for size, _ in below), 1 + max((deep for _, deep in below), default=0)
+        found = known[id(node)]
+        if found is None:
+            raise UserError(f"{path}: line {node.start_mark.line + 1}: a list or block holds itself by an alias")
+        if found[0] > MOST or found[1] > DEEPEST:
+            much = f"more than {MOST} values" if found[0] > MOST else f"more than {DEEPEST} levels"
+            raise UserError(f"{path}: line {node.start_mark.line + 1}: {much}, with what its aliases repeat")
+        return found
+
+    extent(root)
+
+
 def _is_deep(text: str) -> bool:
     """Whether it may be nested deeper than libyaml's stack reaches, which would end the process without a word."""
     depths = itertools.accumulate(1 if bracket in "[{" else -1 for bracket in re.findall(r"[\[\]{}]", text))
@@ -69,9 +93,11 @@ def parse(text: str, path: Path) -> Any:
         root = loader.get_single_node()
         if root is None:
             return None
+        _check_extent(root, path)
         _check_keys(root, path)
         return loader.construct_document(root)
-    except (ValueError, KeyError) as error:  # a number with more digits than Python reads, or `!!int x`
+    except (ValueError, LookupError, TypeError, AttributeError) as error:  # `!!int x`, `!!float ''`, `!!timestamp x`,
+        # or a number with more digits than Python reads
         raise UserError(f"{path}: a value is not of its kind: {str(error).partition(';')[0]}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -88,8 +114,8 @@ def read(path: Path) -> Any:
 
 
 def text(path: Path) -> str:
-    """Raises UserError if it is not UTF-8, FileNotFoundError."""
-    data = path.read_bytes()
+    """Raises UserError if it is not UTF-8 or too large, FileNotFoundError."""
+    data = foreign.read(path, LARGEST)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

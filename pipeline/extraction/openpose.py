@@ -26,7 +26,7 @@ from pipeline.anatomy import pose
 from pipeline.core import environment
 from pipeline.core.errors import UserError
 from pipeline.core.schema import JOINTS
-from pipeline.extraction.openvino_core import core
+from pipeline.extraction.openvino_core import REFUSED, core
 
 if TYPE_CHECKING:
     import openvino
@@ -222,7 +222,7 @@ class OpenPose:
             raise UserError(f"openpose: want one .xml and its .bin, got {', '.join(map(str, files)) or 'nothing'}")
         try:
             model = core().read_model(found[0])
-        except RuntimeError:
+        except REFUSED:
             raise UserError(f"{found[0]}: openvino cannot read it; fetch the weights openpose again") from None
         model.reshape({_INPUT: [1, 3, -1, -1]})
         names = [output.get_names() for output in model.outputs]

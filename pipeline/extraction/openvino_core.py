@@ -7,6 +7,10 @@ if TYPE_CHECKING:
     import openvino
 
 
+# What openvino raises for a model that it does not take: its words may quote bytes that are no text.
+REFUSED = (RuntimeError, UnicodeDecodeError)
+
+
 @cache
 def core() -> "openvino.Core":
     """Made once and never dropped.

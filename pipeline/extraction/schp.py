@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline.core import environment
 from pipeline.core.errors import UserError
-from pipeline.extraction.openvino_core import core
+from pipeline.extraction.openvino_core import REFUSED, core
 
 if TYPE_CHECKING:
     import openvino
@@ -79,11 +79,12 @@ class Schp:
 
         try:
             model = core().read_model(file)
-        except RuntimeError:
+        except REFUSED:
             raise UserError(f"{file}: openvino cannot read it; not a whole ONNX file? get it again") from None
         try:
             model.reshape([1, 3, SIZE, SIZE])
-        except RuntimeError:
+            names = [output.names for output in model.outputs]
+        except REFUSED:
             raise UserError(f"{file}: does not take (1, 3, {SIZE}, {SIZE}); want SCHP trained on LIP") from None
         found = [
             (number, output)
@@ -94,7 +95,7 @@ class Schp:
             shapes = ", ".join(str(output.partial_shape) for output in model.outputs)
             raise UserError(f"{file}: no output has {LABELS} channels ({shapes}); want SCHP trained on LIP, not on ATR")
         # Exports give parsing, fusion and edge, the first two with 20 channels; the released extractor reads fusion.
-        fused = [number for number, output in found if any("fusion" in name for name in output.names)]
+        fused = [number for number, output in found if any("fusion" in name for name in names[number])]
         self._output = fused[0] if fused else found[-1][0]
         settings = {
             "PERFORMANCE_HINT": "THROUGHPUT",

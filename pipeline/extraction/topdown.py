@@ -19,7 +19,7 @@ import numpy as np
 
 from pipeline.core.errors import UserError
 from pipeline.extraction import openpose
-from pipeline.extraction.openvino_core import core
+from pipeline.extraction.openvino_core import REFUSED, core
 
 COCO_JOINTS = 17
 PADDING = 1.25  # of the box
@@ -51,7 +51,7 @@ class TopDown:
     def __init__(self, file: Path):
         try:
             model = core().read_model(file)
-        except RuntimeError:
+        except REFUSED:
             raise UserError(f"{file}: openvino cannot read it; is it an ONNX file, and whole?") from None
         inputs = [one.get_partial_shape() for one in model.inputs]
         if len(inputs) != 1 or len(inputs[0]) != 4 or (inputs[0][1].is_static and inputs[0][1].get_length() != 3):
@@ -62,7 +62,7 @@ class TopDown:
         try:
             model.reshape([1, 3, self.height, self.width])
             outputs = [tuple(one.get_partial_shape().to_shape()) for one in model.outputs]
-        except RuntimeError:
+        except REFUSED:
             raise UserError(f"{file}: cannot be run on one image of {self.height} x {self.width} pixels") from None
         self._simcc = self._simcc_outputs(file, outputs)
         # The box in pixels of the input. Heatmap networks count from pixel centre to pixel centre (Huang et al., "The

@@ -83,7 +83,8 @@ def wanted(net: str, path: str | None, may_download: bool) -> list[Download]:
         digest = digests.sha256(own)
         files = [one for one in files if digest.startswith(one.sha256)] or files[:1]
     suffix = Path(files[0].file).suffix
-    places = [own if one.file.endswith(suffix) else own.with_suffix(Path(one.file).suffix) for one in files]
+    beside = own.parent / own.stem
+    places = [own if one.file.endswith(suffix) else f"{beside}{Path(one.file).suffix}" for one in files]
     return [replace(one, path=str(place)) for one, place in zip(files, places, strict=True)]
 
 

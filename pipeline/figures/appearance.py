@@ -18,6 +18,7 @@ import torch
 from models.variants import Batch, Output
 from pipeline import drawing
 from pipeline.anatomy import labels
+from pipeline.core import foreign
 from pipeline.core.errors import UserError
 from pipeline.figures import subject
 from pipeline.figures.parsing import legend, panel
@@ -113,7 +114,8 @@ def read_parsing(path: Path, person: Person) -> np.ndarray:
         raise UserError(
             f"--parsing {path}: not there; --save-parsing {path} writes the image's own parsing to start from"
         )
-    found = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    data = foreign.read(path, foreign.PICTURE)
+    found = None if pictures.refused(data) else pictures.decode(data, cv2.IMREAD_UNCHANGED)
     if found is None or found.dtype != np.uint8 or (found.ndim == 3 and found.shape[2] not in (3, 4)):
         raise UserError(f"--parsing {path}: no 8-bit PNG of label ids or of their colours")
     if found.shape[:2] != person.labels.shape:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.core import graph
+from pipeline.core import foreign, graph
 from pipeline.core.errors import UserError
 from pipeline.core.schema import JOINTS
 
@@ -27,7 +27,11 @@ def _lines(path: Path, header: str) -> Iterator[tuple[int, str]]:
     except FileNotFoundError:
         raise UserError(f"{path}: not there; {graph.how_to_make(path)}") from None
     with handle:
-        for number, line in enumerate(handle, 1):
+        for number, line in enumerate(iter(lambda: handle.readline(foreign.LINE + 1), b""), 1):
+            if len(line) > foreign.LINE:
+                raise UserError(
+                    f"{path}: line {number} is longer than {foreign.LINE >> 20} MiB; is this the right file?"
+                )
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")  # Windows' mark of UTF-8
             except UnicodeDecodeError:
@@ -46,7 +50,7 @@ def _coordinates(text: str) -> list[float]:
     values = json.loads(text)
     if not isinstance(values, list) or len(values) != JOINTS:
         raise ValueError
-    if not all(isinstance(value, int | float) and abs(value) < 2**24 for value in values):  # exact as float32
+    if not all(type(value) in (int, float) and abs(value) < 2**24 for value in values):  # exact as float32
         raise ValueError
     return values
 
@@ -67,7 +71,7 @@ def read_keypoints(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
         try:
             name, y, x = text.rsplit(":", 2)
             rows.append((_coordinates(x), _coordinates(y)))
-        except ValueError:
+        except (ValueError, RecursionError):
             wanted = f"'name: [{JOINTS} y]: [{JOINTS} x]'"
             raise UserError(f"{path}: line {number} is not {wanted} with numbers in the lists; correct it") from None
         if name in first_line:

@@ -8,29 +8,32 @@ An archive may not name a member outside its own folder, hold a link, be cut sho
 of its size can honestly hold: each is one line (UserError). Nothing is ever unpacked to a path that an archive chose.
 """
 
+import errno
 import os
 import re
 import stat
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from pipeline.core import foreign
 from pipeline.core.console import readable
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, is_shortage
 
 T = TypeVar("T")
 MAX_MEMBERS = 1_000_000
-MAX_MEMBER_BYTES = 64 << 20  # one picture, label map or list
+MAX_MEMBER_BYTES = foreign.PICTURE
 MAX_BYTES = 64 << 30
 MAX_RATIO = 100  # pictures hardly shrink; deflate reaches 1,000 only on a file made to fill a disk
 _DATE = (1980, 1, 1, 0, 0, 0)
 _DRIVE = re.compile(r"^[A-Za-z]:")
 _ENCRYPTED = 0x1  # flag bit of a member
 _AES = 99  # compression method that stands for WinZip's AES
+# Python unpacks all other methods' data at once, however much that comes to.
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 def _by_name(members: Iterable[tuple[str, T]], where: Path) -> dict[str, T]:
@@ -42,6 +45,13 @@ def _by_name(members: Iterable[tuple[str, T]], where: Path) -> dict[str, T]:
             raise UserError(f"{where}: two members are called {name}; keep one of them")
         found[name] = member
     return found
+
+
+def _of_content(error: Exception) -> bool:
+    """Whether an error is about what is in an archive, of which a damaged one can make zipfile raise any kind: not
+    about the machine.
+    """
+    return not is_shortage(error) and getattr(error, "errno", None) in (None, errno.EINVAL)
 
 
 class Folder:
@@ -59,24 +69,26 @@ class Folder:
         self.files = _by_name(((found.relative_to(path).as_posix(), found) for found in self._below(path)), path)
         self.names = sorted(self.files)
 
-    def _below(self, folder: Path, around: tuple[Path, ...] = ()) -> Iterator[Path]:
-        """The files below a folder, which is none of those around it, as by a link."""
-        place = folder.resolve()
-        if place in around:
-            self._leave(folder, "is a link to a folder around it")
-            return
-        try:
-            found = sorted(folder.iterdir())
-        except OSError as error:
-            self._leave(folder, f"cannot be read ({error.strerror})")
-            return
-        for path in found:
-            if path.is_dir():
-                yield from self._below(path, (*around, place))
-            elif path.is_file():
-                yield path
-            else:
-                self._leave(path, "is a link to nothing" if path.is_symlink() else "is no file")
+    def _below(self, folder: Path) -> Iterator[Path]:
+        """The files below a folder, its linked folders' too, but for a link to a folder around it."""
+        waiting: list[tuple[Path, tuple[Path, ...]]] = [(folder, ())]  # with the folders around it
+        for _ in range(MAX_MEMBERS):
+            if not waiting:
+                return
+            path, around = waiting.pop()
+            try:
+                if not path.is_dir():
+                    if path.is_file():
+                        yield path
+                    else:
+                        self._leave(path, "is a link to nothing" if path.is_symlink() else "is no file")
+                elif (place := path.resolve()) in around:
+                    self._leave(path, "is a link to a folder around it")
+                else:
+                    waiting += [(found, (*around, place)) for found in sorted(path.iterdir(), reverse=True)]
+            except OSError as error:
+                self._leave(path, f"cannot be read ({error.strerror})")
+        raise UserError(f"{self.path}: more than {MAX_MEMBERS} files and folders, with what its links repeat; refused")
 
     def _leave(self, path: Path, why: str) -> None:
         self.unread[readable(path.relative_to(self.path).as_posix())] = why
@@ -108,7 +120,9 @@ class Archive:
         self._password = password
         try:
             self._zip = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, EOFError, ValueError) as error:
+        except Exception as error:
+            if not _of_content(error):
+                raise
             raise UserError(f"{path}: not a whole zip archive ({error}); cut short? get it again") from None
         try:
             self._check()
@@ -128,10 +142,15 @@ class Archive:
             parts = info.filename.replace("\\", "/").split("/")
             if ".." in parts or parts[0] == "" or _DRIVE.match(info.filename):
                 raise UserError(f"{self.path}: member {info.filename!r} points outside the archive; refused")
-            if stat.S_ISLNK(info.external_attr >> 16):
-                raise UserError(f"{self.path}: member {info.filename!r} is a link; refused")
+            if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
+                raise UserError(f"{self.path}: member {info.filename!r} is a link or a device; refused")
             if info.compress_type == _AES:
                 raise UserError(f"{self.path}: encrypted with AES, which is not read here; unpack it with 7-Zip")
+            if info.compress_type not in _METHODS:
+                raise UserError(
+                    f"{self.path}: member {info.filename!r} is packed by method {info.compress_type}, not stored or"
+                    " deflated; unpack it, and give the folder"
+                )
         total = sum(info.file_size for info in members)
         size = self.path.stat().st_size
         if total > MAX_BYTES or total > MAX_RATIO * size:
@@ -153,7 +172,9 @@ class Archive:
         try:
             with self._zip.open(member, pwd=self._password or None) as handle:
                 data = handle.read(MAX_MEMBER_BYTES + 1)  # whatever size the header claims
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+        except Exception as error:
+            if not _of_content(error):
+                raise
             if closed:  # a wrong password shows in the first byte, or (one in 256) in the checksum at the end
                 raise UserError(f"{self.path}: member {name!r} is encrypted; the password does not open it") from None
             raise UserError(f"{self.path}: member {name!r} cannot be read ({error}); get the archive again") from None

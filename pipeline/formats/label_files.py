@@ -5,7 +5,7 @@ import io
 import numpy as np
 
 from pipeline.anatomy import labels
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, is_shortage
 
 SETS = (*labels.NAMES, *labels.COLOUR_CODED)
 
@@ -30,8 +30,13 @@ def read(data: bytes, label_set: str, height: int, width: int, where: str) -> np
                 f" {how_to_fit(found, (height, width))}"
             )
         picture.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{where}: not a readable PNG ({str(error).splitlines()[0]}); get it again") from None
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file can make Pillow raise anything
+        if is_shortage(error):
+            raise
+        why = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(f"{where}: not a readable PNG ({why}); get it again") from None
     if label_set in labels.COLOUR_CODED:
         if picture.mode not in ("RGB", "RGBA", "P"):
             raise UserError(f"{where}: not in colour (mode {picture.mode}), but the label set is {label_set}")

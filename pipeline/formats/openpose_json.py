@@ -40,7 +40,10 @@ def people(text: bytes) -> tuple[np.ndarray, np.ndarray]:
 
     Raises ValueError, saying what is wrong, for anything that is no such file.
     """
-    content = json.loads(text)
+    try:
+        content = json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
     if not isinstance(content, dict) or not isinstance(content.get("people"), list):
         raise ValueError("no list `people`")
     joints = np.zeros((len(content["people"]), JOINTS, 2), dtype=np.float32)
@@ -52,7 +55,7 @@ def people(text: bytes) -> tuple[np.ndarray, np.ndarray]:
             raise ValueError(f"person {number} has {count} values in pose_keypoints_2d, not 54 (COCO) or 75 (BODY_25)")
         try:
             found = np.array(values, dtype=np.float32).reshape(-1, 3)[_LAYOUTS[len(values)]]
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ValueError(f"person {number} has values in pose_keypoints_2d that are no numbers") from None
         if not np.isfinite(found).all():
             raise ValueError(f"person {number} has values in pose_keypoints_2d that are not finite")
@@ -74,7 +77,7 @@ def read(path: Path, image_ids: Sequence[str], others: Sequence[str] = ()) -> It
             name = files[image_id]
             try:
                 yield people(source.read(name))
-            except (ValueError, RecursionError) as error:
+            except ValueError as error:
                 raise UserError(f"{path}: {name}: {error}; write it again") from None
 
 

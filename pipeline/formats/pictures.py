@@ -17,34 +17,41 @@ import pyarrow.parquet as pq
 
 from pipeline.anatomy import labels
 from pipeline.core import store
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, is_shortage
 
 MAX_PIXELS = 128 << 20  # of a picture; a file of a few kilobytes can claim any number
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000")
 
 
-def oversized(data: bytes) -> str:
-    """Why a picture is too large to decode, by its header: it takes no memory. "" if it is not so, or is no picture."""
+def refused(data: bytes) -> str:
+    """Why a picture of the user's is not decoded, by its header, which takes no memory: it is too large, or in none of
+    FORMATS. "" if it may be decoded.
+    """
     from PIL import Image
 
-    with suppress(OSError, SyntaxError, ValueError), catch_warnings(action="ignore"):
+    with catch_warnings(action="ignore"):
         try:
-            with Image.open(BytesIO(data)) as image:
+            with Image.open(BytesIO(data), formats=FORMATS) as image:
                 width, height = image.size
         except Image.DecompressionBombError:
             return f"has more than {MAX_PIXELS >> 20} million pixels"
-        if width * height > MAX_PIXELS:
-            return f"has {width * height / 1e6:.0f} million pixels ({height} x {width}), more than {MAX_PIXELS >> 20}"
+        except Exception as error:  # a damaged file can make Pillow raise anything
+            if is_shortage(error):
+                raise
+            return "does not decode as a picture"
+    if width * height > MAX_PIXELS:
+        return f"has {width * height / 1e6:.0f} million pixels ({height} x {width}), more than {MAX_PIXELS >> 20}"
     return ""
 
 
-def decode(data: bytes) -> np.ndarray | None:
-    """(H, W, 3) uint8 RGB, or None if `data` is no whole picture. EXIF turns are ignored: joints belong to the stored
-    pixels. Raises MemoryError, of which OpenCV makes no picture.
+def decode(data: bytes, kind: int = cv2.IMREAD_COLOR_RGB) -> np.ndarray | None:
+    """(H, W, 3) uint8 RGB, or OpenCV's other kinds; None if `data` is no whole picture. EXIF turns are ignored: joints
+    belong to the stored pixels. Raises MemoryError, of which OpenCV makes no picture.
     """
     picture = None
     with suppress(cv2.error):  # no bytes at all, or dimensions beyond reason
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
-    if picture is None and not oversized(data):
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), kind | cv2.IMREAD_IGNORE_ORIENTATION)
+    if picture is None and not refused(data):
         with suppress(OSError, SyntaxError, ValueError):
             from PIL import Image
 
@@ -55,10 +62,9 @@ def decode(data: bytes) -> np.ndarray | None:
 
 def exact(data: bytes) -> np.ndarray | str:
     """As `decode`, of a picture that is stored as 8-bit RGB; of any other, and of what is none, why it is not."""
-    if reason := oversized(data):
+    if reason := refused(data):
         return reason
-    flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    picture = decode(data, cv2.IMREAD_UNCHANGED)
     if picture is None:
         return "does not decode as a picture"
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
@@ -66,9 +72,14 @@ def exact(data: bytes) -> np.ndarray | str:
     return picture[..., ::-1]
 
 
+def decode_foreign(data: bytes) -> np.ndarray | None:
+    """`decode` of what others made: None also for what is `refused`."""
+    return None if refused(data) else decode(data)
+
+
 def decode_given(data: bytes, where: object) -> np.ndarray:
     """A picture of the user's, as `decode` gives it. Raises UserError, which begins with `where`."""
-    reason = oversized(data)
+    reason = refused(data)
     picture = None if reason else decode(data)
     if picture is None:
         raise UserError(f"{where}: {reason or 'does not decode as a picture'}; replace it, or take it out")

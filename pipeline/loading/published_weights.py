@@ -1,11 +1,10 @@
 """The reading side of the stage `weights`: which files of a published network are here, and what is in them."""
 
-import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.core import layout, seals
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, is_shortage
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,7 +50,6 @@ def state_dict(paths: list[Path]) -> "dict[str, Tensor]":
 
     Raises UserError for a file that holds anything but a flat dict of tensors.
     """
-    import safetensors
     import safetensors.torch
     import torch
 
@@ -62,7 +60,9 @@ def state_dict(paths: list[Path]) -> "dict[str, Tensor]":
                 content = safetensors.torch.load_file(path)
             else:
                 content = torch.load(path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, EOFError, RuntimeError, safetensors.SafetensorError) as error:
+        except Exception as error:  # a damaged file can make either raise anything
+            if is_shortage(error):
+                raise
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(f"{path}: not a file of plain tensors ({reason}); get it again") from None
         if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):

@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline.core.errors import UserError
 from pipeline.extraction.openpose import Network, threads
-from pipeline.extraction.openvino_core import core
+from pipeline.extraction.openvino_core import REFUSED, core
 
 HEIGHT, WIDTH, DIMENSIONS = 256, 128, 256
 
@@ -32,7 +32,7 @@ class ReId:
         try:
             model = core().read_model(xml)
             shapes = [list(port.shape) for port in (*model.inputs, *model.outputs)]
-        except (RuntimeError, TypeError) as error:
+        except (*REFUSED, TypeError) as error:
             raise UserError(f"{xml}: openvino cannot read it ({str(error).splitlines()[0]}); get it again") from None
         if shapes != [[1, 3, HEIGHT, WIDTH], [1, DIMENSIONS]]:
             raise UserError(f"{xml}: not person-reidentification-retail-0287 (shapes {shapes}); get the right file")

@@ -9,6 +9,8 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import cv2
@@ -18,7 +20,7 @@ from pipeline.core import environment
 from pipeline.core.errors import UserError
 from pipeline.core.settings import setting
 from pipeline.extraction.openpose import Network, threads
-from pipeline.extraction.openvino_core import core
+from pipeline.extraction.openvino_core import REFUSED, core
 from pipeline.metrics.kid import gaussian_kernel, kid
 from pipeline.metrics.pckh import Joints
 
@@ -77,7 +79,7 @@ class OwnNetwork:
         where = f"networks.{name} in params.yaml"
         if not self._file.is_file():
             raise UserError(f"{self._file}: no such file; correct file of {where}")
-        content = self._file.read_bytes()  # so that what is run is what was looked at, with no other file beside it
+        content = self._file.read_bytes()  # so that what is run is what was looked at
         digest = hashlib.sha256(content).hexdigest()
         if digest != settings.sha256:
             raise UserError(f"{self._file}: its digest is {digest}; give the right file, or this as sha256 of {where}")
@@ -93,8 +95,11 @@ class OwnNetwork:
     def _opened(self, content: bytes, where: str) -> Network:
         height, width = self._settings.size
         try:
-            model = core().read_model(content)
-        except RuntimeError:
+            with TemporaryDirectory() as alone:  # an ONNX file may name others, below its folder: here are none
+                copy = Path(alone) / "network.onnx"
+                copy.write_bytes(content)
+                model = core().read_model(copy)
+        except REFUSED:
             raise UserError(
                 f"{self._file}: openvino cannot read it; is it an ONNX file, whole, with its weights inside?"
             ) from None
@@ -110,7 +115,7 @@ class OwnNetwork:
         try:
             model.reshape([1, 3, height, width])
             return Network(model)
-        except RuntimeError:
+        except REFUSED:
             fixed = f" (its batch is fixed at {batch})" if batch.is_static and batch.get_length() != 1 else ""
             raise UserError(
                 f"{self._file}: cannot be run on one image of {height} x {width} pixels{fixed}; export it for one"

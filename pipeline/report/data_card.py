@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from pipeline.core import layout, store
+from pipeline.core import foreign, layout, store
 from pipeline.datasets import About
 from pipeline.report import croissant, prepared
 
@@ -77,7 +77,7 @@ def _counted(dataset: str) -> Iterator[str]:
         if not lines:  # nothing was searched or made
             continue
         yield from ("", f"### {prepared.STAGES[stage].title}", "", "| | |", "|---|---|")
-        yield from (f"| {line.what} | {line.text} |" for line in lines)
+        yield from (f"| {foreign.in_markdown(line.what)} | {foreign.in_markdown(line.text)} |" for line in lines)
 
 
 def _origin(source: Mapping[str, Any]) -> str:
@@ -130,7 +130,7 @@ def write(
         "",
         "## Known gaps",
         "",
-        *(f"- {gap}" for gap in known),
+        *(f"- {foreign.in_markdown(gap)}" for gap in known),
         "",
         "## Digests (SHA-256)",
         "",

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipeline.core import layout, needs, params
+from pipeline.core import console, layout, needs, params
 from pipeline.core.errors import UserError
 from pipeline.datasets import title as dataset_title
 from pipeline.report import charts, controls, costs, definitions, examples, gallery, provenance, summary, tables, words
@@ -195,7 +195,7 @@ def _sources(run: Run) -> dict:
         "weights": provenance.weights(params.load()["weights"]),
         "sources": provenance.sources(run.datasets),
         "versions": [(library, provenance.version(library)) for library in provenance.LIBRARIES],
-        "params_text": layout.PARAMS.read_text(encoding="utf-8"),
+        "params_text": console.without_secrets(layout.PARAMS.read_text(encoding="utf-8")),
     }
 
 

@@ -1,6 +1,7 @@
 """Two folders of pictures as pairs to score: which file belongs to which, their poses, their pixels when asked for."""
 
 import csv
+import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.core import console
+from pipeline.core import console, foreign
 from pipeline.core.errors import UserError
 from pipeline.core.schema import JOINTS
 from pipeline.extraction.openpose import central
@@ -63,7 +64,7 @@ class FolderPairs:
 
 
 def _picture(file: Path, size: tuple[int, int] | None = None) -> np.ndarray:
-    picture = pictures.decode_given(file.read_bytes(), file)
+    picture = pictures.decode_given(foreign.read(file, foreign.PICTURE), file)
     if size is not None and picture.shape[:2] != size:
         here, there = (f"{height} x {width}" for height, width in (picture.shape[:2], size))
         raise UserError(
@@ -90,7 +91,8 @@ class _Folder:
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder; give the folder of {what}")
         self.path = folder
-        self.files = sorted(path for path in folder.iterdir() if path.suffix.lower() in image_folder.ENDINGS)
+        named = (path for path in folder.iterdir() if path.suffix.lower() in image_folder.ENDINGS)
+        self.files = sorted(path for path in named if path.is_file())
         if not self.files:
             raise UserError(f"{folder}: no pictures ({' '.join(image_folder.ENDINGS)}); give the folder of {what}")
         self._by_name = {file.name: file for file in self.files}
@@ -177,9 +179,8 @@ def _listed(
 ) -> tuple[list[Triple], list[str]]:
     """The pairs of a CSV whose files are there."""
     try:
-        with pairs.open(newline="", encoding="utf-8-sig") as handle:
-            reader = csv.DictReader(handle)
-            columns, lines = reader.fieldnames or [], list(reader)
+        reader = csv.DictReader(io.StringIO(foreign.read(pairs).decode("utf-8-sig"), newline=""))
+        columns, lines = reader.fieldnames or [], list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{pairs}: cannot be read ({error}); give a CSV of pairs") from None
     kind = next((both for both in COLUMNS if set(both) <= set(columns)), None)
@@ -269,7 +270,7 @@ def _from_csv(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 def _from_json(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     wanted = f"an object, image name -> {JOINTS} x [x, y] or null"
     try:
-        content = json.loads(path.read_bytes())  # UTF-8, with or without a mark, or UTF-16
+        content = json.loads(foreign.read(path))  # UTF-8, with or without a mark, or UTF-16
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({error}); give {wanted}") from None
     known = {}
@@ -277,7 +278,7 @@ def _from_json(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         try:
             valid = np.array([point is not None for point in points])
             joints = np.array([(0, 0) if point is None else point[:2] for point in points], np.float32)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, LookupError, OverflowError):
             joints = np.zeros(0)
         if joints.shape != (JOINTS, 2) or not np.isfinite(joints).all():
             raise UserError(f"{path}: {name or 'it'} is not what is wanted: {wanted}")

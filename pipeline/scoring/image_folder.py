@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.core import console, seals
+from pipeline.core import console, foreign, seals
 from pipeline.core.digests import sha256
 from pipeline.core.errors import UserError
 from pipeline.formats import pictures
@@ -117,6 +117,8 @@ def read(
 
     source, target: (H, W, 3) uint8 RGB, the stored images of the pair. any_size: the image may have another size.
     """
+    if path.stat().st_size > foreign.PICTURE:
+        return f"is larger than {foreign.PICTURE >> 20} MiB: no picture"
     data = path.read_bytes()
     picture, jpeg = pictures.exact(data), data.startswith(b"\xff\xd8\xff")
     if isinstance(picture, str):

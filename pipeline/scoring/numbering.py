@@ -17,6 +17,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from pipeline.core import foreign
 from pipeline.core.errors import UserError
 from pipeline.formats import pictures
 from pipeline.scoring import strips
@@ -165,8 +166,7 @@ def _fitted(picture: np.ndarray, to: np.ndarray) -> np.ndarray:
 
 def _panels(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray] | None:
     """What of a file is to be held against a source and a target: a strip's own, else the whole picture, twice."""
-    data = path.read_bytes()
-    picture = None if pictures.oversized(data) else pictures.decode(data)
+    picture = pictures.decode_foreign(foreign.read(path, foreign.PICTURE))
     if picture is None:
         return None
     source, target, _ = strips.cut(picture, *size) or [picture] * 3

@@ -62,7 +62,7 @@ def rows(raw: Path, dataset: str, rejects: list[dict]) -> Iterator[dict]:
                     continue
                 seen.add(image_id)
                 data = archive.read(f"{split}/{image_id}")
-                picture = pictures.decode(data)
+                picture = pictures.decode_foreign(data)
                 size = None if picture is None else picture.shape[:2]
                 reason = fault(size, expected)
                 if reason is None and split in lists and (split, image_id) not in wanted:

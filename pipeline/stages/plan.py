@@ -130,7 +130,7 @@ def run() -> None:
         jobs = [asdict(cost) for cost in found]
         partial.write_text(json.dumps({**record, "jobs": jobs}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if wrong:
-        raise UserError("\nrepose: ".join(f"plan: {line}" for line in wrong))
+        raise UserError(*(f"plan: {line}" for line in wrong))
     with atomic_file(layout.PLAN) as partial:
         partial.write_text(PASSED, encoding="utf-8")
     console.say("plan: nothing in params.yaml stops the run")

@@ -12,7 +12,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.core import graph, layout, needs, params, schema, seals, store
+from pipeline.core import foreign, graph, layout, needs, params, schema, seals, store
 from pipeline.core.errors import UserError
 from pipeline.tables.over_seeds import OverSeeds
 from pipeline.tables.papers import ALTERS_MEASURE, COLUMNS, MARKS, PUBLISHED_MARKS
@@ -32,16 +32,19 @@ def read_published(path: Path = layout.PUBLISHED) -> list[dict[str, str]]:
     if not path.exists():
         raise UserError(f"{path}: not there; restore it (git checkout {path})")
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines(keepends=True)
+        lines = foreign.read(path).decode("utf-8-sig").splitlines(keepends=True)
+        reader = csv.DictReader(lines, restval="")  # a row of one's own may end with `verified`
+        if tuple(reader.fieldnames or ()) != PUBLISHED_COLUMNS:
+            raise UserError(f"{path}: its columns must be {', '.join(PUBLISHED_COLUMNS)}")
+        rows = list(reader)
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8; save it as UTF-8, or restore it (git checkout {path})") from None
-    reader = csv.DictReader(lines, restval="")  # a row of one's own may end with `verified`
-    if tuple(reader.fieldnames or ()) != PUBLISHED_COLUMNS:
-        raise UserError(f"{path}: its columns must be {', '.join(PUBLISHED_COLUMNS)}")
-    rows = list(reader)
+    except csv.Error as error:
+        raise UserError(f"{path}: not a CSV ({error}); correct it, or restore it (git checkout {path})") from None
     for row in rows:
         try:
             assert None not in row  # surplus cells
+            assert not any(cell.startswith(foreign.FORMULA) for key, cell in row.items() if not key.endswith("value"))
             assert row["verified"] in VERIFIED
             assert row["higher_is_better"] in ("yes", "no")
             assert {*row["marks"].split()} <= PUBLISHED_MARKS.keys() - {*VERIFIED.values()}
@@ -52,8 +55,8 @@ def read_published(path: Path = layout.PUBLISHED) -> list[dict[str, str]]:
             name = ", ".join(str(row[key]) for key in ("paper", "table", "dataset", "method", "metric"))
             raise UserError(
                 f"{path}: malformed row ({name}): it needs a number or nothing as value, yes or no as "
-                f"higher_is_better, {', '.join(VERIFIED)} as verified and, where they are filled, known marks, and a "
-                "number as other_value with its other_source"
+                f"higher_is_better, {', '.join(VERIFIED)} as verified and, where they are filled, known marks, a "
+                "number as other_value with its other_source, and no text that begins with =, +, - or @"
             ) from None
     return rows
 

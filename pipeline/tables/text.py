@@ -6,6 +6,7 @@ from itertools import zip_longest
 
 import pandas as pd
 
+from pipeline.core import foreign
 from pipeline.tables.cells import Cell
 from pipeline.tables.papers import COLUMNS, MARKS, symbols
 from pipeline.tables.verdicts import BETTER, REPRODUCED, WORSE
@@ -76,13 +77,25 @@ def grid(cells: list[Cell]) -> pd.DataFrame:
     return laid_out.rename(columns=arrows)
 
 
+_WEIGHTS = ((re.compile(r"^\*\*(.+)\*\* (best)$"), r"\textbf"), (re.compile(r"^\*(.+)\* (2nd)$"), r"\textit"))
+
+
+def _markdown_cell(text: str) -> str:
+    """Escaped; the best and second of `cell_text` in their weight."""
+    for pattern, stars in zip((pattern for pattern, _ in _WEIGHTS), ("**", "*"), strict=True):
+        if found := pattern.match(text):
+            return f"{stars}{foreign.in_markdown(found[1])}{stars} {found[2]}"
+    return foreign.in_markdown(text)
+
+
 def markdown(table: pd.DataFrame) -> str:
     def line(texts: Iterable[str]) -> str:
-        clean = (str(text).replace("|", r"\|").replace("<", "&lt;").replace("\n", " ") for text in texts)
-        return "| " + " | ".join(clean) + " |"
+        return "| " + " | ".join(texts) + " |"
 
-    rows, rules = table.itertuples(index=False, name=None), ["---" if name in WORDS else "---:" for name in table]
-    return "\n".join([line(table.columns), line(rules), *map(line, rows)])
+    rules = ["---" if name in WORDS else "---:" for name in table]
+    rows = [tuple(table.columns), *table.itertuples(index=False, name=None)]
+    cells = [[" ".join(map(_markdown_cell, str(text).split("\n"))) for text in row] for row in rows]
+    return "\n".join(map(line, (cells[0], rules, *cells[1:])))
 
 
 _TEX = {
@@ -99,9 +112,6 @@ def tex_escape(text: str) -> str:
     Brackets are put in braces: after a line break LaTeX would take them for an argument.
     """
     return "".join(_TEX.get(c, c if " " <= c <= "~" else f"U+{ord(c):04X}") for c in text)
-
-
-_WEIGHTS = ((re.compile(r"^\*\*(.+)\*\* (best)$"), r"\textbf"), (re.compile(r"^\*(.+)\* (2nd)$"), r"\textit"))
 
 
 def _tex_cell(text: str) -> str:
@@ -130,8 +140,8 @@ def _listed(notes: Sequence[str], marks: Iterable[str]) -> list[str]:
 
 def markdown_page(title: str, table: pd.DataFrame, notes: Sequence[str], marks: Iterable[str]) -> str:
     """A table with its notes and the legend of its marks."""
-    text = "".join(f"- {line}\n".replace("<", "&lt;") for line in _listed(notes, marks))
-    return f"## {title}\n\n{markdown(table)}\n\n{text}"
+    text = "".join(f"- {foreign.in_markdown(line)}\n" for line in _listed(notes, marks))
+    return f"## {foreign.in_markdown(title)}\n\n{markdown(table)}\n\n{text}"
 
 
 def tex_page(title: str, table: pd.DataFrame, notes: Sequence[str], marks: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ engines see which weights a run was made with, wherever they lie.
 """
 
 import json
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,11 +26,31 @@ class Weights(NamedTuple):
     meta: dict[str, Any]
 
 
+_TYPES = {5: torch.int64, 6: torch.float16, 7: torch.float32, 8: torch.float64, 13: torch.bfloat16}  # by their numbers
+
+
+def _exported(file: Path) -> dict[str, Tensor]:
+    """The weights in a program of torch.export: plain bytes, and a list of them as JSON. Nothing else in it is read:
+    `torch.export.load` unpickles, and so would run whatever a stranger's file says.
+    """
+    found = {}
+    with zipfile.ZipFile(file) as archive:
+        listed = next(name for name in archive.namelist() if name.endswith("/data/weights/model_weights_config.json"))
+        for name, one in json.loads(archive.read(listed))["config"].items():
+            member = archive.getinfo(f"{listed.rpartition('/')[0]}/{one['path_name']}")
+            if one["use_pickle"] or member.compress_type != zipfile.ZIP_STORED:
+                raise ValueError(f"{name} is not there as plain bytes")
+            about = one["tensor_meta"]
+            sizes, strides = ([side["as_int"] for side in about[key]] for key in ("sizes", "strides"))
+            values = torch.frombuffer(bytearray(archive.read(member)), dtype=_TYPES[about["dtype"]])
+            found[name] = values.as_strided(sizes, strides, about["storage_offset"]["as_int"])
+    return found
+
+
 def _read(file: Path) -> Weights:
     if file.suffix == ".pt2":
-        program = torch.export.load(file)
         described = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))["trained"]
-        return Weights({name.removeprefix("generator."): one for name, one in program.state_dict.items()}, described)
+        return Weights({name.removeprefix("generator."): one for name, one in _exported(file).items()}, described)
     from safetensors.torch import load_file
 
     step = file.stem.removeprefix("step-")

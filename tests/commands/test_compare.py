@@ -30,7 +30,7 @@ HEIGHT, WIDTH, COUNT = 64, 32, 5
 
 def write(path: Path, picture: np.ndarray) -> None:
     path.parent.mkdir(exist_ok=True)
-    assert cv2.imwrite(str(path), picture[..., ::-1])
+    path.write_bytes(cv2.imencode(path.suffix, picture[..., ::-1])[1])  # by OpenCV not every name can be written
 
 
 def drawn(random: np.random.Generator) -> np.ndarray:
@@ -399,3 +399,53 @@ def test_the_function_raises_what_the_command_prints(two):
         compare("nowhere", "targets")
     with pytest.raises(ImportError):
         from pipeline.scoring import nothing  # noqa: F401
+
+
+# ---- folders of a stranger's
+
+
+NAMES = (
+    "<script>alert(1)</script>",
+    "-rf",
+    "=1+1",
+    "'\"",
+    "a\nb",
+    "\x1b[2J",
+    "[/red]",
+    "%s{0}",
+    "a" * 251,
+    os.fsdecode(b"caf\xe9"),
+)
+
+
+def test_names_are_text_wherever_they_are_shown(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    for place, name in enumerate(NAMES):
+        name = name.replace("/", "_")
+        write(Path(f"out/{name}.png"), drawn(random))
+        if place % 2 == 0 or place == len(NAMES) - 1:
+            write(Path(f"targets/{name}.png"), drawn(random))
+    shutil.copytree("out", "<b>out")
+    files = ["--csv", "scores.csv", "--html", "page.html"]
+    assert main(["compare", "<b>out", "targets", "--metrics", "ssim", *files]) == 0
+    said = capsys.readouterr()
+    assert (said.out + said.err).replace("\n", "").isprintable()
+    page = Path("page.html").read_text(encoding="utf-8")
+    assert "<script>alert" not in page
+    assert "<b>out" not in page
+    assert "&lt;script&gt;alert" in page
+    assert main(["compare", "<b>out", "targets", "--metrics", "ssim", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["pairs"] == 6
+
+
+def test_pipes_devices_folders_and_giants_are_no_pictures(two, capsys):
+    os.mkfifo("out/5.png")
+    Path("out/6.png").symlink_to("/dev/zero")
+    Path("out/7.png").mkdir()
+    assert main(["compare", "out", "targets", "--metrics", "ssim"]) == 0
+    capsys.readouterr()
+    with Path("out/8.png").open("wb") as sparse:
+        sparse.truncate(1 << 40)
+    shutil.copy("targets/0.png", "targets/8.png")
+    assert "out/8.png: is larger than 64 MiB: no picture" in refused(capsys, "out", "targets", "--metrics", "ssim")

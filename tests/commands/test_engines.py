@@ -12,10 +12,12 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
 
+from pipeline.fetching.networks import NETS
 from tests.conftest import copy_project
 from tests.warm_python import warm_python
 
@@ -385,3 +387,15 @@ def test_a_new_family_variant_and_metric(built, tmp_path):
     scores |= {f"score_components/synthetic-{name}.log" for name in ("spatn", "spatn_no_distance")}
     assert ran(project, snakemake) == {"reference/synthetic.log"} | scores | results
     assert b"toy" in (project / "reports/tables/all_scores.csv").read_bytes()
+
+
+def test_no_run_of_either_engine_asked_for_an_address_but_those_of_weights(built, python):
+    """The last of this file. Without a mirror the stage `weights` looks for what params.yaml lets it download."""
+    asked = python.with_name("connections")
+    named = {urlsplit(one.url).hostname for files in NETS.values() for one in files if one.url}
+    for arguments, address in map(json.loads, asked.read_text().splitlines() if asked.exists() else ()):
+        assert arguments[0] == "weights", (arguments, address)
+        assert address in named
+    (built / "phones.py").write_text("import socket\nsocket.create_connection(('127.0.0.1', 9))\n")
+    assert call(built, "phones", "home", check=False).returncode == 1
+    assert json.loads(asked.read_text().splitlines()[-1]) == [["home"], "127.0.0.1"]

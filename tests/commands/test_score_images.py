@@ -462,3 +462,17 @@ def test_a_row_names_the_reference_that_the_tables_hold_it_to(project, copied):
     assert set(outdated()) == {("synthetic", "Theirs"), ("synthetic", "copy_source")}
     assert outdated()["synthetic", "Theirs"].startswith("(other pairs or their limit); run: repose score ")
     assert read_outside({}) == {}
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+x", "-x", "@x", "a\nb", "a\x1b[2J", "\u202ea", "\udce9a"])
+def test_a_name_is_one_line_of_text_and_no_formula(name):
+    with pytest.raises(UserError, match="give one line of text that does not begin with =, \\+, - or @"):
+        score_images.slug(name)
+
+
+def test_a_files_name_is_text_in_the_list_of_files(tmp_path):
+    listed = [("=cmd|' /C calc'!A0.png", "extra"), ("a\n,b.png", "extra"), ("\x1b[2J.png", "extra")]
+    score_images._write_files(tmp_path / "files.csv", listed, [], None)
+    with (tmp_path / "files.csv").open(newline="") as handle:
+        names = [row["file"] for row in csv.DictReader(handle)]
+    assert names == ["'=cmd|' /C calc'!A0.png", "a\\x0a,b.png", "\\x1b[2J.png"]

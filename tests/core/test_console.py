@@ -1,5 +1,6 @@
 """What a stage says while it works, where nobody sees a bar."""
 
+import io
 import os
 
 import pytest
@@ -77,3 +78,49 @@ def test_a_name_that_is_not_utf8_is_said_and_logged_with_an_escape(capsys, tmp_p
     assert capsys.readouterr().err == "left out: caf\\xe9.jpg\n"
     lines = (tmp_path / "stage.log").read_text().splitlines()
     assert lines[:2] == ["left out: caf\\xe9.jpg", "failed: ValueError: caf\\xe9.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("a\nb", "a\\x0ab"),
+        ("\x1b]0;title\x07", "\\x1b]0;title\\x07"),
+        ("\u202egpj.exe", "\\u202egpj.exe"),
+        ("\ud800", "\\ud800"),  # JSON can say that, and no file can hold it
+        (os.fsdecode(b"\x9b1m"), "\\x9b1m"),
+        ("naïve 人 é", "naïve 人 é"),
+    ],
+)
+def test_what_a_terminal_would_obey_or_not_take_is_escaped(capsys, tmp_path, name, said):
+    with console.logging_to(tmp_path / "stage.log"):
+        console.say(name)
+    assert capsys.readouterr().err == f"{said}\n"
+    assert (tmp_path / "stage.log").read_text(encoding="utf-8").startswith(f"{said}\n")
+
+
+@pytest.mark.parametrize(
+    "address", ["https://me:pass@h/f", "ftp://me:p@ss@h/f", "http://h/f?sig=pass", "s3://pass@h?pass"]
+)
+def test_passwords_in_addresses_are_not_said(address):
+    said = console.line(f"cannot get {address}: 404")
+    assert "ss" not in said
+    assert said.startswith("cannot get ")
+
+
+def test_a_line_is_no_longer_than_one_reads():
+    said = console.line("a" * 100_000 + "b")
+    assert len(said) < 5000
+    assert (said[0], said[-1]) == ("a", "b")
+
+
+def test_a_name_that_looks_like_markup_does_not_stop_a_bar(monkeypatch):
+    monkeypatch.setattr(console.sys, "stderr", Terminal())
+    console.terminal.cache_clear()
+    with console.progress("[/red].bin", 1) as advance:
+        advance(1, "[/red]")
+    console.terminal.cache_clear()
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True

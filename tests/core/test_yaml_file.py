@@ -1,6 +1,8 @@
 """YAML is read as DVC reads it, and what DVC refuses is refused, in one line."""
 
 import math
+import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -79,3 +81,41 @@ def test_a_byte_order_mark_is_skipped(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_bytes("a: 1\n".encode("utf-8-sig"))
     assert yaml_file.read(path) == {"a": 1}
+
+
+def bomb(first: str, repeat: str, levels: int = 12) -> str:
+    """A few lines in which every level repeats the one before nine times."""
+    names = [f"a{level}" for level in range(levels)]
+    below = ", ".join(["*{}"] * 9)
+    lines = [f"{names[0]}: &{names[0]} {first}"]
+    lines += [f"{one}: &{one} {repeat}".replace("...", below.replace("{}", under)) for under, one in pairwise(names)]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (bomb("[x]", "[...]"), "line 6: more than 100000 values, with what its aliases repeat"),
+        (bomb("{x: y}", "{<<: [...]}"), "values, with what its aliases repeat"),  # copied already when they are merged
+        ("a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 3000)), "more than 500 levels"),
+        ("a: &a [*a]", "line 1: a list or block holds itself"),
+        ("a: &a {b: {c: *a}}", "line 1: a list or block holds itself"),
+        ("a: &a {<<: *a}", "line 1: a list or block holds itself"),
+    ],
+)
+def test_what_aliases_make_endless_is_refused_at_once(text, says):
+    started = time.monotonic()
+    with pytest.raises(UserError, match=rf"^some\.yaml: .*{says}"):
+        yaml_file.parse(text, PATH)
+    assert time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize("value", ["!!float ''", "!!int ''", "!!timestamp x", "!!bool x", "!!int x", "!!binary é"])
+def test_a_value_that_is_not_of_the_kind_that_it_claims_is_one_line(value):
+    with pytest.raises(UserError, match=r"^some\.yaml: "):
+        yaml_file.parse(f"a: {value}", PATH)
+
+
+def test_a_file_without_an_end_is_not_read_to_it():
+    with pytest.raises(UserError, match="/dev/zero: is larger than 16 MiB"):
+        yaml_file.read(Path("/dev/zero"))

@@ -309,7 +309,7 @@ def test_person_that_makes_no_id(run, tmp_path, name):
         run()
 
 
-@pytest.mark.parametrize("name", ["1,2.jpg", 'a"b.jpg', "new\nline.jpg"])
+@pytest.mark.parametrize("name", ["1,2.jpg", 'a"b.jpg', "a\u200bb.jpg"])
 def test_name_that_breaks_lists(run, tmp_path, name):
     (tmp_path / "mine/anna/1.jpg").rename(tmp_path / "mine/anna" / name)
     with pytest.raises(UserError, match="no comma, quote, slash or unprintable character"):
@@ -456,9 +456,11 @@ def test_a_picture_is_known_by_its_content(run, tmp_path, name):
     assert source["left_out"] == {"anna/notes.txt": "is no picture"}
 
 
-def test_a_name_that_is_not_utf8_is_listed(run, tmp_path):
-    (tmp_path / "mine/anna" / b"caf\xe9.jpg".decode(errors="surrogateescape")).write_bytes(JPEG)
-    assert run()["left_out"]["anna/caf\\xe9.jpg"] == "has a name that is not UTF-8; rename it"
+@pytest.mark.parametrize(("name", "listed"), [(b"caf\xe9.jpg", "caf\\xe9.jpg"), (b"new\nline.jpg", "new\\x0aline.jpg")])
+def test_a_name_that_no_line_holds_is_listed(run, tmp_path, name, listed):
+    (tmp_path / "mine/anna" / name.decode(errors="surrogateescape")).write_bytes(JPEG)
+    why = "has a name that is not UTF-8, or with control characters; rename it"
+    assert run()["left_out"][f"anna/{listed}"] == why
 
 
 def profile(red: tuple[float, float]) -> bytes:

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import pickle
 import zipfile
 
 import cv2
@@ -398,7 +397,8 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
 
     def arguments(name: str) -> argparse.Namespace:
         (tmp_path / name).mkdir(exist_ok=True)
-        (tmp_path / name / "prepared.pickle").write_bytes(pickle.dumps(content))
+        prepared = [[train.as_tensors(one) for one in some] for some in content.values()]
+        torch.save(prepared, tmp_path / name / "prepared.pt")
         return argparse.Namespace(
             photos=None, openpose=None, encoder=tmp_path / "encoder.pth", out=tmp_path / name, steps=4, batch=2,
             rate=1e-3, seed=0, device="cpu", bf16=False,

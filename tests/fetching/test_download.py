@@ -2,12 +2,16 @@ import hashlib
 import os
 import socket
 import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from pipeline.core import console, layout
 from pipeline.core.errors import UserError
 from pipeline.fetching import download
 from pipeline.fetching.download import Download
@@ -25,6 +29,7 @@ class Server(ThreadingHTTPServer):
     cuts: list[int]  # break off the next answers after so many bytes
     status: list[int]  # answer the next requests with these
     redirect_to: str | None = None
+    answer: Callable[["Handler"], None] | None = None  # instead of all else
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -43,6 +48,10 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         server = self.server
         server.requests.append(dict(self.headers))
+        if server.answer:
+            server.answer(self)
+            self.close_connection = True
+            return
         if server.status:
             status = server.status.pop(0)
             self.send_error(status)
@@ -280,3 +289,181 @@ def test_place_links_downloads_and_copies_the_rest(server, tmp_path):
     download.discard(path)
     assert (tmp_path / "mine").exists()
     assert not path.exists()
+
+
+# ---- servers that mean harm
+
+
+def sends(status: int = 200, body: bytes = b"", **headers: str) -> Callable[[Handler], None]:
+    """An answer of these; `_` in a header's name is a dash."""
+
+    def answer(handler: Handler) -> None:
+        handler.send_response(status)
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    return answer
+
+
+def given_up(url: str, digest: str | None = DIGEST) -> str:
+    with pytest.raises(download.Unavailable) as error:
+        download.download(url, digest)
+    assert console.line(str(error.value)) == str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("to", "says"),
+    [
+        ("ftp://127.0.0.1/x", "from http to ftp: refused"),
+        ("file:///etc/passwd", "HTTP 302"),
+        ("http://[::1", "leads to no whole address"),
+        ("http://127.0.0.1:99999/x", "cannot connect"),
+        ("http://" + "a" * 70 + ".example/x", "leads to no whole address"),
+        ("data:text/plain,x", "HTTP 302"),
+    ],
+)
+def test_a_redirect_to_what_is_no_web_address_is_not_followed(server, to, says):
+    server.redirect_to = to
+    assert says in given_up(server.url())
+    assert len(server.requests) == 1
+    assert parts() == []
+
+
+def test_a_redirect_from_https_to_http_is_refused():
+    request = download.Request("https://127.0.0.1/x")
+    with pytest.raises(download.HTTPError, match="from https to http: refused"):
+        download._Redirects().redirect_request(request, None, 302, "Found", {}, "http://127.0.0.1/x")
+    assert download._Redirects().redirect_request(request, None, 302, "Found", {}, "https://127.0.0.1/y")
+
+
+@pytest.mark.parametrize("length", ["abc", "-5", "1e9", "9" * 30])
+def test_a_length_that_is_none_is_no_fault_of_ours(server, length):
+    server.answer = sends(200, CONTENT[:1000], Content_Length=length)
+    given_up(server.url())
+
+
+def test_an_error_page_that_says_200_is_not_taken_for_the_file(server):
+    server.answer = sends(200, b"<html>log in</html>")
+    assert "not the file that was wanted" in given_up(server.url())
+    assert parts() == []
+
+
+def test_a_body_without_an_end_is_given_up_and_removed(server, monkeypatch):
+    monkeypatch.setattr(download, "LARGEST_UNTOLD", 3 << 20)
+    monkeypatch.setattr(download, "LARGEST", 1 << 30)
+
+    def endless(handler: Handler) -> None:
+        sends()(handler)
+        with suppress(OSError):
+            while True:
+                handler.wfile.write(bytes(1 << 20))
+
+    server.answer = endless
+    assert "more than 0 GiB" in given_up(server.url())
+    assert parts() == []
+    server.answer = sends(200, b"", Content_Length=str(2 << 30))  # too much, before a byte of it
+    assert "more than 1 GiB" in given_up(server.url())
+    assert parts() == []
+
+
+def test_a_few_bytes_now_and_then_are_given_up(server, monkeypatch):
+    monkeypatch.setattr(download, "SLOW", 0.05)
+
+    def slow(handler: Handler) -> None:
+        sends(206 if "Range" in handler.headers else 200)(handler)
+        with suppress(OSError):
+            for _ in range(200):
+                handler.wfile.write(b"x")
+                time.sleep(0.01)
+
+    server.answer = slow
+    assert "fewer than 64 KiB in 0 s, 3 times" in given_up(server.url())
+    assert len(server.requests) == download.TRIES
+
+
+def test_a_connection_that_breaks_after_every_byte_is_given_up(server):
+    server.cuts = [1] * 100
+    assert "gave up" in given_up(server.url())
+    assert len(server.requests) == download.TRIES
+
+
+@pytest.mark.parametrize("change", ["ETag", "Last-Modified", "size", "place"])
+def test_without_a_digest_pieces_of_two_files_are_not_put_together(server, change):
+    """What comes at last is one of the two, whole; a piece from elsewhere than was asked for is none of either."""
+    first, second = CONTENT[:1_000_000], CONTENT[::-1][: 1_000_000 if change != "size" else 900_000]
+
+    def changing(handler: Handler) -> None:
+        asked = int(handler.headers["Range"][6:-1]) if "Range" in handler.headers else 0
+        content = second if len(server.requests) > 1 else first
+        start = asked - 1000 if change == "place" else asked
+        named = {change.replace("-", "_"): str(content is first)} if change in ("ETag", "Last-Modified") else {}
+        whole = content[start:][: len(content) - asked] if asked else content  # as long as what was asked for
+        where = {"Content_Range": f"bytes {start}-{start + len(whole) - 1}/{len(content)}"} if asked else {}
+        body = whole[:300_000] if len(server.requests) == 1 else whole
+        sends(206 if asked else 200, body, Content_Length=str(len(whole)), **named, **where)(handler)
+
+    server.answer = changing
+    assert download.download(server.url(), None).read_bytes() == second
+    assert ["Range" in request for request in server.requests] == [False, True, False]
+
+
+@pytest.mark.parametrize("digest", [True, False])
+def test_a_part_that_is_too_long_is_no_file(server, digest):
+    """The server's file has become shorter than what came of it: it answers 416."""
+    short = CONTENT[:500_000]
+
+    def shrunk(handler: Handler) -> None:
+        if len(server.requests) == 1:
+            sends(200, CONTENT[:1_000_000], Content_Length=str(len(CONTENT)))(handler)
+        elif "Range" in handler.headers:
+            sends(416, b"no such range", Content_Range=f"bytes */{len(short)}")(handler)
+        else:
+            sends(200, short, Content_Length=str(len(short)))(handler)
+
+    server.answer = shrunk
+    wanted = hashlib.sha256(short).hexdigest() if digest else None
+    assert download.download(server.url(), wanted).read_bytes() == short
+
+
+def test_what_an_address_keeps_to_itself_is_in_no_message(server, capsys, monkeypatch):
+    server.status = [404]
+    secret = f"{server.url()}?token=geheim&sig=geheim"
+    said = given_up(secret)
+    assert "geheim" not in said
+    assert said.startswith(f"{server.url()}?...")
+    server.redirect_to = "ftp://me:geheim@127.0.0.1/x?k=geheim"
+    assert "geheim" not in given_up(secret)
+    console.say(f"from {secret} and https://me:geheim@127.0.0.1/x")
+    assert "geheim" not in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"weights\.x\.url holds a name or a password") as error:
+        download.whereabouts(Download(file="f", url="https://me:geheim@127.0.0.1/x", sha256=DIGEST), "weights.x")
+    assert "geheim" not in str(error.value)
+    monkeypatch.setenv(download.OFFLINE, "1")
+    with pytest.raises(download.Unavailable) as error:
+        download.whereabouts(Download(file="f", url=secret, sha256=DIGEST), "weights.x")
+    assert "geheim" not in error.value.clause  # which is recorded
+
+
+@pytest.mark.parametrize("url", ["http://", "http://[", "http://h:x/", "http://h:70000/", "http://h/ä", "http://h/a b"])
+def test_what_is_no_address_is_one_line(url):
+    with pytest.raises(UserError, match=r"weights\.x\.url is no whole address"):
+        download.whereabouts(Download(file="f", url=url, sha256=DIGEST), "weights.x")
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "..", "%2e%2e%2fx", "-rf", "[/red]"])
+def test_a_download_stays_in_its_folder_whatever_its_address_ends_with(server, name):
+    path = download.download(f"{server.url()}/{name}", DIGEST)
+    assert path.resolve().parent == (Path(".work") / "downloads").resolve()
+    assert parts() == [path.name]
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a/../../secret"])
+def test_a_name_in_the_mirror_cannot_leave_it(tmp_path, monkeypatch, name):
+    (tmp_path / "mirror").mkdir()
+    (tmp_path / "secret").write_bytes(CONTENT)
+    monkeypatch.setenv(download.MIRROR, str(tmp_path / "mirror"))
+    with pytest.raises(UserError, match=rf"{layout.PARAMS}: weights\.x\.file: .* leads out of \$REPOSE_MIRROR"):
+        download.obtain(Download(file=name, sha256=DIGEST), "weights.x")

@@ -1,6 +1,7 @@
 import io
 import os
 import stat
+import subprocess
 import zipfile
 import zlib
 
@@ -91,10 +92,11 @@ def test_two_dots_inside_a_name_are_no_path(tmp_path):
         assert content.read("a/b..c.jpg") == b"1"
 
 
-def test_link_is_refused(tmp_path):
+@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK])
+def test_a_link_or_a_device_is_refused(tmp_path, kind):
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as file:
         info = zipfile.ZipInfo("train/1.jpg")
-        info.external_attr = (stat.S_IFLNK | 0o777) << 16
+        info.external_attr = (kind | 0o777) << 16
         file.writestr(info, "/etc/passwd")
     with pytest.raises(UserError) as error, archive.reading(tmp_path / "x.zip"):
         pass
@@ -277,3 +279,73 @@ def test_written_archive_is_the_same_at_any_time(tmp_path, monkeypatch):
         assert [(info.filename, file.read(info)) for info in file.infolist()] == members
         assert {info.compress_type for info in file.infolist()} == {zipfile.ZIP_STORED}
         assert {info.date_time for info in file.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_packing_that_unfolds_at_once_is_refused_before_it_does(tmp_path, kind):
+    """Python unpacks all that is there of it before it counts: 800 bytes that claim to be 10 come to 1 GiB by bzip2."""
+    path = zip_of(tmp_path / "x.zip", [("a.jpg", b"")], kind)
+    with pytest.raises(UserError) as error, archive.reading(path):
+        pass
+    assert f"'a.jpg' is packed by method {kind}, not stored or deflated" in one_line(error)
+
+
+@pytest.mark.parametrize("version", [64, 255])
+def test_a_zip_of_a_later_version_is_one_line(tmp_path, version):
+    path = zip_of(tmp_path / "x.zip", [("a.jpg", b"a")])
+    data = bytearray(path.read_bytes())
+    data[data.rfind(b"PK\x01\x02") + 6] = version
+    path.write_bytes(data)
+    with pytest.raises(UserError) as error, archive.reading(path):
+        pass
+    assert "not a whole zip archive (zip file version" in one_line(error)
+
+
+def test_a_name_with_control_characters_is_escaped(tmp_path):
+    (tmp_path / "a\n\x1b.jpg").write_bytes(b"one")
+    with archive.reading(tmp_path) as content:
+        assert content.names == ["a\\x0a\\x1b.jpg"]
+        assert content.read("a\\x0a\\x1b.jpg") == b"one"
+
+
+def test_a_folder_deeper_than_python_recurses_is_read(tmp_path):
+    (tmp_path / "deep").mkdir()
+    where = os.open(tmp_path / "deep", os.O_RDONLY)
+    for _ in range(1200):
+        os.mkdir("a", dir_fd=where)
+        below = os.open("a", os.O_RDONLY, dir_fd=where)
+        os.close(where)
+        where = below
+    os.close(os.open("1.jpg", os.O_CREAT, dir_fd=where))
+    os.close(where)
+    try:
+        assert archive.Folder(tmp_path).names == ["deep/" + "a/" * 1200 + "1.jpg"]
+    finally:
+        subprocess.run(["rm", "-r", tmp_path / "deep"], check=True)  # which pytest, in Python, could not
+
+
+def test_folders_that_link_to_each_other_come_to_an_end(tmp_path, monkeypatch):
+    """Of twelve there would be 12! ways through them."""
+    monkeypatch.setattr(archive, "MAX_MEMBERS", 5000)
+    for one in range(12):
+        (tmp_path / str(one)).mkdir()
+    for one in range(12):
+        for other in range(12):
+            (tmp_path / f"{one}/{other}").symlink_to(tmp_path / str(other))
+    with pytest.raises(UserError) as error:
+        archive.Folder(tmp_path)
+    assert "more than 5000 files and folders, with what its links repeat" in one_line(error)
+
+
+def test_pipes_and_devices_in_a_folder_are_no_files(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "zero.jpg").symlink_to("/dev/zero")
+    content = archive.Folder(tmp_path)
+    assert content.names == []
+    assert set(content.unread) == {"pipe.jpg", "zero.jpg"}
+
+
+def test_many_members_are_no_hindrance(tmp_path):
+    path = zip_of(tmp_path / "x.zip", [(f"{number}.jpg", b"") for number in range(20_000)], zipfile.ZIP_STORED)
+    with archive.reading(path) as content:
+        assert len(content.names) == 20_000

@@ -113,3 +113,18 @@ def test_missing_and_ambiguous_files(tmp_path):
         more.writestr("again/a_keypoints.json", document())
     with pytest.raises(UserError, match=r"both named as the image a\.jpg"):
         list(openpose_json.read(path, ["a.jpg"]))
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ("[" * 100_000, "nested too deep"),
+        (f"[{', '.join(['1' + '0' * 400] * 54)}]", "values in pose_keypoints_2d that are no numbers"),
+        (f"[{', '.join(['1e999'] * 54)}]", "that are not finite"),
+        (f"[{', '.join(['{}'] * 54)}]", "that are no numbers"),
+    ],
+)
+def test_numbers_that_nothing_holds_are_said(values, says):
+    text = '{"people": [{"pose_keypoints_2d": ' + values
+    with pytest.raises(ValueError, match=says):
+        openpose_json.people((text if values[-1] == "[" else text + "}]}").encode())

@@ -129,8 +129,8 @@ def test_a_size_beyond_reason_is_named_before_memory_is_taken(tmp_path, width, h
 
 
 def test_what_is_no_picture_is_not_called_large():
-    assert pictures.oversized(b"no picture") == ""
-    assert pictures.oversized(claiming(8, 8)) == ""
+    assert pictures.refused(b"no picture") == "does not decode as a picture"
+    assert pictures.refused(claiming(8, 8)) == ""
     with pytest.raises(UserError, match=r"^a\.png: does not decode as a picture; "):
         pictures.decode_given(claiming(8, 8), "a.png")
 
@@ -149,3 +149,11 @@ def test_without_memory_a_whole_picture_is_not_called_broken(monkeypatch):
     assert pictures.decode(b"no picture") is None
     with pytest.raises(MemoryError):
         pictures.decode(data)
+
+
+def test_a_format_that_nobody_uses_is_not_decoded():
+    """OpenCV would: a Sun raster of few bytes may claim any size, and Pillow's limit is not for it."""
+    sun = b"".join(number.to_bytes(4) for number in (0x59A66A95, 8, 8, 24, 192, 1, 0, 0)) + bytes(192)
+    assert pictures.decode(sun) is not None
+    assert pictures.refused(sun) == "does not decode as a picture"
+    assert pictures.decode_foreign(sun) is None

@@ -159,6 +159,8 @@ def test_what_cannot_be_used_is_refused_in_one_line(tmp_path):
     line("cannot be run on one image .*its batch is fixed at 8", fixed)
     (tmp_path / "text.onnx").write_text("no network")
     line("openvino cannot read it", tmp_path / "text.onnx")
+    (tmp_path / "bytes.onnx").write_bytes(file.read_bytes().replace(b"AveragePool", b"\xffveragePool"))
+    line("openvino cannot read it", tmp_path / "bytes.onnx")  # whose words quote what is no text
     outside = tmp_path / "outside.onnx"
     onnx.save(onnx.load(file), outside, save_as_external_data=True, location="weights.bin", size_threshold=0)
     line("with its weights inside", outside)
@@ -234,3 +236,20 @@ def test_a_set_with_one_face_has_no_distance(tmp_path):
 
 def test_a_cosine_is_that_of_the_angle():
     np.testing.assert_allclose(cosine(np.array([[2, 0], [3, 3]]), np.array([[5, 0], [0, 1]])), [1, 0.5**0.5])
+
+
+@pytest.mark.parametrize("location", ["weights.bin", "sub/../weights.bin", "whole"])
+def test_weights_that_lie_elsewhere_are_not_read(tmp_path, monkeypatch, location):
+    """openvino would take them from the working directory, whatever the digest says."""
+    monkeypatch.chdir(tmp_path)
+    file = write_network(tmp_path / "net.onnx")
+    outside = tmp_path / "outside.onnx"
+    onnx.save(onnx.load(file), outside, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    model = onnx.load(outside, load_external_data=False)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = str(tmp_path / "weights.bin") if location == "whole" else location
+    outside.write_bytes(model.SerializeToString())
+    with pytest.raises(UserError, match="with its weights inside"):
+        OwnNetwork("colours", settings(outside))

@@ -16,6 +16,7 @@ from pipeline.report.album import Album
 from pipeline.stages import report
 from pipeline.stages import tables as tables_stage
 from tests import tiny_dataset
+from tests.conftest import ROOT
 from tests.stages.test_report import Page, made, written  # noqa: F401  (made is a fixture)
 from tests.stages.test_tables import replace_in_params, scored  # noqa: F401  (scored is a fixture)
 from tests.tables.test_controls import usual, write_controls
@@ -392,3 +393,16 @@ def test_a_page_without_controls_says_how_to_make_them():
     section = written().partition('<h2 id="controls">')[2].partition("</section>")[0]
     assert "<table" not in section
     assert "control <b>all</b>: not scored; run: repose reference --dataset synthetic" in section
+
+
+def test_only_what_the_templates_write_themselves_is_markup(monkeypatch):
+    """`| safe` stands behind text in quotes alone, and what it is joined with is escaped."""
+    monkeypatch.chdir(ROOT)
+    folder = layout.REPORT_TEMPLATE.parent
+    templates = [folder / "template.html.j2", *folder.glob("template/*.j2"), *Path("pipeline").rglob("*.j2")]
+    assert len(templates) > 5
+    for template in templates:
+        text = template.read_text(encoding="utf-8")
+        assert not re.search(r"""[^"'\s]\s*\|\s*safe""", text), template
+    shown = page.environment().from_string('{{ name.split("_") | join("_<wbr>" | safe) }}').render(name="<script>_x")
+    assert shown == "&lt;script&gt;_<wbr>x"

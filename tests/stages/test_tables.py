@@ -410,6 +410,9 @@ def test_what_another_paper_prints_for_a_cell_stands_beside_it_with_its_source(s
         ('Table 1",yes,,,', 'Table 1",yes,unverified,,'),  # that is for `verified` to say
         ('Table 1",yes,,,', 'Table 1",yes,,0.3,'),  # of no source
         ('Table 1",yes,,,', 'Table 1",yes,,,,'),
+        ("SPIG,Table 1", "=cmd|' /C calc'!A0,Table 1"),
+        ("SPIG,Table 1", "@SPIG,Table 1"),
+        ("SPIG,Table 1", f"{'x' * 2_000_000},Table 1"),
         ("paper,table", "paper,tab"),
     ],
 )

@@ -217,3 +217,10 @@ def test_large_networks_are_downloaded_for_the_papers_data_sets(settle, monkeypa
     monkeypatch.setattr(weights, "_stopped", lambda net: [])
     weights.run("inception")
     assert bool(urls) == asked
+
+
+@pytest.mark.parametrize("path", ["/", ".", "..", "/dev/null"])
+def test_a_path_that_is_no_file_is_one_line(settle, path):
+    settle(openpose=[published("a.xml"), published("a.bin")])
+    with pytest.raises(UserError, match=r"no such file|not a file|damaged, or another file"):
+        weights.gather("openpose", weights.Params(path=path))

@@ -32,7 +32,7 @@ from typing import Literal
 
 import numpy as np
 
-from pipeline.core import console, layout
+from pipeline.core import console, foreign, layout
 from pipeline.core.digests import sha256
 from pipeline.core.errors import UserError
 from pipeline.core.settings import SHARE, setting
@@ -273,7 +273,7 @@ def _how_to_get(block: Fetch, dataset: str, images: str, missing: dict[str, str]
 
 def _names(path: Path) -> list[str]:
     """The names in an image list, a line each. Raises UserError for a name that occurs twice or is no such name."""
-    names = path.read_text(encoding="utf-8", errors="replace").split()
+    names = foreign.read(path).decode(errors="replace").split()
     if not names or len(set(names)) < len(names) or not all(name.endswith(".jpg") for name in names):
         raise UserError(
             f"{path}: not a list of different .jpg names, one a line; is this PATN's train.lst or test.lst?"

@@ -152,7 +152,7 @@ def _pictures(content: archive.Folder, block: Fetch, left_out: dict[str, str]) -
             left_out[name] = f"cannot be read ({error.strerror})"
             continue
         if "\\" in name:  # escaped
-            left_out[name] = "has a name that is not UTF-8; rename it"
+            left_out[name] = "has a name that is not UTF-8, or with control characters; rename it"
         elif any(part.startswith(".") for part in name.split("/")):
             left_out[name] = "is hidden: its name, or that of a folder around it, begins with a dot"
         elif reason := photograph.no_picture(head, name):

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from pipeline.core import console, environment, layout
+from pipeline.core import console, environment, foreign, layout
 from pipeline.core.errors import UserError
 from pipeline.datasets import SPLITS
 
@@ -197,14 +197,17 @@ def of_csv(csv_path: str | None, folder: str, pictures: Collection[str], left_ou
         raise UserError(f"folder: identity is csv, but fetch.folder.csv in {layout.PARAMS} names no file")
     path = environment.path(csv_path)
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = foreign.read(path).decode("utf-8-sig").splitlines()
+        first = lines[0] if lines else ""
+        reader = csv.reader(lines, delimiter=next((one for one in ",;\t" if one in first), ","))
+        rows = [([clean(field) for field in row], reader.line_num) for row in reader]
+    except csv.Error as error:
+        raise UserError(f"{path}: no CSV ({error}); correct it (fetch.folder.csv)") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); correct fetch.folder.csv") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: is not in UTF-8; save it so (fetch.folder.csv)") from None
-    first = lines[0] if lines else ""
-    rows = csv.reader(lines, delimiter=next((one for one in ",;\t" if one in first), ","))
-    header = [clean(field).casefold() for field in next(rows, [])]
+    header = [field.casefold() for field in rows[0][0]] if rows else []
     if header not in (["name", "identity"], ["name", "identity", "split"]):
         raise UserError(f"{path}: line 1 is {first!r}, not the header name,identity or name,identity,split")
     known: dict[str, list[str]] = defaultdict(list)
@@ -213,16 +216,15 @@ def of_csv(csv_path: str | None, folder: str, pictures: Collection[str], left_ou
     places: dict[str, Place] = {}
     spelled: dict[str, tuple[str, int]] = {}  # -> a person, as written first, and in which line
     given: dict[str, str] = {}
-    for row in rows:
-        fields = [clean(field) for field in row]
+    for fields, number in rows[1:]:
         if not any(fields):
             continue
-        where = f"{path}: line {rows.line_num}"
+        where = f"{path}: line {number}"
         if len(fields) != len(header) or not all(fields):
             raise UserError(f"{where} has not the columns {','.join(header)}; correct it")
         written, person = fields[0].replace("\\", "/").removeprefix("./"), fields[1]
         name = _meant(written, known, where, folder)
-        usual, line = spelled.setdefault(_alike(person), (person, rows.line_num))
+        usual, line = spelled.setdefault(_alike(person), (person, number))
         if usual != person:
             raise UserError(f"{where}: {person!r} here, {usual!r} in line {line}: one person or two? Write it the same")
         split = fields[2].casefold() if len(fields) == 3 else None

@@ -57,7 +57,7 @@ def fitted(data: bytes, height: int, width: int, fit: str) -> tuple[bytes | None
     """(an image's file as height x width, "", where the picture lies on it), or (None, why it cannot be used, None)."""
     from PIL import Image, ImageCms
 
-    if reason := no_picture(data[:HEAD]) or pictures.oversized(data):
+    if reason := no_picture(data[:HEAD]) or pictures.refused(data):
         return None, reason, None
     try:
         with Image.open(BytesIO(data)) as image:

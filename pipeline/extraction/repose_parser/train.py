@@ -8,12 +8,11 @@ Learns from Clothing Co-Parsing (hold-out excluded, see prepare.py) and from ren
 (train persons only). Joints are an input that training often disturbs or takes away. On a CPU with AMX, one core makes
 about 35 images a second (bfloat16); a run that was stopped goes on from its last checkpoint.
 Batch k depends on the seed and k alone. Writes OUT/weights.safetensors (fp16, exponential moving average),
-OUT/state.pt (to go on from) and OUT/prepared.pickle (photographs and renderings, decoded once).
+OUT/state.pt (to go on from) and OUT/prepared.pt (photographs and renderings, decoded once).
 """
 
 import argparse
 import math
-import pickle
 import time
 from pathlib import Path
 
@@ -237,16 +236,27 @@ def compact(model: torch.nn.Module) -> dict[str, Tensor]:
     return {name: tensor.half().contiguous() if tensor.dim() > 1 else tensor for name, tensor in state.items()}
 
 
+def as_tensors(sample: dict) -> dict:
+    """A sample with tensors for arrays, which can be stored without a pickle that runs."""
+    return {key: torch.tensor(value) if isinstance(value, np.ndarray) else value for key, value in sample.items()}
+
+
+def as_arrays(sample: dict) -> dict:
+    """Inverse of `as_tensors`."""
+    return {key: value.numpy() if isinstance(value, Tensor) else value for key, value in sample.items()}
+
+
 def train(arguments: argparse.Namespace) -> None:
     out, device = arguments.out, torch.device(arguments.device)
     out.mkdir(parents=True, exist_ok=True)
-    prepared = out / "prepared.pickle"
+    prepared = out / "prepared.pt"
     if not prepared.exists():
-        content = {"photos": prepare.read_photos(arguments.photos, arguments.openpose), "rendered": render()}
+        content = [prepare.read_photos(arguments.photos, arguments.openpose), render()]
         with atomic_file(prepared) as path:
-            path.write_bytes(pickle.dumps(content, protocol=5))
-    content = pickle.loads(prepared.read_bytes())
-    photos, rendered = [photo for photo in content["photos"] if not photo["holdout"]], content["rendered"]
+            torch.save([[as_tensors(sample) for sample in some] for some in content], path)
+    content = torch.load(prepared, weights_only=True)
+    photos, rendered = ([as_arrays(sample) for sample in some] for some in content)
+    photos = [photo for photo in photos if not photo["holdout"]]
     draws, label_weights = label_shares(photos)
     label_weights = torch.tensor(label_weights, dtype=torch.float32, device=device)
     console.say(f"{len(photos)} photographs, {len(rendered)} renderings")
