@@ -24,7 +24,7 @@ STEPS, SAVED = 120, 40  # of the training, and after how many its state is writt
 TRAINING = "rule_train_patn_wildcards_synthetic_patn"
 LOG = Path("logs/train/synthetic-patn.log")
 CHECKPOINTS = "runs/synthetic/patn/checkpoints"
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "REPOSE_OFFLINE": "1"}
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "REPOSE_OFFLINE": "1", "REPOSE_MIRROR": ""}
 # The node has two cores. Without the flag a job is looked at 30 seconds after it began, if it was not done after 10.
 SNAKEMAKE = ("--workflow-profile", "profiles/slurm", "--max-threads", "1", "--slurm-init-seconds-before-status-checks")
 SNAKEMAKE += ("8",)
