@@ -180,12 +180,16 @@ def by_recipe(
     weights: Path | None,
     training: Path | None,
     draws: Sequence[Path],
+    every: int | None = None,
 ) -> tuple[ByRecipe, folders.FolderPairs, list[str]]:
     """What one recipe makes of two folders and, for its FID, of a third, all training images: all as for `compare`. The
-    pairs, and what was left out of them, a line each. Raises UserError for input that cannot be scored.
+    pairs, and what was left out of them, a line each. every: how many pairs there must be. Raises UserError for input
+    that cannot be scored.
     """
     check_asked([recipe], draws)
     given, left_out = folders.open_folders(generated, targets, pairs, sources, numbering)
+    if every is not None and len(given) != every:
+        raise UserError(f"{generated}: {len(given)} pairs of {every}: a published number is one of them all")
     if poses is not None:
         given = replace(given, target_joints=folders.poses(poses, given))
         folders.look_at_poses(poses, given)

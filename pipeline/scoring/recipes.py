@@ -28,7 +28,10 @@ from pipeline.scoring.judged import Pairs
 BATCH = 16  # pairs in memory at a time; no value depends on it
 NETS = ("lpips-alex", "lpips-vgg", "lpips-squeeze")  # of which the first that is there stands in for AlexNet
 INCEPTION = "inception-tv"
-NO_TRAINING_IMAGES = "needs all training images; score --images has them, with fid-train-tv in reference.D.metrics"
+NO_TRAINING_IMAGES = (
+    "needs all training images and Inception's weights; score --images has them, with fid-train-tv in"
+    " reference.D.metrics, and calibrate by --training"
+)
 KEYS = ("recipe", "number", "value", "pairs", "dropped", "metric", "right", "equals", "marks", "does")
 
 Viewed = tuple[np.ndarray, np.ndarray, str]
