@@ -160,7 +160,8 @@ def named(
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the folder with the generated images as --images")
-    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != seals.LIST)
+    ours = (seals.LIST, ".snakemake_timestamp")  # what lies beside images in an output of a stage
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name not in ours)
     scored = [(pairs.ids[source], pairs.ids[target]) for source, target in pairs.rows.tolist()]
     names = names_of(scored, pattern)
     way, places = numbered(files, names, known.listing, pattern, counted)
