@@ -31,6 +31,7 @@ from pipeline.core import digests, graph, params, yaml_file
 from tests.warm_python import LIBRARIES
 
 PAGE = 4096
+LIMIT = 300  # seconds until a job is taken for hung
 DISK = "256m"  # of the project; it takes some 25 MiB
 ROOT = Path(__file__).parents[2]
 FILES = ("params.yaml", "params.schema.yaml", "reports/published.csv", "reports/template.html.j2", "reports/template")
@@ -122,6 +123,7 @@ class Child:
         try:
             os.dup2(says, 1)
             os.dup2(says, 2)
+            signal.alarm(LIMIT)  # which ends it, as nothing else does
             arguments = shlex.split(job.command.partition(" -m pipeline ")[2])
             after = before() if before else None
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
