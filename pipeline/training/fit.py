@@ -172,7 +172,7 @@ def publish(dataset: str, name: str, trained: loop.Trained, meta: Meta) -> None:
     stays: the same command publishes from it again, and goes on from it when it asks for more steps.
     """
     if parallel.rank() == 0:
-        losses.write(trained.metrics, layout.losses(dataset, name))
+        losses.write(trained.metrics, layout.losses(dataset, name), trained.steps[-1])
         checkpoints.publish(trained.folder, trained.steps, meta.as_dict(), layout.checkpoints(dataset, name))
 
 

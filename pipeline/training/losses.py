@@ -30,17 +30,20 @@ def metrics(path: Path | None) -> Iterator[dict[str, float]]:
         console.say(f"{path}: damaged lines, left out of the curves: {damaged}; no weight depends on them")
 
 
-def write(log: Path | None, folder: Path) -> None:
+def write(log: Path | None, folder: Path, steps: int = 0) -> None:
     """Write `terms.csv`, `step,name,value`: the mean of each loss term over equal spans of steps, at its last step.
 
     log: one JSON object a step, as the training loop writes it. Without one, as of a floor, the folder stays empty: DVC
-    then draws nothing.
+    then draws nothing. steps: of the training as it is asked for; the log goes on where more were made before.
     """
     last = max((line["step"] for line in _lines(log) if line), default=0)  # read twice, not kept: it may be long
+    last = min(last, steps)
     span = -(-last // POINTS) or 1
     sums: dict[tuple[int, str], list[float]] = defaultdict(lambda: [0.0, 0])  # span, term -> sum and count
     for line in metrics(log):
         step = line.pop("step")
+        if step > last:
+            continue
         for name, value in line.items():
             found = sums[(step - 1) // span, name]
             found[0] += value
