@@ -4,13 +4,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 SHELL := /bin/bash
 
-.PHONY: help env dev slurm demo demo-all test test-all faults lint lock audit sbom clean
+.PHONY: help env dev slurm demo demo-all test test-all faults soak lint lock audit sbom clean
 help:
 	@echo "make demo   install into .venv, run the whole pipeline on the built-in synthetic data, say where the report is"
 	@echo "make demo-all  every variant, two to eight steps of each, in every_variant/"
 	@echo "make test   install into .venv, run the tests; skipped ones are listed with the reason"
 	@echo "make test-all  the same and the slow ones: 20 minutes on 2 cores"
 	@echo "make faults kills, full disks, power cuts and more, over all stages and both engines: what becomes of them"
+	@echo "make soak   half an hour of a small project with changing parameters, both engines in turn: what is left behind"
 	@echo "make lint   ruff, snakefmt, snakemake --lint"
 	@echo "make slurm  install what Snakemake needs to submit jobs to SLURM (docs/scale.md)"
 	@echo "make lock   resolve the three locks again from pyproject.toml"
@@ -67,6 +68,9 @@ test-all: dev
 
 faults: dev
 	@$(BIN)/python -m tests.faults
+
+soak: dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.soak
 
 lint: dev
 	$(BIN)/ruff check .

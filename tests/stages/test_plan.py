@@ -98,7 +98,10 @@ def test_a_long_run_is_laid_out_on_several_gpus(monkeypatch):
     params.load.cache_clear()
     values = copy.deepcopy(params.load())
     assert not [*plan.on_gpus(values, [*costs(values)])]  # the demo is no long run
-    values["datasets"], values["variants"]["patn"] = ["market1501"], ["patn"]
-    hours, chain = plan.on_gpus(values, [*costs(values)])
-    assert re.fullmatch(r"on so many H100, with 16 cores each: 1: \d+ h, 8: \d+ h, 64: \d+ h", hours)
+    values["datasets"], values["variants"]["patn"] = ["market1501"], ["patn", *(f"patn-seed{n}" for n in range(1, 16))]
+    said, chain = plan.on_gpus(values, [*costs(values)])
+    hours = re.fullmatch(r"on so many H100, with 16 cores each: 1: (\d+) h, 8: (\d+) h, 64: (\d+) h", said)
+    one, eight, many = map(int, hours.groups())
+    assert one > 5 * eight  # each GPU has its cores
+    assert many < eight
     assert "train_spgnet@market1501-spgnet 0.5, score_spgnet@market1501-spgnet 0.8" in chain
