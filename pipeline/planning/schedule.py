@@ -2,8 +2,9 @@
 
 Whenever something is free, of the jobs whose inputs are there the one begins that has the most time before it: its own
 and that of the longest chain of jobs that wait for it. A job holds what the Snakefile asks for. Its hours of a core are
-divided evenly among its cores, the best that can be; a training takes its GPU for the hours counted for an H100. Where
-only hours of a core are known, the GPU that a job holds is counted as if it helped nothing.
+divided evenly among its cores, and the hours of an H100 that are counted for a training among its GPUs (`gpus`): the
+best that can be. Where only hours of a core are known, the GPU that a job holds is counted as if it helped nothing.
+Parts of a data stage (`parts`) are counted as one job.
 """
 
 import heapq
@@ -14,7 +15,7 @@ from pipeline.core import graph
 from pipeline.planning.costs import Cost
 
 # As NEEDS in the Snakefile: what holds a GPU, and what more cores than one.
-ON_GPU = frozenset({"parsing", "reference", "score", "score_components", "score_images", "pretrain", "train", "draw"})
+ON_GPU = {"parsing", "reference", "score", "score_components", "score_images", "pretrain", "train", "draw"}
 CORES = dict.fromkeys((*ON_GPU, "keypoints", "pseudo_labels"), 8)
 BESIDE = 16  # cores that a machine has for each of its GPUs: a training holds 8
 
@@ -50,8 +51,8 @@ def tasks(jobs: list[graph.Job], found: Iterable[Cost]) -> list[Task]:
         if cost is None or cost.core_hours is None:
             laid.append(Task(job.name, 0, 0, 0, after))
         else:
-            hours = cost.core_hours / cores if cost.gpu_hours is None else cost.gpu_hours
-            laid.append(Task(job.name, hours, int(job.stage in ON_GPU), cores, after))
+            hours = cost.core_hours / cores if cost.gpu_hours is None else cost.gpu_hours / job.processes
+            laid.append(Task(job.name, hours, job.processes * (job.stage in ON_GPU), cores, after))
     return laid
 
 
@@ -71,12 +72,14 @@ def _hours(chain: Iterable[Task]) -> float:
 
 
 def plan(some: list[Task], gpus: int, cores: int) -> Plan:
-    """On `gpus` and `cores`, of which each task needs no more. In `some` a task stands behind those it waits for."""
+    """On so many GPUs and cores, or as many as the largest task needs. A task stands behind those that it waits for."""
     chains = _following(some)
     order = {task.name: (-_hours(chains[task.name]), place) for place, task in enumerate(some)}
     waits = {task.name: set(task.after) for task in some}
     todo = sorted(some, key=lambda task: order[task.name])
     running: list[tuple[float, int, Task]] = []  # by the hour of its end
+    gpus = max([gpus, *(task.gpus for task in some)])
+    cores = max([cores, *(task.cores for task in some)])
     now, free_gpus, free_cores = 0.0, gpus, cores
     while todo or running:
         for task in [*todo]:

@@ -1,7 +1,6 @@
 """The schedule of a plan: small ones by hand, and the demo's."""
 
 import copy
-import re
 
 import pytest
 
@@ -42,6 +41,10 @@ def test_a_later_job_goes_where_an_earlier_one_does_not_fit():
     assert plan(some, 1, 9).hours == 9
 
 
+def test_what_needs_more_than_there_is_has_it():
+    assert plan([Task("train", 4.0, 4, 8), Task("other", 1.0, 1, 8)], 1, 8).hours == 5
+
+
 def test_what_is_not_known_takes_no_time():
     assert plan([], 8, 8) == schedule.Plan(0.0, (), 0.0)
     assert plan([Task("needs", 0.0, 0, 0)], 8, 8) == schedule.Plan(0.0, (), 0.0)
@@ -50,7 +53,7 @@ def test_what_is_not_known_takes_no_time():
 def test_a_job_holds_what_the_snakefile_asks_for():
     text = (ROOT / "Snakefile").read_text(encoding="utf-8")
     said: dict = {}
-    exec("\n".join(re.findall("^(?:SMALL|CORES|SCORING|TRAINING|NEEDS) .*", text, re.MULTILINE)), said)
+    exec(text[text.index("SMALL = ") : text.index("# Run where")], said)
     stages = {job.stage for job in graph.jobs(params.load())}
     for stage in stages:
         asked = said["NEEDS"].get(stage, said["SMALL"])
@@ -84,6 +87,18 @@ def test_the_graph_with_its_costs(values):
         "train_spig",
         "score_spig",
     ]
+
+
+def test_a_training_on_several_gpus_holds_them_and_takes_its_share(values):
+    values["datasets"], values["variants"]["patn"] = ["market1501"], ["patn"]
+    hours = {}
+    for gpus in (1, 4):
+        values["train"]["market1501"]["patn"]["gpus"] = gpus
+        laid = schedule.tasks(graph.jobs(values), costs.costs(values))
+        (one,) = (task for task in laid if task.name == "train_patn@market1501-patn")
+        assert one.gpus == gpus
+        hours[gpus] = one.hours
+    assert hours[1] == pytest.approx(4 * hours[4])
 
 
 def test_tasks_stand_behind_what_they_wait_for(values):
