@@ -145,7 +145,7 @@ SPECS = {
         "unchecked": Named(metric, line, 300), "differs": maybe(text(2000)), "code": _CODE, "machine": _MACHINE,
     },
 }  # fmt: skip
-"""Of each kind of file: its fields. Beside them stands `digests`: of each field, the SHA-256 of its value."""
+"""Of each kind of file: its fields. Beside them stands what `digests` gives."""
 
 
 def wrong(value: Any, spec: Any, where: str = "") -> str | None:
@@ -204,13 +204,28 @@ def pair_list(rows: list[list]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
+def digests(content: Mapping[str, Any]) -> dict[str, str]:
+    """The SHA-256 of each field's value; of a record's pairs of each column's, of its scores of each metric's: so that
+    what was changed by accident can be named.
+    """
+    found = {key: sha256(value) for key, value in content.items() if key not in ("pairs", "scores", "digests")}
+    if content["format"] == CHECK:
+        return found | {"pairs": sha256(content["pairs"])}
+    by_metric: dict[str, list] = {}
+    for row in content["scores"]:
+        by_metric.setdefault(row["metric"], []).append(row)
+    found |= {f"scores.{name}": sha256(rows) for name, rows in by_metric.items()}
+    columns = enumerate(content["columns"])
+    return found | {f"pairs.{name}": sha256([row[place] for row in content["pairs"]]) for place, name in columns}
+
+
 def write(path: Path, content: Mapping[str, Any]) -> str:
     """Write a content without its digests, which are added, whole or not at all; return what the file goes by. Raises
     UserError for what no reader would take.
     """
-    content = {**content, "digests": {key: sha256(value) for key, value in content.items()}}
-    if found := _problem(content):
+    if found := _misshapen(content) or _contradiction(content):
         raise UserError(f"{path}: not written: {found}")
+    content = {**content, "digests": digests(content)}
     written = as_text(content).encode()
     packed = gzip.compress(written, 9, mtime=0)
     if len(written) > LARGEST_TEXT or len(packed) > LARGEST_FILE:
@@ -272,7 +287,8 @@ def read(path: Path, kind: str | None = None) -> File:
         raise UserError(
             f"{path}: of version {_shown(content.get('format_version'))} of this format; here {VERSION} is read"
         )
-    if found := _problem(content):
+    fields = {key: value for key, value in content.items() if key != "digests"}
+    if found := _misshapen(fields) or _damage(fields, content.get("digests")) or _contradiction(fields):
         raise UserError(f"{path}: {found}; ask whoever made it for another copy")
     if as_text(content).encode() != given:
         raise UserError(f"{path}: not written as `repose record` writes it; ask whoever made it for another copy")
@@ -301,35 +317,42 @@ def _unpacked(path: Path) -> bytes:
     return given
 
 
-def _problem(content: dict[str, Any]) -> str | None:
-    """What is first wrong with a content: a field's form, its digest, what fields say of one another; None if sound."""
-    spec = SPECS[content["format"]]
-    fields = {key: value for key, value in content.items() if key != "digests"}
-    if found := wrong(fields, spec):
+def _misshapen(content: Mapping[str, Any]) -> str | None:
+    """Which value is first not what it may be, and how; None if all are."""
+    if found := wrong(content, SPECS[content["format"]]):
         return found
-    if found := wrong(content.get("digests"), dict.fromkeys(spec, digest), "digests"):
-        return found
-    for key, value in fields.items():
-        if content["digests"][key] != sha256(value):
-            return f"damaged: {key} has another digest than it was written with"
+    if content["format"] == CHECK:
+        return None
+    columns = content["columns"]
+    if columns[: len(KEYS)] != KEYS or len(set(columns)) != len(columns):
+        return f"columns: they are {', '.join(KEYS)}, then metrics, each once"
+    kinds = (whole(0, 2**31 - 1), text(300), text(300), digest, *[maybe(number)] * (len(columns) - len(KEYS)))
+    for place, row in enumerate(content["pairs"]):
+        if not isinstance(row, list) or len(row) != len(kinds):
+            return f"pairs[{place}]: no list of {len(kinds)} values"
+        for kind, column, value in zip(kinds, columns, row, strict=True):
+            if not kind(value):
+                return f"pairs[{place}].{column} is {_shown(value)}, which it cannot be"
+    return None
+
+
+def _damage(content: Mapping[str, Any], given: Any) -> str | None:
+    """Which part has another digest than the one given; None if none has. content: not misshapen."""
+    now = digests(content)
+    if not isinstance(given, dict) or given.keys() != now.keys():
+        odd = f" ({min(map(ascii, given.keys() ^ now.keys()))[:90]})" if isinstance(given, dict) else ""
+        return f"damaged: digests are not those of its parts{odd}"
+    changed = next((key for key in now if given[key] != now[key]), None)
+    return changed and f"damaged: {changed} has another digest than it was written with"
+
+
+def _contradiction(content: Mapping[str, Any]) -> str | None:
     return next(_contradictions(content), None) if content["format"] == RECORD else None
 
 
-def _contradictions(content: dict[str, Any]) -> Iterator[str]:
-    """Where a record is at odds with itself, in words."""
-    columns, rows = content["columns"], content["pairs"]
-    if columns[: len(KEYS)] != KEYS or len(set(columns)) != len(columns):
-        yield f"columns: they are {', '.join(KEYS)}, then metrics, each once"
-        return
-    kinds = (whole(0, 2**31 - 1), text(300), text(300), digest, *[maybe(number)] * (len(columns) - len(KEYS)))
-    for place, row in enumerate(rows):
-        if not isinstance(row, list) or len(row) != len(kinds):
-            yield f"pairs[{place}]: no list of {len(kinds)} values"
-            return
-        for kind, column, value in zip(kinds, columns, row, strict=True):
-            if not kind(value):
-                yield f"pairs[{place}].{column} is {_shown(value)}, which it cannot be"
-                return
+def _contradictions(content: Mapping[str, Any]) -> Iterator[str]:
+    """Where a record that is not misshapen is at odds with itself, in words."""
+    rows = content["pairs"]
     if not rows or len({row[0] for row in rows}) != len(rows):
         yield "pairs: there are none, or one is there twice"
     if pair_list(rows) != content["pair_list"]:
@@ -339,7 +362,7 @@ def _contradictions(content: dict[str, Any]) -> Iterator[str]:
     yield from _unlike_their_pairs(content)
 
 
-def _unlike_their_pairs(content: dict[str, Any]) -> Iterator[str]:
+def _unlike_their_pairs(content: Mapping[str, Any]) -> Iterator[str]:
     """Scores that are not what the values of their pairs come to."""
     seen = set()
     for row in content["scores"]:

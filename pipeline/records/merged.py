@@ -38,7 +38,7 @@ SAID = (
     "committed). Checked: somebody scored some of its pictures again and found what it says; without that, nothing "
     "here tells a score from an invention (docs/records.md)."
 )
-IDENTITY = ("format", "format_version", "digests")  # fields in which two records of one method need not be told apart
+RESULT = ("dataset", "method", "author", "scores", "columns", "pairs", "images")  # what makes two records one result
 
 
 @dataclass
@@ -105,15 +105,14 @@ def _once(records: list[form.File], problems: list[str]) -> Iterator[form.File]:
     """Each record once; of two that differ only beside the result, the first."""
     seen: dict[str, form.File] = {}
     for record in records:
-        digests = record["digests"]
-        result = form.sha256([digests[key] for key in ("dataset", "method", "author", "pairs", "scores", "images")])
+        result = form.sha256([record[key] for key in RESULT])
         first = seen.setdefault(result, record)
         if first is record:
             yield record
         elif first.sha256 == record.sha256:
             problems.append(f"{record.path}: the same as {first.path}; counted once")
         else:
-            apart = [key for key in digests if digests[key] != first["digests"][key] and key not in IDENTITY]
+            apart = [key for key in record.content if record[key] != first[key] and key != "digests"]
             problems.append(f"{record.path}: the result of {first.path}, with another {', '.join(apart)}; left out")
 
 
