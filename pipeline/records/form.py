@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -388,6 +389,9 @@ def _unlike_their_pairs(content: Mapping[str, Any]) -> Iterator[str]:
                 yield f"scores: {metric} is {score['value']}, but the mean of its pairs is {mean}"
             if (score["n"], score["excluded"]) != (len(values), len(content["pairs"]) - len(values)):
                 yield f"scores: {metric} counts {score['n']} pairs, but {len(values)} have a value"
+            ends = [end for end in (score["low"], score["value"], score["high"]) if end is not None]
+            if any(one > other + 1e-9 for one, other in pairwise(ends)):
+                yield f"scores: {metric} is {score['value']}, outside its interval"
 
 
 def _range(name: str) -> tuple[float, float]:

@@ -254,10 +254,15 @@ def _write_all(
                 if made := _run(where, board.key, name, record, label, problems):
                     runs[board.key, name] = made
         found = compared(runs, resamples, seed)
-        told = {key for key, run in runs.items() if run.given_target_parsing}
+        unranked = {key for key, run in runs.items() if run.given_target_parsing} | {
+            (board.key, name)
+            for board in boards
+            for name, record in board.records.items()
+            if any(check["differs"] for check in known[record.sha256])
+        }
         shown = {}
         for board in boards:
-            cells = with_places(leaderboard(board.key, runs), found, runs, told)
+            cells = with_places(leaderboard(board.key, runs), found, runs, unranked)
             theirs = _published(board.key)
             folded = files.Table("Published numbers", theirs, notes.published_notes(board.key, theirs))
             said = [SAID, *notes.about_ours([cell for cell in cells if cell.value], runs)]

@@ -160,6 +160,7 @@ def test_equal_inputs_give_equal_bytes(project, tmp_path):
         output = str(tmp_path / f"{name}.json.gz")
         assert main(["record", "make", "--variant", "patn", "--output", output]) == 0
     assert (tmp_path / "a.json.gz").read_bytes() == (tmp_path / "b.json.gz").read_bytes()
+    assert (tmp_path / "a.json.gz").read_bytes()[4:8] == bytes(4)  # gzip's time
 
 
 def test_of_a_variant_cost_paper_and_checkpoint_are_known(project, tmp_path, capsys):
@@ -269,12 +270,13 @@ def test_differences_come_from_the_values_of_pairs(project, mine, tmp_path):
 
 
 def scale(content: dict, metric: str, by: float) -> None:
-    """A metric's score and the values of its pairs, consistently."""
+    """A metric's score, its interval and the values of its pairs, consistently."""
     place = content["columns"].index(metric)
     for row in content["pairs"]:
         row[place] *= by
     for row in content["scores"]:
         if row["metric"] == metric:
+            row |= {end: row[end] * by for end in ("low", "high")}
             row["value"] = sum(pair[place] for pair in content["pairs"]) / len(content["pairs"])
 
 
@@ -319,9 +321,11 @@ AT_ODDS = {
     "metric": (one_score, r"scores: psnr is [\d.]+, but the mean of its pairs is"),
     "count": (lambda content: content["scores"][0].update(n=6), "scores: ssim counts 6 pairs, but 7 have a value"),
     "pair list": (one_pair, "pair_list: its digest is that of other pairs|images: "),
+    "interval": (lambda content: content["scores"][0].update(high=-0.5), "scores: ssim is .* outside its interval"),
     "range": (lambda content: scale(content, "ssim", 9), "scores: ssim is .* which lies between -1 and 1"),
     "twice": (lambda content: content["pairs"].append(content["pairs"][0]), "one is there twice"),
     "images": (lambda content: content["images"].popitem(), "images: .* without a digest"),
+    "strange image": (lambda content: content["images"].update(moon="0" * 64), "images: 'moon' is an image of no pair"),
     "step": (lambda content: content.update(step=9), "scores: none on test at step 9"),
     "score": (lambda content: content["scores"].append(content["scores"][0]), "scores: ssim is there twice"),
     "column": (lambda content: content["columns"].__setitem__(4, "psnr"), "columns: "),
@@ -550,6 +554,12 @@ def test_checks_count_for_their_record_alone_and_a_failed_one_first(project, min
     files = [record, *(tmp_path / f"{name}.json.gz" for name in ("check", "failed", "stray"))]
     (row,) = merge(tmp_path / "out", *files)
     assert row.endswith("check failed on 2 of 7 pairs)")
+    stranger = changed(mine, lambda content: content.update(author="B"), tmp_path / "stranger.json.gz")
+    third = changed(mine, lambda content: content.update(author="C"), tmp_path / "third.json.gz")
+    rows = merge(tmp_path / "out", *files, stranger, third)
+    assert {row.partition(" (")[0]: cells["SSIM"]["place"] for row, cells in rows.items()} == {
+        f"{NAME}, by Ada L.": "", f"{NAME}, by B": "best tied", f"{NAME}, by C": "best tied"
+    }  # fmt: skip
     assert f"{files[3]}: checks the record {'0' * 12}, which is not among the files" in problems(tmp_path / "out")
     (row,) = merge(tmp_path / "out", *files[:2])
     assert row.endswith(", checked on 3 of 7 pairs)")
@@ -610,6 +620,7 @@ def test_what_is_no_record_is_one_line(project, mine, tmp_path):
         (gzip.compress(given.replace(b'"format_version":1', b'"format_version":true')), "format_version"),
         (gzip.compress(given.replace(b'"samples":4', b'"samples":4.0')), "saw.samples is 4.0"),
         (gzip.compress(given.replace(b'"samples":4', b'"samples":1e999')), "saw.samples is inf"),
+        (gzip.compress(given.replace(b'"samples":4', b'"samples":true')), "saw.samples is True"),
         (gzip.compress(given.replace(b'"step":0\n', b'"step":0 \n')), "not written as"),
         (gzip.compress(given.replace(b'{\n"author"', b'{\n"author":"Ada L.",\n"author"', 1)), "not written as"),
     ):  # fmt: skip
