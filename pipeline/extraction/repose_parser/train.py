@@ -238,7 +238,8 @@ def compact(model: torch.nn.Module) -> dict[str, Tensor]:
 
 def as_tensors(sample: dict) -> dict:
     """A sample with tensors for arrays, which can be stored without a pickle that runs."""
-    return {key: torch.tensor(value) if isinstance(value, np.ndarray) else value for key, value in sample.items()}
+    arrays = {key: np.ascontiguousarray(value) for key, value in sample.items() if isinstance(value, np.ndarray)}
+    return sample | {key: torch.from_numpy(value) for key, value in arrays.items()}
 
 
 def as_arrays(sample: dict) -> dict:
