@@ -32,16 +32,9 @@ SMALL = dict(threads=1, gpu=0, mem_mb=8_000, runtime=240)
 CORES = dict(threads=8, gpu=0, mem_mb=16_000, runtime=1_440)
 SCORING = dict(threads=8, gpu=1, mem_mb=32_000, runtime=1_440)
 TRAINING = dict(threads=8, gpu=1, mem_mb=32_000, runtime=2_880)
-NEEDS = dict(
-    keypoints=CORES,
-    pseudo_labels=CORES,
-    pretrain=TRAINING,
-    train=TRAINING,
-    draw=TRAINING,
-)
-NEEDS |= dict.fromkeys(
-    ("parsing", "reference", "score", "score_components", "score_images"), SCORING
-)
+NEEDS = dict(keypoints=CORES, pseudo_labels=CORES, score_images=SCORING)
+NEEDS |= dict.fromkeys(("pretrain", "train", "draw"), TRAINING)
+NEEDS |= dict.fromkeys(("parsing", "reference", "score", "score_components"), SCORING)
 # Run where Snakemake does, on a cluster as well: its nodes may have no internet.
 HERE = ("plan", "needs", "fetch", "weights")
 
