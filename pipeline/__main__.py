@@ -172,8 +172,8 @@ def _remedy(error: OSError) -> str:
 def _writing(job: graph.Job) -> Iterator[None]:
     """Its outputs are this run's, from before it reads anything. Raises UserError if another run is writing one."""
     with ExitStack() as locks:
-        alone = console.RANK == 0 or job.stage not in ("train", "pretrain")  # whose first process writes for all
-        for path in map(Path, job.outputs) if alone else ():
+        shared = job.processes > 1 or job.stage in ("train", "pretrain")  # the first process writes for all
+        for path in map(Path, job.outputs) if console.RANK == 0 or not shared else ():
             folder = path.parent.resolve()
             if "DVC_STAGE" in os.environ and not folder.is_relative_to(Path.cwd()):
                 raise UserError(

@@ -1,4 +1,4 @@
-"""The processes of one training run: `torchrun --nproc-per-node N -m pipeline train ...`.
+"""The processes of one job: `torchrun --nproc-per-node N -m pipeline train ...`, which launch.py starts for `gpus`.
 
 Every process holds all networks and its share of the global batch. Losses and gradients are summed over processes, so
 each takes the same step; only the first writes. Alternating updates and several networks need no wrapper that way: the
@@ -68,6 +68,13 @@ class Group:
             self._together(dist.all_gather_object, found, value)
         return found
 
+    def collect(self, value: Any) -> list[Any]:
+        """The value of every process, in order, for the first of them; nothing for the others."""
+        found = [value] * self.size if self.rank == 0 else None
+        if self.size > 1:
+            self._together(dist.gather_object, value, found)
+        return found or []
+
     def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
         if self.size == 1:
             return
@@ -116,7 +123,7 @@ def joined(device: torch.device) -> Iterator[Group]:
         reason = str(error).splitlines()[0]
         raise UserError(
             f"process {rank()} of {size} (WORLD_SIZE) cannot join the others ({reason}); start it with torchrun, or"
-            " unset WORLD_SIZE to train in one process"
+            " unset WORLD_SIZE for one process"
         ) from None
     group = Group(rank(), size, device)
     yield group

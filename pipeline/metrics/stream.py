@@ -173,6 +173,25 @@ class PairScores:
         if "joints" in self.needs:
             self._counts["degenerate_head_boxes"] += int(pckh(detected, target_joints).degenerate.sum())
 
+    def _columns(self) -> dict[tuple[str, str], np.ndarray]:
+        """All that is kept of each pair: (pairs,) or (pairs, width) each, by kind and name."""
+        kinds = {"value": self._values, "weight": self._weights, "feature": self._features}
+        return {(kind, name): column for kind, columns in kinds.items() for name, column in columns.items()}
+
+    def share(self) -> dict[str, Any]:
+        """What these scores know of the pairs so far, for `add` of others of the same list."""
+        rows = np.flatnonzero(self._done)
+        columns = {key: np.array(column[rows]) for key, column in self._columns().items()}
+        return {"rows": rows, "columns": columns, "counts": self.counts}
+
+    def add(self, share: Mapping[str, Any]) -> None:
+        """Take over what another process found of other pairs. Raises UserError for one that is known here."""
+        rows = self._claim([self._ids[row] for row in share["rows"]])
+        for key, column in self._columns().items():
+            column[rows] = share["columns"][key]
+        for name, count in share["counts"].items():
+            self._counts[name] += count
+
     def compute(self, resamples: int = 1000, seed: int = 0) -> tuple[dict[str, np.ndarray], dict[str, Score]]:
         """The table of pairs (arrays, rows in the order of the constructor's ids) and the scores.
 

@@ -15,6 +15,7 @@ from pipeline.core import layout, params, schema, store
 from pipeline.core.errors import UserError
 from pipeline.loading import checkpoints
 from pipeline.loading.arrays import PairData
+from pipeline.loading.parallel import Group, alone
 from pipeline.loading.pixels import as_bytes
 from pipeline.metrics.networks import in_batches
 from pipeline.scoring import judge, samples
@@ -82,10 +83,13 @@ def score(
     bootstrap: int,
     seed: int,
     first: int | None,
+    group: Group | None = None,
 ) -> Scored:
     """Score a checkpoint on every split. Pictures are kept of its `first` test pairs and of those that it fails on
-    most; of none for None.
+    most; of none for None. Each process of `group` generates and judges a share of the pairs; the first puts these
+    together in the order of the list, so that the numbers are those of one process, and the others return nothing.
     """
+    group = group or alone(splits[0].data.device)
     folder = layout.checkpoints(dataset, variant)
     generator, meta = checkpoints.load(folder, step)
     what = str(checkpoints.path(folder, step))
@@ -95,7 +99,16 @@ def score(
     for split in splits:
         images = partial(generate, generator.to(split.data.device), batch, what, given_parsing)
         digests: dict[int, str] = {}
-        values, totals = judge.score_images(split, judge.noting(images(split.data), digests), protocol, bootstrap, seed)
+        mine = torch.arange(len(split)).tensor_split(group.size)[group.rank].tolist()
+        made = judge.noting(images(split.subset(mine).data), digests) if mine else ()
+        scores = judge.seen(split, made, protocol, len(mine))
+        for share, of_images in group.collect((scores.share(), digests) if group.size > 1 else None)[1:]:
+            scores.add(share)
+            digests |= of_images
+        if group.rank:
+            continue
+        judge.said(split, scores, protocol)
+        values, totals = scores.compute(bootstrap, seed)
         about = (protocol.reference, split.name, step, variant, meta["marks"], bootstrap)
         scored.scores.extend(judge.score_rows(totals, *about))
         scored.pairs.append(judge.pair_rows(split, values, step, digests))

@@ -30,11 +30,27 @@ def score_images(
     Returns the values of each pair, in the order of the split, and the scores. Raises UserError for an unknown, missing
     or repeated pair and for images of another size than the targets.
     """
+    scores = seen(split, generated, protocol)
+    said(split, scores, protocol)
+    return scores.compute(bootstrap, seed)
+
+
+def said(split: Pairs, scores: PairScores, protocol: Protocol) -> None:
+    """Say how many pairs there are, and which of them have a rule of their own."""
+    special = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in scores.counts.items() if count)
+    of_split = f"  {split.name}: " if protocol.reference.described["dataset"] else ""  # two folders have no splits
+    console.say(f"{of_split}{len(split)} pairs" + (f"; {special}" if special else ""))
+
+
+def seen(
+    split: Pairs, generated: Iterable[tuple[Sequence[int], np.ndarray]], protocol: Protocol, share: int | None = None
+) -> PairScores:
+    """Look at images as `score_images` does: all of a split, or a `share` of them."""
     names, real = scored(protocol.reference.described["metrics"], split.name), protocol.reference.real
     scores = PairScores(split.pair_ids, names, protocol.networks, real)
     embeddings = protocol.reference.embeddings(split.name)
     position = {pair_id: row for row, pair_id in enumerate(split.pair_ids)}
-    with console.progress(f"score {split.name}", len(split)) as advance:
+    with console.progress(f"score {split.name}", len(split) if share is None else share) as advance:
         for pair_ids, images in generated:
             unknown = [pair_id for pair_id in pair_ids if pair_id not in position]
             if unknown:
@@ -54,11 +70,7 @@ def score_images(
                 {network: (every[sources], every[targets]) for network, every in embeddings.items()},
             )
             advance(len(pair_ids))
-    values, totals = scores.compute(bootstrap, seed)
-    special = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in scores.counts.items() if count)
-    of_split = f"  {split.name}: " if protocol.reference.described["dataset"] else ""  # two folders have no splits
-    console.say(f"{of_split}{len(split)} pairs" + (f"; {special}" if special else ""))
-    return values, totals
+    return scores
 
 
 def score_rows(

@@ -18,7 +18,8 @@ Writes  reports/scores/D/V/
 repose score --dataset D --images FOLDER --name "My method"    (more: add --help)
 Scores images that another program made; writes scores, pairs and samples to reports/outside/.
 
-One pass over the pairs feeds all metrics; memory does not grow with their number, and no value depends on `batch`.
+One pass over the pairs feeds all metrics; memory does not grow with their number, and no value depends on `batch`, nor
+on `gpus`, the processes that share the pairs, if each has as many threads.
 Every image is judged as the 8-bit picture that would be saved, and pairs are matched by pair_index, never by order.
 FID, KID, IS and parsing-miou are computed on the test pairs only. A run that was stopped goes on after the last
 checkpoint that it finished.
@@ -30,6 +31,7 @@ sources; `metric-weights`, that the metric's own network has random weights beca
 """
 
 import shutil
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -41,9 +43,9 @@ from pipeline.core import console, layout, params, resume, schema, seals, store
 from pipeline.core.atomic import atomic_directory, atomic_file
 from pipeline.core.digests import code_of
 from pipeline.core.errors import UserError
-from pipeline.core.settings import BATCH, RESAMPLES, SEED, device_setting, setting
+from pipeline.core.settings import BATCH, RESAMPLES, SEED, device_setting, gpus_setting, setting
 from pipeline.figures import for_report
-from pipeline.loading import checkpoints
+from pipeline.loading import checkpoints, parallel
 from pipeline.loading.devices import device
 from pipeline.scoring import checkpoint, cost, protocol
 from pipeline.scoring.pairs import open_split
@@ -57,6 +59,7 @@ class Params:
     bootstrap: int = setting("resamples of a mean's 95 % interval", 2000, **RESAMPLES)
     samples: int = setting("pairs whose images the report shows", 8, minimum=0, maximum=1000)
     device: str = device_setting()
+    gpus: int = gpus_setting("that generate and judge a share of the pairs each; no value depends on their number")
 
 
 def _is_whole(rows: Path) -> bool:
@@ -81,7 +84,7 @@ def run(dataset: str, variant: str) -> None:
     label_set = VARIANTS[params.variant_of(variant)].labels
     code = code_of("score", dataset, variant)
     made_from = [
-        {**asdict(block), "batch": None, "device": str(where), "torch": torch.__version__},
+        {**asdict(block), "batch": None, "gpus": None, "device": str(where), "torch": torch.__version__},
         meta,
         protocol.read(dataset).sha256,
         *(store.parts(layout.parsing(dataset)) if label_set else []),
@@ -92,19 +95,24 @@ def run(dataset: str, variant: str) -> None:
         step: work / f"{step:07d}-{resume.stamp(code, *made_from, first[step], checkpoints.path(folder, step))[:32]}"
         for step in steps
     }
-    missing = [step for step, rows in finished.items() if not _is_whole(rows)]
-    if len(missing) < len(steps):
-        console.say(f"{variant}: {len(steps) - len(missing)} of {len(steps)} checkpoints scored before")
-    if missing:
-        opened = protocol.open_protocol(dataset, where)
-        splits = [open_split(dataset, name, where, opened.reference, label_set) for name in protocol.SPLITS]
-    for step in missing:
-        console.say(f"{variant} step {step}")
-        scored = checkpoint.score(
-            dataset, variant, step, splits, opened, block.batch, block.bootstrap, block.seed, first[step]
-        )
-        with atomic_directory(finished[step]) as partial:
-            scored.write(partial)
+    with parallel.joined(where) if block.gpus > 1 else nullcontext(parallel.alone(where)) as group:
+        missing = [step for step, rows in finished.items() if not group.rank and not _is_whole(rows)]
+        missing = group.gather(missing)[0]
+        if len(missing) < len(steps):
+            console.say(f"{variant}: {len(steps) - len(missing)} of {len(steps)} checkpoints scored before")
+        if missing:
+            opened = protocol.open_protocol(dataset, where)
+            splits = [open_split(dataset, name, where, opened.reference, label_set) for name in protocol.SPLITS]
+        for step in missing:
+            console.say(f"{variant} step {step}")
+            scored = checkpoint.score(
+                dataset, variant, step, splits, opened, block.batch, block.bootstrap, block.seed, first[step], group
+            )
+            if group.rank == 0:
+                with atomic_directory(finished[step]) as partial:
+                    scored.write(partial)
+    if group.rank:
+        return
 
     outputs = (("scores", layout.scores), ("pairs", layout.pair_scores), ("samples", layout.samples))
     for name, path in outputs:

@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +21,7 @@ from pipeline.core import layout, params, schema, seals, store
 from pipeline.core.atomic import atomic_directory
 from pipeline.core.errors import UserError
 from pipeline.extraction import repose_parser
-from pipeline.loading import checkpoints, pixels
+from pipeline.loading import checkpoints, parallel, pixels
 from pipeline.loading.arrays import load_pairs
 from pipeline.metrics import METRICS, fid, inception, networks
 from pipeline.scoring import checkpoint, failures, judge, protocol
@@ -30,6 +33,7 @@ from pipeline.stages import reference, score
 from tests.scored_project import (
     CPU,
     HEIGHT,
+    ROOT,
     WIDTH,
     entered,
     seeing,
@@ -502,3 +506,65 @@ def test_another_detector_than_the_references_is_refused(project, copied):
 def test_outputs_hold_no_path(project):
     for content in output_bytes():
         assert str(Path.cwd()).encode() not in content
+
+
+def shared_by(processes: int) -> None:
+    values = yaml.safe_load(layout.PARAMS.read_text())
+    values["score"]["synthetic"]["gpus"] = processes
+    layout.PARAMS.write_text(yaml.safe_dump(values))
+    params.load.cache_clear()
+
+
+def test_four_processes_make_the_numbers_of_one(project, copied, monkeypatch):
+    """To the byte. One after the other, in place of at once; the last has no share of the three validation pairs."""
+    before, kept = output_bytes(), {rank: [] for rank in range(1, 4)}
+
+    class Process(parallel.Group):
+        def gather(self, value):
+            return [[0, 5]] + [value] * 3  # the first process looks what is missing
+
+        def collect(self, value):
+            if self.rank:
+                kept[self.rank].append(value)
+                return []
+            return [value, *(shares.pop(0) for shares in kept.values())]
+
+    shutil.rmtree(layout.WORK)
+    shared_by(4)
+    for path in OUTPUTS:
+        path("synthetic", "copy_source").unlink()
+    for rank in (3, 2, 1):
+        monkeypatch.setattr(score.parallel, "joined", lambda where, rank=rank: nullcontext(Process(rank, 4, where)))
+        score.run("synthetic", "copy_source")
+        assert [len(share["rows"]) for share, _ in kept[rank]] == [
+            int(rank < 3),
+            1 + (rank < 3),
+        ] * 2  # val, test; twice
+        assert not any(path("synthetic", "copy_source").exists() for path in OUTPUTS)
+    monkeypatch.setattr(score.parallel, "joined", lambda where: nullcontext(Process(0, 4, where)))
+    score.run("synthetic", "copy_source")
+    assert output_bytes() == before
+    assert not any(kept.values())
+
+
+def test_another_number_of_processes_scores_nothing_again(project, copied, monkeypatch):
+    shared_by(4)
+    monkeypatch.setattr(score.parallel, "joined", lambda where: nullcontext(parallel.Group(0, 1, where)))
+    monkeypatch.setattr(checkpoint, "score", lambda *_: pytest.fail("scored before"))
+    score.run("synthetic", "copy_source")
+
+
+@pytest.mark.slow
+def test_two_real_processes_make_the_numbers_of_one(project, copied):
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    found = []
+    for processes in (1, 2):
+        shutil.rmtree(layout.WORK, ignore_errors=True)
+        shared_by(processes)
+        command = [sys.executable, "-m", "pipeline", "score", "--dataset", "synthetic", "--variant", "copy_source"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("  test: 7 pairs") == 2  # a line a checkpoint, by the first process
+        found.append(output_bytes())
+    assert found[0] == found[1]
+    assert layout.log("score", "synthetic", "copy_source").with_suffix(".rank-1.log").exists()
