@@ -68,7 +68,7 @@ def _keep() -> None:
     out = io.StringIO()
     writer = csv.DictWriter(out, KEPT, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(sorted(rows, key=lambda row: [row[key] for key in KEPT]))
+    writer.writerows(sorted(rows, key=lambda row: [row.get(key, "") for key in KEPT]))
     with atomic_file(layout.REPRODUCED) as partial:
         partial.write_text(out.getvalue(), encoding="utf-8")
     say(f"{layout.REPRODUCED}: {len(rows)} verdicts, {len(found)} of them of this run")

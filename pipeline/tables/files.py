@@ -98,8 +98,9 @@ def _write_table(folder: Path, name: str, table: Table, runs: Runs) -> None:
 
 def _write_verdicts(folder: Path, cells: list[Cell]) -> None:
     """Every number of ours beside the published one of the same row, and whether it reproduces that."""
-    shown = [[getattr(cell, name) for name in VERDICTS] for cell in cells]
-    _csv(folder / "verdicts.csv", pd.DataFrame(shown, columns=VERDICTS))
+    names = [name for name in VERDICTS if name not in OverSeeds._fields or any(cell.seeds for cell in cells)]
+    shown = [[getattr(cell, name) for name in names] for cell in cells]
+    _csv(folder / "verdicts.csv", pd.DataFrame(shown, columns=names))
 
 
 def _parts(table: Table, runs: Runs) -> list[tuple]:
