@@ -49,7 +49,6 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-import pyarrow as pa
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -176,7 +175,7 @@ def last_scores(
         return None
     try:
         scores = store.read_table(path, COLUMNS_READ).to_pandas()
-    except (UserError, pa.ArrowException):
+    except (UserError, KeyError):  # a column is not there
         raise UserError(f"{path} cannot be read") from None
     column = choose_by["metric"].upper()
     chosen = choose(scores, column, choose_by["split"])

@@ -192,7 +192,7 @@ def _read(path: Path, columns: Sequence[str] | None = None) -> pa.Table | None:
     try:
         fault = seals.fault(path)
         if fault == "":
-            return pq.read_table(path, columns=columns)
+            return pq.ParquetFile(path).read(columns=columns)
     except (OSError, pa.ArrowException) as error:
         if is_shortage(error):
             raise

@@ -220,7 +220,7 @@ def test_a_shortage_costs_no_piece(tmp_path, monkeypatch, error):
 
     expected, seen = run(tmp_path / "work", []), []
     with monkeypatch.context() as patch:
-        patch.setattr(resume.pq, "read_table", fail)
+        patch.setattr(resume.pq, "ParquetFile", fail)
         with pytest.raises(type(error)):
             run(tmp_path / "work", [])
     assert run(tmp_path / "work", seen) == expected

@@ -150,7 +150,7 @@ def test_a_shortage_is_no_damage(tmp_path, monkeypatch):
         def fail(*_, error=error, **__):
             raise error
 
-        monkeypatch.setattr(store.pq, "read_table", fail)
+        monkeypatch.setattr(store.pq, "ParquetFile", fail)
         with pytest.raises(type(error)) as caught:
             store.read_table(tmp_path / "x.parquet")
         assert caught.value is error
