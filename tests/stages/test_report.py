@@ -231,6 +231,7 @@ def test_page_asks_nothing_of_the_network(made):
         "outside_controls.csv",
         "published.csv",
         "published_synthetic.csv",
+        "verdicts.csv",
         *(f"{name}.csv" for name in papers.titles(["synthetic"])),
     }
 

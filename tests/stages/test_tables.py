@@ -1176,6 +1176,7 @@ def test_tables_are_reproducible_and_replaced_as_one(scored):
             if kind != "tex" or name not in ("all_scores", "differences")
         ),
         "notes.csv",
+        "verdicts.csv",
         "legend.csv",
         "outside_controls.csv",
         "agreement.csv",
