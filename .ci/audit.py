@@ -19,7 +19,7 @@ def asked(lock: str) -> list[dict[str, Any]]:
     """What pip-audit says of each package; nothing where nobody answers."""
     command = [sys.executable, "-m", *AUDIT, *OSV, "--requirement", lock]
     try:
-        said = subprocess.run(command, capture_output=True, text=True, timeout=600).stdout
+        said = subprocess.run(command, capture_output=True, text=True, timeout=180).stdout
         return [one for one in json.loads(said)["dependencies"] if "vulns" in one]
     except (OSError, subprocess.TimeoutExpired, ValueError, KeyError):
         return []
