@@ -101,7 +101,7 @@ def stage_costs(identities: int, folder: Path) -> dict[str, tuple[float, float, 
         if job.axes.get("rule") != "balanced":  # which nothing reads here
             peak = re.search(r"peak memory (\d+) MiB", (folder / job.log).read_text(encoding="utf-8"))
             found[job.stage] = (used.ru_utime + used.ru_stime, float(peak[1]), size / 2**20)
-    return found
+    return {stage: found[stage] for stage in STAGES}
 
 
 def show_stages(options: argparse.Namespace) -> None:

@@ -20,7 +20,7 @@ import json
 import subprocess
 import sys
 
-from pipeline.core import graph, needs, params
+from pipeline.core import graph, params
 from pipeline.core.console import say
 from pipeline.core.errors import UserError
 
@@ -66,7 +66,10 @@ def unlike_dvc() -> dict[str, str]:
 
 
 def _named(engine: str, files: dict[str, str]) -> str:
-    first = sorted(files.items(), key=lambda one: needs.is_file(one[0]))  # what `needs` noted follows from params.yaml
+    noted = {path for job in graph.jobs(params.load()) if job.stage == "needs" for path in job.outputs}
+    first = sorted(
+        files.items(), key=lambda one: one[0] in noted
+    )  # last what `needs` noted: it follows from params.yaml
     listed = [f"{path} ({why if isinstance(why, str) else 'changed'})" for path, why in first[:NAMED]]
     more = f" and {len(files) - NAMED} more" if len(files) > NAMED else ""
     return f"{engine} does not vouch for {', '.join(listed)}{more}"
