@@ -23,7 +23,7 @@ import torch
 
 from models.variants import Objective
 from pipeline.core import console, digests, seals
-from pipeline.core.atomic import atomic_file, sync
+from pipeline.core.atomic import atomic_file, remove, sync
 from pipeline.core.errors import is_shortage
 from pipeline.loading import checkpoints
 from pipeline.training.run import Run, checkpoint_steps, rate
@@ -175,6 +175,8 @@ def _set_aside(run: Run, unfit: Unfit) -> None:
     target = folder / f"{number}-step-{step}-{unfit.word}"
     if run.metrics.exists():
         shutil.move(run.metrics, run.work / METRICS)
+    for left in run.work.glob(".*"):  # locks and halves of a process that was killed
+        remove(left)
     run.work.rename(target)
     sync(folder)
     sync(folder.parent)

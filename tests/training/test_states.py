@@ -329,6 +329,7 @@ def test_what_is_damaged_is_set_aside_with_a_line(run, uninterrupted, capfd, nam
     trained_to(run, 5)
     damage(run.work / name)
     left = content(run.work)
+    (run.work / ".state.pt.lock").touch()  # of a process that was killed
     calls, lines = again(run, capfd)
     assert calls == 7
     assert lines[0].startswith(f"train test game: {said}")
