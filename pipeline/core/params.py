@@ -266,13 +266,23 @@ def _check_seeds(values: dict, where: Path) -> None:
                 raise UserError(f"{key} repeats {first}, whose {source}.seed is {seed} too")
 
 
+_taken: dict[Path, str] = {}  # the text behind what `load` gave
+
+
 @cache
 def load(path: Path = layout.PARAMS) -> dict:
     """All of `params.yaml`. Raises UserError if it is missing, is no YAML or breaks the schema."""
     try:
-        return check(yaml_file.read(path), path)
+        _taken[path] = yaml_file.text(path)
     except FileNotFoundError as error:
         raise UserError(f"{error.filename}: {_ELSEWHERE}") from None
+    return check(yaml_file.parse(_taken[path], path), path)
+
+
+def text() -> str:
+    """What `params.yaml` said when its values were loaded, whatever it says by now. Raises what `load` raises."""
+    load()
+    return _taken[layout.PARAMS]
 
 
 def block(kind: type[Block], *keys: str) -> Block:

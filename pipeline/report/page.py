@@ -195,7 +195,7 @@ def _sources(run: Run) -> dict:
         "weights": provenance.weights(params.load()["weights"]),
         "sources": provenance.sources(run.datasets),
         "versions": [(library, provenance.version(library)) for library in provenance.LIBRARIES],
-        "params_text": console.without_secrets(layout.PARAMS.read_text(encoding="utf-8")),
+        "params_text": console.without_secrets(params.text()),
     }
 
 

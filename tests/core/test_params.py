@@ -494,3 +494,16 @@ def test_make_clean_deletes_what_stages_write_and_not_all_of_data():
     clean = (ROOT / "Makefile").read_text().partition("\nclean:\n")[2]
     assert set(re.search(r"addprefix data/,([\w ]+)", clean)[1].split()) == written
     assert not re.search(r" data( |$)", clean)
+
+
+def test_the_text_is_that_of_the_values(tmp_path, monkeypatch):
+    """A run that is on its way does not show what somebody edits meanwhile."""
+    shutil.copy(layout.PARAMS_SCHEMA, tmp_path)
+    before = layout.PARAMS.read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    params.load.cache_clear()
+    layout.PARAMS.write_text(before, encoding="utf-8")
+    params.load()
+    layout.PARAMS.write_text("datasets: [market1501]\n")
+    assert params.text() == before
+    params.load.cache_clear()
