@@ -1,12 +1,13 @@
 """What a page was made from: digests of the files behind it, networks' weights, library versions, the revision."""
 
+import hashlib
 import json
 import subprocess
 from collections.abc import Collection, Iterable
 from importlib import metadata
 from pathlib import Path
 
-from pipeline.core import layout, seals
+from pipeline.core import layout, params, seals
 from pipeline.core.digests import sha256
 
 LIBRARIES = (
@@ -42,8 +43,13 @@ def digests(datasets: Iterable[str], scored: Iterable[tuple[str, str]], componen
         variants = [variant for where, variant in scored if where == dataset]
         groups.append((f"{dataset}: scores and pictures", _scored(dataset, variants, components)))
     return [
-        {"title": title, "files": [(str(path), sha256(path)) for path in paths]} for title, paths in groups if paths
+        {"title": title, "files": [(str(path), _digest(path)) for path in paths]} for title, paths in groups if paths
     ]
+
+
+def _digest(path: Path) -> str:
+    """Of params.yaml that of the values that are shown, whatever it says by now."""
+    return hashlib.sha256(params.text().encode()).hexdigest() if path == layout.PARAMS else sha256(path)
 
 
 def _json(path: Path) -> dict | None:

@@ -171,11 +171,14 @@ def at_every_change(act: Callable[[], None]) -> None:
     sys.addaudithook(hook)
 
 
+MARK = ".snakemake_timestamp"  # of an engine, no content of a folder
+
+
 def held(paths: Iterable[str]) -> dict[str, str]:
     """The digest of every file that is one of the outputs `paths` or lies in one."""
     found = {}
     for path in map(Path, paths):
-        files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+        files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file() and file.name != MARK]
         found |= {str(file): digests._of_file(file) for file in files}
     return found
 
