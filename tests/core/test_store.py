@@ -31,6 +31,14 @@ def test_every_row_comes_back_in_order(tmp_path, count):
     assert len(store.read_table(tmp_path / "x", columns=["value"])) == count
 
 
+def test_columns_come_as_they_were_asked_for_or_not_at_all(tmp_path):
+    store.write_shards(tmp_path / "x", rows(3), COLUMNS)
+    asked = COLUMNS.names[::-1]
+    assert store.read_table(tmp_path / "x", columns=asked).column_names == asked
+    with pytest.raises(KeyError, match="none"):
+        store.read_table(tmp_path / "x", columns=["none"])
+
+
 @pytest.mark.parametrize("row_group", [2, 64])
 def test_row_groups_are_small(tmp_path, row_group):
     store.write_shards(tmp_path / "x", rows(300), COLUMNS, row_group)

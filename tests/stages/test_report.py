@@ -14,7 +14,7 @@ import pytest
 from models.variants import VARIANTS
 from pipeline.anatomy import pose
 from pipeline.commands import figure
-from pipeline.core import layout, schema, store
+from pipeline.core import layout, params, schema, store
 from pipeline.core.errors import UserError
 from pipeline.figures import for_report
 from pipeline.report import album, charts, gallery, provenance
@@ -412,6 +412,17 @@ def test_ties_are_on_the_page(made):
     assert '<a class="marks" href="#marks" aria-describedby="mark-tied">≈</a>' in text
     assert f'<dt>≈</dt><dd id="mark-tied">{shown_tables.TIED["text"]}</dd>' in text
     assert '<span class="place second">2nd</span>' in text
+
+
+def test_params_edited_meanwhile_are_not_the_page_s(made):
+    params.load()
+    before = layout.PARAMS.read_bytes()
+    layout.PARAMS.write_bytes(before + b"# edited\n")
+    try:
+        (first, *_) = provenance.digests([], [], ())
+    finally:
+        layout.PARAMS.write_bytes(before)
+    assert dict(first["files"])[str(layout.PARAMS)] == hashlib.sha256(before).hexdigest()
 
 
 def test_provenance_names_digests_and_parameters(made):
