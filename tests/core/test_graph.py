@@ -171,6 +171,15 @@ def test_what_nothing_needs_is_idle():
     assert demo - more == {"pretrain_spig_flow"}
 
 
+@pytest.mark.parametrize(("needed", "idle"), [([False, False], True), ([False, True], False), ([None, False], False)])
+def test_a_stage_is_idle_if_all_its_jobs_are(needed, idle):
+    """Of two data sets one may need what the other does not, or say nothing of it (None)."""
+    stage = graph.Stage("parsing", {}, {})
+    answers = [{} if one is None else {"needs/parsing.json": one} for one in needed]
+    stage.__dict__["jobs"] = {str(number): SimpleNamespace(needed=one) for number, one in enumerate(answers)}
+    assert stage.is_idle == idle
+
+
 def test_both_engines_see_one_graph_of_everything(everything, jobs):
     """And this project's own reading is DVC's."""
     both = resolve(everything)

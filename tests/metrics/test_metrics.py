@@ -506,13 +506,18 @@ def pairs(alex, inception):
     return inputs, {"networks": {"lpips-alex": alex, "inception": inception}, "real": real}
 
 
-def score(pairs, order, batch):
+def seen(pairs, order, batch) -> PairScores:
     inputs, parts = pairs
     scores = PairScores([f"pair{i}" for i in range(N)], ALL, **parts)
-    for start in range(0, N, batch):
+    for start in range(0, len(order), batch):
         rows = order[start : start + batch]
         cut = {k: Joints(v.xy[rows], v.valid[rows]) if isinstance(v, Joints) else v[rows] for k, v in inputs.items()}
         scores.update([f"pair{i}" for i in rows], **cut)
+    return scores
+
+
+def score(pairs, order, batch):
+    scores = seen(pairs, order, batch)
     return *scores.compute(), scores.counts
 
 
@@ -524,6 +529,18 @@ def test_scores_do_not_depend_on_batching_or_order(pairs):
     for name, values in table.items():
         np.testing.assert_array_equal(values, other_table[name], err_msg=name)  # to the last bit
     assert scores == other_scores
+
+
+def test_shares_add_up_to_the_whole(pairs):
+    """What is counted, too: the pair of equal pictures is in the first share, that without joints in the second."""
+    whole, scores = seen(pairs, np.arange(N), batch=4), seen(pairs, np.arange(5), batch=4)
+    scores.add(seen(pairs, np.arange(5, N), batch=4).share())
+    assert scores.counts == whole.counts
+    assert whole.counts["identical_pairs"] == whole.counts["empty_masks"] == 1
+    (table, totals), (expected, wanted) = scores.compute(), whole.compute()
+    assert totals == wanted
+    for name, values in expected.items():
+        np.testing.assert_array_equal(values, table[name], err_msg=name)
 
 
 def test_every_metric_enters_the_scores_as_defined(pairs):
