@@ -11,7 +11,8 @@ import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -24,7 +25,8 @@ from pipeline.commands import score_images
 from pipeline.core import layout, params, store
 from pipeline.core.errors import UserError
 from pipeline.loading import checkpoints
-from pipeline.records import form, made, merged
+from pipeline.metrics import metric
+from pipeline.records import again, form, made, merged
 from pipeline.stages import reference, score
 from tests.conftest import ROOT
 from tests.scored_project import HEIGHT, WIDTH, entered, stored_images, write_checkpoints
@@ -692,3 +694,29 @@ def test_a_garbled_record_is_one_line_or_sound(project, mine, tmp_path):
             refused.append(str(error))
     assert len(refused) > 250
     assert not [said for said in refused if "\n" in said or len(said) > 900]
+
+
+class Record(dict):
+    """As much of a record as the test needs."""
+
+    tested: ClassVar = {"fid": {"version": metric("fid").version}, "ssim": {"version": metric("ssim").version}}
+
+
+def test_scores_of_a_whole_set_want_all_pairs(monkeypatch):
+    monkeypatch.setattr(again.made, "instruments", lambda described: {})
+    monkeypatch.setattr(again.made, "used_by", lambda name, instruments: {})
+    record, described = Record(reference={"instruments": {}}), {"metrics": ["fid", "ssim"]}
+    assert again.comparable(record, described, all_pairs=True) == (["fid", "ssim"], {})
+    names, unchecked = again.comparable(record, described, all_pairs=False)
+    assert names == ["ssim"]
+    assert unchecked == {"fid": "of the whole set: only a check of all pairs covers it"}
+
+
+def test_a_sample_is_that_of_its_seed(monkeypatch):
+    monkeypatch.setattr(again.made, "stored_images", lambda dataset, names: {})
+    record = Record(pairs=[[number, "a.jpg", "b.jpg"] for number in range(50)], images={}, dataset="synthetic")
+    split = SimpleNamespace(ids=["a.jpg", "b.jpg"], rows=np.tile([0, 1], (50, 1)), pair_ids=range(50))
+    one, same, other = (again.draw(record, split, 5, seed).positions for seed in (1, 1, 2))
+    assert one == same != other
+    assert len({*one}) == 5
+    assert again.draw(record, split, 80, 1).positions == [*range(50)]
