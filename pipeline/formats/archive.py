@@ -54,6 +54,12 @@ def _of_content(error: Exception) -> bool:
     return not is_shortage(error) and getattr(error, "errno", None) in (None, errno.EINVAL)
 
 
+def _place(path: Path) -> tuple[int, int]:
+    """The same for the same file or folder, by whatever name."""
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
 class Folder:
     """An unpacked folder, read like an archive. `names`: paths of its files below it, `/`-separated, linked folders'
     too. `files`: where each lies. `unread`: what else is there, such as a link to nothing -> why it is no file to read.
@@ -71,7 +77,7 @@ class Folder:
 
     def _below(self, folder: Path) -> Iterator[Path]:
         """The files below a folder, its linked folders' too, but for a link to a folder around it."""
-        waiting: list[tuple[Path, tuple[Path, ...]]] = [(folder, ())]  # with the folders around it
+        waiting: list[tuple[Path, tuple[tuple[int, int], ...]]] = [(folder, ())]  # with the folders around it
         for _ in range(MAX_MEMBERS):
             if not waiting:
                 return
@@ -82,7 +88,7 @@ class Folder:
                         yield path
                     else:
                         self._leave(path, "is a link to nothing" if path.is_symlink() else "is no file")
-                elif (place := path.resolve()) in around:
+                elif (place := _place(path)) in around:
                     self._leave(path, "is a link to a folder around it")
                 else:
                     waiting += [(found, (*around, place)) for found in sorted(path.iterdir(), reverse=True)]
