@@ -10,10 +10,11 @@ from pytorch_fid.inception import FIDInceptionA, FIDInceptionC, FIDInceptionE_1,
 from torch import nn
 from torch.nn.functional import interpolate
 
-from pipeline.metrics.networks import in_batches, load_weights, seed_weights
+from pipeline.metrics.networks import Undrawn, in_batches, load_weights, seed_weights
 
 DIMENSIONS = 2048
 CLASSES = 1008
+SIZE = (299, 299)
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -41,14 +42,14 @@ class FidInception(torchvision.models.Inception3):
         self.register_buffer("classifier", torch.zeros(CLASSES, DIMENSIONS))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        resized = interpolate(images, size=(299, 299), mode="bilinear", align_corners=False)
+        resized = interpolate(images, size=SIZE, mode="bilinear", align_corners=False)
         return super().forward(2 * resized - 1)
 
 
 class TorchvisionInception(torchvision.models.Inception3):
     """torchvision's ImageNet Inception as GFLA's script feeds it: (N, 3, H, W) float in [0, 1] -> (N, 2048).
 
-    Images are resized to 299x299 (bilinear), then converted from ImageNet's normalisation to [-1, 1] as torchvision
+    Images are resized to SIZE (bilinear), then converted from ImageNet's normalisation to [-1, 1] as torchvision
     does, although they were never normalised that way: the published numbers were made like this.
     """
 
@@ -57,7 +58,7 @@ class TorchvisionInception(torchvision.models.Inception3):
         self.fc = nn.Identity()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return super().forward(interpolate(images, size=(299, 299), mode="bilinear", align_corners=False))
+        return super().forward(interpolate(images, size=SIZE, mode="bilinear", align_corners=False))
 
 
 def inception_network(state_dict: Mapping[str, torch.Tensor] | None, seed: int = 0) -> FidInception:
@@ -85,7 +86,7 @@ def torchvision_inception(state_dict: Mapping[str, torch.Tensor] | None, seed: i
 
 
 def _ready(kind: type[Network], state: Mapping[str, torch.Tensor] | None, seed: int, what: str) -> Network:
-    with torch.random.fork_rng(devices=[]):  # torchvision draws weights: not from the caller's state
+    with Undrawn():
         network = kind()
     if state is None:
         seed_weights(network, seed)

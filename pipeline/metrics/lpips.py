@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from pipeline.loading.pixels import as_floats
-from pipeline.metrics.networks import BATCH, in_batches, load_weights, seed_weights
+from pipeline.metrics.networks import BATCH, Undrawn, in_batches, load_weights, seed_weights
 
 PIXELS = 16 * 128 * 64  # of a batch on a CPU: layers of more outgrow its caches (benchmarks/scoring.md)
 
@@ -20,8 +20,7 @@ def lpips_network(state_dict: Mapping[str, torch.Tensor] | None, seed: int = 0, 
     only their `features` part, or None for seeded ones. The heads, which weigh the layers' channels, come with the
     package and are always the published ones. Raises UserError if the tensors do not fit.
     """
-    # The package's constructor draws a trunk to throw away, not from the caller's random state, and prints a warning.
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+    with Undrawn(), warnings.catch_warnings():  # the package's constructor draws a whole AlexNet, and warns
         warnings.simplefilter("ignore")
         network = package.LPIPS(net=net, version="0.1", pnet_rand=True, verbose=False)
     if state_dict is None:

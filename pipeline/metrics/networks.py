@@ -2,14 +2,30 @@
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from pipeline.core.errors import UserError
 
 BATCH = 16  # the fastest on a CPU (50 is slower), and part of every network's value: see `in_batches`
+
+DRAWS = (nn.init.kaiming_uniform_, nn.init.uniform_, nn.init.normal_, torch.Tensor.uniform_, torch.Tensor.normal_)
+
+
+class Undrawn(TorchFunctionMode):
+    """A context in which new layers keep whatever their memory holds: for networks that are filled afterwards, whose
+    random weights would take longer than all else, and come from the caller's random state.
+    """
+
+    def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        if function in DRAWS:
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **kwargs)
 
 
 def seed_weights(network: nn.Module, seed: int) -> None:

@@ -1,6 +1,7 @@
 """The metrics against closed forms, second libraries and themselves in other batchings."""
 
 import warnings
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -14,7 +15,7 @@ from pipeline.core.errors import UserError
 from pipeline.metrics import GIVEN, METRICS, OF_PARSING, standard
 from pipeline.metrics.bootstrap import bootstrap_interval
 from pipeline.metrics.fid import FrechetStatistics, frechet_distance
-from pipeline.metrics.inception import inception_features, inception_network
+from pipeline.metrics.inception import inception_features, inception_network, torchvision_inception
 from pipeline.metrics.lpips import lpips, lpips_network, masked_lpips
 from pipeline.metrics.networks import in_batches
 from pipeline.metrics.pckh import Joints, pckh
@@ -200,6 +201,23 @@ def test_lpips_network_loads_torchvision_weights(net):
         depth = {"alex": 12, "squeeze": 13}[net]
         torch.testing.assert_close(first, given.features[:depth](image))
         torch.testing.assert_close(first, features_only.net(image)[-1])
+
+
+@pytest.mark.parametrize(
+    "build",
+    [*(partial(lpips_network, None, net=net) for net in ("alex", "vgg", "squeeze")), partial(inception_network, None),
+     partial(torchvision_inception, None)],
+    ids=["alex", "vgg", "squeeze", "inception", "inception-tv"],
+)  # fmt: skip
+def test_a_network_holds_no_number_that_memory_held_and_draws_none_of_the_callers(build):
+    before = torch.get_rng_state()
+    torch.use_deterministic_algorithms(True)  # new tensors are full of NaN
+    try:
+        network = build()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(value.isfinite().all() for value in network.state_dict().values())
 
 
 @pytest.mark.parametrize(
