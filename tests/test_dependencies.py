@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 import tomllib
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -13,8 +14,17 @@ import yaml
 from tests.conftest import ROOT
 
 OURS = {"pipeline", "models", "tests", "benchmarks"}
-# Declared, but run as commands: by Makefile and Snakefile, pytest-xdist by pytest's own `-n`, the plugin by Snakemake.
-COMMANDS = {"dvc", "snakemake", "ruff", "snakefmt", "pytest-xdist", "snakemake-executor-plugin-slurm"}
+# Declared, but run as commands: by Makefile and Snakefile, pytest-xdist by pytest's own `-n`, the plugin by Snakemake,
+# ruamel-yaml-clib by DVC, which reads its YAML by it where it is there.
+COMMANDS = {
+    "dvc",
+    "snakemake",
+    "ruff",
+    "snakefmt",
+    "pytest-xdist",
+    "snakemake-executor-plugin-slurm",
+    "ruamel-yaml-clib",
+}
 
 
 def normal(name: str) -> str:
@@ -37,6 +47,7 @@ def imported(source: str) -> set[str]:
     return {name.partition(".")[0] for name in found} - sys.stdlib_module_names - OURS
 
 
+@cache
 def imports(*folders: str) -> dict[str, set[str]]:
     """Distribution -> the files in these folders that import a module of it."""
     provided, found = packages_distributions(), {}
