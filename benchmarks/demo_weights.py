@@ -2,10 +2,10 @@
 
     python -m benchmarks.demo_weights train --project ONE              an hour or more of one core; goes on if stopped
     python -m benchmarks.demo_weights pack --project ONE               its last checkpoints, in few bits: pretrained/
-    python -m benchmarks.demo_weights train --project TWO --on ONE     SPGNet again, on from what was packed
-    python -m benchmarks.demo_weights pack --project TWO --on ONE
-    python -m benchmarks.demo_weights train --project THREE --on TWO --spgnet 9000                and once more, longer
-    python -m benchmarks.demo_weights pack --project THREE --on TWO
+    python -m benchmarks.demo_weights train --project TWO --on               SPGNet again, on from what was packed
+    python -m benchmarks.demo_weights pack --project TWO --on
+    python -m benchmarks.demo_weights train --project THREE --on --spgnet 9000                    and again, longer
+    python -m benchmarks.demo_weights pack --project THREE --on
 
 The people are drawn from another seed than the demo's, so none of them is in its training or its test images. In ONE
 they wear patterns, afterwards plain clothes, as in the demo. The networks are those of the demo, at its width. They are
@@ -130,22 +130,21 @@ def main() -> None:
     parser.add_argument("what", choices=("train", "pack"))
     parser.add_argument("--project", type=Path, required=True, help="a folder for data and trainings; made if missing")
     parser.add_argument(
-        "--on", type=Path, metavar="PROJECT", help="whose first stage is kept, and whose SPGNet goes on"
+        "--on", action="store_true", help="from what is packed: its first stage is kept, and its SPGNet goes on"
     )
     parser.add_argument("--spatn", type=int, help="steps of the first stage; 0: leave it out")
     parser.add_argument("--spgnet", type=int, help="steps of the second; 0: leave it out")
     options = parser.parse_args()
     options.project.mkdir(parents=True, exist_ok=True)
-    kept = options.on and options.on.resolve() / layout.checkpoints("synthetic", "spatn").parent
     os.chdir(options.project)
-    steps = {"spatn": 0 if kept else SPATN["steps"], "spgnet": AGAIN if kept else SPGNET["steps"]}
+    steps = {"spatn": 0 if options.on else SPATN["steps"], "spgnet": AGAIN if options.on else SPGNET["steps"]}
     steps |= {name: given for name in steps if (given := getattr(options, name)) is not None}
     if options.what == "train":
-        prepare("plain" if kept else "varied")
-        if kept:
-            shutil.copytree(kept, layout.checkpoints("synthetic", "spatn").parent, dirs_exist_ok=True)
+        prepare("plain" if options.on else "varied")
+        if options.on:
+            shutil.copytree(PACKED / "spatn", layout.checkpoints("synthetic", "spatn"), dirs_exist_ok=True)
         note_code()
-        train(steps, bool(kept))
+        train(steps, options.on)
     else:
         for name in filter(steps.get, steps):
             pack(name)
