@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import gc
 import os
 import shutil
 import subprocess
@@ -8,6 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
+
+# In C: the tests read and write params.yaml more often than they do anything else.
+yaml.SafeLoader, yaml.SafeDumper = yaml.CSafeLoader, yaml.CSafeDumper
 
 ROOT = Path(__file__).parent.parent
 PROJECT_FILES = ["Snakefile", "dvc.yaml", "params.yaml", "params.schema.yaml", ".dvcignore", ".gitignore"]
@@ -62,6 +67,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: "engines" not in item.keywords)
 
 
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: the garbage collector need not go through it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # else libraries report as leaked what they find at the end
+
+
 @pytest.fixture
 def one_thread():
     """Torch on one thread and from seed 0: small networks gain nothing from more, and their sums would differ."""
@@ -113,6 +128,24 @@ def small_batches_on_one_thread():
         patch.setattr(networks, "BATCH", 4)
         yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def small_inception(small_batches_on_one_thread):
+    """Inception sees images of 96 pixels, not 299: a tenth of the time, where its features need not be anybody's."""
+    from pipeline.metrics import inception
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inception, "SIZE", (96, 96))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_the_disk():
+    """Nothing that a test writes need outlive a power cut. That a file is synced at all is what some of them watch."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

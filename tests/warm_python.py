@@ -7,6 +7,7 @@ No command connects to anything: what tries is refused, and written down in the 
 """
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -93,6 +94,8 @@ def _reap(*_: object) -> None:
 def serve(address: str) -> None:
     for name in LIBRARIES:
         importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # else the first collection in each fork looks at, and so copies, all that these libraries hold
     signal.signal(signal.SIGCHLD, _reap)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(address)

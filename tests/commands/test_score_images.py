@@ -26,11 +26,11 @@ from pipeline.tables.inputs import outdated, read_outside
 from pipeline.tables.inputs import reference as reference_of
 from tests.scored_project import CPU, HEIGHT, WIDTH, entered, stored_images, write_weights
 
-pytestmark = pytest.mark.usefixtures("small_batches_on_one_thread")
+pytestmark = pytest.mark.usefixtures("small_inception")
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory, small_batches_on_one_thread):
+def project(tmp_path_factory, small_inception):
     with entered(tmp_path_factory.mktemp("project")) as folder:
         reference.run("synthetic")
         score.run("synthetic", "copy_source")

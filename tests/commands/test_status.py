@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from pipeline.commands import records, status
 from pipeline.core import console, digests, graph, layout, needs, params, seals, store
 from pipeline.core.schema import SCORES
 from pipeline.tables import papers
+from tests.conftest import copy_project
 from tests.stages.test_tables import REFERENCE, training_run, write_reference
 
 
@@ -57,13 +59,27 @@ def snakemake_record(job: graph.Job, output: str, when: float, writers: graph.Wr
     path.write_text(json.dumps(record))
 
 
-@pytest.fixture
-def made(clone) -> Path:
-    """A project that Snakemake has built."""
-    for path in (path for path in clone.rglob("*") if ".git" not in path.parts and ".venv" not in path.parts):
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> Path:
+    """A project that Snakemake has built. Tests have copies, which keep the times."""
+    folder = copy_project(tmp_path_factory.mktemp("built"))
+    for path in (path for path in folder.rglob("*") if ".git" not in path.parts and ".venv" not in path.parts):
         os.utime(path, (0, 0))
-    pretend(graph.jobs(params.load()))
-    return clone
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        params.load.cache_clear()
+        pretend(graph.jobs(params.load()))
+        params.load.cache_clear()
+    return folder
+
+
+@pytest.fixture
+def made(built, tmp_path, monkeypatch) -> Path:
+    shutil.copytree(built, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    params.load.cache_clear()
+    yield tmp_path
+    params.load.cache_clear()
 
 
 def found() -> dict[str, status.State]:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests import tiny_dataset
-from tests.stages.test_report import made  # noqa: F401  (a fixture)
-from tests.stages.test_tables import ROOT, scored  # noqa: F401  (a fixture)
+from tests.stages.test_report import made, original  # noqa: F401  (fixtures)
+from tests.stages.test_tables import ROOT
 
 CODE = f"""
 import sys

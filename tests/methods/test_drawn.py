@@ -22,11 +22,11 @@ from pipeline.stages import draw, reference, score
 from tests.methods.made import write_method
 from tests.scored_project import entered, stored_images
 
-pytestmark = pytest.mark.usefixtures("small_batches_on_one_thread")
+pytestmark = pytest.mark.usefixtures("small_inception")
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory, small_batches_on_one_thread, bundle):
+def project(tmp_path_factory, small_inception, bundle):
     with entered(tmp_path_factory.mktemp("project")) as folder:
         reference.run("synthetic")
         score.run("synthetic", "copy_source")

@@ -17,7 +17,7 @@ from pipeline.stages import report
 from pipeline.stages import tables as tables_stage
 from tests import tiny_dataset
 from tests.conftest import ROOT
-from tests.stages.test_report import Page, made, written  # noqa: F401  (made is a fixture)
+from tests.stages.test_report import Page, made, original, written  # noqa: F401  (made and original are fixtures)
 from tests.stages.test_tables import replace_in_params, scored  # noqa: F401  (scored is a fixture)
 from tests.tables.test_controls import usual, write_controls
 

@@ -30,11 +30,11 @@ from tests.scored_project import (
     write_weights,
 )
 
-pytestmark = pytest.mark.usefixtures("small_batches_on_one_thread")
+pytestmark = pytest.mark.usefixtures("small_inception")
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory, small_batches_on_one_thread):
+def project(tmp_path_factory, small_inception):
     """The project with its synthetic reference made; tests that change it change a copy."""
     with entered(tmp_path_factory.mktemp("project")) as folder:
         reference.run("synthetic")

@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 from html.parser import HTMLParser
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -26,11 +27,11 @@ from pipeline.tables import papers
 from tests.stages.test_tables import (
     RANGE,
     replace_in_params,
-    scored,  # noqa: F401  (a fixture)
     scores_of,
     set_datasets,
     set_variants,
     write_network,
+    write_project,
     write_scores,
 )
 
@@ -122,16 +123,31 @@ def write_pairs(dataset: str, variant: str, steps: list[int], count: int = 96, *
     store.write_table(layout.pair_scores(dataset, variant), table, table.schema)
 
 
+@pytest.fixture(scope="module")
+def original(tmp_path_factory) -> Path:
+    """The project with pictures, pairs and tables: all inputs of the report. Tests have copies."""
+    folder = tmp_path_factory.mktemp("original")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        params.load.cache_clear()
+        write_project()
+        for variant, steps in (("copy_source", [0]), ("mean_image", [0]), ("spig", [30, 60, 90])):
+            failing = (3, 40) if variant == "spig" else ()
+            write_pictures("synthetic", variant, steps[-1], count=8 if variant == "spig" else 1, failing=failing)
+            write_pairs("synthetic", variant, steps)
+            write_figures("synthetic", variant, steps[-1], ("relation-maps", "flow") if variant == "spig" else ())
+        tables.run()
+        params.load.cache_clear()
+    return folder
+
+
 @pytest.fixture
-def made(scored):  # noqa: F811
-    """The project with pictures, pairs and tables: all inputs of the report."""
-    for variant, steps in (("copy_source", [0]), ("mean_image", [0]), ("spig", [30, 60, 90])):
-        failing = (3, 40) if variant == "spig" else ()
-        write_pictures("synthetic", variant, steps[-1], count=8 if variant == "spig" else 1, failing=failing)
-        write_pairs("synthetic", variant, steps)
-        write_figures("synthetic", variant, steps[-1], ("relation-maps", "flow") if variant == "spig" else ())
-    tables.run()
-    return scored
+def made(original, tmp_path, monkeypatch) -> Path:
+    shutil.copytree(original, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    params.load.cache_clear()
+    yield tmp_path
+    params.load.cache_clear()
 
 
 class Page(HTMLParser):

@@ -43,13 +43,13 @@ from tests.scored_project import (
     write_weights,
 )
 
-pytestmark = pytest.mark.usefixtures("small_batches_on_one_thread")
+pytestmark = pytest.mark.usefixtures("small_inception")
 
 OUTPUTS = (layout.scores, layout.pair_scores, layout.samples, layout.figures, layout.network)
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory, small_batches_on_one_thread):
+def project(tmp_path_factory, small_inception):
     """The project with copy_source scored on synthetic; tests that change it change a copy."""
     with entered(tmp_path_factory.mktemp("project")) as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(score, "code_of", lambda *job: "the code as it is")  # whoever edits it while the tests run

@@ -18,7 +18,7 @@ from pipeline.stages import reference, score_components
 from tests.scored_project import HEIGHT, WIDTH, entered, write_checkpoints
 
 SEEDS = {"spatn": 1, "spatn_no_distance": 2}
-pytestmark = pytest.mark.usefixtures("small_batches_on_one_thread")
+pytestmark = pytest.mark.usefixtures("small_inception")
 
 
 class Turned(nn.Module):
@@ -48,7 +48,7 @@ def cihp(name: str) -> np.ndarray:
 
 
 @pytest.fixture
-def project(tmp_path, small_batches_on_one_thread, monkeypatch):
+def project(tmp_path, small_inception, monkeypatch):
     with entered(tmp_path) as folder:
         rows = [
             {

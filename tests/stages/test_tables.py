@@ -168,22 +168,27 @@ def write_method(variant: str, columns: dict[str, np.ndarray], offsets: dict[str
         (folder / "method.json").write_text(json.dumps(about))
 
 
-@pytest.fixture
-def scored(tmp_path: Path, monkeypatch) -> Path:
-    """A project folder with params.yaml, published.csv, the template, and scores of the two floors and of spig."""
+def write_project() -> None:
+    """In the working directory: params.yaml, published.csv, the template, and scores of the two floors and of spig."""
+    Path("reports").mkdir()
     for name in ("params.yaml", "params.schema.yaml", "reports/published.csv", "reports/template.html.j2"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        if (ROOT / name).exists():
-            shutil.copy(ROOT / name, tmp_path / name)
-    name_every_method(tmp_path / "params.yaml")
-    shutil.copytree(ROOT / "reports/template", tmp_path / "reports/template")
-    (tmp_path / "docs").mkdir()
-    shutil.copy(ROOT / "docs/protocols.md", tmp_path / "docs")
-    monkeypatch.chdir(tmp_path)
+        shutil.copy(ROOT / name, name)
+    name_every_method(Path("params.yaml"))
+    shutil.copytree(ROOT / "reports/template", "reports/template")
+    Path("docs").mkdir()
+    shutil.copy(ROOT / "docs/protocols.md", "docs")
     set_datasets("[synthetic]")
     set_variants(floors="copy_source, mean_image", spig="spig")
     for variant, steps in (("copy_source", [0]), ("mean_image", [0]), ("spig", [30, 60, 90])):
         write_scores("synthetic", variant, training_run("synthetic", variant, steps))
+
+
+@pytest.fixture
+def scored(tmp_path: Path, monkeypatch) -> Path:
+    """The project folder of `write_project`, as the working directory."""
+    monkeypatch.chdir(tmp_path)
+    params.load.cache_clear()
+    write_project()
     yield tmp_path
     params.load.cache_clear()
 
@@ -480,31 +485,46 @@ def test_marks_of_all_values_of_a_row_stand_on_its_name():
     assert rows == [[f"a{steps}", f"0.5{data}", "0.5"], ["b", "0.5", f"0.5{data}"]]
 
 
-@pytest.mark.parametrize("mark", [name for name in MARKS if name not in papers.PUBLISHED_MARKS])
-def test_a_mark_reaches_all_three_formats_with_its_legend(scored, mark):
+OURS = [name for name in MARKS if name not in papers.PUBLISHED_MARKS]
+
+
+def run_with(marks: list[str]) -> None:
+    """The tables of one value alone, which has these marks."""
+    for variant in ("copy_source", "mean_image", "spig"):
+        row = {"step": 1, "metric": "lpips-alex-v0.1", "value": 0.4321, "low": None, "high": None}
+        rows = [score("synthetic", variant, split=split, **row) for split in ("val", "test")]
+        rows[1]["marks"] = marks
+        write_scores("synthetic", variant, rows)
+    tables.run()
+
+
+def check_shown(mark: str, expected: bool) -> None:
     symbol, tex = MARKS[mark].symbol, MARKS[mark].tex + "{}"
-    for marks, expected in (([], False), ([mark], True)):
-        for variant in ("copy_source", "mean_image", "spig"):
-            row = {"step": 1, "metric": "lpips-alex-v0.1", "value": 0.4321, "low": None, "high": None}
-            rows = [score("synthetic", variant, split=split, **row) for split in ("val", "test")]
-            rows[1]["marks"] = marks
-            write_scores("synthetic", variant, rows)
-        tables.run()
-        for name in ("spig_table1", "spig_table3", "leaderboard_synthetic", "all_scores"):
-            in_csv = [
-                row["marks"] for row in read(f"{name}.csv") if row["value"] == "0.4321" and row["split"] == "test"
-            ]
-            assert in_csv
-            assert set(in_csv) == {mark if expected else ""}
-            # The only value of its row: the mark stands on the row's name.
-            at = {"all_scores": "0.4321", "leaderboard_synthetic": "spig"}.get(name, ", this run")
-            assert (f"{at}{symbol}" in text(f"{name}.md")) == expected
-            assert (f"{symbol} {MARKS[mark].text}" in text(f"{name}.md")) == expected
-            if name == "all_scores":  # is too long for a page
-                continue
-            assert (f"{at}{tex}" in text(f"{name}.tex")) == expected
-            assert (f"{tex} {tex_escape(MARKS[mark].text)}" in text(f"{name}.tex")) == expected
-        assert (mark in {row["mark"] for row in read("legend.csv")}) == expected
+    for name in ("spig_table1", "spig_table3", "leaderboard_synthetic", "all_scores"):
+        in_csv = [row["marks"] for row in read(f"{name}.csv") if row["value"] == "0.4321" and row["split"] == "test"]
+        assert in_csv
+        assert set(in_csv) == {mark if expected else ""}
+        # The only value of its row: the mark stands on the row's name.
+        at = {"all_scores": "0.4321", "leaderboard_synthetic": "spig"}.get(name, ", this run")
+        assert (f"{at}{symbol}" in text(f"{name}.md")) == expected
+        assert (f"{symbol} {MARKS[mark].text}" in text(f"{name}.md")) == expected
+        if name == "all_scores":  # is too long for a page
+            continue
+        assert (f"{at}{tex}" in text(f"{name}.tex")) == expected
+        assert (f"{tex} {tex_escape(MARKS[mark].text)}" in text(f"{name}.tex")) == expected
+    assert (mark in {row["mark"] for row in read("legend.csv")}) == expected
+
+
+@pytest.mark.parametrize("mark", OURS)
+def test_a_mark_reaches_all_three_formats_with_its_legend(scored, mark):
+    run_with([mark])
+    check_shown(mark, True)
+
+
+def test_without_a_mark_none_is_shown(scored):
+    run_with([])
+    for mark in OURS:
+        check_shown(mark, False)
 
 
 def test_an_unknown_mark_is_refused(scored):

@@ -312,11 +312,24 @@ def test_spig_starts_from_the_last_flow_checkpoint(enter, monkeypatch):
         torch.testing.assert_close(generator.flow.state_dict()[name], value, msg=name)
 
 
+@pytest.fixture(scope="module")
+def two_steps_of_patn(prepared, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("patn")
+    (folder / "data").mkdir()
+    (folder / "data/synthetic").symlink_to(prepared / "data/synthetic")
+    tiny_dataset.write_params(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        params.load.cache_clear()
+        assert main([*TRAIN[:-1], "patn"]) == 0
+        params.load.cache_clear()
+    return folder
+
+
 @pytest.fixture
-def trained_patn(enter):
+def trained_patn(two_steps_of_patn, enter):
     """A project with two steps of patn, the last checkpoint, and what `named` says of a run that starts from it."""
-    enter()
-    assert main([*TRAIN[:-1], "patn"]) == 0
+    shutil.copytree(two_steps_of_patn / "runs", enter() / "runs")
     file = checkpoints.path(layout.checkpoints("synthetic", "patn"), 2)
     block = {"start": str(file), "start_sha256": digests.sha256(file), "learning_rate": 1e-12, "steps": 1}
     return file, block, [*TRAIN[:-1], "patn-on"]
