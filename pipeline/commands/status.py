@@ -54,7 +54,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.commands import records
+from pipeline.commands import engines
 from pipeline.core import console, layout, needs, params, seals, store
 from pipeline.core.errors import UserError
 from pipeline.core.graph import FOREGOING, Job, Writers, jobs
@@ -134,7 +134,7 @@ def _state(job: Job, writers: Writers, lock: dict, found: dict[str, State]) -> S
     for other in writers.before(job):
         if other.stage not in FOREGOING and found[other.name].name in ("stale", "running", "failed", "damaged"):
             return State("stale", f"{other} is {found[other.name].name}")
-    reasons = records.why_again(job, writers, lock)
+    reasons = engines.why_again(job, writers, lock)
     if reasons is None:
         return State("unrecorded")
     if reasons:
@@ -153,7 +153,7 @@ def _is_unavailable(net: str) -> bool:
 def states(everything: list[Job]) -> dict[str, State]:
     """State by name, of jobs in the order of `graph.jobs`."""
     found: dict[str, State] = {}
-    writers, lock = Writers(everything), records.read_lock()
+    writers, lock = Writers(everything), engines.read_lock()
     for job in everything:
         found[job.name] = _state(job, writers, lock, found)
     return found
@@ -315,7 +315,7 @@ def what_next(everything: list[Job], found: dict[str, State]) -> str:
         return "make demo"
     if all(is_(job, "unrecorded") for job in left):
         return ".venv/bin/snakemake --cores all --touch (records what is there as it is)"
-    if records.DVC_LOCK.exists() and not records.SNAKEMAKE.exists():
+    if engines.DVC_LOCK.exists() and not engines.SNAKEMAKE.exists():
         return ".venv/bin/dvc repro"
     targets = [output for job in left for output in job.outputs] if all(map(spent, left)) else []
     return " ".join([".venv/bin/snakemake --cores all", *targets])

@@ -13,7 +13,7 @@ import yaml
 from rich.console import Console
 
 from pipeline import __main__ as command_line
-from pipeline.commands import records, status
+from pipeline.commands import engines, status
 from pipeline.core import console, digests, graph, layout, needs, params, seals, store
 from pipeline.core.schema import SCORES
 from pipeline.tables import papers
@@ -51,10 +51,10 @@ def pretend(jobs: list[graph.Job], record: bool = True) -> None:
 
 def snakemake_record(job: graph.Job, output: str, when: float, writers: graph.Writers) -> None:
     inputs = writers.files(job)
-    digests = {name: digest for name in inputs if (digest := records._sha256(Path(name))) is not None}
+    digests = {name: digest for name in inputs if (digest := engines._sha256(Path(name))) is not None}
     record = {"shellcmd": job.command, "params": [repr(job.command), repr(job.deciding)], "input": inputs}
     record |= {"input_checksums": digests, "endtime": when, "record_format_version": 6}
-    path = records._entry("metadata", output)
+    path = engines._entry("metadata", output)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record))
 
@@ -218,7 +218,7 @@ def test_an_input_that_was_replaced_is_seen(made):
 
 
 def test_a_job_that_snakemake_did_not_see_end_is_stale(made):
-    mark = records._entry("incomplete", "data/synthetic/pairs.parquet")
+    mark = engines._entry("incomplete", "data/synthetic/pairs.parquet")
     mark.parent.mkdir()
     mark.write_text("{}")
     assert found()["pairs synthetic"] == status.State("stale", "Snakemake did not see it end")
@@ -313,15 +313,15 @@ def test_looking_does_not_disturb(made):
 @pytest.fixture
 def repro(made, monkeypatch) -> dict:
     """The same, built by DVC: its lock, as a dict; call `save_lock` after a change."""
-    for path in records.SNAKEMAKE.rglob("*"):
+    for path in engines.SNAKEMAKE.rglob("*"):
         if path.is_file():
             path.unlink()
     entries = {}
     for job in graph.jobs(params.load()):
-        outs = [{"path": out, "md5": records._md5(Path(out)), "size": records._size(Path(out))} for out in job.outputs]
+        outs = [{"path": out, "md5": engines._md5(Path(out)), "size": engines._size(Path(out))} for out in job.outputs]
         code = graph.code_of_data_set(job.axes.get("dataset", ""))
         read = [path for path in job.inputs if path not in code]
-        deps = [{"path": path, "md5": records._md5(Path(path)), "size": records._size(Path(path))} for path in read]
+        deps = [{"path": path, "md5": engines._md5(Path(path)), "size": engines._size(Path(path))} for path in read]
         parameters: dict[str, dict] = {"params.yaml": {}, "data/synthetic/settings.yaml": {}}
         for key, value in job.params.items():
             file = "data/synthetic/settings.yaml" if ".synthetic" in key else "params.yaml"
@@ -334,7 +334,7 @@ def repro(made, monkeypatch) -> dict:
 
 
 def save_lock(entries: dict, schema: str = "2.0") -> None:
-    records.DVC_LOCK.write_text(yaml.safe_dump({"schema": schema, "stages": entries}))
+    engines.DVC_LOCK.write_text(yaml.safe_dump({"schema": schema, "stages": entries}))
 
 
 def test_dvc_vouches_by_its_lock(repro):
@@ -387,9 +387,9 @@ def test_records_of_another_version_are_not_guessed_at(made, repro, capsys):
     assert capsys.readouterr().err == (
         "repose: dvc.lock is of version 3.0, and status can read 2.0 only; `dvc status` tells what is done\n"
     )
-    records.DVC_LOCK.write_text("")
+    engines.DVC_LOCK.write_text("")
     pretend(graph.jobs(params.load()))
-    record = records._entry("metadata", "reports/tables")
+    record = engines._entry("metadata", "reports/tables")
     record.write_text(record.read_text().replace('"record_format_version": 6', '"record_format_version": 7'))
     assert command_line.main(["status"]) == 2
     assert ".snakemake/metadata is of version 7, and status can read 6 only" in capsys.readouterr().err
