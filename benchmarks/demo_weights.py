@@ -5,7 +5,7 @@
     python -m benchmarks.demo_weights train --project TWO --on               SPGNet again, on from what was packed
     python -m benchmarks.demo_weights pack --project TWO --on
     python -m benchmarks.demo_weights train --project THREE --on --spgnet 9000                    and again, longer
-    python -m benchmarks.demo_weights pack --project THREE --on
+    python -m benchmarks.demo_weights pack --project THREE --on                  and so on, with --spgnet 6400
 
 The people are drawn from another seed than the demo's, so none of them is in its training or its test images. In ONE
 they wear patterns, afterwards plain clothes, as in the demo. The networks are those of the demo, at its width. They are
