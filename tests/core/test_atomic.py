@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.__main__ import main
-from pipeline.commands import records
+from pipeline.commands import engines
 from pipeline.core import atomic, layout, seals
 from pipeline.core.atomic import atomic_directory, atomic_file
 from pipeline.core.errors import UserError
@@ -323,10 +323,10 @@ def test_dvc_and_a_link_to_another_disk_are_one_line_before_anything_runs(synthe
 def test_what_a_kill_leaves_beside_an_output_is_ignored_by_dvc_and_by_who_reads_its_records(tmp_path):
     path = tmp_path / "data/output"
     write_directory(path, "old", lambda: None)
-    before = records._size(tmp_path / "data"), records._md5(tmp_path / "data")
+    before = engines._size(tmp_path / "data"), engines._md5(tmp_path / "data")
     process = in_another_process(lambda pause: write_directory(path, "new", pause))
     kill(process)
     assert len(list(path.parent.iterdir())) == 3
-    assert (records._size(tmp_path / "data"), records._md5(tmp_path / "data")) == before
+    assert (engines._size(tmp_path / "data"), engines._md5(tmp_path / "data")) == before
     ignored = (ROOT / ".dvcignore").read_text().splitlines()
-    assert [line for line in ignored if not line.startswith("#")] == [*records.IGNORED]
+    assert [line for line in ignored if not line.startswith("#")] == [*engines.IGNORED]
