@@ -67,10 +67,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: "engines" not in item.keywords)
 
 
+def pytest_configure() -> None:
+    gc.disable()  # until all tests are collected
+
+
 def pytest_collection_finish() -> None:
     """What is imported by now stays: the garbage collector need not go through it again and again."""
-    gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_unconfigure() -> None:
