@@ -113,7 +113,7 @@ def pack(name: str) -> None:
     save_file(tensors, checkpoints.path(out, step))
     people = f"{PEOPLE['train_identities']:,} synthetic people, none of them the demo's"
     if before := meta.get("start"):
-        people += f", after {before['step']:,} steps on {before['trained_on']}"
+        people += f", after {before['step']:,} steps on {before['trained_on'].replace(people, 'them')}"
     record = {
         "trained_on": people,
         "data": params.load()["fetch"]["synthetic"],
