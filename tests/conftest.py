@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import contextlib
 import gc
 import os
 import shutil
@@ -98,16 +99,25 @@ def project(tmp_path: Path) -> Path:
     return copy_project(tmp_path)
 
 
-@pytest.fixture
-def copied(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A copy of the file's own `project`, which is the working directory: a test may change it."""
+@contextlib.contextmanager
+def working_in(folder: Path) -> Iterator[Path]:
+    """`folder` is the working directory within the block, and its params.yaml what is read."""
     from pipeline.core import params
 
+    params.load.cache_clear()
+    try:
+        with contextlib.chdir(folder):
+            yield folder
+    finally:
+        params.load.cache_clear()
+
+
+@pytest.fixture
+def copied(project: Path, tmp_path: Path) -> Iterator[Path]:
+    """A copy of the file's own `project`, which is the working directory: a test may change it."""
     shutil.copytree(project, tmp_path / "copy")
-    monkeypatch.chdir(tmp_path / "copy")
-    params.load.cache_clear()
-    yield tmp_path / "copy"
-    params.load.cache_clear()
+    with working_in(tmp_path / "copy") as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pytest
 import torch
 import yaml
 
@@ -20,6 +19,7 @@ from pipeline.core import layout, params, schema, store
 from pipeline.loading import checkpoints
 from pipeline.metrics.pckh import Joints
 from pipeline.scoring.detectors import Detector
+from tests.conftest import working_in
 from tests.figures import draw
 from tests.figures import pose as draw_poses
 
@@ -160,8 +160,6 @@ def true_joints(ids: list[str]) -> dict[bytes, tuple[np.ndarray, np.ndarray]]:
 @contextmanager
 def entered(folder: Path) -> Iterator[Path]:
     """`build_project` in `folder`, which is the working directory within the block."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
+    with working_in(folder):
         build_project(folder)
         yield folder
-    params.load.cache_clear()

@@ -16,15 +16,8 @@ from tests.conftest import ROOT
 OURS = {"pipeline", "models", "tests", "benchmarks"}
 # Declared, but run as commands: by Makefile and Snakefile, pytest-xdist by pytest's own `-n`, the plugin by Snakemake,
 # ruamel-yaml-clib by DVC, which reads its YAML by it where it is there.
-COMMANDS = {
-    "dvc",
-    "snakemake",
-    "ruff",
-    "snakefmt",
-    "pytest-xdist",
-    "snakemake-executor-plugin-slurm",
-    "ruamel-yaml-clib",
-}
+COMMANDS = {"dvc", "snakemake", "ruff", "snakefmt", "pytest-xdist"}
+COMMANDS |= {"snakemake-executor-plugin-slurm", "ruamel-yaml-clib"}
 
 
 def normal(name: str) -> str:

@@ -17,17 +17,15 @@ from pipeline.commands import engines, status
 from pipeline.core import console, digests, graph, layout, needs, params, seals, store
 from pipeline.core.schema import SCORES
 from pipeline.tables import papers
-from tests.conftest import copy_project
+from tests.conftest import copy_project, working_in
 from tests.stages.test_tables import REFERENCE, training_run, write_reference
 
 
 @pytest.fixture
-def clone(project, monkeypatch) -> Path:
+def clone(project) -> Path:
     """A fresh clone as the working folder: nothing made yet."""
-    monkeypatch.chdir(project)
-    params.load.cache_clear()
-    yield project
-    params.load.cache_clear()
+    with working_in(project):
+        yield project
 
 
 def write(path: Path, text: str, when: float) -> None:
@@ -65,21 +63,16 @@ def built(tmp_path_factory) -> Path:
     folder = copy_project(tmp_path_factory.mktemp("built"))
     for path in (path for path in folder.rglob("*") if ".git" not in path.parts and ".venv" not in path.parts):
         os.utime(path, (0, 0))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        params.load.cache_clear()
+    with working_in(folder):
         pretend(graph.jobs(params.load()))
-        params.load.cache_clear()
     return folder
 
 
 @pytest.fixture
-def made(built, tmp_path, monkeypatch) -> Path:
+def made(built, tmp_path) -> Path:
     shutil.copytree(built, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    params.load.cache_clear()
-    yield tmp_path
-    params.load.cache_clear()
+    with working_in(tmp_path):
+        yield tmp_path
 
 
 def found() -> dict[str, status.State]:

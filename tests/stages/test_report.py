@@ -24,6 +24,7 @@ from pipeline.report import tables as shown_tables
 from pipeline.scoring import failures
 from pipeline.stages import report, tables
 from pipeline.tables import papers
+from tests.conftest import working_in
 from tests.stages.test_tables import (
     RANGE,
     replace_in_params,
@@ -126,10 +127,7 @@ def write_pairs(dataset: str, variant: str, steps: list[int], count: int = 96, *
 @pytest.fixture(scope="module")
 def original(tmp_path_factory) -> Path:
     """The project with pictures, pairs and tables: all inputs of the report. Tests have copies."""
-    folder = tmp_path_factory.mktemp("original")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        params.load.cache_clear()
+    with working_in(tmp_path_factory.mktemp("original")) as folder:
         write_project()
         for variant, steps in (("copy_source", [0]), ("mean_image", [0]), ("spig", [30, 60, 90])):
             failing = (3, 40) if variant == "spig" else ()
@@ -137,17 +135,14 @@ def original(tmp_path_factory) -> Path:
             write_pairs("synthetic", variant, steps)
             write_figures("synthetic", variant, steps[-1], ("relation-maps", "flow") if variant == "spig" else ())
         tables.run()
-        params.load.cache_clear()
     return folder
 
 
 @pytest.fixture
-def made(original, tmp_path, monkeypatch) -> Path:
+def made(original, tmp_path) -> Path:
     shutil.copytree(original, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    params.load.cache_clear()
-    yield tmp_path
-    params.load.cache_clear()
+    with working_in(tmp_path):
+        yield tmp_path
 
 
 class Page(HTMLParser):

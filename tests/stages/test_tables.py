@@ -24,7 +24,7 @@ from pipeline.tables.inputs import PUBLISHED_COLUMNS, Run, choose, read_publishe
 from pipeline.tables.paired import Difference, over_seeds
 from pipeline.tables.papers import MARKS
 from pipeline.tables.text import grid, tex_escape
-from tests.conftest import name_every_method
+from tests.conftest import name_every_method, working_in
 
 ROOT = Path(__file__).parents[2]
 SPIG_COLUMNS = ["FID", "LPIPS", "Mask-LPIPS", "SSIM", "Mask-SSIM", "PSNR", "Mask-PSNR"]
@@ -184,13 +184,11 @@ def write_project() -> None:
 
 
 @pytest.fixture
-def scored(tmp_path: Path, monkeypatch) -> Path:
+def scored(tmp_path: Path) -> Path:
     """The project folder of `write_project`, as the working directory."""
-    monkeypatch.chdir(tmp_path)
-    params.load.cache_clear()
-    write_project()
-    yield tmp_path
-    params.load.cache_clear()
+    with working_in(tmp_path):
+        write_project()
+        yield tmp_path
 
 
 def replace_in_params(old: str, new: str) -> None:

@@ -26,6 +26,7 @@ from pipeline.stages import train
 from pipeline.training import components as starting_points
 from pipeline.training import loop, losses, start, tracker, training_data
 from tests import tiny_dataset
+from tests.conftest import working_in
 from tests.tiers import entries
 from tests.training.test_tracker import of_tensorboard
 
@@ -174,13 +175,10 @@ def components(tmp_path_factory):
     folder = tmp_path_factory.mktemp("components")
     tiny_dataset.write(folder, parsing_source="oracle")
     tiny_dataset.write_params(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        params.load.cache_clear()
+    with working_in(folder):
         for component in params.load()["components"]:
             assert main(["pretrain", "--dataset", "synthetic", "--component", component]) == 0
         yield folder
-    params.load.cache_clear()
 
 
 @pytest.mark.parametrize("name", entries(name for name, entry in VARIANTS.items() if entry.phase))
@@ -318,11 +316,8 @@ def two_steps_of_patn(prepared, tmp_path_factory):
     (folder / "data").mkdir()
     (folder / "data/synthetic").symlink_to(prepared / "data/synthetic")
     tiny_dataset.write_params(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        params.load.cache_clear()
+    with working_in(folder):
         assert main([*TRAIN[:-1], "patn"]) == 0
-        params.load.cache_clear()
     return folder
 
 
