@@ -6,6 +6,7 @@
     python -m benchmarks.demo_weights pack --project TWO --on
     python -m benchmarks.demo_weights train --project THREE --on --spgnet 9000                    and again, longer
     python -m benchmarks.demo_weights pack --project THREE --on                  and so on, with --spgnet 6400
+    python -m benchmarks.demo_weights train --project FOUR --on --spatn 800 --spgnet STEPS         both stages, on
 
 The people are drawn from another seed than the demo's, so none of them is in its training or its test images. In ONE
 they wear patterns, afterwards plain clothes, as in the demo. The networks are those of the demo, at its width. They are
@@ -74,8 +75,8 @@ def note_code() -> None:
     Path(CODE).write_bytes(subprocess.run(asked, capture_output=True, check=True).stdout)
 
 
-def to_start_from() -> dict[str, str]:
-    folder = PACKED / "spgnet"
+def to_start_from(name: str) -> dict[str, str]:
+    folder = PACKED / name
     file = checkpoints.path(folder, checkpoints.steps(folder)[-1])
     return {"start": str(file), "start_sha256": digests.sha256(file)}
 
@@ -85,11 +86,11 @@ def train(steps: dict[str, int], on: bool) -> None:
     settings = {"width": width, "augment": False, "precision": "fp32", "device": "cpu"}
     if steps["spatn"]:
         one = COMPONENTS["spatn"]
-        block = Params(**{**SPATN, **settings, "steps": steps["spatn"]})
+        block = Params(**{**SPATN, **settings, **(to_start_from("spatn") if on else {}), "steps": steps["spatn"]})
         fit.train(fit.Task(replace(one, phase=calm(one.phase)), "synthetic", block, "spatn"))
     if steps["spgnet"]:
         one = VARIANTS["spgnet"]
-        seen = {"features": "squeezenet1_1", "missing_weights": "seeded", **(to_start_from() if on else {})}
+        seen = {"features": "squeezenet1_1", "missing_weights": "seeded", **(to_start_from("spgnet") if on else {})}
         block = FeatureParams(**{**SPGNET, **settings, **seen, "steps": steps["spgnet"]})
         fit.train(fit.Task(replace(one, phase=calm(one.phase)), "synthetic", block, "spgnet", "spgnet"))
 
@@ -130,7 +131,9 @@ def main() -> None:
     parser.add_argument("what", choices=("train", "pack"))
     parser.add_argument("--project", type=Path, required=True, help="a folder for data and trainings; made if missing")
     parser.add_argument(
-        "--on", action="store_true", help="from what is packed: its first stage is kept, and its SPGNet goes on"
+        "--on",
+        action="store_true",
+        help="from what is packed: its SPGNet goes on; its first stage, too, where --spatn is given, else it is kept",
     )
     parser.add_argument("--spatn", type=int, help="steps of the first stage; 0: leave it out")
     parser.add_argument("--spgnet", type=int, help="steps of the second; 0: leave it out")
@@ -141,7 +144,7 @@ def main() -> None:
     steps |= {name: given for name in steps if (given := getattr(options, name)) is not None}
     if options.what == "train":
         prepare("plain" if options.on else "varied")
-        if options.on:
+        if not steps["spatn"]:
             shutil.copytree(PACKED / "spatn", layout.checkpoints("synthetic", "spatn"), dirs_exist_ok=True)
         note_code()
         train(steps, options.on)

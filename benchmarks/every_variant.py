@@ -1,6 +1,7 @@
 """Every variant in one run, and what the run says of the papers' orderings.
 
     python -m benchmarks.every_variant params > my-params.yaml      then, as params.yaml:  snakemake --cores all
+    python -m benchmarks.every_variant params --families spig patn      some families; each is compared in itself
     python -m benchmarks.every_variant table --project DIR          Markdown
 
 `params` prints the repository's params.yaml with every variant and component in it. All take the settings of the demo
@@ -16,7 +17,7 @@ which pairs were drawn, and not the seed of the training.
 import argparse
 import csv
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -40,12 +41,16 @@ ABLATIONS = {
 BEYOND = (("spgnet", "spgnet_no_distance", "SPGNet, supplement C"),)  # compared in a text, by the parsing's mIoU
 
 
-def everything(dataset: str, scale: float) -> dict[str, Any]:
-    """params.yaml with every variant and component, and the demo's training, its steps times `scale`, for `dataset`."""
+def everything(dataset: str, scale: float, families: Collection[str] = ()) -> dict[str, Any]:
+    """params.yaml with every variant and component, and the demo's training, its steps times `scale`, for `dataset`.
+
+    families: only their variants, and the floors; none named: all.
+    """
     values = yaml_file.read(ROOT / "params.yaml")
     values["datasets"] = [dataset]
     for family in values["variants"]:
-        values["variants"][family] = [one.name for one in import_module(f"models.{family}").VARIANTS]
+        named = not families or family in ("floors", *families)
+        values["variants"][family] = [one.name for one in import_module(f"models.{family}").VARIANTS] if named else []
     for stage in ("pretrain", "train"):
         for name, demo in values[stage]["synthetic"].items():
             if "width" in demo:  # not the floors, nor the detector, which is no part of a method
@@ -132,12 +137,14 @@ def main() -> None:
     parser.add_argument("what", choices=("params", "table"))
     parser.add_argument("--dataset", default="synthetic")
     parser.add_argument("--scale", type=float, default=1.0, help="params: times the demo's steps")
+    names = list(yaml_file.read(ROOT / "params.yaml")["variants"])
+    parser.add_argument("--families", nargs="*", default=[], choices=names, help="params: only these; default: all")
     parser.add_argument("--set", nargs="*", default=[], metavar="A.B.C=VALUE", help="params: single keys; * for each")
     parser.add_argument("--project", type=Path, default=Path.cwd(), help="table: a project whose tables are made")
     options = parser.parse_args()
     if options.what == "table":
         return show(options)
-    values = everything(options.dataset, options.scale)
+    values = everything(options.dataset, options.scale, options.families)
     for assignment in options.set:
         put(values, assignment)
     yaml.safe_dump(values, sys.stdout, sort_keys=False, width=1000)

@@ -90,9 +90,10 @@ class Rendering:
 def scenes(seed: int, split: str, identities: int, views: int, plain: Collection[str] = ()) -> list[Scene]:
     """All scenes of a split, person by person. Persons of "train" and "test" are disjoint.
 
-    plain: "background" puts the same people, in the same poses and light, into one garden, "clothes" takes stripes,
-    checks, dots and prints off what they wear. Raises UserError for an unknown split or more persons or views than
-    there are names for.
+    plain: "background" puts the same people, in the same poses and light, into one garden, "clothes" takes off what
+    they wear whatever one view shows and another hides, or what only a few pixels tell: stripes, checks, dots and
+    prints, gloves and scarves; coats are closed and shoes dark. Raises UserError for an unknown split or more persons
+    or views than there are names for.
     """
     if split not in SPLITS:
         raise UserError(f"synthetic: split '{split}' is unknown; use one of {', '.join(SPLITS)}")
@@ -103,7 +104,7 @@ def scenes(seed: int, split: str, identities: int, views: int, plain: Collection
     if "background" in plain:
         found = [replace(scene, background=GARDEN) for scene in found]
     if "clothes" in plain:
-        found = [replace(scene, identity=_in_one_colour(scene.identity)) for scene in found]
+        found = [replace(scene, identity=_in_plain_clothes(scene.identity)) for scene in found]
     return found
 
 
@@ -134,6 +135,7 @@ SKINS = ((244, 212, 188), (232, 190, 160), (214, 166, 130), (184, 132, 96), (140
 HAIRS = (
     (28, 24, 24), (54, 38, 28), (92, 62, 38), (140, 96, 52), (206, 170, 104), (150, 146, 142), (122, 52, 30),
 )  # fmt: skip
+DARK_SHOES = Material((38.0, 34.0, 34.0))
 HATS = ("beanie", "cap", "brim")
 
 
@@ -179,8 +181,10 @@ def _cloth(rng: np.random.Generator, patterned: float, logo: bool = False) -> Ma
     return Material(colours[0], kind, colours[1], rng.uniform(0.035, 0.065))
 
 
-def _in_one_colour(who: Identity) -> Identity:
-    return replace(who, materials=tuple(replace(paint, pattern=body.PLAIN) for paint in who.materials))
+def _in_plain_clothes(who: Identity) -> Identity:
+    paints = [replace(paint, pattern=body.PLAIN) for paint in who.materials]
+    paints[body.SHOE] = DARK_SHOES
+    return replace(who, materials=tuple(paints), gloves=False, scarf=False, opening=0.0)
 
 
 def _identity(seed: int, person: int) -> Identity:

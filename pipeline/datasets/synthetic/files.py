@@ -41,7 +41,9 @@ class Fetch:
     background: Literal["varied", "plain"] = setting(
         "varied: another place for every camera; plain: one garden for all", "varied"
     )
-    clothes: Literal["varied", "plain"] = setting("plain: no stripes, checks, dots and prints", "varied")
+    clothes: Literal["varied", "plain"] = setting(
+        "plain: each in one colour, coats closed, shoes dark, no gloves and scarves", "varied"
+    )
 
 
 def person_id(name: str) -> str:
