@@ -76,7 +76,10 @@ def _named(engine: str, files: dict[str, str]) -> str:
 
 
 def run(dry_run: bool) -> None:
-    graph.stages(params.load())  # what is wrong with these files is said better here than by an engine
+    stages = graph.stages(params.load())  # what is wrong with these files is said better here than by an engine
+    if missing := dict.fromkeys(key for stage in stages for key in stage.left_out):
+        empty = ", ".join(f"{key}: {'{}' if key.startswith('named.') else '[]'}" for key in missing)
+        raise UserError(f"params.yaml: DVC knows no defaults; write there what is left out, then this again: {empty}")
     snakemake = unlike_snakemake()
     dvc = unlike_dvc()
     if not snakemake and not dvc:

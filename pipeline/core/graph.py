@@ -139,12 +139,20 @@ class Stage:
         }
 
     def _listed(self, key: str) -> Iterable[str]:
+        return () if self._is_left_out(key) else _lookup(self.values, key)
+
+    def _is_left_out(self, key: str) -> bool:
+        """Whether params.yaml leaves out a list that is empty then: a family's variants, methods."""
         top, _, family = key.partition(".")
-        if top in ("variants", "named") and family not in self.values.get(top, {}):
-            return ()  # a family that is left out has none
-        if key == "methods":
-            return self.values.get(key, ())
-        return _lookup(self.values, key)
+        if top in ("variants", "named"):
+            return family not in self.values.get(top, {})
+        return key == "methods" and key not in self.values
+
+    @property
+    def left_out(self) -> list[str]:
+        """Keys of params.yaml that its axes want and that are not there: DVC, which knows no defaults, stops there."""
+        wanted = [_VALUE.fullmatch(of)[1] for of in self.entry.get("matrix", {}).values() if isinstance(of, str)]
+        return [key for key in wanted if self._is_left_out(key)]
 
     @cached_property
     def pattern(self) -> Job:

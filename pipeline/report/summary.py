@@ -16,11 +16,17 @@ def interval(cell: dict[str, str]) -> str:
     return " to ".join(ends) if len(ends) == 2 else ""
 
 
+def _pairs(cell: dict[str, str]) -> int:
+    """How many test pairs it was scored on, those included that its metric leaves out."""
+    return int(cell["n"] or 0) + int(cell["excluded"] or 0)
+
+
 def ranking(cells: list[dict[str, str]], unranked: list[str]) -> list[dict[str, str]]:
-    """The cells of a leaderboard's first column that have a rank, the best first."""
+    """The cells of a leaderboard's first column that have a rank, the best first: not those of a part of the pairs."""
     own = [c for c in cells if c["column"] == cells[0]["column"] and c["value"] and c["variant"] not in unranked]
+    most = max(map(_pairs, own), default=0)
     sign = -1 if cells[0]["higher_is_better"] == "True" else 1
-    return sorted(own, key=lambda cell: sign * float(cell["value"]))
+    return sorted((c for c in own if _pairs(c) == most), key=lambda cell: sign * float(cell["value"]))
 
 
 def _ran(cells: list[dict[str, str]], scores: list[dict[str, str]]) -> dict:
@@ -29,6 +35,8 @@ def _ran(cells: list[dict[str, str]], scores: list[dict[str, str]]) -> dict:
     nouns = {"trained": "trained method", "outside": "outside method", "floor": "floor"}
     methods = [counted(kinds.count(kind), noun) for kind, noun in nouns.items() if kind in kinds]
     pairs = {split: counted(count, "pair") for split, count in pairs_seen(scores).items()}
+    if "trained" not in kinds:  # nothing has checkpoints to choose from
+        pairs["val"] = ""
     return {"methods": listed(methods), "pairs": pairs}
 
 
@@ -144,6 +152,7 @@ def of_dataset(
     see the true target's parsing.
     """
     ranked = ranking(cells, unranked)
+    partial = [c["row"] for c in cells if ranked and 0 < _pairs(c) < _pairs(ranked[0]) and c["variant"] not in unranked]
     return {
         "ran": _ran(cells, scores),
         "column": cells[0]["column"],
@@ -152,5 +161,6 @@ def of_dataset(
         "lead": _lead(ranked) if ranked else None,
         "chance": _chance(ranked, differences) if len(ranked) > 1 else None,
         "floors": _floors(cells, differences),
+        "partial": listed(list(dict.fromkeys(partial))),
         "told": listed(list(dict.fromkeys(cell["row"] for cell in cells if cell["variant"] in unranked))),
     }

@@ -65,6 +65,11 @@ class Cell:
     deviation: str = ""  # sample standard deviation over the seeds
 
     @property
+    def pairs(self) -> int:
+        """How many test pairs it was scored on, those included that its metric leaves out."""
+        return int(self.n or 0) + int(self.excluded or 0)
+
+    @property
     def badness(self) -> float:
         """What it is ranked by, the lowest first: its mean over seeds if it has one, else its value."""
         value = float(self.mean or self.value)
@@ -310,7 +315,8 @@ def _verdict(
 
 
 def leaderboard(dataset: str, runs: Runs) -> list[Cell]:
-    """Every method of this run on a data set under our protocol, sorted by the first column, best first.
+    """Every method of this run on a data set under our protocol, sorted by the first column, best first; after them
+    those that were scored on a part of the pairs.
 
     Columns in LEADERBOARD's order, but those last whose every number comes from random weights: they rank nothing.
     """
@@ -323,7 +329,8 @@ def leaderboard(dataset: str, runs: Runs) -> list[Cell]:
     random = [all(RANDOM_WEIGHTS in cell.marks.split() for cell in column) for column in filled]
     order = sorted((place for place, column in enumerate(filled) if column), key=lambda place: random[place])
     rows = [[row[place] for place in order] for row in rows]
-    return [cell for row in sorted(rows, key=_first) for cell in row]
+    most = max((row[0].pairs for row in rows if row), default=0)
+    return [cell for row in sorted(rows, key=lambda row: _first(row, most)) for cell in row]
 
 
 def published_numbers(dataset: str, published: list[dict]) -> list[Cell]:
@@ -349,13 +356,13 @@ def published_numbers(dataset: str, published: list[dict]) -> list[Cell]:
     return cells
 
 
-def _first(row: list[Cell]) -> tuple[int, float]:
+def _first(row: list[Cell], most: int) -> tuple[int, bool, float]:
     """What a row of a leaderboard is sorted by: its first cell's badness, after those of the column's own metric if it
-    is of a stand-in, such as another network's; without a value the last.
+    is of a stand-in, such as another network's, and after those of `most` pairs; without a value the last.
     """
     if not row or not row[0].value:
-        return len(COLUMNS), 0.0
-    return COLUMNS[row[0].column].metrics.index(row[0].metric), row[0].badness
+        return len(COLUMNS), False, 0.0
+    return COLUMNS[row[0].column].metrics.index(row[0].metric), row[0].pairs < most, row[0].badness
 
 
 # ---- ranks
@@ -366,9 +373,9 @@ def with_places(
 ) -> list[Cell]:
     """Fill `place` of our cells: best and second of those in a column that can be compared, and who is tied.
 
-    Comparable are values of one metric and protocol by the same kind of network, on the same pairs or by a paired
-    difference; a published one of which it is known what of ours it equals, with ours on all pairs. unranked: the
-    data set and name of methods that get no place.
+    Comparable are values of one metric and protocol by the same kind of network on the same pairs, of which a metric
+    may leave out others for each method if a paired difference is known; a published one of which it is known what of
+    ours it equals, with ours on all pairs. unranked: the data set and name of methods that get no place.
     """
     verdicts = {(d.dataset, d.metric, frozenset((d.one, d.other))): d.verdict for d in found}
     groups = defaultdict(list)
@@ -383,9 +390,11 @@ def with_places(
         """The paired one; "" for two of the same pairs without one; None for two that cannot be compared."""
         if "published" in (one.kind, other.kind):
             return None if "pairs" in f"{one.marks} {other.marks}".split() else ""
-        paired = verdicts.get((one.dataset, one.metric, frozenset((one.variant, other.variant))))
         sets = {runs[key].pair_set for cell in (one, other) if (key := (cell.dataset, cell.variant)) in runs} - {""}
-        return paired or ("" if one.n == other.n and len(sets) < 2 else None)
+        if one.pairs != other.pairs or len(sets) > 1:  # of easier pairs the mean is better, whoever drew them
+            return None
+        paired = verdicts.get((one.dataset, one.metric, frozenset((one.variant, other.variant))))
+        return paired or ("" if one.n == other.n else None)
 
     def has_published(members: list[int]) -> bool:
         return any(cells[index].kind == "published" for index in members)

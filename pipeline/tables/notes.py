@@ -88,7 +88,7 @@ def about_ours(ours: list[Cell], runs: Runs) -> list[str]:
     for row, n in sorted({(row, max(m for r, m in partial if r == row)) for row, _ in partial}):
         if n == most and any(cell.n == most and cell.row != row for cell in ours):
             continue  # the reference itself has but these pairs
-        lines.append(f"{row}: images for only {n} test pairs were given; its row is about those, no other row is.")
+        lines.append(f"{row}: images for only {n} test pairs were given; its row is about those, and has no rank.")
     return lines
 
 

@@ -19,6 +19,7 @@ import yaml
 from models import floors, variants
 from models.variants import COMPONENTS, FAMILIES, VARIANTS
 from pipeline import __main__ as command_line
+from pipeline.commands import handoff
 from pipeline.core import graph, layout, params
 from pipeline.core.errors import UserError
 from pipeline.training.training_data import RULES
@@ -378,6 +379,21 @@ def test_a_name_that_no_stage_is_there_for_is_an_error(key, value, message):
     else:
         with pytest.raises(UserError, match=re.escape(f"params.yaml: {message}".replace(": lacks", " lacks"))):
             graph.jobs(values)
+
+
+def test_a_handoff_says_what_dvc_has_no_default_for(project, monkeypatch):
+    """Without a family, or a list of methods, Snakemake runs and DVC cannot read its graph."""
+    monkeypatch.chdir(project)
+    values = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    values |= {"variants": {"spig": ["spig"]}, "named": {family: {} for family in values["named"] if family != "gfla"}}
+    Path("params.yaml").write_text(yaml.safe_dump(values | {"methods": []}), encoding="utf-8")
+    left_out = {key for stage in graph.stages(params.load()) for key in stage.left_out}
+    assert left_out >= {"variants.floors", "variants.gfla", "named.gfla"}
+    assert not {"variants.spig", "named.spig", "methods"} & left_out
+    with pytest.raises(UserError, match=r"DVC knows no defaults.*variants\.floors: \[\].*named\.gfla: \{\}"):
+        handoff.run(dry_run=True)
+    del values["methods"]
+    assert "methods" in {key for stage in graph.stages(values) for key in stage.left_out}
 
 
 def test_who_watches_a_training_decides_nothing():

@@ -50,6 +50,7 @@ def test_the_summary_answers_from_the_tables():
 
 CELL = {"row": "a", "variant": "a", "kind": "trained", "column": "LPIPS", "metric": "lpips-alex-v0.1"}
 CELL |= {"higher_is_better": "False", "printed": "0.3000", "value": "0.3", "low": "", "high": ""}
+CELL |= {"n": "9", "excluded": "0"}
 
 
 def difference(one: str, other: str, value: float, half: float) -> dict[str, str]:
@@ -101,6 +102,21 @@ def test_the_summary_says_when_a_floor_is_best():
     assert "Floor is best by LPIPS" in found
     assert "nothing trained here beats it; the best that was trained is a (0.5000)" in found
     assert "By LPIPS, no trained method beats the floors (floor) by more than chance." in said("chance", cells)
+
+
+@pytest.mark.usefixtures("scored")
+def test_the_summary_ranks_nobody_by_a_part_of_the_pairs():
+    """Nor is anything a checkpoint's that was chosen where nothing was trained, with val pairs or without."""
+    easy = CELL | {"row": "Easy (outside)", "variant": "Easy", "kind": "outside", "printed": "0.1000", "value": "0.1"}
+    cells = [easy | {"n": "4"}, CELL | {"kind": "floor", "n": "8", "excluded": "1"}]
+    found = said("best", cells, [difference("Easy", "a", -0.2, 0.02)])
+    assert found.startswith("a is best by LPIPS (lower is better): 0.3000.")
+    assert found.endswith("Not ranked, since its pictures are of a part of the pairs: Easy (outside).")
+    assert "part of the pairs" not in said("best", [easy | {"n": "8", "excluded": "1"}, cells[1]])
+    scores = [{"split": split, "variant": "a", "n": "9", "excluded": "0"} for split in ("test", "val")]
+    for rows, kinds in ((scores, "floor"), (scores[:1], "outside")):
+        assert not summary.of_dataset([CELL | {"kind": kinds}], rows, [], [])["ran"]["pairs"].get("val")
+    assert summary.of_dataset([CELL], scores, [], [])["ran"]["pairs"]["val"] == "9 pairs"
 
 
 @pytest.mark.usefixtures("scored")
@@ -268,6 +284,14 @@ def test_nothing_is_known_of_what_a_method_from_outside_cost():
     assert "Not known for theirs: of these only pictures were scored." in text
     ran = text.partition('<h2 id="glance">')[2].partition("</section>")[0]
     assert re.search(r'theirs</th><td class="number">–</td>', ran)
+
+
+@pytest.mark.usefixtures("made")
+def test_a_page_of_scores_without_a_val_split():
+    """As where nothing was trained, and outside methods alone have rows."""
+    assert "of the val split" in written()
+    edit_table("all_scores.csv", lambda rows: [row for row in rows if row["split"] == "test"])
+    assert "of the val split" not in written()
 
 
 @pytest.mark.usefixtures("made")

@@ -667,7 +667,8 @@ def test_an_outside_method_has_its_own_row(scored):
     store.write_table(folder / "scores.parquet", scores, schema.SCORES)
     tables.run()
     own = cell("leaderboard_synthetic.csv", row="My method (outside)", column="LPIPS")
-    assert (own["kind"], own["n"], own["marks"], own["place"]) == ("outside", "76", "pairs jpeg", "best")
+    assert (own["kind"], own["n"], own["marks"], own["place"]) == ("outside", "76", "pairs jpeg", "")
+    assert [row["row"] for row in read("leaderboard_synthetic.csv") if row["column"] == "LPIPS"][-1] == own["row"]
     assert "My method (outside): images for only 76 test pairs were given" in text("leaderboard_synthetic.md")
     line = next(one for one in text("leaderboard_synthetic.md").split("\n") if one.startswith("| My method (outside)"))
     assert "♯" in line
@@ -910,8 +911,14 @@ def test_ties_are_with_the_best_by_paired_differences():
     assert places(values, [told("0", "1", "0"), told("0", "2", "0"), told("1", "2", "tie")]) == ["best", "second", ""]
     assert places(values, [told("0", "1", "tie"), told("0", "2", "0")]) == ["best tied", "second tied", ""]
     assert places(values, [told("2", "0", "tie"), told("0", "1", "0")]) == ["best tied", "second", "tied"]
-    # of fewer pairs, but compared on those that both have
-    assert places([{"value": "0.5", "n": 8}, {"value": "0.4"}], [told("0", "1", "0")]) == ["best", ""]
+    # the metric leaves a pair of the one out, and they are compared on those that both have
+    assert places([{"value": "0.5", "n": 8, "excluded": 1}, {"value": "0.4"}], [told("0", "1", "0")]) == ["best", ""]
+
+
+def test_a_part_of_the_pairs_has_no_rank():
+    """Easy pairs alone would be the best, whoever drew them; what is compared on common pairs is in differences.csv."""
+    values = [{"value": "0.9", "n": 8}, {"value": "0.5"}, {"value": "0.4"}]
+    assert places(values, [told("0", "1", "tie"), told("0", "2", "0"), told("1", "2", "1")]) == ["", "best", ""]
 
 
 def test_the_leaderboard_marks_best_and_second_by_word_and_weight(scored):
