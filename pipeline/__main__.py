@@ -207,6 +207,8 @@ def main(arguments: list[str]) -> int:
         if name not in STAGES and name not in COMMANDS:
             raise UserError(f"unknown stage {name}; stages: {', '.join(STAGES)}; commands: {', '.join(COMMANDS)}")
         options = vars(_parser(name).parse_args(rest))
+        if name in ("architecture", "schema") and not layout.PARAMS.exists():  # they write, and read nothing of it
+            raise UserError(f"{layout.PARAMS}: not here; run from the project's root folder")
         if name in COMMANDS:
             return _command(name).run(**options) or 0
         axes = {axis: value for axis, value in options.items() if value is not None}

@@ -142,3 +142,11 @@ def test_without_a_project_the_checkout_answers(tmp_path, asked):
         return subprocess.run(command, cwd=folder, env=path, check=True, capture_output=True, text=True).stdout
 
     assert said(tmp_path) == said(ROOT) != ""
+
+
+@pytest.mark.parametrize("name", ["architecture", "schema"])
+def test_what_writes_a_page_of_the_checkout_writes_nowhere_else(tmp_path, monkeypatch, capsys, name):
+    monkeypatch.chdir(tmp_path)
+    assert main([name]) == 2
+    assert "params.yaml: not here; run from the project's root folder" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
