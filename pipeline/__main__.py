@@ -9,7 +9,7 @@ import errno
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, chdir, contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -43,6 +43,8 @@ COMMANDS = (
     "list", "about", "cite", "status", "verify", "inspect", "figure", "generate", "export", "handoff", "score_images",
     "check-method", "compare", "calibrate", "reproduced", "study", "record", "architecture", "schema",
 )  # fmt: skip
+OF_THE_CHECKOUT = {"list", "about", "cite", "-h", "--help"}  # where no project is, they speak of where this file lies
+ROOT = Path(__file__).parents[1]
 OPTIONAL = dict.fromkeys(layout.SPREAD, ("part",))  # an axis that a stage may have
 SHELLS = ("bash", "zsh")
 
@@ -95,8 +97,7 @@ def _version() -> str:
     """The checkout's, whenever it was installed."""
     import tomllib
 
-    project = Path(__file__).parents[1] / "pyproject.toml"
-    return tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"]
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 
 
 def _completion(shell: str) -> str:
@@ -196,6 +197,9 @@ def main(arguments: list[str]) -> int:
         name = "score_images"
     if name == "describe" and rest and not rest[0].startswith("-"):
         name = "about"  # what is asked by name, not the stage that writes data cards
+    if OF_THE_CHECKOUT & {name, *rest} and not layout.PARAMS.exists() and (ROOT / layout.PARAMS).exists():
+        with chdir(ROOT):
+            return main([name, *rest])
     try:
         if name == "--print-completion":
             print(_completion(*rest[:1] or [""]))
@@ -203,6 +207,8 @@ def main(arguments: list[str]) -> int:
         if name not in STAGES and name not in COMMANDS:
             raise UserError(f"unknown stage {name}; stages: {', '.join(STAGES)}; commands: {', '.join(COMMANDS)}")
         options = vars(_parser(name).parse_args(rest))
+        if name in ("architecture", "schema") and not layout.PARAMS.exists():  # they write, and read nothing of it
+            raise UserError(f"{layout.PARAMS}: not here; run from the project's root folder")
         if name in COMMANDS:
             return _command(name).run(**options) or 0
         axes = {axis: value for axis, value in options.items() if value is not None}

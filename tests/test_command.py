@@ -1,6 +1,7 @@
 """`repose`, the installed command: from any folder, its version, its completion in a shell."""
 
 import errno
+import os
 import shutil
 import subprocess
 import sys
@@ -131,3 +132,21 @@ def test_the_systems_errors_are_one_line_with_their_own_remedy(tmp_path, monkeyp
     assert len(said.splitlines()) == 1
     assert said.startswith("repose: fetch: ")
     assert says in said
+
+
+@pytest.mark.parametrize("asked", [["list"], ["describe", "fid"], ["cite", "spgnet"], ["train", "--help"]])
+def test_without_a_project_the_checkout_answers(tmp_path, asked):
+    def said(folder: Path) -> str:
+        path = {**os.environ, "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-m", "pipeline", *asked]
+        return subprocess.run(command, cwd=folder, env=path, check=True, capture_output=True, text=True).stdout
+
+    assert said(tmp_path) == said(ROOT) != ""
+
+
+@pytest.mark.parametrize("name", ["architecture", "schema"])
+def test_what_writes_a_page_of_the_checkout_writes_nowhere_else(tmp_path, monkeypatch, capsys, name):
+    monkeypatch.chdir(tmp_path)
+    assert main([name]) == 2
+    assert "params.yaml: not here; run from the project's root folder" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())

@@ -7,9 +7,12 @@ the command stops and names what to give as --numbering. All have one size; gene
 
 The masked metrics and PCKh need the targets' joints: --poses gives them as the field's CSV, as OpenPose's folder or zip
 of NAME_keypoints.json, or as one JSON object, name -> 18 x [x, y] or null; without it Lightweight OpenPose finds them,
-which is marked. The published weights of the metrics' networks are taken from --weights FOLDER, $REPOSE_MIRROR or
-data/weights; what is not there is not downloaded: its metrics are left out, which is said, or, with --missing-weights
-seeded, scored by random weights and marked. docs/protocols.md defines every metric; the numbers are those of `score`.
+which is marked. The published weights of the metrics' networks are taken from --weights FOLDER (where they lie, or one
+like $REPOSE_MIRROR, with a sub-folder weights), from $REPOSE_MIRROR or from data/weights of the current folder; what is
+not there is not downloaded: its metrics are left out, which is said, or, with --missing-weights seeded, scored by
+random weights and marked. docs/protocols.md defines every metric; the numbers are those of `score`,
+masked metrics and PCKh where the joints are the same: `export --what openpose-json` gives a data set's, `--what
+keypoints` rounds them to whole pixels.
 
 --as shows what a published number is worth: beside the right numbers it prints those that the released code of a method
 would print of the same folders, and says what each of its steps does. It resizes by that method's filter where sizes

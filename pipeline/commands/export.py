@@ -1,9 +1,10 @@
 """Write prepared data, generated images and trained networks in forms that other programs read.
 
---what keypoints   `name: [y, ...]: [x, ...]`, -1 for a missing joint; --split train or test
+--what keypoints   `name: [y, ...]: [x, ...]` in whole pixels, -1 for a missing joint; --split train or test
                    (the published lists come back byte for byte)
 --what openpose-json
-                   OpenPose's files, NAME_keypoints.json in its COCO layout, with scores; --split train or test;
+                   OpenPose's files, NAME_keypoints.json in its COCO layout, with scores and fractions of pixels, by
+                   which `compare --poses` comes to `score`'s numbers; --split train or test;
                    --output says where: a zip archive (NAME.zip) or a folder
 --what pairs       `from,to`; --split
                      train              the published training list: Repose's train and val pairs, in published order
@@ -15,15 +16,17 @@
                    the folder back to the same numbers
 --what model       the generator of --variant as a program for torch alone, which needs nothing of Repose: --output
                    NAME.pt2, written by torch.export; or NAME.onnx with --format onnx, where ONNX has its operators.
-                   NAME.json beside it says what goes in, what comes out, and how to call it
+                   NAME.json beside it says what goes in, what comes out, and how to call it. Label maps go in as the
+                   variant's own set, `label_set` there: those of data/D/parsing, mostly in another one, must be
+                   converted first, as docs/labels.md says ("Which set is where"), or it draws other pictures
 Lists go to stdout, or to --output FILE. A file is replaced as a whole or, if something fails, not at all; a folder must
 be new or empty. The number of rows goes to stderr. A variant's checkpoint is the one that stands for it in the tables
 (before scoring: the last); --step takes another.
 
   repose export --dataset synthetic --what keypoints --split test
   repose export --dataset market1501 --what pairs --split train --output market-pairs-train.csv
-  repose export --dataset synthetic --what generated --variant spig --output spig-images
-  repose export --dataset synthetic --what model --variant spig --output spig.pt2
+  repose export --dataset synthetic --what generated --variant spgnet --output spgnet-images
+  repose export --dataset synthetic --what model --variant spgnet --output spgnet.pt2
 """
 
 import os
@@ -56,7 +59,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--what", required=True, choices=("keypoints", "openpose-json", "pairs", "generated", "model"), help="see above"
     )
     parser.add_argument("--split", choices=tuple(_PAIR_SPLITS), help="see above")
-    parser.add_argument("--variant", metavar="V", help="generated, model: a trained variant, such as spig")
+    parser.add_argument("--variant", metavar="V", help="generated, model: a trained variant, such as spgnet")
     parser.add_argument("--step", type=int, metavar="N", help="its checkpoint (default: the tables' choice)")
     parser.add_argument("--format", choices=("torch", "onnx"), default="torch", help="of a model (default: torch)")
     parser.add_argument("--output", type=Path, metavar="PATH", help="write here instead of to stdout")

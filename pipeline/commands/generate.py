@@ -9,7 +9,8 @@ Every photograph is drawn in every pose: OUTPUT/IMAGE_to_POSE.png, of the size t
 with --strip IMAGE_to_POSE_strip.png beside it: source, pose, generated image.
 
 Photographs are fitted to that size as those of the data set `folder` are: with a margin that repeats the border (pad),
-or squeezed (squash). Joints are found by Lightweight OpenPose in the fitted photograph; variants that read parsing get
+or squeezed (squash). Joints are found by Lightweight OpenPose in the fitted photograph, with its weights from the
+project or, which changes nothing there, from $REPOSE_MIRROR/weights; variants that read parsing get
 that of the parser in the box. The joints of a pose file are taken for pixels of a picture of the variant's size; where
 it was written for a picture of another one, --pose-size says which, and they are fitted as that picture would be.
 A photograph with several people is refused, unless --central is given: then the one in the middle is drawn. In a
@@ -101,17 +102,23 @@ class Reader:
     def _detector(self) -> "OpenPose":
         """Raises UserError if its weights are not there."""
         from pipeline.extraction.openpose import OpenPose
+        from pipeline.fetching import networks
         from pipeline.loading import published_weights
 
         with chdir(self.project):
-            files = published_weights.files("openpose")
-            if files is None:
-                raise UserError(
-                    f"generate: joints are found by Lightweight OpenPose, whose weights are recorded as missing in "
-                    f"{layout.weights('openpose')}; run `repose weights --net openpose` where they can be "
-                    f"downloaded, or set weights.openpose.path in {layout.PARAMS} before"
-                )
-            return OpenPose(files)
+            known = (layout.weights("openpose") / "source.json").exists()
+            files = published_weights.files("openpose") if known else None
+        if files is not None:
+            return OpenPose([self.project / file for file in files])
+        files = networks.in_folders("openpose", None)
+        if files is None:
+            raise UserError(
+                "generate: joints are found by Lightweight OpenPose, whose weights are neither in "
+                f"{self.project / layout.weights('openpose')} nor in $REPOSE_MIRROR/weights: put "
+                f"{networks.named('openpose')} into the latter; or run `repose weights --net openpose` in the project, "
+                "but then all that may read these weights is stale there and runs again"
+            )
+        return OpenPose(files)
 
     @cached_property
     def _parser(self) -> "Parser":

@@ -52,10 +52,12 @@ def inputs(trained: Trained) -> list[dict[str, Any]]:
             {"name": f"{side}_valid", "shape": [1, JOINTS], "dtype": "bool", "is": "which joints are known"},
         ]
     given = ["source"] * trained.reads_parsing + ["target"] * trained.reads_target_parsing
-    return taken + [
-        {"name": f"{side}_labels", "shape": [1, *size], "dtype": "uint8", "is": "human parsing, ids as in `labels`"}
-        for side in given
-    ]
+    if not given:
+        return taken
+    last = len(labels.NAMES[trained.label_set]) - 1
+    said = f"human parsing, ids 0 to {last} of the set {trained.label_set}, named in `labels`; maps in another set, as"
+    said += " Repose stores them, are converted first (docs/labels.md of Repose)"
+    return taken + [{"name": f"{side}_labels", "shape": [1, *size], "dtype": "uint8", "is": said} for side in given]
 
 
 def example(trained: Trained, seed: int = 0) -> dict[str, Tensor]:
@@ -94,6 +96,7 @@ def describe(trained: Trained, form: str, file: str) -> dict[str, Any]:
             "is": "RGB in [-1, 1]: ((value + 1) * 127.5), rounded and clipped to 0 to 255, is the picture",
         },
         "joints": list(pose.JOINT_NAMES),
+        "label_set": trained.label_set,
         "labels": list(labels.NAMES[trained.label_set]) if trained.reads_parsing else None,
         "trained": {key: trained.meta.get(key) for key in ("name", "dataset", "settings", "components", "marks")}
         | {"step": trained.step},

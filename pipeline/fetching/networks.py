@@ -67,6 +67,23 @@ UNPUBLISHED = {"synthetic", "folder"}  # data sets on which no paper has numbers
 STANDARD_ON = {"inception_v3": {"deepfashion"}}  # of a network that others read on request alone: fid-train-tv's
 
 
+def named(net: str) -> str:
+    """A network's files by name, one where one is enough, and the address that has them, where one is known."""
+    files = NETS[net][:1] if net in EITHER else NETS[net]
+    address = f" ({files[0].url.rpartition('/')[0]})" if files[0].url else ""
+    return " and ".join(Path(one.file).name for one in files) + address
+
+
+def in_folders(net: str, folder: Path | None) -> list[Path] | None:
+    """A network's files in `folder`, in its sub-folder weights, or in that of $REPOSE_MIRROR; None if they are in none.
+
+    Raises UserError for a folder that is not there, and for a file with another digest.
+    """
+    mirror = download.mirror()
+    places = [*((folder, folder / "weights") if folder else ()), *([mirror / "weights"] if mirror else [])]
+    return next((found for place in places if (found := files_in(place, net))), None)
+
+
 def may_download(net: str, setting: bool | str, datasets: Iterable[str]) -> bool:
     """What `download` in the block `weights.NET` comes to for the data sets that are asked for."""
     papers = set(map(params.parent, datasets)) - UNPUBLISHED

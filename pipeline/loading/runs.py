@@ -5,6 +5,7 @@ ids, from which each variant is given its own set. Ids of LIP-20 are the same in
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from models.variants import COMPONENTS, VARIANTS, Batch, Component, Output, Variant
 from pipeline.anatomy import labels
+from pipeline.core import layout
 from pipeline.core.errors import UserError
 from pipeline.loading import checkpoints, devices, pixels
 
@@ -24,6 +26,11 @@ class Pose:
     image_id: str
     joints: np.ndarray
     valid: np.ndarray  # (18,) bool
+
+    @property
+    def points(self) -> np.ndarray:
+        """The joints, NaN where missing, as `Trained.draw` takes them."""
+        return np.where(self.valid[:, None], self.joints, np.float32(np.nan))
 
 
 @dataclass(frozen=True)
@@ -85,8 +92,8 @@ class Trained:
         """The person of `source` in the target's pose, (H, W, 3) uint8 RGB.
 
         source: (H, W, 3) uint8 RGB, of the size that the run was trained for. Joints: (18, 2) as (x, y) in its pixels,
-        in OpenPose's order, NaN where missing. Label maps (H, W) uint8 of LIP-20 ids: the source's where the variant
-        reads parsing (`reads_parsing`), the target's where it is given that too (`reads_target_parsing`).
+        in OpenPose's order, NaN where missing. Label maps (H, W) uint8 of lip-cihp-21 ids: the source's where the
+        variant reads parsing (`reads_parsing`), the target's where it is given that too (`reads_target_parsing`).
         Raises UserError for a picture of another size, and for a label map that is wanted and not given.
         """
         target = _pose("target", target_joints)
@@ -113,8 +120,23 @@ def checkpoints_of(folder: Path) -> Path:
     """The folder of a run's checkpoints: `folder` itself, or the one in it. Raises UserError if it is no run."""
     found = next((path for path in (folder / "checkpoints", folder) if (path / checkpoints.META).is_file()), None)
     if found is None:
-        raise UserError(f"{folder}: no trained run (no checkpoints/{checkpoints.META}); name one such as runs/D/V")
+        there = ", ".join(map(str, _near(folder))) or "none here; train a variant, or give its folder, runs/D/V"
+        raise UserError(f"{folder}: no trained run (no checkpoints/{checkpoints.META}); trained variants: {there}")
     return found
+
+
+def _near(folder: Path) -> list[Path]:
+    """Runs of variants in or beside a folder; where there are none, in the project that is the working directory."""
+    beside = Path("*", "checkpoints")
+    for place, form in ((folder, beside), (folder.parent, beside), (Path(), layout.checkpoints("*", "*"))):
+        found = []
+        for file in sorted(place.glob(str(form / checkpoints.META))):
+            with suppress(UserError):  # a broken one is another matter
+                if checkpoints.meta(file.parent)["kind"] == "variant":
+                    found.append(file.parents[1])
+        if found:
+            return found
+    return []
 
 
 def load_run(folder: str | Path, step: int | None = None, device: str = "auto") -> Trained:

@@ -12,7 +12,6 @@ import pyarrow as pa
 from pipeline.core import layout
 from pipeline.core.errors import UserError
 from pipeline.extraction.openpose import OpenPose
-from pipeline.fetching import download
 from pipeline.fetching import networks as published
 from pipeline.loading import published_weights
 from pipeline.metrics import GIVEN, METRICS, Metric, standard
@@ -33,7 +32,7 @@ KEYS = (
     "higher_is_better",
     "marks",
 )
-_WHERE = ", which is in no folder that was given as weights, in $REPOSE_MIRROR, or in data/weights"
+_WHERE = ", not in a folder given as weights, $REPOSE_MIRROR/weights, or data/weights of the current folder"
 
 
 @dataclass(frozen=True)
@@ -93,9 +92,10 @@ def compare(
     sources: a folder, for the likeness to the source. metrics: names from docs/protocols.md; None: the standard ones
     and, where their network is there, identity-target and identity-source.
 
-    Weights of the metrics' networks are taken from the folder `weights`, $REPOSE_MIRROR, or data/weights; where they
-    are missing, their metrics are left out ("skip") or scored by random ones and marked ("seeded"). bootstrap, seed:
-    resamples of the intervals, as in score. device: auto, cpu, cuda or cuda:N. No value depends on `batch`.
+    Weights of the metrics' networks are taken from the folder `weights` (where they lie, or one like $REPOSE_MIRROR,
+    with a sub-folder weights), $REPOSE_MIRROR, or data/weights of the current folder; where they are missing, their
+    metrics are left out ("skip") or scored by random ones and marked ("seeded"). bootstrap, seed: resamples of the
+    intervals, as in score. device: auto, cpu, cuda or cuda:N. No value depends on `batch`.
 
     recipes: names from `scoring.recipes.RECIPES`, whose numbers are found as well; they alone where the generated
     images have another size. draws: folders of further images of each pair, for a recipe that takes the best of them.
@@ -236,11 +236,8 @@ def _files(net: str, folder: Path | None) -> list[Path] | None:
     """A network's files: in a folder, in $REPOSE_MIRROR, or in the project that is the working directory."""
     if folder is not None and not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the folder of the published weights")
-    mirror = download.mirror()
-    for place in (folder, mirror and mirror / "weights"):
-        found = place and published.files_in(place, net)
-        if found:
-            return found
+    if found := published.in_folders(net, folder):
+        return found
     return published_weights.files(net) if (layout.weights(net) / "source.json").exists() else None
 
 
@@ -282,12 +279,13 @@ def _lacks(
 ) -> str | None:
     """Why a metric cannot be had, None if it can."""
     needs = set(metric.needs)
+    openpose = f"the weights of Lightweight OpenPose: {published.named('openpose')}{_WHERE}"
     if "labels" in needs or metric.real == "inception-tv":
         return "looks at more of a data set than two folders hold; use `repose score --images`"
     if needs & {"masks", "joints"} and given.target_joints is None:
-        return f"needs the targets' joints: give poses, or the weights of Lightweight OpenPose{_WHERE}"
+        return f"needs the targets' joints: give poses, or {openpose}"
     if "joints" in needs and not detects:
-        return f"needs the weights of Lightweight OpenPose{_WHERE}"
+        return f"needs {openpose}"
     if metric.name == "identity-source" and not given.has_sources:
         return "needs the source images: give sources"
     if metric.feature and len(given) < 2:
@@ -295,7 +293,7 @@ def _lacks(
     for need in sorted(needs - set(GIVEN)):
         net = networks.WEIGHTS[need]
         if files_of(net) is None and (missing_weights == "skip" or need == "reid"):
-            return f"needs the published weights of {net}{_WHERE}"
+            return f"needs the published weights of {net}: {published.named(net)}{_WHERE}"
     return None
 
 

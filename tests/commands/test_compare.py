@@ -380,15 +380,18 @@ def test_a_metric_that_was_asked_for_and_cannot_be_had_is_one_line(two, capsys, 
     def asked(*names: str) -> str:
         return refused(capsys, "out", "targets", "--metrics", *names)
 
-    assert "fid needs the published weights of inception, which is in no folder" in asked("ssim", "fid")
+    line = asked("ssim", "fid")
+    assert "fid needs the published weights of inception: pt_inception-2015-12-05-6726825d.pth (https://" in line
+    assert line.endswith("$REPOSE_MIRROR/weights, or data/weights of the current folder")
     assert "mask-ssim needs the targets' joints" in asked("mask-ssim")
     assert "parsing-miou looks at more of a data set" in asked("parsing-miou")
     assert "ssim-win51 is not defined for images of 64 x 32" in asked("ssim-win51")
     assert "ssmi; choose from ssim" in asked("ssmi")
     Path("weights").mkdir()
     Path("weights/alexnet-owt-7be5be79.pth").write_bytes(b"something else")
-    line = refused(capsys, "out", "targets", "--metrics", "lpips-alex-v0.1", "--weights", "weights")
-    assert "weights/alexnet-owt-7be5be79.pth: sha256 is" in line
+    for folder in ("weights", "."):  # where they lie, or one as $REPOSE_MIRROR is
+        line = refused(capsys, "out", "targets", "--metrics", "lpips-alex-v0.1", "--weights", folder)
+        assert "weights/alexnet-owt-7be5be79.pth: sha256 is" in line
     assert "nowhere: no such folder" in refused(capsys, "out", "targets", "--weights", "nowhere")
     monkeypatch.setenv(MIRROR, "nowhere")
     assert "REPOSE_MIRROR=nowhere: no such folder" in asked("lpips-alex-v0.1")

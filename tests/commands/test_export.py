@@ -9,7 +9,7 @@ import torch
 
 from models.variants import VARIANTS, Batch
 from pipeline import __main__
-from pipeline.anatomy import pose
+from pipeline.anatomy import labels, pose
 from pipeline.commands import portable
 from pipeline.core import layout, store
 from pipeline.core.errors import UserError
@@ -210,7 +210,19 @@ def test_a_model_runs_without_repose(trained, tmp_path, capsys):
         "source", "source_joints", "source_valid", "target_joints", "target_valid",
     ]  # fmt: skip
     assert described["joints"][:2] == ["nose", "neck"]
+    assert described["label_set"] is described["labels"] is None
     assert described["trained"]["step"] == 3
+
+
+@pytest.mark.parametrize(("variant", "label_set"), [("spgnet", "cihp-20"), ("spt_ts_gt", "lip-20")])
+def test_a_model_names_the_label_set_that_it_reads(trained, variant, label_set):
+    trained(variant)
+    described = portable.describe(load_run(f"runs/synthetic/{variant}", device="cpu"), "torch", "a.pt2")
+    said = {one["name"]: one["is"] for one in described["inputs"] if one["name"].endswith("_labels")}
+    assert described["label_set"] == label_set
+    assert described["labels"] == list(labels.NAMES[label_set])
+    assert said.pop("source_labels").startswith(f"human parsing, ids 0 to 19 of the set {label_set}")
+    assert list(said) == ["target_labels"] * (variant == "spt_ts_gt")
 
 
 @pytest.mark.slow

@@ -1,9 +1,11 @@
 """The command `generate`: whose picture in whose pose is drawn, fitted how, and what is refused in one line."""
 
 import csv
+import hashlib
 import itertools
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,6 +23,7 @@ from pipeline.commands import figure, generate
 from pipeline.core import params
 from pipeline.datasets.folder import photograph as own_images
 from pipeline.extraction import openpose
+from pipeline.fetching import networks
 from pipeline.figures import subject
 from pipeline.formats import openpose_json, pictures
 from tests import tiny_dataset
@@ -267,9 +270,29 @@ def test_missing_weights_of_the_detector_are_one_line(project, capsys, monkeypat
     monkeypatch.chdir(project)
     monkeypatch.setitem(variants.VARIANTS, "shown", entry("shown", Inverted, "SPIG", False))
     arguments = ["--image", "me.png", "--pose", "pose.json", "--run", SHOWN]
-    assert "run `repose weights --net openpose`" in refused(capsys, *arguments)
+    said = refused(capsys, *arguments)
+    assert "human-pose-estimation-0001.xml and human-pose-estimation-0001.bin (https://" in said
+    assert "or run `repose weights --net openpose` in the project, but then" in said
     write_weights("openpose", {})
-    assert "Lightweight OpenPose, whose weights are recorded as missing" in refused(capsys, *arguments)
+    assert refused(capsys, *arguments) == said
+
+
+def test_weights_of_the_detector_in_the_mirror_will_do(project, tmp_path, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("REPOSE_MIRROR", str(tmp_path / "mirror"))
+    names = [Path(one.file).name for one in networks.NETS["openpose"]]
+    files = [replace(one, sha256=hashlib.sha256(b"weights").hexdigest()) for one in networks.NETS["openpose"]]
+    monkeypatch.setitem(networks.NETS, "openpose", tuple(files))
+    for name in names:
+        path = tmp_path / "mirror/weights" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"weights")
+    write_weights("openpose", {})
+    monkeypatch.setattr(openpose, "OpenPose", lambda found: found)
+    reader = generate.Reader(SimpleNamespace(height=HEIGHT, width=WIDTH), project, "pad", False, None)
+    assert [file.name for file in reader._detector] == names
+    assert not (project / "data/weights/openpose" / names[0]).exists()
 
 
 @pytest.mark.real

@@ -1,4 +1,4 @@
-"""A trained run in three lines of Python, as README has them."""
+"""A trained run in a few lines of Python, as README has them."""
 
 import re
 import subprocess
@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from models.variants import VARIANTS
-from pipeline.core import layout
+from pipeline.core import layout, schema, store
 from pipeline.core.errors import UserError
-from pipeline.loading import checkpoints
+from pipeline.loading import checkpoints, runs
 from pipeline.loading.pixels import as_bytes, as_floats
 from pipeline.training import load_run
 from tests import tiny_dataset
@@ -47,15 +47,28 @@ def drawn_by_hand(network, view: int) -> np.ndarray:
         return as_bytes(network(Batch(source, None, *posed(0), *posed(view))).image)[0].numpy()
 
 
-def test_the_lines_of_the_readme(run):
+def test_the_lines_of_the_readme(tmp_path, monkeypatch, one_thread):
+    """The people, joints and label maps are those of the data set."""
+    tiny_dataset.write(tmp_path, parsing_source="own")
+    monkeypatch.chdir(tmp_path)
+    some = store.read_table(layout.pairs("synthetic")).to_pylist()
+    store.write_table(layout.pairs("synthetic"), [row | {"split": "test"} for row in some], schema.PAIRS)
+    network = VARIANTS["spgnet"].build(HEIGHT, WIDTH, 0.25, kappa=-0.1)
+    write_checkpoints("synthetic", "spgnet", "variant", network, [1], ["steps"])
     blocks = re.findall(r"```python\n(.+?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    code = next(block for block in blocks if "load_run" in block)
-    assert len([line for line in code.splitlines() if line]) == 3
-    known = {"source": tiny_dataset.picture(1, 0), "source_joints": joints(0), "target_joints": joints(2)}
-    exec(code, known)
-    network, _ = checkpoints.load(run / "checkpoints", 2)
-    np.testing.assert_array_equal(known["picture"], drawn_by_hand(network, 2))
+    known = {}
+    exec(next(block for block in blocks if "load_run" in block), known)
+    source, target = known["source"], known["target"]
+    expected = runs.as_picture(runs.look(known["run"], source, target).image)
+    np.testing.assert_array_equal(known["picture"], expected)
     assert (known["picture"].dtype, known["picture"].shape) == (np.uint8, (HEIGHT, WIDTH, 3))
+    np.testing.assert_array_equal(np.isfinite(source.points).all(axis=1), source.valid)
+
+
+def test_a_run_draws_as_its_network_does(run):
+    picture = load_run(run).draw(tiny_dataset.picture(1, 0), joints(0), joints(2))
+    network, _ = checkpoints.load(run / "checkpoints", 2)
+    np.testing.assert_array_equal(picture, drawn_by_hand(network, 2))
 
 
 def test_a_run_is_its_network_its_entry_and_its_settings(run, monkeypatch):
@@ -78,8 +91,12 @@ def test_what_a_run_cannot_draw_is_one_line(run):
     with pytest.raises(UserError, match="spt reads the source's parsing; give its label map too"):
         other.draw(picture, joints(0), joints(1))
     assert other.draw(picture, joints(0), joints(1), maps).shape == (HEIGHT, WIDTH, 3)
-    with pytest.raises(UserError, match="no trained run"):
-        load_run(run.parent)
+    there = f"trained variants: {run}, {run.with_name('spt')}$"
+    for wrong in (run.parent, run.with_name("spgnet")):
+        with pytest.raises(UserError, match=f"no trained run .*; {there}"):
+            load_run(wrong)
+    with pytest.raises(UserError, match=r"trained variants: runs/synthetic/spig, runs/synthetic/spt$"):
+        load_run("runs/market1501/spig")
     with pytest.raises(UserError, match="no checkpoint of step 9; there are: 1, 2"):
         load_run(run, 9)
 
