@@ -43,7 +43,7 @@ COMMANDS = (
     "list", "about", "cite", "status", "verify", "inspect", "figure", "generate", "export", "handoff", "score_images",
     "check-method", "compare", "calibrate", "reproduced", "study", "record", "architecture", "schema",
 )  # fmt: skip
-OF_THE_CHECKOUT = {"list", "about", "cite", "-h", "--help"}  # where no project is, they speak of where this file lies
+OF_THE_CHECKOUT = {"list", "about", "cite"}  # where no project is, they and any --help speak of where this file lies
 ROOT = Path(__file__).parents[1]
 OPTIONAL = dict.fromkeys(layout.SPREAD, ("part",))  # an axis that a stage may have
 SHELLS = ("bash", "zsh")
@@ -197,7 +197,8 @@ def main(arguments: list[str]) -> int:
         name = "score_images"
     if name == "describe" and rest and not rest[0].startswith("-"):
         name = "about"  # what is asked by name, not the stage that writes data cards
-    if OF_THE_CHECKOUT & {name, *rest} and not layout.PARAMS.exists() and (ROOT / layout.PARAMS).exists():
+    asks = name in OF_THE_CHECKOUT or not {"-h", "--help"}.isdisjoint(rest)
+    if asks and not layout.PARAMS.exists() and (ROOT / layout.PARAMS).exists():
         with chdir(ROOT):
             return main([name, *rest])
     try:

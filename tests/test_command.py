@@ -9,9 +9,11 @@ import sysconfig
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipeline.__main__ import main
+from pipeline.formats import pictures
 from tests.conftest import ROOT
 from tests.small_project import enter
 
@@ -142,6 +144,15 @@ def test_without_a_project_the_checkout_answers(tmp_path, asked):
         return subprocess.run(command, cwd=folder, env=path, check=True, capture_output=True, text=True).stdout
 
     assert said(tmp_path) == said(ROOT) != ""
+
+
+def test_a_folder_of_a_commands_name_is_that_of_the_working_directory(tmp_path, monkeypatch, capsys):
+    for name in ("list", "cite"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.png").write_bytes(pictures.encode_png(np.zeros((64, 32, 3), np.uint8)))
+    monkeypatch.chdir(tmp_path)
+    assert main(["compare", "list", "cite", "--metrics", "ssim"]) == 0
+    assert "1.0000" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["architecture", "schema"])
