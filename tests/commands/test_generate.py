@@ -267,6 +267,7 @@ def test_what_cannot_be_drawn_is_one_line(project, capsys, found, monkeypatch):
 
 def test_missing_weights_of_the_detector_are_one_line(project, capsys, monkeypatch):
     monkeypatch.undo()
+    monkeypatch.delenv("REPOSE_MIRROR", raising=False)
     monkeypatch.chdir(project)
     monkeypatch.setitem(variants.VARIANTS, "shown", entry("shown", Inverted, "SPIG", False))
     arguments = ["--image", "me.png", "--pose", "pose.json", "--run", SHOWN]
