@@ -6,7 +6,8 @@
     python -m benchmarks.demo_weights pack --project TWO --on
     python -m benchmarks.demo_weights train --project THREE --on --spgnet 9000                    and again, longer
     python -m benchmarks.demo_weights pack --project THREE --on                  and so on, with --spgnet 6400
-    python -m benchmarks.demo_weights train --project FOUR --on --spatn 800 --spgnet STEPS         both stages, on
+    python -m benchmarks.demo_weights train --project FOUR --on --spatn 1000 --spgnet 9000          both stages, on
+    python -m benchmarks.demo_weights pack --project FOUR --on --spatn 1000 --spgnet 9000
 
 The people are drawn from another seed than the demo's, so none of them is in its training or its test images. In ONE
 they wear patterns, afterwards plain clothes, as in the demo. The networks are those of the demo, at its width. They are
@@ -144,7 +145,7 @@ def main() -> None:
     steps |= {name: given for name in steps if (given := getattr(options, name)) is not None}
     if options.what == "train":
         prepare("plain" if options.on else "varied")
-        if not steps["spatn"]:
+        if options.on and not steps["spatn"]:
             shutil.copytree(PACKED / "spatn", layout.checkpoints("synthetic", "spatn"), dirs_exist_ok=True)
         note_code()
         train(steps, options.on)

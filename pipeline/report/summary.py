@@ -1,6 +1,6 @@
 """What the summary at the top of a page says of a data set, from the tables; template/summary.html.j2 has the words."""
 
-from pipeline.report.tables import how_read, pairs_seen
+from pipeline.report.tables import how_read, pairs_of, pairs_seen
 from pipeline.report.words import counted, listed
 from pipeline.tables import papers
 
@@ -16,17 +16,12 @@ def interval(cell: dict[str, str]) -> str:
     return " to ".join(ends) if len(ends) == 2 else ""
 
 
-def _pairs(cell: dict[str, str]) -> int:
-    """How many test pairs it was scored on, those included that its metric leaves out."""
-    return int(cell["n"] or 0) + int(cell["excluded"] or 0)
-
-
 def ranking(cells: list[dict[str, str]], unranked: list[str]) -> list[dict[str, str]]:
     """The cells of a leaderboard's first column that have a rank, the best first: not those of a part of the pairs."""
     own = [c for c in cells if c["column"] == cells[0]["column"] and c["value"] and c["variant"] not in unranked]
-    most = max(map(_pairs, own), default=0)
+    most = max(map(pairs_of, own), default=0)
     sign = -1 if cells[0]["higher_is_better"] == "True" else 1
-    return sorted((c for c in own if _pairs(c) == most), key=lambda cell: sign * float(cell["value"]))
+    return sorted((c for c in own if pairs_of(c) == most), key=lambda cell: sign * float(cell["value"]))
 
 
 def _ran(cells: list[dict[str, str]], scores: list[dict[str, str]]) -> dict:
@@ -152,7 +147,9 @@ def of_dataset(
     see the true target's parsing.
     """
     ranked = ranking(cells, unranked)
-    partial = [c["row"] for c in cells if ranked and 0 < _pairs(c) < _pairs(ranked[0]) and c["variant"] not in unranked]
+    partial = [
+        c["row"] for c in cells if ranked and 0 < pairs_of(c) < pairs_of(ranked[0]) and c["variant"] not in unranked
+    ]
     return {
         "ran": _ran(cells, scores),
         "column": cells[0]["column"],

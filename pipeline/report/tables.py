@@ -160,11 +160,16 @@ def _rows(cells: list[dict[str, str]]) -> list[dict]:
     return list(rows.values())
 
 
+def pairs_of(row: dict[str, str]) -> int:
+    """On how many pairs a score or a cell is, those included that its metric had to leave out."""
+    return int(row["n"] or 0) + int(row["excluded"] or 0)
+
+
 def pairs_seen(scores: list[dict[str, str]]) -> dict[str, int]:
     """How many pairs of each split were scored, those included that a metric had to leave out."""
     pairs: dict[str, int] = {}
     for row in scores:
-        pairs[row["split"]] = max(int(row["n"] or 0) + int(row["excluded"] or 0), pairs.get(row["split"], 0))
+        pairs[row["split"]] = max(pairs_of(row), pairs.get(row["split"], 0))
     return pairs
 
 

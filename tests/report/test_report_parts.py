@@ -111,7 +111,7 @@ def test_the_summary_ranks_nobody_by_a_part_of_the_pairs():
     cells = [easy | {"n": "4"}, CELL | {"kind": "floor", "n": "8", "excluded": "1"}]
     found = said("best", cells, [difference("Easy", "a", -0.2, 0.02)])
     assert found.startswith("a is best by LPIPS (lower is better): 0.3000.")
-    assert found.endswith("Not ranked, since its pictures are of a part of the pairs: Easy (outside).")
+    assert found.endswith("Not ranked, since scored on a part of the pairs: Easy (outside).")
     assert "part of the pairs" not in said("best", [easy | {"n": "8", "excluded": "1"}, cells[1]])
     scores = [{"split": split, "variant": "a", "n": "9", "excluded": "0"} for split in ("test", "val")]
     for rows, kinds in ((scores, "floor"), (scores[:1], "outside")):
