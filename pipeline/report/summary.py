@@ -158,6 +158,6 @@ def of_dataset(
         "lead": _lead(ranked) if ranked else None,
         "chance": _chance(ranked, differences) if len(ranked) > 1 else None,
         "floors": _floors(cells, differences),
-        "partial": listed(list(dict.fromkeys(partial))),
+        "partial": listed(partial),
         "told": listed(list(dict.fromkeys(cell["row"] for cell in cells if cell["variant"] in unranked))),
     }
