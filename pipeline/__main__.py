@@ -7,6 +7,7 @@ import argparse
 import ast
 import errno
 import os
+import select
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, chdir, contextmanager
@@ -47,6 +48,7 @@ OF_THE_CHECKOUT = {"list", "about", "cite"}  # where no project is, they and any
 ROOT = Path(__file__).parents[1]
 OPTIONAL = dict.fromkeys(layout.SPREAD, ("part",))  # an axis that a stage may have
 SHELLS = ("bash", "zsh")
+READER_LEFT = 141  # as a shell has it of a command that SIGPIPE ends
 
 # What an axis may be: most of it from params.yaml.
 CHOICES = {
@@ -169,6 +171,22 @@ def _remedy(error: OSError) -> str:
     return "run again when that is put right"
 
 
+def _reader_left() -> bool:
+    """Whether nobody reads standard output any more, as in `repose list | head`: then what is left of it goes nowhere.
+    Any other pipe that breaks is a fault.
+    """
+    try:
+        output = sys.stdout.fileno()
+    except (AttributeError, OSError):  # closed, or not a file
+        return False
+    poll = select.poll()
+    poll.register(output, 0)
+    left = any(event & select.POLLERR for _, event in poll.poll(0))
+    if left:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    return left
+
+
 @contextmanager
 def _writing(job: graph.Job) -> Iterator[None]:
     """Its outputs are this run's, from before it reads anything. Raises UserError if another run is writing one."""
@@ -186,13 +204,7 @@ def _writing(job: graph.Job) -> Iterator[None]:
 
 
 def main(arguments: list[str]) -> int:
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(_overview())
-        return 0
-    name, *rest = arguments
-    if name == "--version":
-        print(f"repose {_version()}")
-        return 0
+    name, *rest = arguments or ["--help"]
     if name == "score" and {"--images", "--method"} & {option.split("=")[0] for option in rest}:
         name = "score_images"
     if name == "describe" and rest and not rest[0].startswith("-"):
@@ -202,6 +214,12 @@ def main(arguments: list[str]) -> int:
         with chdir(ROOT):
             return main([name, *rest])
     try:
+        if name in ("-h", "--help"):
+            print(_overview())
+            return 0
+        if name == "--version":
+            print(f"repose {_version()}")
+            return 0
         if name == "--print-completion":
             print(_completion(*rest[:1] or [""]))
             return 0
@@ -238,6 +256,8 @@ def main(arguments: list[str]) -> int:
         )
         return 130
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _reader_left():
+            return READER_LEFT
         where = f" ({error.filename})" if error.filename else ""
         what = os.strerror(error.errno) if error.errno else error
         print(console.line(f"repose: {name}: {what}{where}; {_remedy(error)}"), file=sys.stderr)
@@ -259,7 +279,11 @@ def main(arguments: list[str]) -> int:
 
 def command() -> None:
     """What the installed `repose` runs."""
-    sys.exit(main(sys.argv[1:]))
+    try:
+        status = main(sys.argv[1:])
+    except SystemExit as end:  # argparse's, after --help
+        status = end.code
+    sys.exit(READER_LEFT if _reader_left() else status)
 
 
 if __name__ == "__main__":

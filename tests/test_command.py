@@ -1,5 +1,6 @@
 """`repose`, the installed command: from any folder, its version, its completion in a shell."""
 
+import argparse
 import errno
 import os
 import shutil
@@ -161,3 +162,33 @@ def test_what_writes_a_page_of_the_checkout_writes_nowhere_else(tmp_path, monkey
     assert main([name]) == 2
     assert "params.yaml: not here; run from the project's root folder" in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["--help", "--version", "list", "train --help"])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_has_seen_enough_is_no_fault(command, unbuffered):
+    """As in `repose list | head`: said nowhere, with the status that a shell has of a command that SIGPIPE ends."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    run = subprocess.run(
+        [sys.executable, "-m", "pipeline", *command.split()],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        stdout=writes,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writes)
+    assert (run.returncode, run.stderr) == (141, "")
+
+
+def test_another_pipe_that_breaks_is_a_fault(monkeypatch, capfd):
+    """Standard output is read here: it is not what broke."""
+
+    def break_down(name: str) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("pipeline.__main__._command", break_down)
+    monkeypatch.setattr("pipeline.__main__._parser", lambda name: argparse.ArgumentParser())
+    assert main(["list"]) == 2
+    assert "Broken pipe" in capfd.readouterr().err
