@@ -17,6 +17,16 @@ from pipeline.loading.devices import send
 
 STREAM = 5  # keeps them apart from the batch order's, which come from [seed, epoch]
 SIDES = ("source", "target")
+PUBLISHED = 128  # the height of Market-1501's images, which alone are moved in the papers
+
+
+def resized(jitter: Jitter | None, height: int) -> Jitter | None:
+    """Its shifts for images of another height: as many pixels of a smaller one would push a person out of it."""
+    if jitter is None or height == PUBLISHED:
+        return jitter
+    moves = {side: getattr(jitter, side) for side in SIDES}
+    factor = height / PUBLISHED
+    return Jitter(**{side: move and replace(move, shift=move.shift * factor) for side, move in moves.items()})
 
 
 def draws(jitter: Jitter, batch: int, seed: int, step: int) -> Tensor:

@@ -14,7 +14,18 @@ from pipeline.core.errors import UserError
 from pipeline.loading import checkpoints, devices, parallel
 from pipeline.loading.arrays import ImageData
 from pipeline.loading.parallel import Group
-from pipeline.training import components, features, loop, losses, marks, samples, start, tracker, training_data
+from pipeline.training import (
+    augmentation,
+    components,
+    features,
+    loop,
+    losses,
+    marks,
+    samples,
+    start,
+    tracker,
+    training_data,
+)
 from pipeline.training.features import FeatureSource
 from pipeline.training.meta import Meta
 
@@ -124,6 +135,7 @@ def schedule(task: Task, phase: Phase, meta: Meta, device: torch.device, inputs:
     def first_steps(shares: Mapping[str, Mapping[str, float]]) -> dict[str, int]:
         return {name: 1 + round(share[meta.published["dataset"]] * block.steps) for name, share in shares.items()}
 
+    moves = phase.augment.get(meta.published["dataset"]) if block.augment else None
     return loop.Run(
         title=task.title,
         phase=phase,
@@ -140,7 +152,7 @@ def schedule(task: Task, phase: Phase, meta: Meta, device: torch.device, inputs:
         thaws=first_steps(phase.thaw),
         accumulate=block.accumulate,
         compile=block.compile,
-        jitter=phase.augment.get(meta.published["dataset"]) if block.augment else None,
+        jitter=augmentation.resized(moves, meta.height),
         tracker=block.tracker,
         inputs=inputs,
         code=digests.code_of(task.stage, dataset, task.name),

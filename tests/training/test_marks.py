@@ -8,6 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from models import spgnet
+from models.layers.schedule import Jitter
 from models.variants import COMPONENTS, VARIANTS
 from pipeline.core import layout, params, schema, store, yaml_file
 from pipeline.core.errors import UserError
@@ -190,19 +192,21 @@ def test_the_batches_of_the_nearest_size(name, batches):
     assert marks.published(VARIANTS[name].phase, "market1501", 256)["batch"] == batches[0]  # what is published, is
 
 
-@pytest.mark.parametrize(("height", "augmented"), [(64, True), (256, False)])
-def test_a_run_is_delayed_and_augmented_as_at_its_size(height, augmented, monkeypatch):
+@pytest.mark.parametrize(("height", "shift"), [(128, 10.0), (64, 5.0), (192, 15.0), (256, None)])
+def test_a_run_is_delayed_and_augmented_as_at_its_size(height, shift, monkeypatch):
     """SPGNet's adversary joins after 5 of 10 epochs on Market-1501, after 5 of 45 on DeepFashion, and only the former
-    is augmented.
+    is augmented, by 10 of its 128 pixels.
     """
     monkeypatch.setattr(fit.digests, "code_of", lambda *axes: {})
     entry = VARIANTS["spgnet"]
     block, phase = marks.resolve(replace(BLOCK, steps=90), entry.phase, "folder", height)
     task = fit.Task(entry, "folder", block, "spgnet", "spgnet")
-    meta = SimpleNamespace(published=marks.published(phase, "folder", height), settings={}, as_dict=dict)
+    published = marks.published(phase, "folder", height)
+    meta = SimpleNamespace(published=published, height=height, settings={}, as_dict=dict)
     run = fit.schedule(task, phase, meta, "cpu", ())
     assert run.starts == {"adversarial": 11 if height == 256 else 46}
-    assert (run.jitter is not None) == augmented
+    assert (run.jitter and run.jitter.target.shift) == shift
+    assert run.jitter is None or run.jitter == Jitter(target=replace(spgnet.MOVES.target, shift=shift))
     assert fit.schedule(replace(task, block=replace(block, augment=False)), phase, meta, "cpu", ()).jitter is None
 
 
