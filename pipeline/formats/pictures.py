@@ -19,6 +19,8 @@ from pipeline.anatomy import labels
 from pipeline.core import store
 from pipeline.core.errors import UserError, is_shortage
 
+# Why a picture is not read is for a line of ours to say, which names the file.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 MAX_PIXELS = 128 << 20  # of a picture; a file of a few kilobytes can claim any number
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000")
 
@@ -52,7 +54,7 @@ def decode(data: bytes, kind: int = cv2.IMREAD_COLOR_RGB) -> np.ndarray | None:
     with suppress(cv2.error):  # no bytes at all, or dimensions beyond reason
         picture = cv2.imdecode(np.frombuffer(data, np.uint8), kind | cv2.IMREAD_IGNORE_ORIENTATION)
     if picture is None and not refused(data):
-        with suppress(OSError, SyntaxError, ValueError):
+        with suppress(OSError, SyntaxError, ValueError), catch_warnings(action="ignore"):
             from PIL import Image
 
             with Image.open(BytesIO(data)) as image:

@@ -68,6 +68,17 @@ def test_what_is_no_picture_is_none(data):
     assert pictures.decode(data) is None
 
 
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "webp", "tiff", "ppm", "jp2", "gif"])
+def test_of_a_picture_that_is_cut_off_only_we_speak(suffix, capfd):
+    """OpenCV's codecs would each write lines of their own, which name no file."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 32, 3), dtype=np.uint8)
+    whole = cv2.imencode(f".{suffix}", noise)[1].tobytes()
+    assert pictures.decode(whole).shape == noise.shape
+    assert pictures.decode(whole[: len(whole) // 2]) is None
+    assert pictures.decode(whole[:20]) is None
+    assert capfd.readouterr() == ("", "")
+
+
 def test_colours_are_rgb_in_and_out():
     picture = np.random.default_rng(0).integers(0, 256, (5, 4, 3), np.uint8)
     for encoded in (pictures.encode_png(picture), pictures.encode_webp(picture)):
