@@ -65,9 +65,10 @@ class Move:
 
     scale: the smallest and the largest factor; its logarithm is uniform if `geometric`, else the factor itself.
     angle: at most so many degrees either way. shift: at most so many pixels along x and along y, of an image of
-    Market-1501, 128 high, and of others in proportion; with `whole_pixels` one of -shift, ..., shift - 1. centre: in widths and heights. nearest: pixels are not interpolated.
-    repeat_border: what comes from outside repeats the border, else it is mid-grey, and of label 0. drop_joints: a joint
-    that leaves the image becomes missing, else it keeps its place outside.
+    Market-1501, 128 high, and of others in proportion; with `whole_pixels` one of -shift, ..., shift - 1. centre: in
+    widths and heights. nearest: pixels are not interpolated. repeat_border: what comes from outside repeats the border,
+    else it is mid-grey, and of label 0. drop_joints: a joint that leaves the image becomes missing, else it keeps its
+    place outside.
     """
 
     scale: tuple[float, float] = (1.0, 1.0)
