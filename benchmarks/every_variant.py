@@ -2,11 +2,13 @@
 
     python -m benchmarks.every_variant params > my-params.yaml      then, as params.yaml:  snakemake --cores all
     python -m benchmarks.every_variant params --families spig patn      some families; each is compared in itself
+    python -m benchmarks.every_variant params --quarter-hour      a quarter of an hour of one core each, as measured
     python -m benchmarks.every_variant table --project DIR          Markdown
 
 `params` prints the repository's params.yaml with every variant and component in it. All take the settings of the demo
 (the blocks `synthetic`) but for the weights that it starts from, `--scale` times its steps, so that the variants of a
-family differ in what the paper varies and in nothing else; --set changes single keys. `table` reads
+family differ in what the paper varies and in nothing else; --set changes single keys, and with its steps the one
+checkpoint of a training. `table` reads
 reports/tables/differences.csv of a finished project: paired differences over the test pairs of the chosen checkpoints
 with their 95 % bootstrap intervals.
 
@@ -38,19 +40,63 @@ ABLATIONS = {
     "spig_table3": "spig", "spgnet_table_a": "spgnet", "spt_training": "spt", "spt_losses": "spt_ts_gt",
     "sgw_gan_ablation": "sgw",
 }  # fmt: skip
+# Some 15 minutes of one core (AVX-512) a variant and 5 a component, on images of 64 x 32. Where the published rate is
+# 0.0002, twice that: the runs are a hundredth as long.
+QUARTER_HOUR = (
+    *("fetch.synthetic.train_identities=192", "fetch.synthetic.test_identities=48", "fetch.synthetic.views=8"),
+    *("pairs.synthetic.test_pairs=384", "reference.synthetic.lpips=squeeze"),
+    *(
+        "pretrain.synthetic.*.batch=8",
+        "pretrain.synthetic.*.precision=bf16",
+        "pretrain.synthetic.*.missing_weights=stop",
+    ),
+    *("train.synthetic.*.batch=8", "train.synthetic.*.precision=bf16", "train.synthetic.*.missing_weights=stop"),
+    "pretrain.synthetic.detector.steps=1000",
+)
+STEPS_AND_RATES = {  # the rate None is the demo's
+    "pretrain": {
+        "spig_flow": (7800, 0.0004),
+        "spig_flow_whole": (7800, 0.0004),
+        "spatn": (4800, 0.001),
+        "spatn_no_distance": (4800, 0.001),
+        "spgnet_flow": (13500, 0.0004),
+        "spt_parsing": (3900, 0.0004),
+        "spt_parsing_balanced": (3900, 0.0004),
+        "spt_parsing_true": (3900, 0.0004),
+        "spt_detector": (3000, None),
+        "sgw_parser": (4900, 0.0004),
+        "sgw_parser_image": (4900, 0.0004),
+        "sgw_matcher": (8000, None),
+        "sgw_matcher_pose": (8000, None),
+        "gfla_flow": (11500, 0.0004),
+    },
+    "train": {
+        "spig": (5000, 0.0004),
+        "spgnet": (5000, 0.0004),
+        "spt": (2750, 0.0004),
+        "sgw_gan": (8100, 0.0004),
+        "patn": (3900, None),
+        "gfla": (7000, 0.0004),
+        "def_gan": (7600, 0.0004),
+        "vunet": (7200, None),
+    },
+}
 BEYOND = (("spgnet", "spgnet_no_distance", "SPGNet, supplement C"),)  # compared in a text, by the parsing's mIoU
 
 
-def everything(dataset: str, scale: float, families: Collection[str] = ()) -> dict[str, Any]:
+def everything(
+    dataset: str, scale: float, families: Collection[str] = (), without: Collection[str] = ()
+) -> dict[str, Any]:
     """params.yaml with every variant and component, and the demo's training, its steps times `scale`, for `dataset`.
 
-    families: only their variants, and the floors; none named: all.
+    families: only their variants, and the floors; none named: all. without: variants that are left out.
     """
     values = yaml_file.read(ROOT / "params.yaml")
     values["datasets"] = [dataset]
     for family in values["variants"]:
         named = not families or family in ("floors", *families)
-        values["variants"][family] = [one.name for one in import_module(f"models.{family}").VARIANTS] if named else []
+        names = [one.name for one in import_module(f"models.{family}").VARIANTS] if named else []
+        values["variants"][family] = [name for name in names if name not in without]
     for stage in ("pretrain", "train"):
         for name, demo in values[stage]["synthetic"].items():
             if "width" in demo:  # not the floors, nor the detector, which is no part of a method
@@ -61,7 +107,10 @@ def everything(dataset: str, scale: float, families: Collection[str] = ()) -> di
 
 
 def put(values: dict[str, Any], assignment: str) -> None:
-    """Set `a.b.c=VALUE` in place; `*` stands for every block whose key c is not null. KeyError where none has it."""
+    """Set `a.b.c=VALUE` in place; `*` stands for every block whose key c is not null. KeyError where none has it.
+
+    `steps` are also those between checkpoints, where there are any: one checkpoint, the last.
+    """
     where, _, text = assignment.partition("=")
     *path, last = where.split(".")
     blocks = [values]
@@ -72,6 +121,18 @@ def put(values: dict[str, Any], assignment: str) -> None:
         raise KeyError(where)
     for block in blocks:
         block[last] = yaml_file.parse(text, Path(where))
+        if last == "steps" and "checkpoint_every" in block:
+            block["checkpoint_every"] = block["steps"]
+
+
+def quarter_hour() -> Iterator[str]:
+    """The assignments of the longest runs that were measured."""
+    yield from QUARTER_HOUR
+    for stage, blocks in STEPS_AND_RATES.items():
+        for name, (steps, rate) in blocks.items():
+            yield f"{stage}.synthetic.{name}.steps={steps}"
+            if rate is not None:
+                yield f"{stage}.synthetic.{name}.learning_rate={rate}"
 
 
 def claims() -> Iterator[tuple[str, str, str]]:
@@ -139,13 +200,17 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="params: times the demo's steps")
     names = list(yaml_file.read(ROOT / "params.yaml")["variants"])
     parser.add_argument("--families", nargs="*", default=[], choices=names, help="params: only these; default: all")
+    parser.add_argument(
+        "--without", nargs="*", default=[], choices=VARIANTS, metavar="VARIANT", help="params: not these"
+    )
+    parser.add_argument("--quarter-hour", action="store_true", help="params: the settings of the longest runs measured")
     parser.add_argument("--set", nargs="*", default=[], metavar="A.B.C=VALUE", help="params: single keys; * for each")
     parser.add_argument("--project", type=Path, default=Path.cwd(), help="table: a project whose tables are made")
     options = parser.parse_args()
     if options.what == "table":
         return show(options)
-    values = everything(options.dataset, options.scale, options.families)
-    for assignment in options.set:
+    values = everything(options.dataset, options.scale, options.families, options.without)
+    for assignment in [*(quarter_hour() if options.quarter_hour else ()), *options.set]:
         put(values, assignment)
     yaml.safe_dump(values, sys.stdout, sort_keys=False, width=1000)
 

@@ -18,6 +18,27 @@ def test_all_families_or_those_that_are_named_and_the_floors():
     params.check(some)
 
 
+def test_some_are_left_out():
+    values = every_variant.everything("synthetic", 1.0, ("patn", "gfla"), ("gfla",))
+    assert (values["variants"]["patn"], values["variants"]["gfla"]) == (["patn"], [])
+
+
+def test_a_quarter_of_an_hour_is_set_for_every_training_but_one():
+    """No step of the demo's is left, but of the matcher on VGG16, which is slower by a factor of 90."""
+    values = every_variant.everything("synthetic", 1.0)
+    demo = every_variant.everything("synthetic", 1.0)
+    for assignment in every_variant.quarter_hour():
+        every_variant.put(values, assignment)
+    params.check(values)
+    same = set()
+    for stage in ("pretrain", "train"):
+        for name, block in values[stage]["synthetic"].items():
+            assert block.get("checkpoint_every") == (block.get("steps") if "checkpoint_every" in block else None)
+            if "steps" in block and block["steps"] == demo[stage]["synthetic"][name]["steps"]:
+                same.add(name)
+    assert same == {"sgw_matcher_vgg16"}
+
+
 def test_a_key_for_every_block_and_one_that_no_block_has():
     values = every_variant.everything("synthetic", 1.0)
     every_variant.put(values, "train.synthetic.*.batch=3")
