@@ -124,10 +124,14 @@ class SPT(nn.Module):
 
 
 class Discriminators(nn.Module):
-    """D_A on image and parsing, and perhaps D_F on faces; one optimiser trains both."""
+    """D_A on the image, with `parsing` beside its parsing, and perhaps D_F on faces; one optimiser trains both.
+
+    A parsing of the source that is true, beside predicted ones of what is drawn, would tell D_A all that it needs.
+    """
 
     def __init__(self, parsing: bool, face: bool, scale: float = 1.0):
         super().__init__()
+        self.sees_parsing = parsing
         self.image = PatchDiscriminator(3 + (LABELS - 1) * parsing, scale)
         self.face = FaceDiscriminator(scale) if face else None
 
@@ -201,10 +205,11 @@ class SptObjective:
         return {"generator": self.generator, "discriminator": self.discriminator, "detector": self.detector}
 
     def judge(self, images: Tensor, parsings: list[Tensor | None]) -> Tensor:
-        """D_A's scores of images that are stacked as their parsings are, of which it does not see the background. While
-        the global network of 256 pixels draws alone, it sees both at half the size, of the parsings every second pixel.
+        """D_A's scores of images that are stacked as their parsings are, of which it sees all but the background, if
+        any. While the global network of 256 pixels draws alone, it sees both at half the size, of the parsings every
+        second pixel.
         """
-        shown = [images] if parsings[0] is None else [images, torch.cat(parsings)[:, 1:]]
+        shown = [images, torch.cat(parsings)[:, 1:]] if self.discriminator.sees_parsing else [images]
         if self.generator.image.alone:
             shown = [F.avg_pool2d(images, 2), *(x[..., ::2, ::2] for x in shown[1:])]
         return self.discriminator.image(torch.cat(shown, dim=1))
@@ -330,7 +335,7 @@ def variant(
     """
 
     def objective(generator: SPT, height: int, width: int, scale: float, weights: Mapping[str, float]) -> SptObjective:
-        discriminators = Discriminators(parsing != NONE, face and large(height, width), scale)
+        discriminators = Discriminators(parsing == GIVEN, face and large(height, width), scale)
         return SptObjective(generator, discriminators, JointDetector(), weights, regions, error)
 
     return Variant(

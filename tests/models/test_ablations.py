@@ -194,7 +194,6 @@ ABLATIONS = {
             "phase.frozen": (("parsing",), ()),
         },
         {
-            "discriminator.image.enter": (1544, 392),
             "generator.image.appearance": (29824, 29176),
             "generator.image.local": (9897, 8601),
             "generator.image.pose": (29608, 28960),
@@ -210,6 +209,7 @@ ABLATIONS = {
     "spt_ts_gt": Ablation(
         "spt_ts_pred",
         {
+            "discriminator.sees_parsing": (False, True),  # both are true
             "entry.components": (("spt_parsing",), ()),
             "entry.given_target_parsing": (False, True),
             "generator.from_where": ("predicted", "given"),
@@ -217,6 +217,7 @@ ABLATIONS = {
             "phase.frozen": (("parsing",), ()),
         },
         {
+            "discriminator.image.enter": (392, 1544),
             "generator.parsing.classify": (2170, None),
             "generator.parsing.decoder": (92170, None),
             "generator.parsing.labels": (0, None),
