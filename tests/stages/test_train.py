@@ -821,7 +821,7 @@ def test_images_are_augmented_as_those_of_the_nearest_size_that_a_paper_used(ent
         monkeypatch.setitem(VARIANTS, "spig", replace(variant, phase=phase))
         with pytest.raises(ZeroDivisionError):
             train.run("synthetic", "spig")
-    assert seen == [jitter, None]
+    assert seen == [Jitter(target=Move(shift=5.0)), None]  # of 64 rows, where 128 are published
 
 
 def test_a_delay_is_a_share_of_the_steps(enter, monkeypatch):
