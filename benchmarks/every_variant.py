@@ -8,9 +8,8 @@
 `params` prints the repository's params.yaml with every variant and component in it. All take the settings of the demo
 (the blocks `synthetic`) but for the weights that it starts from, `--scale` times its steps, so that the variants of a
 family differ in what the paper varies and in nothing else; --set changes single keys, and with its steps the one
-checkpoint of a training. `table` reads
-reports/tables/differences.csv of a finished project: paired differences over the test pairs of the chosen checkpoints
-with their 95 % bootstrap intervals.
+checkpoint of a training. `table` reads reports/tables/differences.csv of a finished project: paired differences over
+the test pairs of the chosen checkpoints with their 95 % bootstrap intervals.
 
 A paper's ordering is tested, not a paper's number: networks are narrow and trainings short here. An interval covers
 which pairs were drawn, and not the seed of the training.

@@ -283,7 +283,13 @@ def command() -> None:
         status = main(sys.argv[1:])
     except SystemExit as end:  # argparse's, after --help
         status = end.code
-    sys.exit(READER_LEFT if _reader_left() else status)
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if _reader_left():
+            status = READER_LEFT
+    sys.exit(status)
 
 
 if __name__ == "__main__":

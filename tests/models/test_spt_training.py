@@ -142,7 +142,7 @@ def test_parsing_at_half_the_size_is_every_second_pixel():
 @pytest.mark.parametrize("thawed", [set(), {"parsing"}], ids=["frozen", "joint"])
 @pytest.mark.parametrize("size", [(64, 32), (64, 64)])
 def test_what_is_handed_on_are_labels(size, thawed, net):
-    """As those of the source: ones and zeros, a label a pixel, and equal to it wherever H_S is right."""
+    """As those of the source: ones and zeros, a label a pixel."""
     _, objective, phase = build("spt", *size)
     loop.freeze_untrained(phase, objective.networks(), thawed)
     batch = replace(figures(2, *size, seed=0), target=None, target_labels=None)
