@@ -42,15 +42,17 @@ ABLATIONS = {
 # Some 15 minutes of one core (AVX-512) a variant and 5 a component, on images of 64 x 32. Where the published rate is
 # 0.0002, twice that: the runs are a hundredth as long.
 QUARTER_HOUR = (
-    *("fetch.synthetic.train_identities=192", "fetch.synthetic.test_identities=48", "fetch.synthetic.views=8"),
-    *("pairs.synthetic.test_pairs=384", "reference.synthetic.lpips=squeeze"),
-    *(
-        "pretrain.synthetic.*.batch=8",
-        "pretrain.synthetic.*.precision=bf16",
-        "pretrain.synthetic.*.missing_weights=stop",
-    ),
-    *("train.synthetic.*.batch=8", "train.synthetic.*.precision=bf16", "train.synthetic.*.missing_weights=stop"),
+    "fetch.synthetic.train_identities=192",
+    "fetch.synthetic.test_identities=48",
+    "fetch.synthetic.views=8",
+    "pairs.synthetic.test_pairs=384",
+    "reference.synthetic.lpips=squeeze",
     "pretrain.synthetic.detector.steps=1000",
+    *(
+        f"{stage}.synthetic.*.{setting}"
+        for stage in ("pretrain", "train")
+        for setting in ("batch=8", "precision=bf16", "missing_weights=stop")
+    ),
 )
 STEPS_AND_RATES = {  # the rate None is the demo's
     "pretrain": {
