@@ -2,7 +2,7 @@
 2021): the image from the source image, both parsings and the target pose. Stage one is in models/spatn.py.
 
 Tables are the supplement's; where they contradict each other or say nothing, the authors' code decides (docs/papers.md
-lists where). Parsing is (B, 20, h, w), one-hot or probabilities, a channel for each LIP-20 label.
+lists where). Parsing is (B, 20, h, w), one-hot or probabilities, a channel for each CIHP-20 label.
 """
 
 import math
@@ -526,6 +526,7 @@ def phase(frozen: tuple[str, ...], **weights: float) -> Phase:
         steps={"market1501": 82_385, "deepfashion": 1_147_118},
         frozen=frozen,
         delays={"adversarial": {"market1501": 5 / 10, "deepfashion": 5 / 45}},
+        parts={"market1501": 4, "deepfashion": 2},
         discriminators_first=True,
         augment={"market1501": MOVES},
     )

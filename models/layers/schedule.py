@@ -99,8 +99,9 @@ class Phase:
     `frozen` and data set: the share of the run's steps after which it is trained too. `delays`, by loss term and data
     set: the share of the run's steps during which the term is left out. `augment`, by data set; others are not
     augmented. `apart`: networks of which each process has its own, made of the images that it has seen; where an
-    objective has them. `decay_from`: the share of the steps after which all learning rates fall linearly, to 0 at the
-    end. `discriminators_first`: they are updated before the generators.
+    objective has them. `parts`, by data set: over how many GPUs the authors' code spreads a batch, each with its own
+    batch norms; 1 where it is not there. `decay_from`: the share of the steps after which all learning rates fall
+    linearly, to 0 at the end. `discriminators_first`: they are updated before the generators.
     """
 
     generators: tuple[str, ...]
@@ -114,6 +115,7 @@ class Phase:
     delays: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     augment: Mapping[str, Jitter] = field(default_factory=dict)
     apart: tuple[str, ...] = ()
+    parts: Mapping[str, int] = field(default_factory=dict)
     decay_from: float = 1.0
     discriminators_first: bool = False
 

@@ -79,7 +79,11 @@ MARKS = {
     "borrowed": _letter("ᵒ", "o", "schedule of the paper's data set whose images are nearest in size: it used no such"),
     "width": Mark("¶", r"\textparagraph", "wider or narrower network than the paper's"),
     "precision": _letter("ᵇ", "b", "trained in bfloat16 mixed precision; the papers' code is float32"),
-    "norms": _letter("ⁿ", "n", "batch norms saw parts of a batch: several processes, or micro-batches"),
+    "norms": _letter(
+        "ⁿ",
+        "n",
+        "batch norms saw a batch in other parts than in the paper's training: other processes or micro-batches",
+    ),
     "start": _letter("ʷ", "w", "trained on from the weights of another run, not from random ones; a note says whose"),
     "data": Mark("※", r"\textreferencemark", "not the paper's data set, or without some of its images or pairs"),
     "joints": _letter("ᵏ", "k", "joints (keypoints) other than the published"),
@@ -412,6 +416,8 @@ TABLES = (
         part=True,
         notes=(
             SPT_GROUND_TRUTH,
+            "The discriminator of images sees parsings beside them where all are true, in TS-GT, and images alone in "
+            "all other rows (docs/papers.md).",
             "The paper can be read otherwise: TS-GT, true parsing in training alone, has an H_S that learned from the "
             "true targets' parsing instead of pseudo labels, and is given none when it is scored.",
             "Balanced stand-ins: H_S learns from pseudo labels that another rule than the paper's arg-min chose. Log "
@@ -428,7 +434,10 @@ TABLES = (
             Row("w/o face loss", ours="spt_no_face"),
         ),
         part=True,
-        notes=("The paper shows pictures only: it has no number to compare with, and the columns are ours.",),
+        notes=(
+            "The paper shows pictures only: it has no number to compare with, and the columns are ours.",
+            "Of images lower than 256 pixels there is no face loss: w/o face loss is TS-GT there.",
+        ),
     ),
     PaperTable(
         "sgw_gan_table1", "SGW-GAN", "Table 1", "Table 1: comparison",

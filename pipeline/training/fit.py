@@ -108,7 +108,9 @@ def describe(task: Task, built: Built, data: ImageData, source: FeatureSource | 
     entry, phase, dataset = task.entry, task.entry.phase, task.dataset
     networks = built.objective.networks()
     loop.freeze_untrained(phase, networks, phase.thaw)
-    found = marks.of(entry, task.block, dataset, data.height, source) | marks.of_parts(networks.values(), parts)
+    published = marks.published(phase, dataset, data.height)
+    found = marks.of(entry, task.block, dataset, data.height, source)
+    found |= marks.of_parts(networks.values(), parts, phase.parts.get(published["dataset"], 1))
     found = found.union(*(inherited for _, inherited in (*built.started.values(), built.start or ({}, []))))
     return Meta(
         kind="component" if isinstance(entry, Component) else "variant",
@@ -123,7 +125,7 @@ def describe(task: Task, built: Built, data: ImageData, source: FeatureSource | 
         start=None if built.start is None else built.start[0],
         marks=[mark for mark in marks.MARKS if mark in found],
         parameters=sum(parameter.numel() for parameter in built.network.parameters()),
-        published=marks.published(phase, dataset, data.height),
+        published=published,
         kappa=built.kappa,
     )
 

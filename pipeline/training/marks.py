@@ -103,7 +103,7 @@ def _of_inputs(entry: Component | Variant, dataset: str) -> set[str]:
     return found
 
 
-def of_parts(networks: Iterable[nn.Module], parts: int) -> set[str]:
-    """{"norms"} if batch norms in train mode see only one of several parts of a batch; else nothing."""
+def of_parts(networks: Iterable[nn.Module], parts: int, published: int = 1) -> set[str]:
+    """{"norms"} if batch norms in train mode see a batch in another number of parts than published; else nothing."""
     norms = (one for network in networks for one in network.modules() if isinstance(one, _BatchNorm))
-    return {"norms"} if parts > 1 and any(norm.training for norm in norms) else set()
+    return {"norms"} if parts != published and any(norm.training for norm in norms) else set()

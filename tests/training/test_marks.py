@@ -237,13 +237,31 @@ def test_batch_norms_that_see_a_part_of_a_batch_are_marked(name, height, split):
     objective = entry.objective(entry.build(*size), *size, entry.phase.weights)
     networks = objective.networks()
     loop.freeze_untrained(entry.phase, networks, entry.phase.thaw)
-    assert marks.of_parts(networks.values(), 2) == ({"norms"} if split else set())
-    assert marks.of_parts(networks.values(), 1) == set()
+    for parts, published in itertools.product((1, 2), (1, 2)):
+        expected = {"norms"} if split and parts != published else set()
+        assert marks.of_parts(networks.values(), parts, published) == expected
+
+
+@pytest.mark.parametrize(("height", "parts"), [(128, 4), (256, 2)])
+def test_spgnet_s_batch_norms_see_what_one_of_the_authors_gpus_saw(height, parts, monkeypatch):
+    """Each saw 8 images of Market-1501 and 2 of DeepFashion; every other system's saw the whole batch."""
+    monkeypatch.setattr(marks, "of", lambda *given: set())
+    entry = VARIANTS["spgnet"]
+    task = fit.Task(entry, "folder", BLOCK, "spgnet", "spgnet")
+    network = entry.build(height, height, 0.05, kappa=-0.1)
+    built = fit.Built(network, entry.objective(network, height, height, 0.05, entry.phase.weights), -0.1, {}, None)
+    for given in (1, 2, 4):
+        data = SimpleNamespace(height=height, width=height)
+        assert fit.describe(task, built, data, None, given).marks == (["norms"] if given != parts else [])
+    assert {name for name, entry in ENTRIES.items() if entry.phase.parts} == {
+        name for name in VARIANTS if name.startswith("spgnet")
+    }
 
 
 def test_each_entry_has_the_net_of_its_paper():
     """SPT's losses look through VGG16, for which VGG19 would be a stand-in like any other."""
-    assert {entry.features for entry in VARIANTS.values() if entry.paper == "SPT"} == {"vgg16"}
+    for paper in ("SPT", "SGW-GAN"):
+        assert {entry.features for entry in VARIANTS.values() if entry.paper == paper} == {"vgg16"}
     assert {VARIANTS[name].features for name in ("spig", "spgnet", "patn", "gfla", "def_gan", "vunet")} == {"vgg19"}
     for net, found in (("vgg16", set()), ("vgg19", {"weights"})):
         setup = Setup(VARIANTS["spt"], "market1501", features=(net, "sha256:1"))
