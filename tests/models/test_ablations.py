@@ -17,7 +17,7 @@ from models.layers.part_flow import GROUPS, WHOLE_BODY
 from models.layers.spectral import NormedConv2d, SpectralNorm
 from models.variants import COMPONENTS, VARIANTS
 
-HEIGHT, WIDTH, SCALE = 256, 256, 0.05
+LARGE, SMALL, SCALE = (256, 256), (128, 64), 0.05
 ENTRIES = COMPONENTS | VARIANTS
 
 
@@ -54,6 +54,8 @@ ABLATIONS = {
     "spig_flow_whole": Ablation(
         "spig_flow",
         {
+            "flow.members": ((3, 18, "sum 21"), (1, 18, "sum 18")),
+            "flow.sub_poses": ((42, "sum 724"), (36, "sum 630")),
             "flow.groups": (GROUPS, WHOLE_BODY),
             "flow.trunk.down.0.branch.0.inputs": ([12, 18, 12], None),
             "flow.trunk.down.0.shortcut.1.inputs": ([12, 18, 12], None),
@@ -105,6 +107,9 @@ ABLATIONS = {
     "spig_no_part": Ablation(
         "spig",
         {
+            "generator.flow.members": ((3, 18, "sum 21"), (1, 18, "sum 18")),
+            "generator.flow.sub_poses": ((42, "sum 724"), (36, "sum 630")),
+            "generator.sub_poses": ((21, "sum 173"), (18, "sum 153")),
             "entry.components": (("spig_flow",), ("spig_flow_whole",)),
             "generator.flow.groups": (GROUPS, WHOLE_BODY),
             "generator.flow.trunk.down.0.branch.0.inputs": ([12, 18, 12], None),
@@ -150,6 +155,8 @@ ABLATIONS = {
     "spgnet_one_block": Ablation(
         "spgnet",
         {
+            "generator.norm.from_stack": ((17920, "sum 297147648"), (8960, "sum 76320384")),
+            "generator.norm.to_stack": ((32256, "sum 417455360"), (16128, "sum 104361600")),
             "generator.decoder.0.regions.count": (4, 2),
             "generator.decoder.1.regions.count": (4, 2),
             "generator.decoder.2.regions.count": (4, 2),
@@ -177,6 +184,8 @@ ABLATIONS = {
     "spgnet_learned_flow": Ablation(
         "spgnet",
         {
+            "generator.flow.net.members": (None, (1, 18, "sum 18")),
+            "generator.flow.net.sub_poses": (None, (36, "sum 630")),
             "entry.components": (("spatn",), ("spatn", "spgnet_flow")),
             "generator.flow.net.groups": (None, WHOLE_BODY),
             "generator.flow.net.trunk.widths": (None, {4: 16, 8: 16}),
@@ -186,6 +195,8 @@ ABLATIONS = {
     "spt_baseline": Ablation(
         "spt_ts_pred",
         {
+            "generator.parsing.labels.from_lip20": ((20, "sum 77"), None),
+            "generator.parsing.mask.ends": ((46, "sum 355"), None),
             "entry.components": (("spt_parsing",), ()),
             "entry.labels": ("lip-20", None),
             "generator.from_where": ("predicted", "none"),
@@ -209,6 +220,8 @@ ABLATIONS = {
     "spt_ts_gt": Ablation(
         "spt_ts_pred",
         {
+            "generator.parsing.labels.from_lip20": ((20, "sum 77"), None),
+            "generator.parsing.mask.ends": ((46, "sum 355"), None),
             "discriminator.sees_parsing": (False, True),  # both are true
             "entry.components": (("spt_parsing",), ()),
             "entry.given_target_parsing": (False, True),
@@ -335,15 +348,16 @@ def settings(owner: object, path: str) -> Iterator[tuple[str, Any]]:
 
 
 @functools.cache
-def described(name: str) -> tuple[dict[str, Any], dict[str, tuple[str, int]]]:
-    """An entry's settings by name, and its modules to the third level by path: text and number of parameters.
+def described(name: str, size: tuple[int, int]) -> tuple[dict[str, Any], dict[str, tuple[str, int]]]:
+    """An entry's settings by name, the shape and sum of the indices that its modules keep among them, and its modules to the third level by
+    path: text and number of parameters.
 
     The text of a module of PyTorch states its settings.
     """
     entry = ENTRIES[name]
     torch.manual_seed(0)
-    network = entry.build(HEIGHT, WIDTH, SCALE, **({"kappa": -0.1} if entry.limb_maps else {}))
-    objective = entry.objective(network, HEIGHT, WIDTH, SCALE, entry.phase.weights)
+    network = entry.build(*size, SCALE, **({"kappa": -0.1} if entry.limb_maps else {}))
+    objective = entry.objective(network, *size, SCALE, entry.phase.weights)
     left_out = ("name", "row", "build", "objective", "phase", "departs")  # words, or looked into below
     found = {f"entry.{at.name}": shown(getattr(entry, at.name)) for at in fields(entry) if at.name not in left_out}
     found |= {f"phase.{at.name}": getattr(entry.phase, at.name) for at in fields(entry.phase)}
@@ -352,6 +366,9 @@ def described(name: str) -> tuple[dict[str, Any], dict[str, tuple[str, int]]]:
     if objective.weights == entry.phase.weights:
         del found["objective.weights"]
     for role, net in objective.networks().items():
+        kept = net.named_buffers(prefix=role)
+        kept = ((path, one) for path, one in kept if one.dim() and not one.is_floating_point())
+        found |= {path: (*one.shape, f"sum {int(one.sum())}") for path, one in kept}
         for path, module in net.named_modules(prefix=role):
             if not type(module).__module__.startswith("torch") and not isinstance(module, NormedConv2d | SpectralNorm):
                 found |= settings(module, path)  # a normed convolution is one of PyTorch's but for its weight
@@ -360,9 +377,9 @@ def described(name: str) -> tuple[dict[str, Any], dict[str, tuple[str, int]]]:
     return found, modules
 
 
-def differences(full: str, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def differences(full: str, name: str, size: tuple[int, int] = LARGE) -> tuple[dict[str, Any], dict[str, Any]]:
     """The settings that differ, and the innermost modules that do, by their numbers of parameters: (full's, its)."""
-    (settings_a, modules_a), (settings_b, modules_b) = described(full), described(name)
+    (settings_a, modules_a), (settings_b, modules_b) = described(full, size), described(name, size)
     keys = [key for key in settings_a.keys() | settings_b.keys() if settings_a.get(key) != settings_b.get(key)]
     paths = [path for path in modules_a.keys() | modules_b.keys() if modules_a.get(path) != modules_b.get(path)]
     inner = [path for path in paths if not any(other.startswith(f"{path}.") for other in paths)]
@@ -379,6 +396,12 @@ def test_an_ablation_differs_in_what_it_names_and_in_nothing_else(name):
     settings, modules = differences(expected.full, name)
     assert settings == expected.settings
     assert modules == expected.modules
+
+
+def test_which_ablations_are_none_on_small_images():
+    """Without a face loss below 256 pixels there is none to leave out."""
+    same = [name for name, one in ABLATIONS.items() if differences(one.full, name, SMALL) == ({}, {})]
+    assert same == ["spt_no_face"]
 
 
 def test_every_trained_entry_is_a_whole_system_or_an_ablation():

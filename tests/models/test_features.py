@@ -51,6 +51,30 @@ def test_equals_torchvision_at_every_layer(net, prefix, torchvision_nets):
         assert torch.allclose(found[name] * scale, expected[name], atol=1e-5), name
 
 
+# Simonyan and Zisserman's names of the activations that the papers' losses compare.
+COMPARED = {
+    "correctness": {"vgg19": "3_1 4_1", "vgg16": "3_1 4_1"},
+    "content": {"vgg19": "1_1 2_1 3_1 4_1 5_1", "vgg16": "1_1 2_1 3_1 4_1 5_1"},
+    "style": {"vgg19": "2_2 3_4 4_4 5_2", "vgg16": "2_2 3_3 4_3 5_2"},
+    "second": {"vgg19": "1_2 2_2 3_2 4_2 5_2", "vgg16": "1_2 2_2 3_2 4_2 5_2"},
+}
+
+
+@pytest.mark.parametrize("net", VGGS)
+@pytest.mark.parametrize("what", COMPARED)
+def test_compared_layers_are_the_activations_that_papers_name(what, net, torchvision_nets):
+    names, block, number = {}, 1, 0
+    for index, layer in enumerate(torchvision_nets[net]):
+        if isinstance(layer, torch.nn.MaxPool2d):
+            block, number = block + 1, 0
+        elif isinstance(layer, torch.nn.ReLU):
+            number += 1
+            names[str(index)] = f"{block}_{number}"
+    layers = features.NETS[net][what]
+    layers = layers.values() if isinstance(layers, dict) else layers
+    assert " ".join(names[layer] for layer in layers) == COMPARED[what][net]
+
+
 @pytest.mark.parametrize("net", NETS)
 @pytest.mark.parametrize("size", [(128, 64), (64, 32), (256, 256)])
 def test_correctness_layers_lie_on_the_flow_grids(net, size):

@@ -181,6 +181,13 @@ def test_layers_are_the_published(size, scales):
     assert {m.negative_slope for m in model.modules() if isinstance(m, nn.LeakyReLU)} == {0.1}
 
 
+def test_the_discriminator_s_slope_is_the_published(monkeypatch):
+    slopes, real = set(), F.leaky_relu
+    monkeypatch.setattr(blocks.F, "leaky_relu", lambda x, slope=0.01: slopes.add(slope) or real(x, slope))
+    blocks.PatchDiscriminator(64, 32, SCALE)(torch.zeros(1, 3, 64, 32))
+    assert slopes == {0.1}
+
+
 @pytest.mark.parametrize("net", [gfla.GFLA(64, 32, SCALE), blocks.PatchDiscriminator(64, 32, SCALE)], ids=["G", "D"])
 def test_weights_start_orthogonal_of_gain_002(net):
     """As rows or, where there are more rows than columns, as columns; the attention's two halves are one matrix."""

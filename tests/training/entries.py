@@ -1,7 +1,11 @@
 """Everything that is trained, small: a trainer in bf16 and random data, for tests of all entries at once."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
+import pytest
 import torch
 from torch import nn
 
@@ -9,9 +13,46 @@ from models.layers import features
 from models.variants import COMPONENTS, VARIANTS
 from pipeline.loading import arrays
 from pipeline.training import loop
+from tests.models.test_ablations import ABLATIONS
 
 ENTRIES = {name: entry for name, entry in (COMPONENTS | VARIANTS).items() if entry.phase is not None}
-HEIGHT, WIDTH, SCALE, BATCH = 128, 64, 0.05, 2
+SCALE, BATCH = 0.05, 2
+
+
+class Case(NamedTuple):
+    """An entry in training: images of a size, two steps in a row of a run of nine, and the first step that trains a
+    frozen submodule.
+    """
+
+    entry: str
+    size: tuple[int, int] = (128, 64)
+    steps: tuple[int, int] = (1, 2)
+    thaws: Mapping[str, int] = MappingProxyType({})
+
+
+LARGE = (256, 256)
+# Beyond every entry at 128x64: the networks that are others at 256x256, before, while and after SPT's enhancer is faded
+# in, and its last part, which trains H_S, too.
+CASES = {name: Case(name) for name in ENTRIES} | {
+    "spig at 256": Case("spig", LARGE),
+    "spgnet at 256": Case("spgnet", LARGE),
+    "sgw at 256": Case("sgw", LARGE),
+    "patn at 256": Case("patn", LARGE),
+    "gfla_flow at 256": Case("gfla_flow", LARGE),
+    "gfla at 256": Case("gfla", LARGE),
+    "def_gan at 256": Case("def_gan", LARGE),
+    "vunet at 256": Case("vunet", LARGE),
+    "spt, H_S in training": Case("spt", thaws={"parsing": 1}),
+    "spt at 256, alone": Case("spt", LARGE),
+    "spt at 256, fading": Case("spt", LARGE, (5, 6)),
+    "spt at 256, H_S in training": Case("spt", LARGE, (8, 9), {"parsing": 8}),
+}
+
+
+def cases() -> list:
+    """The names of all cases as parameters of a test; ablations, and what is at 256x256, are marked as slow."""
+    slow = [name for name, case in CASES.items() if case.entry in ABLATIONS or case.size == LARGE]
+    return [pytest.param(name, marks=[pytest.mark.slow] * (name in slow)) for name in sorted(CASES)]
 
 
 def thin(layers: list[nn.Module]) -> list[nn.Module]:
@@ -25,14 +66,14 @@ def thin(layers: list[nn.Module]) -> list[nn.Module]:
     return [narrow(layer) for layer in layers]
 
 
-def made(name: str, device: torch.device) -> tuple[loop.Trainer, arrays.ImageData]:
-    """A trainer of an entry and random data of its kind."""
-    entry = ENTRIES[name]
+def made(case: Case, device: torch.device) -> tuple[loop.Trainer, arrays.ImageData]:
+    """A trainer and random data of its kind."""
+    entry, (height, width) = ENTRIES[case.entry], case.size
     torch.manual_seed(0)
-    network = entry.build(HEIGHT, WIDTH, SCALE, **({"kappa": -0.1} if entry.limb_maps else {}))
-    objective = entry.objective(network, HEIGHT, WIDTH, SCALE, entry.phase.weights)
+    network = entry.build(height, width, SCALE, **({"kappa": -0.1} if entry.limb_maps else {}))
+    objective = entry.objective(network, height, width, SCALE, entry.phase.weights)
     run = loop.Run(
-        title=name,
+        title=entry.name,
         phase=entry.phase,
         steps=9,
         checkpoint_every=9,
@@ -43,13 +84,14 @@ def made(name: str, device: torch.device) -> tuple[loop.Trainer, arrays.ImageDat
         work=Path("work"),
         metrics=Path("metrics"),
         settings={},
+        thaws=case.thaws,
     )
     trainer = loop.Trainer(run, objective, features.build(entry.features) if entry.features else None)
 
     drawn, images = torch.Generator().manual_seed(1), 2 * BATCH
-    pictures = torch.randint(0, 256, (images, 3, HEIGHT, WIDTH), dtype=torch.uint8, generator=drawn)
-    joints = torch.rand(images, 18, 2, generator=drawn) * torch.tensor([WIDTH - 1.0, HEIGHT - 1.0])
-    labels = torch.randint(0, 20, (images, HEIGHT, WIDTH), dtype=torch.uint8, generator=drawn)
+    pictures = torch.randint(0, 256, (images, 3, height, width), dtype=torch.uint8, generator=drawn)
+    joints = torch.rand(images, 18, 2, generator=drawn) * torch.tensor([width - 1.0, height - 1.0])
+    labels = torch.randint(0, 20, (images, height, width), dtype=torch.uint8, generator=drawn)
     valid = torch.rand(images, 18, generator=drawn) > 0.1
     fields = {
         "images": pictures.to(device),

@@ -13,8 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.layers import affine_flow, pose_maps
 from models.layers.blocks import warp
-from tests.tiers import entries
-from tests.training.entries import BATCH, ENTRIES, made
+from tests.training.entries import BATCH, CASES, cases, made
 
 pytestmark = pytest.mark.usefixtures("thin_features")
 
@@ -107,12 +106,12 @@ def faults_of(function: Any, *joints: Tensor) -> set[str]:
     return watch.faults
 
 
-@pytest.mark.parametrize("name", entries(sorted(ENTRIES)))
-def test_coordinates_and_last_layers_are_computed_in_full_precision(name):
-    trainer, data = made(name, torch.device("cpu"))
+@pytest.mark.parametrize("name", cases())
+def test_coordinates_samples_and_tanh_are_computed_in_full_precision(name):
+    trainer, data = made(CASES[name], torch.device("cpu"))
     batch = data.batch(torch.arange(BATCH))
     with Watch(batch.source_joints, batch.target_joints) as watch:
-        trainer.step(1, batch)
+        trainer.step(CASES[name].steps[0], batch)
     assert not watch.faults
 
 

@@ -2,21 +2,22 @@
 side, and budgets of host waits and kernels, which only fall.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 import torch
 from torch import nn
 
 from models.layers import pose_maps
-from pipeline.loading import arrays
 from pipeline.training import loop
 from tests.fake_device import FakeCuda
-from tests.tiers import entries
-from tests.training.entries import BATCH, ENTRIES, made
+from tests.training.entries import BATCH, CASES, Case, cases, made
 
 pytestmark = pytest.mark.usefixtures("thin_features")
 
-# By entry: host waits and kernels (`FakeCuda.operations`) of one step at 128x64 in bf16 with its batch, from the second
-# step on. Both are exact. They hardly depend on the batch and the networks' width.
+# By case: host waits and kernels (`FakeCuda.operations`) of one step in bf16 with its batch, from the second step on.
+# Both are exact. They hardly depend on the batch and the networks' width.
 BUDGET = {
     "spig_flow": (1, 704),
     "spig_flow_whole": (1, 667),
@@ -45,12 +46,12 @@ BUDGET = {
     "spgnet_one_block": (1, 2757),
     "spgnet_learned_flow": (1, 3344),
     "spt_baseline": (1, 1833),
-    "spt_ts_pred": (1, 2224),
+    "spt_ts_pred": (1, 2218),
     "spt_ts_gt": (1, 1833),
-    "spt_ts_gt_training": (1, 2224),
-    "spt": (1, 2224),
-    "spt_balanced": (1, 2224),
-    "spt_log_loss": (1, 2219),
+    "spt_ts_gt_training": (1, 2218),
+    "spt": (1, 2218),
+    "spt_balanced": (1, 2218),
+    "spt_log_loss": (1, 2213),
     "spt_mask_style": (1, 1926),
     "spt_patch_style": (1, 1885),
     "spt_no_face": (1, 1833),
@@ -65,8 +66,29 @@ BUDGET = {
     "gfla": (1, 1899),
     "def_gan": (1, 1387),
     "vunet": (1, 3040),
+    "spig at 256": (1, 2218),
+    "spgnet at 256": (1, 4054),
+    "sgw at 256": (1, 1148),
+    "patn at 256": (1, 1969),
+    "gfla_flow at 256": (1, 767),
+    "gfla at 256": (1, 2347),
+    "def_gan at 256": (1, 1516),
+    "vunet at 256": (1, 2967),
+    "spt, H_S in training": (1, 2702),
+    "spt at 256, alone": (1, 2541),
+    "spt at 256, fading": (1, 2908),
+    "spt at 256, H_S in training": (1, 3406),
 }
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+@contextmanager
+def sound_kernels(entry: str) -> Iterator[None]:
+    """Without oneDNN for SPIG: its gradients of a grouped, dilated convolution in bf16 and channels_last are partly
+    memory that nobody wrote. On a CPU we train in the contiguous layout, where they are right.
+    """
+    with torch.backends.mkldnn.flags(enabled=not entry.startswith("spig")):
+        yield
 
 
 def as_on_the_device(trainer: loop.Trainer) -> None:
@@ -76,31 +98,30 @@ def as_on_the_device(trainer: loop.Trainer) -> None:
         network.to(memory_format=torch.channels_last)
 
 
-def two_steps(trainer: loop.Trainer, data: arrays.ImageData) -> list[dict[str, float]]:
-    return [trainer.step(step, data.batch(torch.arange(BATCH))) for step in (1, 2)]
-
-
-@pytest.mark.parametrize("name", entries(sorted(ENTRIES)))
+@pytest.mark.parametrize("name", cases())
 def test_two_steps_equal_those_of_the_cpu_within_the_budget(name):
-    with FakeCuda() as device:
-        trainer, data = made(name, CUDA)
-        losses = [trainer.step(1, data.batch(torch.arange(BATCH)))]
-        device.clear()
-        losses.append(trainer.step(2, data.batch(torch.arange(BATCH))))
-        waits, kernels = sum(device.waits.values()), sum(device.operations.values())
-        weights = {name: net.cpu().state_dict() for name, net in trainer.networks.items()}
-    trainer, data = made(name, CPU)
-    as_on_the_device(trainer)
-    assert losses == two_steps(trainer, data)
+    case, losses = CASES[name], []
+    with sound_kernels(case.entry):
+        with FakeCuda() as device:
+            trainer, data = made(case, CUDA)
+            for step in case.steps:
+                device.clear()
+                losses.append(trainer.step(step, data.batch(torch.arange(BATCH))))
+            waits, kernels = sum(device.waits.values()), sum(device.operations.values())
+            weights = {name: net.cpu().state_dict() for name, net in trainer.networks.items()}
+        trainer, data = made(case, CPU)
+        as_on_the_device(trainer)
+        assert losses == [trainer.step(step, data.batch(torch.arange(BATCH))) for step in case.steps]
     for network, ours in weights.items():
         for key, value in trainer.networks[network].state_dict().items():
             assert torch.equal(ours[key], value), f"{network}.{key}"
+    assert not {one for one in device.operations if "layer_norm" in one}  # CUDA's takes one block an image
     assert waits <= BUDGET[name][0], f"the host waits {waits} times:\n{device.where()}"
     assert kernels <= BUDGET[name][1], f"{kernels} kernels: {device.operations.most_common()}"
 
 
-def test_every_trained_entry_has_a_budget():
-    assert set(BUDGET) == set(ENTRIES)
+def test_every_case_has_a_budget():
+    assert set(BUDGET) == set(CASES)
 
 
 def planted(monkeypatch, fault) -> FakeCuda:
@@ -113,7 +134,7 @@ def planted(monkeypatch, fault) -> FakeCuda:
 
     monkeypatch.setattr(pose_maps, "heatmaps", faulty)
     with FakeCuda() as device:
-        trainer, data = made("gfla_flow", CUDA)
+        trainer, data = made(Case("gfla_flow"), CUDA)
         device.clear()
         trainer.step(1, data.batch(torch.arange(BATCH)))
     return device
