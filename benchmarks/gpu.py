@@ -45,6 +45,7 @@ import yaml
 
 from benchmarks import training as step_benchmark
 from benchmarks.training import SIZES, Setup
+from models.layers.features import NETS
 from models.variants import COMPONENTS, VARIANTS, Component, Variant
 from pipeline.core import layout, params, schema, store, yaml_file
 from pipeline.fetching import networks
@@ -156,8 +157,10 @@ def open_project(project: Path, trained: dict[str, dict[str, Any]], metric_net: 
     trained: by stage and name, what replaces values of the block, such as {"train": {"spig": {"steps": 100}}}.
     """
     project.mkdir(parents=True, exist_ok=True)
-    for name in ("dvc.yaml", "params.schema.yaml", "pipeline", "models"):
+    sources = ("dvc.yaml", "params.schema.yaml", "pipeline", "models", "reports/template", "reports/template.html.j2")
+    for name in sources:
         if not (project / name).exists():
+            (project / name).parent.mkdir(exist_ok=True)
             (project / name).symlink_to(ROOT / name)
     values = yaml_file.read(ROOT / "params.yaml")
     values["datasets"] = [DATASET]
@@ -165,6 +168,7 @@ def open_project(project: Path, trained: dict[str, dict[str, Any]], metric_net: 
     for stage, names in trained.items():
         for name, changed in names.items():
             values[stage][DATASET][name] |= changed
+    values["score"][DATASET]["samples"] = 0  # the pictures are drawn here, and the report's ask for torchvision
     values["reference"][DATASET] |= {"lpips": metric_net, "missing_weights": "skip"}
     text = yaml.safe_dump(values, sort_keys=False)
     (project / "params.yaml").write_text(text, encoding="utf-8")
@@ -191,6 +195,7 @@ class Session:
     width: float
     families: Sequence[str]
     datasets: Sequence[str]
+    features: str = "vgg19"  # what losses look through in `speed`
     started: float = field(default_factory=time.perf_counter)
     sections: dict[str, list[str]] = field(default_factory=dict)
     took: dict[str, float] = field(default_factory=dict)
@@ -258,7 +263,7 @@ def speed(run: Session) -> list[str]:
                 if time.perf_counter() > end:
                     rows.append((size, f"`{name}`", "left out for want of time", "", "", "", ""))
                     continue
-                setup = Setup(VARIANTS[name], dataset, run.width, "vgg19", run.device)
+                setup = Setup(VARIANTS[name], dataset, run.width, run.features, run.device)
                 if run.device.type == "cuda":
                     torch.cuda.reset_peak_memory_stats(run.device)
                 took = step_benchmark.seconds_a_step(setup, steps, jpegs)
@@ -273,12 +278,12 @@ def speed(run: Session) -> list[str]:
 def steps_in(run: Session, entry: Component | Variant, seconds: float) -> int:
     """How many steps of an entry on the bundle's data fit into so much time, found by making a few; at least 2."""
     started = time.perf_counter()
-    setup = Setup(entry, DATASET, run.width, FEATURES, run.device)
+    setup = Setup(entry, DATASET, run.width, FEATURES, run.device, "fp32" if entry.name == "detector" else "bf16")
     trainer = setup.trainer("ours")
     data = training_data.load(DATASET, entry.data, run.device, entry.labels)
     order = BatchOrder(len(data), setup.batch, 0)
     number, begin = 0, 0.0
-    with loop.backends(run.device, "bf16"):
+    with loop.backends(run.device, setup.precision):
         for number in count(1):
             trainer.step(number, data.batch(order.rows(number)))
             if number == 3:  # kernels are chosen by then
@@ -458,6 +463,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.add_argument("--out", type=Path, default=Path("gpu"), help="where the page goes (default %(default)s/)")
     run.add_argument("--device", default="auto", help="auto, cuda, cuda:N or cpu")
     run.add_argument("--width", type=float, default=1.0, help="multiplier of the published channel counts")
+    run.add_argument("--features", default="vgg19", choices=NETS, help="that losses look through, in `speed`")
     run.add_argument("--families", nargs="*", default=FAMILIES, choices=FAMILIES, help="whose step is timed")
     run.add_argument("--sizes", nargs="*", default=list(SIZES), choices=SIZES, help="whose batch and size are timed")
     run.add_argument("--parts", nargs="*", default=list(PARTS), choices=PARTS, help="which, in this order")
@@ -478,7 +484,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         where = devices.device(options.device)
-        names = (options.families, options.sizes)
+        names = (options.families, options.sizes, options.features)
         session = Session(Path(folder) / "project", where, 60 * options.minutes, options.width, *names)
         good = whole_run(session, bundle, out, options.parts)
     print(out / "page.md")

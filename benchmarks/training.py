@@ -10,8 +10,9 @@ With `--beside CHECKOUT` the first two compare this commit with the one that lie
              are nearer to each other than one commit's seeds are
 
 Ours: the data set resident as uint8, maps made on the device, bf16 autocast, fused Adam, and on CUDA channels_last. The
-plain way: float32, channels first, unfused Adam, and a DataLoader with 2 workers that decodes JPEGs and makes dense
-heatmaps on the CPU, as the field's loaders do. Both run the same networks and losses, with seeded feature weights.
+plain way: float32 with PyTorch's defaults, which on CUDA are TF32 convolutions, channels first, unfused Adam, and a
+DataLoader with 2 workers that decodes JPEGs and makes dense heatmaps on the CPU, as the field's loaders do. Both run
+the same networks and losses, with seeded feature weights.
 
 Seconds are the clock's on CUDA. On a CPU they are processor seconds, the loader's among them: what else runs on the
 machine then does not count, and on one core of its own a step takes as long.
@@ -29,7 +30,7 @@ import time
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
@@ -64,6 +65,7 @@ class Setup:
     width: float
     features: str | None  # None: the published net
     device: torch.device
+    precision: str = "bf16"  # of our way
 
     @property
     def batch(self) -> int:
@@ -83,7 +85,7 @@ class Setup:
             checkpoint_every=1,
             batch=self.batch,
             seed=seed,
-            precision="fp32" if way == "plain" else "bf16",
+            precision="fp32" if way == "plain" else self.precision,
             device=self.device,
             work=Path("unused"),
             metrics=Path("unused"),
@@ -108,6 +110,15 @@ def make_plain(trainer: loop.Trainer) -> None:
         del optimiser.found_inf  # the loop's flag, which only fused kernels read
         for group in optimiser.param_groups:
             group |= {"fused": False, "foreach": False}
+
+
+def backends(way: str, setup: Setup) -> AbstractContextManager:
+    """What kernels may do. The plain way has PyTorch's defaults, TF32 convolutions on CUDA, and lets cuDNN choose."""
+    if way != "plain":
+        return loop.backends(setup.device, setup.precision)
+    if setup.device.type == "cuda":
+        return torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True)
+    return nullcontext()
 
 
 def resident(setup: Setup) -> Iterator[Batch]:
@@ -165,7 +176,7 @@ def seconds_a_step(setup: Setup, steps: int, jpegs: list[bytes]) -> dict[str, fl
         if step == 0:
             loading = loader_seconds(setup.device)
         for way in WAYS:
-            with loop.backends(setup.device, trainers[way].run.precision):
+            with backends(way, setup):
                 start = seconds(setup.device)
                 trainers[way].step(step + 2, next(batches[way]))
                 if step >= 0:
@@ -352,7 +363,7 @@ def compiled(options: argparse.Namespace, folder: Path) -> None:
 def losses(setup: Setup, way: str, data: PairData, steps: int) -> list[dict[str, float]]:
     """Every loss term of `steps` steps from the same weights on the same batches."""
     trainer, order = setup.trainer(way), BatchOrder(len(data), setup.batch, 0)
-    with loop.backends(setup.device, trainer.run.precision):
+    with backends(way, setup):
         return [trainer.step(step, data.batch(order.rows(step))) for step in range(1, steps + 1)]
 
 

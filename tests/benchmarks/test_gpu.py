@@ -2,24 +2,27 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
 
 import pyarrow.compute as pc
 import pytest
+import safetensors.torch
 
 from benchmarks import gpu
+from models.layers import features
 from pipeline.core import layout, params, store
 from pipeline.formats import pictures
 from pipeline.stages import fetch, index, keypoints, pairs
-from tests import small_project
+from tests import scored_project, small_project
 from tests.conftest import ROOT
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
-    """Market-1501 of a few people, packed."""
+    """Market-1501 of a few people, packed, with weights that stand for the published ones."""
     project, out = tmp_path_factory.mktemp("market"), tmp_path_factory.mktemp("out") / "bundle.zip"
     with pytest.MonkeyPatch.context() as patch:
         market = small_project.published_market(project / "published")
@@ -32,6 +35,11 @@ def bundle(tmp_path_factory):
         )
         for stage in (fetch, index, keypoints, pairs):
             stage.run("market1501")
+        weights = {
+            key.removeprefix("features."): value for key, value in features.build(gpu.FEATURES).state_dict().items()
+        }
+        scored_project.write_weights(gpu.FEATURES, {"net.safetensors": safetensors.torch.save(weights)})
+        scored_project.write_weights("vgg19", {})
         said = gpu.pack_project(project, out)
         params.load.cache_clear()
     return project, out, said
@@ -45,7 +53,7 @@ def test_the_bundle_has_every_test_pair_and_whole_people(bundle):
     whole = store.read_table(project / layout.pairs("market1501"))
     assert store.read_table(packed / layout.pairs("market1501")).num_rows == whole.num_rows
     assert "2 test" in said
-    assert "weights: none" in said
+    assert said.endswith("weights: squeezenet1_1")
     images = store.read_table(packed / layout.images("market1501"))
     assert set(images["image_id"].to_pylist()) >= set(whole["target_id"].to_pylist())
 
@@ -67,18 +75,49 @@ def test_people_who_do_not_fit_are_left_out_whole(bundle):
     assert len(train) == sum(people[name] == first for name in whole["source_id"].to_pylist())
 
 
+def test_the_stages_run_in_a_project_of_the_benchmarks_own(tmp_path):
+    gpu.open_project(tmp_path, {})
+    done = subprocess.run([sys.executable, "-m", "pipeline", "needs", "--dataset", "market1501"], cwd=tmp_path)
+    assert done.returncode == 0
+
+
 def test_a_bundle_that_is_too_large_is_refused(bundle, tmp_path):
     with pytest.raises(SystemExit, match="the test pairs alone are too many"):
         gpu.pack_project(bundle[0], tmp_path / "bundle.zip", 1000)
 
 
+def run_alone(bundle, out, *options: str) -> str:
+    """`benchmarks.gpu run` where nothing but what it asks for is installed, with one thread; what it said. In a process
+    of its own: PyTorch's loader, of the plain way, leaves a handler of SIGCHLD behind.
+    """
+    asked = re.search(r"this checkout, ([^.]*)\.", gpu.__doc__)[1]
+    names = re.sub(r",|\band\b", " ", asked).replace("opencv", "opencv-python-headless").split()
+    command = [sys.executable, "-m", "tests.bare", " ".join(names), "benchmarks.gpu", "run", "--bundle", str(bundle)]
+    command += ["--out", str(out), "--minutes", "0.1", "--device", "cpu", *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+@pytest.mark.slow
+def test_every_family_and_size_is_compared_and_timed(bundle, tmp_path):
+    parts = ["--parts", "agreement", "speed", "--minutes", "10", "--width", "0.05", "--features", gpu.FEATURES]
+    run_alone(bundle[1], tmp_path, *parts)
+    agreement, speed = (tmp_path / "page.md").read_text().split("## speed")
+    for name in gpu.FAMILIES:
+        assert re.search(rf"\| `{name}` \| 0\.0e\+00 \| 0\.0e\+00 \|", agreement)  # a CPU beside itself
+        for size in ("128x64", "256x256"):
+            assert re.search(rf"\| {size} \| `{name}` \| \d+ \| [\d.]+ \|", speed), (name, size)
+    assert "failed" not in agreement + speed
+    assert "left out" not in agreement + speed
+
+
 @pytest.mark.slow
 def test_every_part_runs_and_leaves_its_section(bundle, tmp_path):
-    """In a process of its own: PyTorch's loader, of the plain way, leaves a handler of SIGCHLD behind."""
-    _, packed, _ = bundle
-    toy = ["--minutes", "0.1", "--width", "0.1", "--families", "spig", "--sizes", "market1501", "--device", "cpu"]
-    command = [sys.executable, "-m", "benchmarks.gpu", "run", "--bundle", str(packed), "--out", str(tmp_path), *toy]
-    subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
+    toy = ["--width", "0.1", "--families", "spig", "--sizes", "market1501"]
+    said = run_alone(bundle[1], tmp_path, *toy)
+    assert "features squeezenet1_1 (sha256:" in said
     page = (tmp_path / "page.md").read_text()
     for part in gpu.PARTS:
         assert f"## {part} (" in page
