@@ -1,5 +1,8 @@
 """The parameters of a run of every variant, or of some families."""
 
+import csv
+from types import SimpleNamespace
+
 import pytest
 
 from benchmarks import every_variant
@@ -46,3 +49,30 @@ def test_a_key_for_every_block_and_one_that_no_block_has():
     assert {block["batch"] for block in blocks if "batch" in block} == {3}
     with pytest.raises(KeyError, match=r"train\.synthetic\.\*\.bach"):
         every_variant.put(values, "train.synthetic.*.bach=3")
+
+
+def test_the_table_shows_each_difference_from_the_side_that_is_named(tmp_path, capsys):
+    """Of two variants and a floor: stored either way round, + where the first is better whatever the metric's sense."""
+    stored = [
+        ("spt", "spt_baseline", "ssim", 0.035, 0.031, 0.039, "spt"),
+        ("spt_baseline", "spt", "lpips-squeeze-v0.1", 0.028, 0.025, 0.032, "spt"),
+        ("spt_ts_pred", "spt", "ssim", 0.005, 0.001, 0.008, "spt_ts_pred"),
+        ("copy_source", "spt", "pckh@0.5", -0.474, -0.492, -0.455, "spt"),
+        ("copy_source", "spt_baseline", "ssim", 0.001, -0.002, 0.004, "tie"),
+    ]
+    (tmp_path / "reports/tables").mkdir(parents=True)
+    with (tmp_path / "reports/tables/differences.csv").open("w", newline="") as handle:
+        rows = csv.DictWriter(handle, ["dataset", "one", "other", "metric", "difference", "low", "high", "verdict"])
+        rows.writeheader()
+        for row in stored:
+            rows.writerow(dict(zip(rows.fieldnames, ("synthetic", *row), strict=True)))
+    every_variant.show(SimpleNamespace(project=tmp_path, dataset="synthetic"))
+    shown = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| `")]
+    assert shown == [
+        "| `spt_baseline` | = -0.001 [-0.004, +0.002] | – | – | – | – |",
+        "| `spt_ts_pred` | – | – | – | – | – |",
+        "| `spt` | – | – | – | – | + +0.474 [+0.455, +0.492] |",
+        "| `spt` − `spt_baseline` | SPT, Table 1 | + +0.035 [+0.031, +0.039] | – | + -0.028 [-0.032, -0.025] | – | – |",
+        "| `spt` − `spt_ts_pred` | SPT, Table 1 | − -0.005 [-0.008, -0.001] | – | – | – | – |",
+        "| `spt_ts_pred` − `spt_baseline` | SPT, Table 1 | – | – | – | – | – |",
+    ]

@@ -349,8 +349,8 @@ def settings(owner: object, path: str) -> Iterator[tuple[str, Any]]:
 
 @functools.cache
 def described(name: str, size: tuple[int, int]) -> tuple[dict[str, Any], dict[str, tuple[str, int]]]:
-    """An entry's settings by name, the shape and sum of the indices that its modules keep among them, and its modules to the third level by
-    path: text and number of parameters.
+    """An entry's settings by name, the shape and sum of the indices that its modules keep among them, and its modules
+    to the third level by path: text and number of parameters.
 
     The text of a module of PyTorch states its settings.
     """
