@@ -30,6 +30,7 @@ from pipeline.scoring.detectors import open_detector
 from pipeline.scoring.pairs import open_split
 from pipeline.scoring.protocol import Protocol, Reference
 from pipeline.stages import reference, score
+from tests.fake_device import FakeCuda
 from tests.scored_project import (
     CPU,
     HEIGHT,
@@ -72,6 +73,24 @@ def pairs(dataset: str = "synthetic", variant: str = "copy_source") -> list[dict
 
 def output_bytes() -> list[bytes]:
     return [path("synthetic", "copy_source").read_bytes() for path in OUTPUTS]
+
+
+def test_reference_and_scores_on_a_gpu_are_those_of_the_cpu(project, copied):
+    """Every network that is not OpenVINO's works there: Inception, LPIPS and the trained detector."""
+    expected = rows(), pairs()
+    text = (copied / "params.yaml").read_text()
+    (copied / "params.yaml").write_text(text.replace("device: cpu", "device: auto"))
+    params.load.cache_clear()
+    shutil.rmtree(layout.reference("synthetic"))
+    for path in OUTPUTS[:2]:
+        path("synthetic", "copy_source").unlink()
+    counted = {}
+    for stage, axes in ((reference, ()), (score, ("copy_source",))):
+        with FakeCuda() as device:
+            stage.run("synthetic", *axes)
+            counted[stage] = device.operations["conv2d"]  # as inference mode names it
+    assert min(counted.values()) > 100
+    assert (rows(), pairs()) == expected
 
 
 def test_one_row_a_step_split_and_metric(project):
