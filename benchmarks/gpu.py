@@ -4,7 +4,8 @@
     python -m benchmarks.gpu run --minutes 9     where the GPU is: reads gpu/bundle.zip, writes gpu/page.md
 
 `pack` takes the images of all official test pairs and as many training people as fit, prepared: `run` decodes no zip of
-someone else's and asks the network for nothing. The bundle shows people: it stays out of git, as do the pictures.
+someone else's and asks the network for nothing. They are 253,110 of the 259,586 training pairs, in 46 MB. The bundle
+shows people: it stays out of git, as do the pictures.
 
 `run` needs the bundle, this checkout, torch, numpy, pyarrow, pandas, opencv, scikit-image, safetensors, pyyaml, rich,
 and jinja2. Its parts, one after the other, each with its share of the minutes:
@@ -123,7 +124,8 @@ def pack_project(project: Path, bundle: Path, largest: int = LARGEST) -> str:
                     archive.write(path, path.relative_to(folder))
     size = bundle.stat().st_size
     if size > largest:
-        sys.exit(f"{bundle}: {size} bytes, more than {largest}: the test pairs alone are too many")
+        why = "the test pairs alone are too many, or images larger than was estimated"
+        sys.exit(f"{bundle}: {size} bytes, more than {largest}: {why}")
     count_of = {split: len(kept.filter(pc.equal(kept["split"], split))) for split in ("train", "val", "test")}
     listed = ", ".join(f"{number:,} {split}" for split, number in count_of.items())
     return f"{bundle}: {size / 1e6:.1f} MB, {len(wanted):,} images, pairs: {listed}; weights: " + (
