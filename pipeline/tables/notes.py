@@ -54,7 +54,7 @@ def about_ours(ours: list[Cell], runs: Runs) -> list[str]:
         lines.append(
             "People in validation pairs, on whom a checkpoint is chosen, are in nothing that a network of this run was "
             "trained on; the papers train on all. A row without a mark follows its paper in all that the paper or its "
-            "code states; what they leave open is filled as docs/papers.md says."
+            "code states, but for details that docs/papers.md lists, with our choices where they leave something open."
         )
     protocols = dict.fromkeys((cell.column, cell.metric, cell.protocol) for cell in ours)
     listed = "; ".join(f"{column} = {metric} ({protocol})" for column, metric, protocol in sorted(protocols))
