@@ -16,6 +16,7 @@ from pipeline.stages import pseudo_labels
 from pipeline.stand_ins import part_search
 from pipeline.training import training_data
 from tests.conftest import ROOT
+from tests.fake_device import FakeCuda
 from tests.stand_ins.test_body_parts import people
 from tests.stand_ins.test_part_search import drawn
 
@@ -92,6 +93,19 @@ def test_rows(folder, rule):
             costs = part_search.cost(everyone, np.full(len(usable), first), usable)
             distance, shared = part_search.pose_distance(everyone, np.full(len(usable), first), usable)
             assert row["cost"] == costs[(distance >= 0.25) & (shared >= 8)].min()
+
+
+def test_the_search_on_a_gpu_finds_what_it_finds_on_a_cpu(folder):
+    prepare(folder)
+    found = []
+    for where in ("cpu", "auto"):
+        with FakeCuda() as device:
+            pseudo_labels.write("synthetic", "equation", pseudo_labels.Params(rerank=30, frame=6, device=where))
+        found.append((stored("equation").to_pylist(), sum(device.operations.values())))
+        shutil.rmtree(layout.pseudo_labels("synthetic", "equation"))
+    (expected, idle), (here, busy) = found
+    assert here == expected
+    assert idle == 0 < busy
 
 
 def test_killed_and_started_again(folder, monkeypatch):

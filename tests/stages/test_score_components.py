@@ -11,10 +11,11 @@ from torch.nn.functional import one_hot
 
 from models import variants
 from models.layers.blocks import Batch
-from pipeline.core import layout, schema, store
+from pipeline.core import layout, params, schema, store
 from pipeline.core.errors import UserError
 from pipeline.loading import checkpoints
 from pipeline.stages import reference, score_components
+from tests.fake_device import FakeCuda
 from tests.scored_project import HEIGHT, WIDTH, entered, write_checkpoints
 
 SEEDS = {"spatn": 1, "spatn_no_distance": 2}
@@ -104,6 +105,19 @@ def test_scores_are_those_of_the_last_checkpoint_over_all_test_pairs(project):
     assert jaccard(pairs, 9, True) != pytest.approx(
         jaccard(pairs, 3, True), abs=1e-3
     )  # another prediction's is another
+
+
+def test_scores_on_a_gpu_are_those_of_the_cpu(project):
+    train("spatn", 3)
+    score_components.run("synthetic", "spatn")
+    expected = scores("spatn")
+    text = (project / "params.yaml").read_text()
+    (project / "params.yaml").write_text(text.replace("device: cpu", "device: auto"))
+    params.load.cache_clear()
+    with FakeCuda() as device:
+        score_components.run("synthetic", "spatn")
+    assert sum(device.operations.values()) > 10
+    assert scores("spatn") == expected
 
 
 def test_no_value_depends_on_the_batch(project, monkeypatch):
