@@ -153,6 +153,13 @@ def test_stand_ins_by_another_rule_are_stated_and_inherited():
     assert VARIANTS["spt_balanced"].components == ("spt_parsing_balanced",)
 
 
+def test_rows_that_take_a_side_where_text_and_code_leave_two():
+    """All of SPT's, whose adversary has the code's form or the text's. `sgw_image` has the mark from its component."""
+    sides = {name for name, entry in ENTRIES.items() if "reading" in entry.departs}
+    assert sides == {name for name in VARIANTS if name.startswith("spt")} | {"spgnet_one_block", "sgw_parser_image"}
+    assert "sgw_parser_image" in VARIANTS["sgw_image"].components
+
+
 def test_every_mark_of_a_training_can_be_set_and_is_explained():
     in_table = {mark for _, _, mark in SUBSTITUTIONS.values()}
     departs = {mark for entry in ENTRIES.values() for mark in entry.departs}
