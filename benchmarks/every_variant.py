@@ -196,13 +196,14 @@ def show(options: argparse.Namespace) -> None:
         ("What the papers adopt minus the same with something changed:", "adopted − changed", claims()),
         ("What their tables compare besides:", "one − other", OTHERS),
     ):
-        say(title)
         rows = [
             (f"`{one}` − `{other}`", where, *(cell(found.get((one, other, metric)), one) for metric, _ in columns))
             for one, other, where in compared
             if {one, other} <= run
         ]
-        table((head, "by", *SHOWN), rows)
+        if rows:
+            say(title)
+            table((head, "by", *SHOWN), rows)
 
 
 def main() -> None:
