@@ -39,7 +39,7 @@ class WholeImageNorm(torch.autograd.Function):
     """w (x - mean) / sqrt(variance + 1e-3) + b, mean and variance over all of an image's features.
 
     As sums over the image, which many blocks of a GPU share, where PyTorch's layer norm gives each image to one. On a
-    CPU it takes as long.
+    CPU it takes up to three times as long as that one (benchmarks/training.md).
     """
 
     @staticmethod
