@@ -280,7 +280,8 @@ def speed(run: Session) -> list[str]:
 def steps_in(run: Session, entry: Component | Variant, seconds: float) -> int:
     """How many steps of an entry on the bundle's data fit into so much time, found by making a few; at least 2."""
     started = time.perf_counter()
-    setup = Setup(entry, DATASET, run.width, FEATURES, run.device, "fp32" if entry.name == "detector" else "bf16")
+    precision = "fp32" if entry.name == "detector" else "bf16"  # as `pretrain` trains it
+    setup = Setup(entry, DATASET, run.width, FEATURES, run.device, precision)
     trainer = setup.trainer("ours")
     data = training_data.load(DATASET, entry.data, run.device, entry.labels)
     order = BatchOrder(len(data), setup.batch, 0)
@@ -414,7 +415,8 @@ def page(run: Session) -> str:
         "# Ten minutes on a GPU",
         "",
         f"{device}, torch {torch.__version__}, Python {sys.version.split()[0]}; {run.width:g} times the published",
-        f"width; bf16 where nothing else is said; {run.seconds / 60:g} minutes in all.",
+        f"width; bf16 where nothing else is said; {run.seconds / 60:g} minutes in all. Losses look through {FEATURES},",
+        f"in `speed` through {run.features} with seeded weights.",
         "`benchmarks/gpu.py` says what each part does.",
         "",
     ]

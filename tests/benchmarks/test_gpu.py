@@ -10,9 +10,12 @@ import zipfile
 import pyarrow.compute as pc
 import pytest
 import safetensors.torch
+import torch
 
 from benchmarks import gpu
+from benchmarks.training import Setup, backends
 from models.layers import features
+from models.variants import VARIANTS
 from pipeline.core import layout, params, store
 from pipeline.formats import pictures
 from pipeline.stages import fetch, index, keypoints, pairs
@@ -79,6 +82,14 @@ def test_the_stages_run_in_a_project_of_the_benchmarks_own(tmp_path):
     gpu.open_project(tmp_path, {})
     done = subprocess.run([sys.executable, "-m", "pipeline", "needs", "--dataset", "market1501"], cwd=tmp_path)
     assert done.returncode == 0
+
+
+def test_the_plain_way_has_what_pytorch_does_unasked():
+    """TF32 convolutions, as PyTorch's default is; products in float32."""
+    setup = Setup(VARIANTS["spig"], "market1501", 0.1, None, torch.device("cuda"))
+    default = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    with backends("plain", setup):
+        assert (torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()) == default == (True, "highest")
 
 
 def test_a_bundle_that_is_too_large_is_refused(bundle, tmp_path):
