@@ -148,6 +148,10 @@ class Valueless(loop.Trainer):
         super().__init__(run, objective, features)
         self.layout = torch.channels_last
 
+    def begin_at(self, step: int) -> None:
+        """Do what only the first of many steps does."""
+        self._enter(step)
+
     def _read(self, step: int, terms: Mapping[str, Tensor]) -> dict[str, float]:
         return dict.fromkeys(terms, 0.0)
 
@@ -158,12 +162,11 @@ def valueless() -> Iterator[None]:
     item, to = Tensor.item, nn.Module.to
 
     def laid_out(module: nn.Module, *where: Any, **options: Any) -> nn.Module:
-        kind = next((one for one in where if isinstance(one, torch.dtype)), None)
         for part in module.modules():
             for name, one in part._parameters.items():
                 if one is not None:
                     layout = torch.channels_last if one.dim() == 4 else torch.contiguous_format
-                    again = one.detach().to(kind or one.dtype).contiguous(memory_format=layout)
+                    again = one.detach().contiguous(memory_format=layout)
                     part._parameters[name] = nn.Parameter(again, one.requires_grad)
         return module
 
@@ -238,6 +241,7 @@ def cost(entry: Component | Variant, dataset: str, height: int, width: int, scal
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
         data = batch_of(entry, batch, height, width)
+        trainer.begin_at(steps // 2 + 1)
         counted.clear()
         trainer.step(steps // 2 + 1, data)
         trained = [trainer.networks[name] for name in (*phase.generators, *phase.discriminators)]

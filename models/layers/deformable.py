@@ -38,8 +38,8 @@ def stacked(*poses: Pose) -> Pose:
 class WholeImageNorm(torch.autograd.Function):
     """w (x - mean) / sqrt(variance + 1e-3) + b, mean and variance over all of an image's features.
 
-    As sums over the image, which many blocks of a GPU share, where PyTorch's layer norm gives each image to one. On a
-    CPU it takes up to three times as long as that one (benchmarks/training.md).
+    As sums over the image, in whatever layout it has; on a GPU many blocks share them, where PyTorch's layer norm gives
+    each image to one.
     """
 
     @staticmethod
@@ -64,7 +64,8 @@ class WholeImageNorm(torch.autograd.Function):
 class LayerNorm(nn.Module):
     """(B, C, H, W) to mean 0 and deviation 1 over all of an image's features at once, then one learned scale and shift.
 
-    In SPT's released code it is a 3D instance norm with the features as the only channel.
+    In SPT's released code it is a 3D instance norm with the features as the only channel. PyTorch's layer norm is the
+    quicker way on a CPU, 1.3 to 2 times for forward and backward, if an image's features lie as it reads them.
     """
 
     def __init__(self):
@@ -73,7 +74,10 @@ class LayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        return WholeImageNorm.apply(widen(x), self.weight, self.bias)
+        x, shape = widen(x), x.shape[1:]
+        if x.is_cuda or not x.is_contiguous():
+            return WholeImageNorm.apply(x, self.weight, self.bias)
+        return F.layer_norm(x, shape, self.weight.expand(shape), self.bias.expand(shape), eps=1e-3)
 
 
 def down(inputs: int, outputs: int, norm: bool = True) -> nn.Sequential:

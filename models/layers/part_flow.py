@@ -50,6 +50,7 @@ class PartFlow(nn.Module):
                 for stride in (8, 4)
             }
         )
+        self.heads.float32 = True
         self.apply(initialise)
         for head in self.heads.values():  # start near "sample where you stand", half visible
             nn.init.normal_(head.weight, std=0.001)

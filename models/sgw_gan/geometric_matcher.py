@@ -175,6 +175,8 @@ class GeometricMatcher(nn.Module):
     autocast says.
     """
 
+    float32 = True
+
     def __init__(self, height: int, width: int, inputs: int, scale: float = 1.0, vgg16: bool = False):
         super().__init__()
         columns, stride = max(1, round(ROWS * width / height)), POOL4 if vgg16 else STRIDE

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from models.layers.blocks import InstanceNorm
 from models.layers.features import Features
 from models.layers.spectral import SpectralNorm
 from models.variants import Adam, Batch, Objective, Phase
@@ -87,14 +88,34 @@ def spectral_vectors(networks: Iterable[nn.Module]) -> list[Tensor]:
     return [vector for module in modules if isinstance(module, SpectralNorm) for vector in (module.u, module.v)]
 
 
-def lower_untrained(networks: Iterable[nn.Module]) -> None:
-    """Store in bf16 the weights that bf16 autocast would round to it anew at every call, since it keeps no copy of what
-    is not trained. For networks that no checkpoint holds.
+def rounded(modules: Iterable[nn.Module]) -> Iterator[tuple[nn.Parameter, Tensor]]:
+    """The weights that are not trained and that bf16 autocast would therefore round anew at every call, and what it
+    makes of each. Those of a module that says that it is `float32` are used as they are.
     """
-    for network in networks:
-        for module in network.modules():
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-                module.to(torch.bfloat16)
+    for module in modules:
+        if getattr(module, "float32", False):
+            continue
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | InstanceNorm):
+            weights = (one for one in module.parameters(recurse=False) if not one.requires_grad)
+            yield from ((weight, weight.detach().to(torch.bfloat16)) for weight in weights)
+        yield from rounded(module.children())
+
+
+def put(values: Iterable[tuple[nn.Parameter, Tensor]]) -> None:
+    """Let each parameter hold another tensor, which is not copied."""
+    for parameter, value in values:
+        parameter.data = value
+
+
+@contextmanager
+def holding(values: Sequence[tuple[nn.Parameter, Tensor]]) -> Iterator[None]:
+    """Let parameters hold other tensors for a while."""
+    before = [(parameter, parameter.data) for parameter, _ in values]
+    put(values)
+    try:
+        yield
+    finally:
+        put(before)
 
 
 @contextmanager
@@ -155,12 +176,15 @@ class Trainer:
         self.layout = torch.channels_last if run.device.type == "cuda" else torch.contiguous_format
         for network in (*self.networks.values(), *([] if features is None else [features])):
             network.to(run.device, memory_format=self.layout)
-        if run.precision == "bf16":
-            untrained = self.networks.keys() - {*run.phase.generators, *run.phase.discriminators}
-            lower_untrained([*(self.networks[name] for name in untrained), *([] if features is None else [features])])
         self.generator = self.networks[run.phase.generators[0]]
         self.thawed = set(run.thaws)  # Adam skips parameters without a gradient, those that are still frozen
         freeze_untrained(run.phase, self.networks, self.thawed)
+        self.rounds = run.precision == "bf16" and not getattr(self.generator, "float32", False)
+        if self.rounds:
+            trained = {*run.phase.generators, *run.phase.discriminators}
+            untrained = [network for name, network in self.networks.items() if name not in trained]
+            put(rounded([*untrained, *([] if features is None else [features])]))
+        self.frozen: list[tuple[nn.Parameter, Tensor]] | None = None  # the generator's frozen weights, for autocast
         self.optimisers = optimisers(run.phase, self.networks, run.device)
         # 1 once a loss was no finite number: no optimiser takes a step from then on, long before the host knows.
         self.failed, self.one = torch.zeros((), device=run.device), torch.ones((), device=run.device)
@@ -175,7 +199,9 @@ class Trainer:
         thawed = {name for name, first in run.thaws.items() if step >= first}
         if thawed != self.thawed:
             freeze_untrained(run.phase, self.networks, thawed)
-            self.thawed = thawed
+            self.thawed, self.frozen = thawed, None
+        if self.frozen is None:
+            self.frozen = list(rounded([self.generator])) if self.rounds else []
         if run.starts:
             at = {term: weight * (step >= run.starts.get(term, 1)) for term, weight in run.phase.weights.items()}
             self.objective.weights = at
@@ -276,13 +302,14 @@ class Trainer:
             parts = [partial(judge, *both) for both in zip(batches, outputs, strict=True)]
             return self._update(step, phase.discriminators, parts, shares) if phase.discriminators else {}
 
-        if phase.discriminators_first:
-            made = list(self._each([partial(self.objective.generate, batch) for batch in batches]))
-            judged = update_discriminators(made)
-            terms, _ = self._update_generators(step, batches, shares, made)
-        else:
-            terms, made = self._update_generators(step, batches, shares, ())
-            judged = update_discriminators(made)
+        with holding(self.frozen):
+            if phase.discriminators_first:
+                made = list(self._each([partial(self.objective.generate, batch) for batch in batches]))
+                judged = update_discriminators(made)
+                terms, _ = self._update_generators(step, batches, shares, made)
+            else:
+                terms, made = self._update_generators(step, batches, shares, ())
+                judged = update_discriminators(made)
         self.group.average_statistics(self.networks[name] for name in (*phase.generators, *phase.discriminators))
         return self._read(step, terms | judged)
 
@@ -302,6 +329,7 @@ class Trainer:
     def restore(self, state: Mapping[str, Any]) -> None:
         for name, values in (state["networks"] | state["apart"][self.group.rank]).items():
             self.networks[name].load_state_dict(values)
+        self.frozen = None
         for name, optimiser in self.optimisers.items():
             optimiser.load_state_dict(state["optimisers"][name])
         rng = state["rng"][self.group.rank]

@@ -236,7 +236,11 @@ def test_both_ways_are_moved_as_each_alone():
 # Networks
 
 
-def test_norm_is_an_instance_norm_over_all_features():
+LAYOUTS = torch.contiguous_format, torch.channels_last  # which it computes by PyTorch's layer norm, and as sums
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_norm_is_an_instance_norm_over_all_features(layout):
     torch.manual_seed(0)
     ours, theirs = LayerNorm(), nn.InstanceNorm3d(1, eps=1e-3, affine=True)
     with torch.no_grad():
@@ -244,17 +248,23 @@ def test_norm_is_an_instance_norm_over_all_features():
             norm.weight.fill_(1.7)
             norm.bias.fill_(-0.3)
     x = 0.05 * torch.randn(3, 8, 5, 4) + torch.arange(3.0).view(3, 1, 1, 1)
-    assert torch.allclose(ours(x), theirs(x.unsqueeze(1)).squeeze(1), atol=1e-5)
-    assert torch.allclose(ours(x), 1.7 * F.layer_norm(x, x.shape[1:], eps=1e-3) - 0.3, atol=1e-5)
+    normed = ours(x.to(memory_format=layout))
+    assert torch.allclose(normed, theirs(x.unsqueeze(1)).squeeze(1), atol=1e-5)
+    assert torch.allclose(normed, 1.7 * F.layer_norm(x, x.shape[1:], eps=1e-3) - 0.3, atol=1e-5)
 
 
-def test_norm_gradient():
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_norm_gradient(layout):
     """Against finite differences, and of each image by itself."""
     torch.manual_seed(0)
     norm = LayerNorm().double()
     x = torch.randn(2, 3, 4, 2, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x, *_: norm(x), (x, norm.weight, norm.bias))
-    (gradient,) = torch.autograd.grad(norm(x)[0].square().sum(), x)
+
+    def normed(x: Tensor, *_: Tensor) -> Tensor:
+        return norm(x.to(memory_format=layout))
+
+    assert torch.autograd.gradcheck(normed, (x, norm.weight, norm.bias))
+    (gradient,) = torch.autograd.grad(normed(x)[0].square().sum(), x)
     assert not gradient[1].any()
 
 

@@ -1,13 +1,14 @@
 """Everything that is trained, small: a trainer in bf16 and random data, for tests of all entries at once."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.layers import features
 from models.variants import COMPONENTS, VARIANTS
@@ -49,10 +50,12 @@ CASES = {name: Case(name) for name in ENTRIES} | {
 }
 
 
-def cases() -> list:
-    """The names of all cases as parameters of a test; ablations, and what is at 256x256, are marked as slow."""
+def cases(chosen: Callable[[Case], bool] = lambda case: True) -> list:
+    """The names of cases as parameters of a test; ablations, and what is at 256x256, are marked as slow."""
     slow = [name for name, case in CASES.items() if case.entry in ABLATIONS or case.size == LARGE]
-    return [pytest.param(name, marks=[pytest.mark.slow] * (name in slow)) for name in sorted(CASES)]
+    return [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in slow)) for name in sorted(CASES) if chosen(CASES[name])
+    ]
 
 
 def thin(layers: list[nn.Module]) -> list[nn.Module]:
@@ -106,3 +109,15 @@ def made(case: Case, device: torch.device) -> tuple[loop.Trainer, arrays.ImageDa
     kind = arrays.PairData if entry.data == "pairs" else arrays.UnpairedData
     pairs = torch.arange(images).view(-1, 2)
     return trainer, kind(**fields, pairs=pairs, pair_index=torch.arange(BATCH))
+
+
+class Casts(TorchDispatchMode):
+    """Counts what is made of some weights in another precision."""
+
+    def __init__(self, weights: Iterable[Tensor]):
+        super().__init__()
+        self.count, self.of = 0, {weight.data_ptr() for weight in weights}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        self.count += func is torch.ops.aten._to_copy.default and args[0].data_ptr() in self.of
+        return func(*args, **kwargs or {})

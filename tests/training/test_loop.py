@@ -7,7 +7,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.layers import features
 from models.layers.blocks import Batch, PatchDiscriminator
@@ -19,6 +18,7 @@ from pipeline.training import loop, losses
 from tests.fake_device import FakeCuda
 from tests.figures import figures
 from tests.models.test_spig import build, take, with_gaps
+from tests.training.entries import Casts
 
 CPU = torch.device("cpu")
 PHASE = Phase(
@@ -262,10 +262,11 @@ def test_learning_rates_fall_linearly_to_zero(run):
         assert column == pytest.approx([adam.lr * share for share in (1, 1, 1, 1, 1, 0.75, 0.5, 0.25)])
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("at", [3, 4, 5, 7])
-def test_a_thawing_run_that_died_ends_with_the_same_bytes(run, tmp_path, monkeypatch, at):
+def test_a_thawing_run_that_died_ends_with_the_same_bytes(run, tmp_path, monkeypatch, at, precision):
     monkeypatch.setattr(loop, "STATE_SECONDS", 0.0)
-    run = replace(run, phase=replace(PHASE, frozen=("1",)), thaws={"1": 4})
+    run = replace(run, phase=replace(PHASE, frozen=("0", "1")), thaws={"0": 4}, precision=precision)
     whole = replace(run, work=tmp_path / "whole", metrics=tmp_path / "whole.jsonl")
     loop.train(whole, Game(), None, Noise())
     with pytest.raises(ZeroDivisionError):
@@ -606,26 +607,17 @@ def test_matrix_products_are_as_precise_as_convolutions(precision, products):
     assert torch.get_float32_matmul_precision() == "highest"
 
 
-class Casts(TorchDispatchMode):
-    """Counts what is made of some weights in another precision."""
-
-    def __init__(self, networks):
-        super().__init__()
-        self.count, self.of = 0, {weight.data_ptr() for network in networks for weight in network.parameters()}
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.count += func is torch.ops.aten._to_copy.default and args[0].data_ptr() in self.of
-        return func(*args, **kwargs or {})
-
-
 @pytest.mark.parametrize("lower", [True, False])
 def test_frozen_networks_are_kept_in_the_steps_precision(run, monkeypatch, lower):
     """No step rounds their weights anew, and the values are those that rounding gives, to the bit."""
-    rounded, net = loop.lower_untrained, features.build("squeezenet1_1")
-    monkeypatch.setattr(loop, "lower_untrained", lambda networks: rounded(networks) if lower else None)
+    put, net = loop.put, features.build("squeezenet1_1")
+    monkeypatch.setattr(loop, "put", lambda values: put(values) if lower else None)
     trainer = loop.Trainer(replace(run, precision="bf16"), Game(), net)
     image = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    with Casts([net, trainer.networks["frozen"]]) as casts, torch.autocast("cpu", torch.bfloat16):
+    with (
+        Casts([*net.parameters(), *trainer.networks["frozen"].parameters()]) as casts,
+        torch.autocast("cpu", torch.bfloat16),
+    ):
         torch.manual_seed(1)
         trainer.step(1, Noise().batch(torch.arange(4)))
         found = net(image, net.content)

@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from models.layers import affine_flow, pose_maps
+from models.layers import affine_flow, features, pose_maps
 from models.layers.blocks import warp
-from tests.training.entries import BATCH, CASES, cases, made
+from pipeline.training import loop
+from tests.training.entries import BATCH, CASES, ENTRIES, Casts, cases, made
 
 pytestmark = pytest.mark.usefixtures("thin_features")
 
@@ -113,6 +114,40 @@ def test_coordinates_samples_and_tanh_are_computed_in_full_precision(name):
     with Watch(batch.source_joints, batch.target_joints) as watch:
         trainer.step(CASES[name].steps[0], batch)
     assert not watch.faults
+
+
+@pytest.mark.parametrize("name", cases(lambda case: ENTRIES[case.entry].phase.frozen))
+def test_frozen_submodules_are_rounded_once(name, monkeypatch):
+    """No step rounds a weight that it does not train, and the values are those that rounding gives, to the bit. Between
+    steps a submodule has the float32 that a checkpoint holds.
+    """
+    case, found = CASES[name], []
+    for keep in (True, False):
+        if not keep:
+            monkeypatch.setattr(loop, "put", lambda values: None)
+        trainer, data = made(case, torch.device("cpu"))
+        network = trainer.generator
+        losses = [trainer.step(case.steps[0], data.batch(torch.arange(BATCH)))]
+        frozen = [weight for weight in network.parameters() if not weight.requires_grad]
+        before = [weight.clone() for weight in frozen]
+        with Casts(frozen) as casts:
+            losses.append(trainer.step(case.steps[1], data.batch(torch.arange(BATCH))))
+        assert all(torch.equal(*pair) for pair in zip(frozen, before, strict=True))
+        assert all(value.dtype != torch.bfloat16 for value in network.state_dict().values())
+        found.append((losses, network.state_dict(), casts.count))
+    (ours, weights, none), (theirs, expected, _) = found
+    assert (ours, none) == (theirs, 0)
+    assert all(torch.equal(value, expected[key]) for key, value in weights.items())
+
+
+def test_the_matcher_takes_vgg16_as_it_is_published():
+    """Not rounded to bf16: it computes in float32."""
+    trainer, data = made(CASES["sgw_matcher_vgg16"], torch.device("cpu"))
+    trainer.step(1, data.batch(torch.arange(BATCH)))
+    wanted = features.build("vgg16").state_dict()
+    taken = trainer.generator.features.layers.state_dict()
+    assert len(taken) == 20
+    assert all(torch.equal(value, wanted[f"features.{key}"]) for key, value in taken.items())
 
 
 def test_planted_faults_are_found():
