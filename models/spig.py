@@ -27,6 +27,7 @@ from models.layers.blocks import (
     UpBlock,
     channels,
     flow_levels,
+    for_convolutions,
     initialise,
     warp,
 )
@@ -119,7 +120,7 @@ class SPIG(nn.Module):
         return (source.unsqueeze(1) * masks.unsqueeze(2)).flatten(1, 2)
 
     def forward(self, batch: Batch) -> Output:
-        source_maps, target_maps = batch_heatmaps(batch)
+        source_maps, target_maps = map(for_convolutions, batch_heatmaps(batch))
         flows, visibilities = self.flow(source_maps, target_maps)  # [1]
         images = self.part_images(batch.source, batch.source_joints, batch.source_valid)
         sub_poses = target_maps.index_select(1, self.sub_poses)

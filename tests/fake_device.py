@@ -143,7 +143,7 @@ class FakeCuda(TorchFunctionMode):
 
     def _patches(self) -> list[tuple[Any, str, Any]]:
         """What PyTorch is made to say while the device is there."""
-        real_autocast = torch.autocast
+        autocast, enabled, dtype = torch.autocast, torch.is_autocast_enabled, torch.get_autocast_dtype
 
         class Waited(Moment):
             def synchronize(_) -> None:
@@ -162,7 +162,9 @@ class FakeCuda(TorchFunctionMode):
             (torch.cuda, "current_stream", Waited),
             (torch.cuda, "stream", lambda stream: contextlib.nullcontext()),
             (Tensor, "record_stream", lambda tensor, stream: None),
-            (torch, "autocast", lambda device, *rest, **options: real_autocast("cpu", *rest, **options)),
+            (torch, "autocast", lambda device, *rest, **options: autocast("cpu", *rest, **options)),
+            (torch, "is_autocast_enabled", lambda device: enabled("cpu")),
+            (torch, "get_autocast_dtype", lambda device: dtype("cpu")),
             # Optimisers ask whether a graph is being captured: one name in torch 2.11, the other in 2.15.
             (torch.optim.Optimizer, "_cuda_graph_capture_health_check", lambda optimiser: None),
             (torch.optim.Optimizer, "_accelerator_graph_capture_health_check", lambda optimiser: None),

@@ -89,6 +89,12 @@ def full_precision(tensor: Tensor) -> torch.autocast:
     return torch.autocast(tensor.device.type, enabled=False)
 
 
+def for_convolutions(x: Tensor) -> Tensor:
+    """What autocast makes of x in each convolution that reads it, made once."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+
+
 def warp(features: Tensor, flow: Tensor) -> Tensor:
     """Bilinear sampling: out[y, x] = features[y + flow_y, x + flow_x], SPIG equation 2.
 

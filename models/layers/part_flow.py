@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.layers import losses
-from models.layers.blocks import Batch, Hourglass, channels, flow_levels, full_precision, initialise
+from models.layers.blocks import Batch, Hourglass, channels, flow_levels, for_convolutions, full_precision, initialise
 from models.layers.features import Features
 from models.layers.pose_maps import JOINTS, PART_PADDING, PARTS, batch_heatmaps, box_masks, part_boxes
 
@@ -60,7 +60,8 @@ class PartFlow(nn.Module):
         return part_boxes(joints, valid, self.members, self.padding, height)
 
     def forward(self, source: Tensor, target: Tensor) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-        trunk = self.trunk(torch.cat([source, target], dim=1).index_select(1, self.sub_poses))
+        maps = torch.cat([for_convolutions(source), for_convolutions(target)], dim=1)
+        trunk = self.trunk(maps.index_select(1, self.sub_poses))
         with full_precision(source):
             coarse, fine = (self.heads[str(stride)](losses.widen(trunk[stride])) for stride in (8, 4))
             up = F.interpolate(coarse, scale_factor=2.0, mode="bilinear", align_corners=False)
