@@ -26,18 +26,6 @@ def joints(count: int, height: int, width: int, seed: int = 0) -> tuple[torch.Te
 # Pose maps
 
 
-def test_what_convolutions_read_is_rounded_as_they_would():
-    torch.manual_seed(0)
-    x, convolution = torch.rand(1, 3, 8, 8), nn.Conv2d(3, 4, 3)
-    assert blocks.for_convolutions(x) is x
-    with torch.autocast("cpu", torch.bfloat16):
-        made = blocks.for_convolutions(x)
-        assert made.dtype == torch.bfloat16
-        assert torch.equal(convolution(made), convolution(x))
-        with blocks.full_precision(x):
-            assert blocks.for_convolutions(x) is x
-
-
 def test_heatmaps_match_a_pixel_loop():
     points, valid = joints(2, 12, 9)
     maps = pose_maps.heatmaps(points.double(), valid, 12, 9, sigma=2.5)
@@ -160,6 +148,18 @@ def test_several_flows_sample_the_same_features():
 
 
 # Convolutional blocks
+
+
+def test_what_convolutions_read_is_rounded_as_they_would():
+    torch.manual_seed(0)
+    x, convolution = torch.rand(1, 3, 8, 8), nn.Conv2d(3, 4, 3)
+    assert blocks.for_convolutions(x) is x
+    with torch.autocast("cpu", torch.bfloat16):
+        made = blocks.for_convolutions(x)
+        assert made.dtype == torch.bfloat16
+        assert torch.equal(convolution(made), convolution(x))
+        with blocks.full_precision(x):
+            assert blocks.for_convolutions(x) is x
 
 
 def test_instance_norm_is_torchs():
