@@ -84,7 +84,8 @@ def orthogonal(module: nn.Module) -> None:
 
 def full_precision(tensor: Tensor) -> torch.autocast:
     """Context without autocast on the tensor's device: offsets in pixels and losses need more than bfloat16's
-    8 bits.
+    8 bits. A module that is frozen somewhere and whose weights are used in here has an attribute `float32 = True`, so
+    that the loop does not keep them in bfloat16.
     """
     return torch.autocast(tensor.device.type, enabled=False)
 
