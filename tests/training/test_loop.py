@@ -251,6 +251,23 @@ def test_a_frozen_part_trains_once_it_is_thawed(run):
     assert trainer.optimisers["generator"].state[game.generator[1].weight]["step"] == 1
 
 
+def test_a_frozen_part_is_that_of_the_state_that_is_restored(run):
+    """Also where steps in bf16 were made before."""
+    frozen = replace(run, phase=replace(PHASE, frozen=("0",)), precision="bf16")
+    batch, trainers = Noise().batch(torch.arange(4)), []
+    for _ in range(2):
+        trainers.append(loop.Trainer(frozen, Game(), None))
+    with torch.no_grad():
+        trainers[0].generator[0].weight.mul_(2)
+    state = copy.deepcopy(trainers[0].state(0))
+    trainers[1].step(1, batch)
+    found = []
+    for trainer in trainers:
+        trainer.restore(state)
+        found.append(trainer.step(1, batch))
+    assert found[0] == found[1]
+
+
 def test_learning_rates_fall_linearly_to_zero(run):
     """The published rate up to `decay_from`, then down by equal amounts: the step after the last would have 0."""
     trainer = loop.Trainer(replace(run, steps=8, phase=replace(PHASE, decay_from=0.5)), Game(), None)
