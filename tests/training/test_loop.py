@@ -258,7 +258,7 @@ def test_a_frozen_part_is_that_of_the_state_that_is_restored(run):
     for _ in range(2):
         trainers.append(loop.Trainer(frozen, Game(), None))
     with torch.no_grad():
-        trainers[0].generator[0].weight.mul_(2)
+        trainers[0].generator[0].weight.neg_()
     state = copy.deepcopy(trainers[0].state(0))
     trainers[1].step(1, batch)
     found = []
