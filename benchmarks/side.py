@@ -18,6 +18,7 @@ import torch
 import models
 from models.layers import features as feature_nets
 from models.variants import COMPONENTS, VARIANTS, Batch
+from pipeline.loading import devices
 from pipeline.training import loop
 
 
@@ -75,7 +76,7 @@ def trainer(task: Task, height: int, width: int) -> loop.Trainer:
         batch=task.batch,
         seed=task.seed,
         precision=task.precision,
-        device=torch.device("cpu"),
+        device=devices.device("cpu"),
         work=Path("unused"),
         metrics=Path("unused"),
         settings={},

@@ -1,3 +1,6 @@
+import platform
+import subprocess
+import sys
 from concurrent.futures import Future
 from dataclasses import replace
 
@@ -19,6 +22,24 @@ def test_devices_are_checked():
     for name in ("cuda:99", "gpu"):
         with pytest.raises(UserError, match="use auto"):
             devices.device(name)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is told to keep memory")
+@pytest.mark.parametrize(("kept", "tensors"), [(False, 10), (True, 2)])
+def test_memory_that_is_freed_on_a_cpu_is_used_again(kept, tensors):
+    """For ten tensors, each freed before the next is made, the system gives out the pages of two."""
+    code = """if True:
+        import resource, sys, torch
+        from pipeline.loading import devices
+        if sys.argv[1] == "True":
+            devices.device("cpu")
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(10):
+            torch.ones(1 << 24)
+        print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) * resource.getpagesize() / (1 << 26))
+    """
+    done = subprocess.run([sys.executable, "-c", code, str(kept)], capture_output=True, text=True, check=True)
+    assert float(done.stdout) == pytest.approx(tensors, rel=0.1)
 
 
 def people(where: torch.device, kind: type[arrays.PairData] = arrays.PairData) -> arrays.PairData:
