@@ -61,7 +61,7 @@ class Side:
         return json.loads(line)
 
     def step(self) -> dict[str, Any]:
-        """`seconds` of the processor, and `terms` of the loss."""
+        """`seconds` of the processor, `terms` of the loss, and the process's `peak` so far, in MiB."""
         self.process.stdin.write("\n")
         self.process.stdin.flush()
         return self._answer()
@@ -99,15 +99,17 @@ def write_prepared(path: Path, dataset: str, label_set: str | None) -> None:
     np.savez(path, **fields)
 
 
-def seconds(other: Path, steps: int, **task: Any) -> dict[str, float]:
-    """Median processor seconds of a step of both sides, in turns; the first step is not counted."""
+def costs(other: Path, steps: int, **task: Any) -> dict[str, tuple[float, float]]:
+    """Of both sides, in turns: the median processor seconds of a step, of which the first is not counted, and the
+    process's peak in MiB.
+    """
     sides = {way: Side(checkout, **task) for way, checkout in checkouts(other).items()}
-    times: dict[str, list[float]] = {way: [] for way in WAYS}
+    found: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
     with sides["before"], sides["after"]:
         for _ in range(steps + 1):
             for way, side in sides.items():
-                times[way].append(side.step()["seconds"])
-    return {way: statistics.median(taken[1:]) for way, taken in times.items()}
+                found[way].append(side.step())
+    return {way: (statistics.median(one["seconds"] for one in of[1:]), of[-1]["peak"]) for way, of in found.items()}
 
 
 def speed(options: argparse.Namespace) -> None:
@@ -128,10 +130,12 @@ def speed(options: argparse.Namespace) -> None:
                 batch = options.batch or entry.phase.batch[dataset]
                 run = {"name": name, "data": str(data), "batch": batch, "width": options.width, "seed": 0}
                 run |= {"features": options.features or entry.features or "", "precision": options.precision}
-                took = seconds(options.beside, options.steps, **run, length=1000, first=500)
-            rows.append((f"`{name}`", batch, *(f"{took[way]:.2f}" for way in WAYS), ratio(*map(took.get, WAYS))))
+                took = costs(options.beside, options.steps, **run, length=1000, first=500)
+            (before, peak_before), (after, peak_after) = (took[way] for way in WAYS)
+            seconds = f"{before:.2f}", f"{after:.2f}", ratio(before, after)
+            rows.append((f"`{name}`", batch, *seconds, f"{peak_before:.0f}", f"{peak_after:.0f}"))
         print(f"### {SIZES[dataset][0]}x{SIZES[dataset][1]}\n")
-        table(("entry", "batch", "before, s", "after, s", "ratio"), rows)
+        table(("entry", "batch", "before, s", "after, s", "ratio", "before, MiB", "after, MiB"), rows)
 
 
 def losses(checkout: Path, steps: int, **task: Any) -> list[dict[str, float]]:

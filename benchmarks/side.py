@@ -2,10 +2,11 @@
 
 Networks, losses and loop are those of the working folder, a checkout of either commit, so nothing is used here that one
 of the two lacks. The first argument is JSON: what to train (`Task`). Each line of standard input asks for one step, and
-is answered by a line of JSON: the processor seconds that it took, and its loss terms.
+is answered by a line of JSON: the processor seconds that it took, its loss terms, and the process's peak in MiB.
 """
 
 import json
+import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -97,7 +98,9 @@ def main() -> None:
         for step, batch, _ in zip(steps, batches(task, entry.data), sys.stdin, strict=False):
             start = time.process_time()
             terms = {name: float(value) for name, value in made.step(step, batch).items()}
-            print(json.dumps({"seconds": time.process_time() - start, "terms": terms}), flush=True)
+            took = time.process_time() - start
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            print(json.dumps({"seconds": took, "terms": terms, "peak": peak}), flush=True)
 
 
 if __name__ == "__main__":
