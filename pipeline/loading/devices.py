@@ -16,7 +16,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt
 def keep_freed_memory() -> None:
     """Let glibc hold what this process frees for what it makes next. By default large blocks go back to the system at
     once, and the next tensor is zeroed page by page before it is written: up to a third of a step on a CPU, for which
-    the process is at most a fifth larger now (benchmarks/training.md). Does nothing where there is no glibc.
+    the process is at most an eighth larger (benchmarks/training.md). Does nothing where there is no glibc.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
