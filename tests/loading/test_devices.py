@@ -25,21 +25,23 @@ def test_devices_are_checked():
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is told to keep memory")
-@pytest.mark.parametrize(("kept", "tensors"), [(False, 10), (True, 2)])
-def test_memory_that_is_freed_on_a_cpu_is_used_again(kept, tensors):
-    """For ten tensors, each freed before the next is made, the system gives out the pages of two."""
+@pytest.mark.parametrize("kept", [False, True])
+def test_memory_that_is_freed_on_a_cpu_is_used_again(kept):
+    """For forty tensors, each freed before the next is made, the system gives out the pages of a few. (Not of one: what
+    is made around them moves where the next can lie.)
+    """
     code = """if True:
         import resource, sys, torch
         from pipeline.loading import devices
         if sys.argv[1] == "True":
             devices.device("cpu")
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        for _ in range(10):
+        for _ in range(40):
             torch.ones(1 << 24)
         print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) * resource.getpagesize() / (1 << 26))
     """
     done = subprocess.run([sys.executable, "-c", code, str(kept)], capture_output=True, text=True, check=True)
-    assert float(done.stdout) == pytest.approx(tensors, rel=0.1)
+    assert float(done.stdout) < 15 if kept else float(done.stdout) > 39
 
 
 def people(where: torch.device, kind: type[arrays.PairData] = arrays.PairData) -> arrays.PairData:
