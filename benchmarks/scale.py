@@ -125,8 +125,8 @@ def show_stages(options: argparse.Namespace) -> None:
         rows = []
         for stage in STAGES:
             cells = [one[stage][column] for one in measured]
-            more = (cells[-1] - cells[0]) / grown * 1000
-            rows.append((f"`{stage}`", *(format(cell, form) for cell in cells), f"{more:,.2f}"))
+            more = f"{(cells[-1] - cells[0]) / grown * 1000:,.2f}" if grown else "–"
+            rows.append((f"`{stage}`", *(format(cell, form) for cell in cells), more))
         table((title, *head, "1,000 images more"), rows)
 
 
