@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import cost
 from models.layers import features
-from models.variants import COMPONENTS
+from models.variants import COMPONENTS, VARIANTS
 from pipeline.training import loop
 
 BATCH, INPUTS, OUTPUTS, HEIGHT, WIDTH = 2, 3, 5, 16, 8
@@ -84,3 +84,10 @@ def test_an_entrys_operations_are_those_that_torch_counts_with_values(one_thread
     assert found.peak > 16 * found.parameters  # float32: weights, gradients, Adam's two moments
     assert (found.batch, found.steps) == (8, 50_000)
     assert found.hours == max(found.device, found.host) * 50_000 / 3600
+
+
+def test_what_only_the_first_step_does_is_not_counted(monkeypatch):
+    """Soft-Gated Warping-GAN's parser is frozen: its 25 weights are rounded to bf16 once in a training."""
+    steady = cost.cost(VARIANTS["sgw"], "market1501", 128, 64, 0.05).kernels
+    monkeypatch.setattr(cost.Valueless, "begin_at", lambda *of: None)
+    assert cost.cost(VARIANTS["sgw"], "market1501", 128, 64, 0.05).kernels == steady + 25
